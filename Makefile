@@ -1,0 +1,30 @@
+# make setup | demo | test | check; every target makes the environment it needs.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+LAUNCH := $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --dynamo_backend no
+export HF_HUB_OFFLINE := 1
+
+.PHONY: setup demo test check clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Trains on the bundled pairs, then compares policy and reference on captions that training did not see.
+demo: setup
+	rm -rf runs/demo
+	$(LAUNCH) scripts/train_diffusion_dpo.py --output_dir runs/demo/train
+	$(PYTHON) scripts/evaluate.py --policy runs/demo/train --output_dir runs/demo
+
+test: setup
+	$(PYTHON) -m pytest
+
+check: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,61 @@
+"""Which pair is seen when: one endless stream of positions, a pure function of (seed, number of pairs).
+
+Position p is row ``p mod n`` of epoch ``p div n``'s permutation. Step s of effective batch E reads positions
+s·E … s·E + E − 1, cut among processes and micro-batches; so neither the cut nor a restart changes what a step sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from diffdpo.draws import epoch_order
+
+
+class Rows(Protocol):
+    """A data set of preference pairs that can be read by row number, on its ``visit``-th time round."""
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def read(self, row: int, visit: int) -> Any:
+        """One item, ready for collation; ``visit`` selects its augmentation draw."""
+        ...
+
+
+class Stream(Dataset):
+    """The rows in the order of the stream, addressed by position."""
+
+    def __init__(self, rows: Rows, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+        self.epoch, self.order = -1, np.empty(0)
+
+    def __getitem__(self, position: int) -> Any:
+        epoch, place = divmod(position, len(self.rows))
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, epoch_order(self.seed, epoch, len(self.rows))
+        return self.rows.read(int(self.order[place]), epoch)
+
+
+def positions(start: int, steps: int, micro: int, accumulation: int, rank: int, world: int) -> Iterator[list[int]]:
+    """The positions of each micro-batch of one process from step ``start`` up to ``steps``."""
+    for step in range(start, steps):
+        for part in range(accumulation):
+            first = ((step * accumulation + part) * world + rank) * micro
+            yield list(range(first, first + micro))
+
+
+def step_batches(
+    stream: Stream, plan: Iterable[list[int]], collate: Callable[[list[Any]], Any], accumulation: int, workers: int
+) -> Iterator[list[Any]]:
+    """The micro-batches of every optimizer step, read by ``workers`` processes ahead of time."""
+    micro_batches = iter(DataLoader(stream, batch_sampler=plan, collate_fn=collate, num_workers=workers))  # type: ignore[arg-type]
+    while True:
+        group = [batch for _, batch in zip(range(accumulation), micro_batches, strict=False)]
+        if not group:
+            return
+        yield group

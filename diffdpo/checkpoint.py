@@ -1,0 +1,135 @@
+"""Checkpoints: what training changed and nothing else, written whole or not at all, read back bit for bit.
+
+checkpoint-N/
+    trainable.safetensors    every weight that is trained, float32
+    optimizer.safetensors    the optimizer's tensors, named <parameter index>.<state name>
+    state.json               step, settings, data fingerprint, the optimizer's other values
+
+The random state is not here: every draw is a function of the step (see draws.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diffdpo.errors import UserError
+from diffdpo.files import atomic_folder
+
+FORMAT = "diffdpo checkpoint 1"
+NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes, by name."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = [path for path in output_dir.glob("checkpoint-*") if NAME.search(path.name)]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def save(output_dir: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+    """Write ``checkpoint-{step}``. Raises UserError where the disk does not take it; older checkpoints stay."""
+    path = output_dir / f"checkpoint-{state['step']}"
+    tensors, values = flatten(optimizer.state_dict())
+    try:
+        with atomic_folder(path) as draft:
+            weights = {name: weight.detach().contiguous() for name, weight in trainable(model).items()}
+            save_file(weights, draft / "trainable.safetensors")
+            save_file(tensors, draft / "optimizer.safetensors")
+            (draft / "state.json").write_text(json.dumps({"format": FORMAT, **state, "optimizer": values}))
+    except (OSError, SafetensorError) as error:
+        kept = [old.name for old in list_checkpoints(output_dir)]
+        safe = f"{kept[-1]} is whole" if kept else "there was no earlier checkpoint"
+        raise UserError(f"{path}: could not be written ({error}); {safe}; make room and resume") from error
+    return path
+
+
+def prune(output_dir: Path, limit: int | None) -> None:
+    """Delete the oldest checkpoints beyond ``limit``."""
+    for path in list_checkpoints(output_dir)[: -limit if limit else None] if limit else []:
+        shutil.rmtree(path)
+
+
+def find(output_dir: Path, wanted: str) -> Path | None:
+    """The checkpoint to resume: 'latest' (None where there is none yet) or the named folder.
+
+    Raises UserError where a named checkpoint does not exist.
+    """
+    if wanted == "latest":
+        return (list_checkpoints(output_dir) or [None])[-1]  # type: ignore[list-item]
+    for path in (Path(wanted), output_dir / wanted):
+        if path.is_dir():
+            return path
+    raise UserError(f"--resume_from_checkpoint {wanted}: no such checkpoint, here or in {output_dir}")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The ``state.json`` of a checkpoint. Raises UserError where the folder is not a checkpoint of ours."""
+    try:
+        state = json.loads((path / "state.json").read_text())
+        if state["format"] != FORMAT:
+            raise KeyError("format")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a checkpoint of diffdpo (no readable state.json of its format)") from error
+    return state
+
+
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put weights and optimizer back. Raises UserError for a truncated file or weights of another network."""
+    weights, tensors = read_tensors(path / "trainable.safetensors"), read_tensors(path / "optimizer.safetensors")
+    own = trainable(model)
+    wrong = set(own) ^ set(weights) or {k for k in own if own[k].shape != weights[k].shape}
+    if wrong:
+        raise UserError(f"{path}: holds weights of another network ({len(wrong)} differ, first {min(wrong)})")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
+    optimizer.load_state_dict(unflatten(tensors, state["optimizer"]))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file on the CPU. Raises UserError where it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged or missing ({error}); resume from an older checkpoint") from error
+
+
+def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as tensors for safetensors and plain values for JSON: nothing is pickled."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for index, entry in state["state"].items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().contiguous().cpu()
+            else:
+                values[f"{index}.{name}"] = value
+    return tensors, {"values": values, "param_groups": state["param_groups"]}
+
+
+def unflatten(tensors: dict[str, Tensor], saved: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of ``flatten``."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in _items(tensors, saved["values"]):
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": saved["param_groups"]}
+
+
+def _items(*tables: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    for table in tables:
+        yield from table.items()

@@ -1,0 +1,193 @@
+"""Image preference training, from flags to exported result."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from diffdpo.assets import bundled
+from diffdpo.config import parse
+from diffdpo.data.source import open_dataset
+from diffdpo.errors import UserError
+from diffdpo.image.backbones import load_backbone
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.export import export
+from diffdpo.image.network import make_reference, make_trainable
+from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
+from diffdpo.image.settings import ImageDataSettings, ImageSettings
+from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.validation import Validation
+from diffdpo.objective import Objective, loss_options
+from diffdpo.run import make_accelerator, open_folder, push_to_hub, say, start_lines, start_records
+from diffdpo.trainer import Trainer
+
+RECIPE = "scripts/recipes/emoji.yaml"
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def main(argv: list[str]) -> int:
+    """Parse, check, say what will happen, train, export; returns the exit code."""
+    own_model = any(word.startswith(("--pretrained_model_name_or_path", "--config", "-h", "--help")) for word in argv)
+    settings, notices = parse(ImageSettings, argv, base=None if own_model else bundled(RECIPE))
+    name_bundled(settings)
+    for line in notices:
+        say(line)
+    accelerator = make_accelerator(settings)
+    open_folder(settings, accelerator)
+    train(settings, accelerator)
+    return 0
+
+
+def train(settings: ImageSettings, accelerator: Accelerator) -> None:
+    """One run, from loading to export."""
+    backbone = load_model(settings)
+    resolve(settings, backbone)
+    pairs = load_pairs(settings, not accelerator.is_local_main_process)
+    process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
+    dtype = DTYPES[settings.mixed_precision or "no"]
+    backbone.place(accelerator.device, dtype)
+    network = make_trainable(backbone, settings, dtype, accelerator.device)
+    task = ImageTask(backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast)
+    reference = make_reference(network, settings)
+    objective = Objective(settings.loss_type, scale=1.0 if settings.sft else settings.beta_dpo, options=loss_options(settings))
+    trainer = Trainer(accelerator, settings, network, task, reference, objective, pairs, say)
+    start_lines(facts(settings, backbone, process, pairs, network, trainer))
+    start_records(settings, accelerator)
+    validation = Validation(settings, backbone, network, reference, pairs.prompts(), accelerator)
+    done = trainer.fit(after_step=validation.after_step)
+    finish(settings, accelerator, trainer, backbone, network, validation, done)
+
+
+def finish(
+    settings: ImageSettings,
+    accelerator: Accelerator,
+    trainer: Trainer,
+    backbone: Backbone,
+    network: nn.Module,
+    validation: Validation,
+    done: int,
+) -> None:
+    """Export a finished run; say how to go on with one that was stopped."""
+    accelerator.end_training()
+    if done < trainer.total_steps:
+        say(f"stopped      after step {done} of {trainer.total_steps}; go on with --resume_from_checkpoint latest")
+        return
+    validation.final(done)
+    if accelerator.is_main_process:
+        accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        last = (trainer.journal.read() or [{}])[-1]
+        say(f"result       {export(backbone, network, settings, last)}")
+        if settings.push_to_hub:
+            push_to_hub(settings)
+    accelerator.wait_for_everyone()
+
+
+def name_bundled(settings: ImageDataSettings) -> None:
+    """Where no model is named, the bundled one and its pairs. Raises UserError for a model without data."""
+    if settings.pretrained_model_name_or_path is None:
+        settings.pretrained_model_name_or_path = bundled("assets/emoji-pipeline")
+        settings.dataset_name = settings.dataset_name or settings.train_data_dir or bundled("assets/emoji-pairs")
+    settings.dataset_name = settings.dataset_name or settings.train_data_dir
+    if settings.dataset_name is None:
+        raise UserError("--dataset_name is needed beside a model: a hub id, folder or file of preference pairs")
+
+
+def load_model(settings: ImageDataSettings) -> Backbone:
+    """The pipeline that the settings name."""
+    hub = {"revision": settings.revision, "variant": settings.variant, "cache_dir": settings.cache_dir}
+    name = settings.pretrained_model_name_or_path or ""
+    return load_backbone(name, settings.pretrained_vae_model_name_or_path, **hub)
+
+
+def resolve(settings: ImageSettings, backbone: Backbone) -> None:
+    """Fill in what depends on the model. Raises UserError where a flag contradicts it."""
+    resolve_resolution(settings, backbone)
+    family = type(backbone).__name__
+    if settings.sdxl and family != "StableDiffusionXL":
+        raise UserError(f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the flag out")
+    if settings.sft:
+        settings.loss_type = "sft"
+
+
+def resolve_resolution(settings: ImageDataSettings, backbone: Backbone) -> None:
+    """The model's own resolution, or a check of the one asked for."""
+    settings.resolution = settings.resolution or backbone.native_resolution
+    factor = backbone.pixel_factor
+    if settings.resolution % factor:
+        near = max(factor, round(settings.resolution / factor) * factor)
+        raise UserError(f"--resolution {settings.resolution} is not a multiple of {factor}; take {near}")
+
+
+def load_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:
+    """The training pairs, checked."""
+    name = settings.dataset_name or ""
+    dataset = open_dataset(name, settings.dataset_split_name, settings.dataset_config_name, settings.cache_dir)
+    if settings.dreamlike_pairs_only:
+        dataset = dreamlike(dataset)
+    frame_at = FrameSettings(
+        settings.seed, settings.resolution or 0, settings.random_crop, not settings.no_hflip, settings.ties
+    )
+    pairs = image_pairs(dataset, frame_at, name, (settings.image_column, settings.caption_column))
+    pairs.limit(settings.max_train_samples, settings.seed)
+    pairs.check(quiet)
+    return pairs
+
+
+def dreamlike(dataset):  # type: ignore[no-untyped-def]
+    """The rows whose two images both come from a dreamlike model."""
+    columns = ("model_0", "model_1")
+    if not set(columns) <= set(dataset.column_names):
+        raise UserError("--dreamlike_pairs_only needs the columns model_0 and model_1")
+    models = [dataset[column][:] for column in columns]
+    rows = [i for i, both in enumerate(zip(*models, strict=True)) if all("dream" in str(m).lower() for m in both)]
+    if not rows:
+        raise UserError("--dreamlike_pairs_only: no row has two dreamlike images")
+    return dataset.select(rows)
+
+
+def draw_settings(settings: ImageSettings) -> DrawSettings:
+    """What the task needs of the settings."""
+    return DrawSettings(
+        seed=settings.seed,
+        resolution=settings.resolution or 0,
+        draws=settings.timesteps_per_pair,
+        empty_prompts=settings.proportion_empty_prompts,
+        noise_offset=settings.noise_offset,
+        input_perturbation=settings.input_perturbation,
+        vae_chunk=settings.vae_encode_batch_size,
+    )
+
+
+def facts(
+    settings: ImageSettings,
+    backbone: Backbone,
+    process: ForwardProcess,
+    pairs: ImagePairs,
+    network: nn.Module,
+    trainer: Trainer,
+) -> dict[str, str]:
+    """What will happen, for the lines at the start."""
+    tally, steps = pairs.tally, trainer.total_steps
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    cells = backbone.vae.config.latent_channels * (settings.resolution // backbone.pixel_factor) ** 2  # type: ignore[operator]
+    kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
+    ties = f"{tally.ties} ties {'dropped' if settings.ties == 'drop' else 'kept as 50:50 labels'}"
+    unread = f"{len(tally.unreadable)} unreadable" if tally.checked else "images checked as they are read"
+    parts = [settings.train_batch_size, settings.gradient_accumulation_steps, trainer.accelerator.num_processes]
+    scaled = " (scaled)" if settings.scale_lr else ""
+    lines = {
+        "model": f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__}, {process.prediction_type}, "
+        f"{settings.resolution} px, {settings.mixed_precision} mixed precision)",
+        "pairs": f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled, {unread}",
+        "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
+        "batch": f"{trainer.effective_batch} pairs = {parts[0]} x {parts[1]} accumulated x {parts[2]} processes",
+        "rate": f"{trainer.peak_rate:g}{scaled}, {settings.lr_scheduler}, {settings.lr_warmup_steps} warm-up steps",
+        "loss": f"{settings.loss_type}; beta {settings.beta_dpo:g} on the mean over latent dimensions "
+        f"= {settings.beta_dpo / cells:.3g} on their sum",
+        "steps": f"{steps:,} = {steps * trainer.effective_batch / len(pairs):.2f} epochs; to {settings.output_dir}",
+    }
+    if tally.unreadable:
+        lines["skipped"] = "; ".join(tally.unreadable[:3])
+    return lines

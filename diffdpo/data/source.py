@@ -1,0 +1,77 @@
+"""Opens a data set: hub id, parquet, json, jsonl, csv, a ``save_to_disk`` folder, or a folder with metadata.jsonl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, DatasetDict
+
+from diffdpo.errors import UserError
+
+BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}
+
+
+def open_dataset(name: str, split: str, config: str | None = None, cache_dir: str | None = None) -> Dataset:
+    """The rows of ``split``.
+
+    Raises UserError where nothing is found, the split does not exist, the files cannot be parsed, or no row is there.
+    """
+    try:
+        dataset = _open(name, split, config, cache_dir)
+    except UserError:
+        raise
+    except Exception as error:  # the loaders raise a different type for every broken file
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise UserError(f"data set {name}: cannot be read ({reason})") from error
+    if len(dataset) == 0:
+        raise UserError(f"data set {name}, split {split}: has no rows")
+    return dataset
+
+
+def _open(name: str, split: str, config: str | None, cache_dir: str | None) -> Dataset:
+    path = Path(name)
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") != 1 and path.suffix:
+            raise UserError(f"data set {name}: no such file or folder")
+        try:
+            return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
+        except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError, OSError) as error:
+            raise UserError(f"data set {name}: neither a local path nor to be had from the hub") from error
+    if path.is_file():
+        return read_files(name, [path], cache_dir)
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = datasets.load_from_disk(name)
+        return pick_split(name, saved, split) if isinstance(saved, DatasetDict) else saved
+    if (path / "metadata.jsonl").exists():
+        return read_files(name, [path / "metadata.jsonl"], cache_dir)
+    return read_files(name, split_files(path, split), cache_dir)
+
+
+def read_files(name: str, files: list[Path], cache_dir: str | None) -> Dataset:
+    """Local files of one type, told by their ending."""
+    builder = BUILDERS.get(files[0].suffix)
+    if builder is None:
+        known = ", ".join(BUILDERS)
+        raise UserError(f"data set {name}: files ending in {files[0].suffix or 'nothing'} are not read ({known} are)")
+    paths = [str(file) for file in files]
+    return datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=cache_dir)
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in a folder: those named after it, or all where no file names any split."""
+    files = sorted(file for file in folder.rglob("*") if file.suffix in BUILDERS)
+    if not files:
+        raise UserError(f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it")
+    named = [file for file in files if split in file.relative_to(folder).as_posix()]
+    others = [s for s in ("train", "validation", "test") if any(s in f.name for f in files)]
+    if not named and others:
+        raise UserError(f"data set {folder}: has no split {split!r}; found {', '.join(others)}")
+    return named or files
+
+
+def pick_split(name: str, saved: DatasetDict, split: str) -> Dataset:
+    """One split of a saved dictionary."""
+    if split not in saved:
+        raise UserError(f"data set {name}: has no split {split!r}; found {', '.join(saved)}")
+    return saved[split]

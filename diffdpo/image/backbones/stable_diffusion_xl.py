@@ -1,0 +1,43 @@
+"""SDXL: two text encoders, a pooled embedding, and the image's size and crop as a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor, nn
+
+from diffdpo.image.backbones.base import Backbone, Condition, tokenize
+from diffdpo.image.pixels import Framed
+
+
+class StableDiffusionXL(Backbone):
+    """Podell et al. 2023."""
+
+    pipeline_class = StableDiffusionXLPipeline
+    load_options = {"add_watermarker": False}
+
+    def text_encoders(self) -> list[nn.Module]:
+        return [self.pipeline.text_encoder, self.pipeline.text_encoder_2]
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """Both encoders' last hidden layer but one, side by side; the pooled output is the second encoder's."""
+        tokenizers = (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
+        outputs = [
+            encoder(tokenize(tokenizer, prompts, encoder.device), output_hidden_states=True)
+            for tokenizer, encoder in zip(tokenizers, self.text_encoders(), strict=True)
+        ]
+        tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        return {"tokens_NLD": tokens, "pooled_ND": outputs[-1].text_embeds}
+
+    def size_condition(self, images: Sequence[Framed], resolution: int) -> Condition:
+        """(height, width, top, left, target height, target width) of each image (their section 2.2)."""
+        rows = [(*image.original_size, *image.crop_top_left, resolution, resolution) for image in images]
+        return {"time_ids_N6": torch.tensor(rows, dtype=torch.float32)}
+
+    def predict(self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition) -> Tensor:
+        added = {"text_embeds": condition["pooled_ND"], "time_ids": condition["time_ids_N6"]}
+        tokens = condition["tokens_NLD"]
+        return network(noisy_NCHW, timestep_N, encoder_hidden_states=tokens, added_cond_kwargs=added).sample

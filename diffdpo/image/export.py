@@ -1,0 +1,81 @@
+"""The result in the form its users load: a diffusers LoRA file or a whole pipeline, with a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from diffusers.utils import convert_state_dict_to_diffusers
+from huggingface_hub import ModelCard, ModelCardData
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+
+from diffdpo.config import as_dict
+from diffdpo.files import atomic_files
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.settings import ImageSettings
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+CARD = """{front}
+# {name}
+
+{what} of `{base}`, trained with Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908) by diffdpo.
+
+Last logged step: {last}
+
+```python
+{code}
+```
+
+## Settings
+
+```yaml
+{settings}```
+"""
+
+LOAD_LORA = """from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained("{base}")
+pipeline.load_lora_weights("{folder}")"""
+
+LOAD_FULL = """from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained("{folder}")"""
+
+
+def export(backbone: Backbone, network: nn.Module, settings: ImageSettings, last: dict[str, float]) -> Path:
+    """Write LoRA or pipeline, and README.md, into ``output_dir``; returns what a user loads."""
+    folder = Path(settings.output_dir)
+    with atomic_files(folder) as draft:
+        if settings.rank:
+            layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
+            backbone.pipeline_class.save_lora_weights(draft, unet_lora_layers=layers, weight_name=LORA_FILE)
+        else:
+            save_pipeline(backbone, network, settings, draft)
+        (draft / "README.md").write_text(card(settings, last))
+    return folder / LORA_FILE if settings.rank else folder
+
+
+def save_pipeline(backbone: Backbone, network: nn.Module, settings: ImageSettings, folder: Path) -> None:
+    """The pipeline as it was published, safety checker and all, with the trained network inside."""
+    hub = {"revision": settings.revision, "variant": settings.variant, "cache_dir": settings.cache_dir}
+    name = settings.pretrained_model_name_or_path
+    pipeline = backbone.pipeline_class.from_pretrained(name, **hub, unet=network)
+    pipeline.save_pretrained(folder)
+
+
+def card(settings: ImageSettings, last: dict[str, float]) -> str:
+    """A short model card: what it is, how it is loaded, every setting."""
+    base, folder = str(settings.pretrained_model_name_or_path), settings.output_dir
+    data = ModelCardData(base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"])
+    shown = {k: round(v, 4) for k, v in last.items() if k in ("step", "loss", "rewards/accuracies", "rewards/margins")}
+    return ModelCard(
+        CARD.format(
+            front=f"---\n{data.to_yaml()}\n---",
+            name=Path(folder).name,
+            what="A LoRA" if settings.rank else "A full fine-tune",
+            base=base,
+            last=", ".join(f"{k} {v}" for k, v in shown.items()),
+            code=(LOAD_LORA if settings.rank else LOAD_FULL).format(base=base, folder=folder),
+            settings=yaml.safe_dump(as_dict(settings), sort_keys=False),
+        )
+    ).content

@@ -1,0 +1,68 @@
+"""The network to train: LoRA or full, master weights in float32, and the reference that belongs to it."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from safetensors import SafetensorError
+from torch import nn
+
+from diffdpo.errors import UserError
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.settings import ImageSettings
+from diffdpo.losses import LOSSES
+from diffdpo.reference import AdapterOff, FrozenCopy, Reference, Zero, without_dropout
+
+
+def make_trainable(backbone: Backbone, settings: ImageSettings, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """The backbone's network, ready to train on ``device``.
+
+    Adapters and fully trained weights are float32 whatever the precision; weights frozen under adapters are ``dtype``.
+    """
+    network = without_dropout(backbone.network)
+    if settings.rank:
+        network.requires_grad_(False).to(device, dtype)
+        add_lora(network, settings)
+    else:
+        network.requires_grad_(True).to(device, torch.float32)
+    if settings.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    return network
+
+
+def add_lora(network: nn.Module, settings: ImageSettings) -> None:
+    """Attach float32 adapters that start as the identity. Raises UserError where no layer has the names asked for."""
+    torch.manual_seed(settings.seed)
+    targets = list(settings.lora_target_modules)
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, init_lora_weights="gaussian", target_modules=targets)
+    try:
+        network.add_adapter(config)
+    except ValueError as error:
+        raise UserError(f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}") from error
+    for weight in network.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
+def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
+    """None, adapters off, or a copy; the copy is made before ``--unet_init`` moves the policy away from it."""
+    if LOSSES[settings.loss_type].reference_free:
+        reference: Reference = Zero()
+    elif settings.rank:
+        reference = AdapterOff()
+    else:
+        reference = FrozenCopy(network, starts_equal=settings.unet_init is None)
+    if settings.unet_init:
+        network.load_state_dict(read_unet(settings.unet_init).state_dict())
+    return reference
+
+
+def read_unet(name: str) -> nn.Module:
+    """A UNet's folder, or that of a pipeline around it."""
+    for inside in ({}, {"subfolder": "unet"}):
+        try:
+            return UNet2DConditionModel.from_pretrained(name, **inside)
+        except (OSError, SafetensorError):
+            continue
+    raise UserError(f"--unet_init {name}: no UNet there")

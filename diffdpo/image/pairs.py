@@ -1,0 +1,173 @@
+"""Image preference pairs as the engine reads them: ties, broken labels and unreadable images dealt with once."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from PIL import Image
+from tqdm.auto import tqdm
+
+from diffdpo.data.image_formats import ImageFormat, detect
+from diffdpo.draws import Purpose, epoch_order, generator
+from diffdpo.errors import UserError
+from diffdpo.image.pixels import Augmentation, Framed, frame, open_image
+
+CHECK_UP_TO = 5_000  # pairs decoded once at the start; larger sets are checked as they are read
+TOLERATED = 0.05
+
+
+@dataclass(frozen=True)
+class PairItem:
+    """One pair, decoded: row number in the source, visit, prompt, both images, and P(chosen ≻ rejected)."""
+
+    pair: int
+    visit: int
+    prompt: str
+    chosen: Framed
+    rejected: Framed
+    outcome: float
+
+
+@dataclass
+class Tally:
+    """What became of the rows of the source."""
+
+    rows: int = 0
+    ties: int = 0
+    unlabelled: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    checked: bool = True
+
+
+class ImagePairs:
+    """The pairs of a data set, by row; ``read`` draws the augmentation of a visit."""
+
+    def __init__(self, dataset: Dataset, format: ImageFormat, folder: Path | None, frame_at: FrameSettings) -> None:
+        self.format, self.folder, self.frame_at = format, folder, frame_at
+        for column in (format.first, format.second):
+            if isinstance(dataset.features[column], ImageFeature):
+                dataset = dataset.cast_column(column, ImageFeature(decode=False))
+        self.dataset = dataset
+        self.tally, self.seen = Tally(rows=len(dataset)), 0
+        self.first_wins = format.first_wins(dataset)
+        self.rows = self.usable()
+
+    def usable(self) -> np.ndarray:
+        """Row numbers to train on, after ties and broken labels. Raises UserError where none are left."""
+        tie, broken = self.first_wins == 0.5, np.isnan(self.first_wins)
+        self.tally.ties, self.tally.unlabelled = int(tie.sum()), int(broken.sum())
+        if self.tally.unlabelled > TOLERATED * self.tally.rows:
+            raise UserError(
+                f"data: {self.tally.unlabelled} of {self.tally.rows} labels are not 0, 0.5 or 1 "
+                f"(first in row {int(np.flatnonzero(broken)[0])}); mend column {self.format.labels[0]}"
+            )
+        rows = np.flatnonzero(~broken & (~tie | (self.frame_at.ties == "soft")))
+        if len(rows) == 0:
+            raise UserError(f"data: all {self.tally.rows} rows are ties; nothing to learn from (see --ties soft)")
+        return rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when prompts, labels or the choice of rows change."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(self.rows.tobytes() + self.first_wins[self.rows].tobytes())
+        digest.update("\x1f".join(self.prompts()).encode())
+        return digest.hexdigest()
+
+    def prompts(self) -> list[str]:
+        """The prompt of every usable row."""
+        column = self.dataset[self.format.prompt][:]
+        return [str(column[row]) for row in self.rows]
+
+    def limit(self, count: int | None, seed: int) -> None:
+        """Keep ``count`` pairs, picked by the seed."""
+        if count is not None and count < len(self.rows):
+            self.rows = np.sort(self.rows[epoch_order(seed, -1, len(self.rows))[:count]])
+
+    def check(self, quiet: bool) -> None:
+        """Decode every image of a small set once and drop what cannot be read.
+
+        Raises UserError where more than 5 % cannot. Larger sets are checked as they are read.
+        """
+        self.tally.checked = len(self.rows) <= CHECK_UP_TO
+        if not self.tally.checked:
+            return
+        good = []
+        for row in tqdm(self.rows, desc="checking images", unit="pair", disable=quiet, leave=False):
+            try:
+                self.images(int(row))
+                good.append(row)
+            except (OSError, ValueError) as error:
+                self.tally.unreadable.append(f"row {row}: {error}")
+        if len(self.tally.unreadable) > TOLERATED * len(self.rows):
+            first = self.tally.unreadable[0]
+            raise UserError(f"data: {len(self.tally.unreadable)} of {len(self.rows)} pairs are unreadable ({first})")
+        self.rows = np.array(good)
+
+    def images(self, row: int) -> tuple[Image.Image, Image.Image, str]:
+        """The first and the second image of a source row, upright RGB, and its prompt."""
+        record = self.dataset[row]
+        stored = (record[self.format.first], record[self.format.second])
+        first, second = (open_image(self.folder / s if self.folder and isinstance(s, str) else s) for s in stored)
+        return first, second, str(record[self.format.prompt])
+
+    def skip(self, row: int, error: Exception) -> None:
+        """Count and name a row that turned out unreadable. Raises UserError where these become too many."""
+        self.tally.unreadable.append(f"row {row}: {error}")
+        tqdm.write(f"skipped      row {row}: {error}", file=sys.stderr)
+        self.seen += 1
+        if len(self.tally.unreadable) > max(5, TOLERATED * self.seen):
+            raise UserError(f"data: {len(self.tally.unreadable)} of {self.seen} pairs are unreadable; last row {row}")
+
+    def read(self, row: int, visit: int) -> PairItem:
+        """Usable row number ``row`` on its ``visit``-th time round, the winner as chosen.
+
+        In a set too large to be checked at the start, the next row stands in for one that cannot be read.
+        """
+        for place in range(row, row + len(self.rows)):
+            source = int(self.rows[place % len(self.rows)])
+            try:
+                first, second, prompt = self.images(source)
+                break
+            except (OSError, ValueError) as error:
+                self.skip(source, error)
+        self.seen += 1
+        outcome = float(self.first_wins[source])
+        chosen, rejected = (first, second) if outcome >= 0.5 else (second, first)
+        augmentation = self.frame_at.augmentation(source, visit)
+        framed = [frame(image, self.frame_at.resolution, augmentation) for image in (chosen, rejected)]
+        return PairItem(source, visit, prompt, framed[0], framed[1], max(outcome, 1 - outcome))
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """How pairs are cut, and what happens to ties."""
+
+    seed: int
+    resolution: int
+    random_crop: bool = False
+    flip: bool = False
+    ties: str = "drop"
+
+    def augmentation(self, pair: int, visit: int) -> Augmentation:
+        """The flip and crop that both images of a pair get on this visit."""
+        flip = self.flip and generator(self.seed, Purpose.FLIP, pair, visit).random() < 0.5
+        if not self.random_crop:
+            return Augmentation(flip)
+        top, left = generator(self.seed, Purpose.CROP, pair, visit).random(2)
+        return Augmentation(flip, float(top), float(left))
+
+
+def image_pairs(dataset: Dataset, frame_at: FrameSettings, name: str, columns: tuple[str | None, ...]) -> ImagePairs:
+    """The pairs of an opened data set; file names in it are relative to the folder ``name``."""
+    folder = Path(name) if (Path(name) / "metadata.jsonl").exists() else None
+    return ImagePairs(dataset, detect(dataset.column_names, *columns), folder, frame_at)

@@ -1,0 +1,88 @@
+"""From stored images to training pixels: decoded right, and the two of a pair cut and flipped alike."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+def open_image(stored: Any) -> Image.Image:
+    """An upright RGB image from bytes, a path, a PIL image or a ``{"bytes", "path"}`` record.
+
+    EXIF rotation is applied, transparency laid on white, 16-bit and grey values scaled to 8-bit RGB.
+    Raises OSError or ValueError for what is no image, is cut short, or would unpack to a bomb.
+    """
+    if isinstance(stored, dict):
+        stored = stored["bytes"] if stored.get("bytes") is not None else stored["path"]
+    if stored is None:
+        raise ValueError("empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = stored if isinstance(stored, Image.Image) else Image.open(as_file(stored))
+            image.load()
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
+            raise ValueError("more pixels than an honest image has") from bomb
+        except SyntaxError as broken:  # Pillow's word for a damaged PNG
+            raise ValueError(str(broken)) from broken
+    return to_rgb(ImageOps.exif_transpose(image))
+
+
+def as_file(stored: bytes | str | Path) -> io.BytesIO | str | Path:
+    """What Pillow can open."""
+    return io.BytesIO(stored) if isinstance(stored, bytes) else stored
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as 8-bit RGB, transparent parts on white."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image, dtype=np.float32)
+        # Integer modes hold 16-bit samples; a float image holds either unit or byte values.
+        top = 65535.0 if image.mode != "F" else (1.0 if values.max(initial=0) <= 1 else 255.0)
+        image = Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One geometric draw for both images of a pair: mirror, and the crop's place as fractions of the slack."""
+
+    flip: bool = False
+    top: float = 0.5
+    left: float = 0.5
+
+
+@dataclass(frozen=True)
+class Framed:
+    """Training pixels ``(3, H, W)`` in [−1, 1], and what SDXL wants to know: sizes as (height, width) in pixels."""
+
+    pixels_CHW: Tensor
+    original_size: tuple[int, int]
+    crop_top_left: tuple[int, int]
+
+
+def frame(image: Image.Image, resolution: int, augmentation: Augmentation) -> Framed:
+    """Scale the short side to ``resolution``, mirror, and cut a square."""
+    original_size = (image.height, image.width)
+    scale = resolution / min(original_size)
+    size = max(resolution, round(image.width * scale)), max(resolution, round(image.height * scale))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    if augmentation.flip:
+        image = ImageOps.mirror(image)
+    left = round((image.width - resolution) * augmentation.left)
+    top = round((image.height - resolution) * augmentation.top)
+    image = image.crop((left, top, left + resolution, top + resolution))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+    return Framed(pixels, original_size, (top, left))

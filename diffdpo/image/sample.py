@@ -1,0 +1,108 @@
+"""Pictures from a network at fixed prompts and seeds, so that two networks can be laid side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+from tqdm.auto import tqdm
+
+from diffdpo.draws import Purpose, generator
+from diffdpo.image.backbones.base import Backbone
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How pictures are drawn."""
+
+    steps: int = 25
+    guidance: float = 5.0
+    batch: int = 8
+    resolution: int | None = None
+
+
+def sample(
+    backbone: Backbone,
+    network: nn.Module,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SampleSettings,
+    label: str | None = None,
+) -> list[Image.Image]:
+    """One picture per prompt; its starting noise depends on its seed alone, not on its place in a batch.
+
+    Uses the backbone's own scheduler. ``label`` shows a progress bar.
+    """
+    pipeline = backbone.pipeline_class(**{**backbone.pipeline.components, **backbone.load_options, "unet": network})
+    pipeline.set_progress_bar_config(disable=True)
+    was_training = network.training
+    network.eval()
+    pictures: list[Image.Image] = []
+    starts = range(0, len(prompts), settings.batch)
+    with torch.no_grad(), torch.autocast(network.device.type, torch.bfloat16, enabled=is_mixed(backbone, network)):
+        for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
+            part = slice(start, start + settings.batch)
+            pictures += run(pipeline, prompts[part], seeds[part], settings)
+    network.train(was_training)
+    return pictures
+
+
+def run(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: SampleSettings) -> list[Image.Image]:
+    """One batch through the pipeline."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return pipeline(
+        list(prompts),
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
+        generator=generators,
+        height=settings.resolution,
+        width=settings.resolution,
+    ).images
+
+
+def is_mixed(backbone: Backbone, network: nn.Module) -> bool:
+    """Whether the parts differ in precision, so that they meet only under autocast."""
+    parts = [network, backbone.vae, *backbone.text_encoders()]
+    return len({weight.dtype for part in parts for weight in part.parameters()}) > 1
+
+
+def seeds_for(seed: int, count: int) -> list[int]:
+    """``count`` distinct sampling seeds, a function of the run's seed."""
+    return [int(s) for s in generator(seed, Purpose.SAMPLE).integers(0, 2**31, size=count)]
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], cell: int = 128) -> Image.Image:
+    """A captioned grid: one row a prompt, one column a network or seed, each picture ``cell`` pixels wide."""
+    font = ImageFont.load_default(13)
+    left, top = 190, 24
+    canvas = Image.new("RGB", (left + cell * len(columns), top + cell * len(rows)), "white")
+    pen = ImageDraw.Draw(canvas)
+    for index, name in enumerate(columns):
+        pen.text((left + cell * index + 6, 4), name, fill="black", font=font)
+    for row, (caption, pictures) in enumerate(rows):
+        pen.text((8, top + cell * row + cell // 2 - 8), wrap(caption), fill="black", font=font)
+        for index, picture in enumerate(pictures):
+            enlarge = Image.Resampling.NEAREST if picture.width < cell else Image.Resampling.LANCZOS
+            spot = (left + cell * index, top + cell * row)
+            canvas.paste(picture.resize((cell - 4, cell - 4), enlarge), spot)
+    return canvas
+
+
+def wrap(caption: str, width: int = 26) -> str:
+    """At most three lines of a caption."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(caption, width, max_lines=3, placeholder=" …"))
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    picture.save(draft, format="PNG")
+    draft.replace(path)

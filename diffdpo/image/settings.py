@@ -1,0 +1,109 @@
+"""Settings of image preference training; flag names are those of the older Diffusion-DPO scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers.hf_argparser import HfArg
+
+from diffdpo.config import FREE_ON_RESUME, TrainSettings
+from diffdpo.errors import UserError
+from diffdpo.objective import loss_options
+
+ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
+TIES = ["drop", "soft"]
+CHOICE = "labels are a separate step: score both images beforehand and write the result into label_0 and label_1"
+
+
+@dataclass
+class ImageDataSettings:
+    """Where pairs and pictures come from; shared by training and evaluation."""
+
+    pretrained_model_name_or_path: str | None = HfArg(default=None, help="pipeline folder or hub id; default: bundled")
+    pretrained_vae_model_name_or_path: str | None = HfArg(default=None, help="another autoencoder to encode with")
+    revision: str | None = HfArg(default=None, help="revision on the hub")
+    variant: str | None = HfArg(default=None, help="weight variant, e.g. fp16")
+    cache_dir: str | None = HfArg(default=None, help="where downloads are kept")
+    dataset_name: str | None = HfArg(default=None, help="hub id, folder or file of preference pairs; default: bundled")
+    dataset_config_name: str | None = HfArg(default=None, help="configuration of a hub data set")
+    dataset_split_name: str = HfArg(default="train", aliases=["--split"], help="split to read")
+    train_data_dir: str | None = HfArg(default=None, help="folder of pairs, where dataset_name is not given")
+    image_column: str | None = HfArg(default=None, help="column of the chosen image, if not a known name")
+    caption_column: str | None = HfArg(default=None, help="column of the prompt, if not a known name")
+    resolution: int | None = HfArg(default=None, help="side of the training images in pixels; default: the model's own")
+    vae_encode_batch_size: int = HfArg(default=8, help="images encoded at once")
+    is_turbo: bool = HfArg(default=False, help="train the four timesteps of a turbo model, zero terminal SNR")
+
+
+@dataclass
+class ImageSettings(ImageDataSettings, TrainSettings):
+    """All flags of ``train_diffusion_dpo.py``."""
+
+    output_dir: str = HfArg(default="runs/train", help="folder of this run: metrics, checkpoints, result")
+    beta_dpo: float = HfArg(default=5000.0, help="strength of the anchor, on the mean over latent dimensions")
+    timesteps_per_pair: int = HfArg(default=1, help="draws averaged inside the log-sigmoid; 1 is the paper's eq. 14")
+    sft: bool = HfArg(default=False, help="supervised baseline on the winners, no reference")
+    ties: str = HfArg(default="drop", help="drop, or soft: keep ties as 50:50 labels")
+    proportion_empty_prompts: float = HfArg(default=0.2, help="share of pairs that see an empty prompt, both sides")
+    rank: int | None = HfArg(default=None, help="rank of the LoRA; left out: full fine-tune")
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: list(ATTENTION), metadata={"help": "layers that get an adapter"}
+    )
+    unet_init: str | None = HfArg(default=None, help="start the policy from this UNet; the reference stays the model's")
+    random_crop: bool = HfArg(default=False, help="random instead of centre crops, the same for both sides")
+    no_hflip: bool = HfArg(default=False, help="never mirror a pair")
+    noise_offset: float = HfArg(default=0.0, help="scale of a constant added to the noise of each channel")
+    input_perturbation: float = HfArg(default=0.0, help="scale of extra noise on the network's input")
+    sdxl: bool = HfArg(default=False, help="checked against model_index.json, which decides")
+    choice_model: str | None = HfArg(default=None, help="not done here: " + CHOICE)
+    dreamlike_pairs_only: bool = HfArg(default=False, help="only pairs whose model_0 and model_1 are dreamlike models")
+    run_validation: bool = HfArg(default=False, help="sample policy beside reference during and after training")
+    validation_steps: int = HfArg(default=200, help="sample every so many steps")
+    validation_prompts: list[str] = field(
+        default_factory=list, metadata={"help": "prompts to sample; default: 8 of the data's"}
+    )
+    num_inference_steps: int = HfArg(default=25, help="sampling steps of validation pictures")
+    guidance_scale: float = HfArg(default=5.0, help="classifier-free guidance of validation pictures")
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if not self.beta_dpo > 0 or self.beta_dpo == float("inf"):
+            found.append(f"--beta_dpo must be positive, got {self.beta_dpo}")
+        for name in ("timesteps_per_pair", "rank", "resolution", "vae_encode_batch_size", "validation_steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                found.append(f"--{name} must be at least 1, got {value}")
+        if not 0 <= self.proportion_empty_prompts <= 1:
+            found.append(f"--proportion_empty_prompts must lie in [0, 1], got {self.proportion_empty_prompts}")
+        if self.ties not in TIES:
+            found.append(f"--ties {self.ties!r} is unknown; known: {', '.join(TIES)}")
+        if self.choice_model:
+            found.append(f"--choice_model {self.choice_model}: {CHOICE}")
+        if self.unet_init and self.rank:
+            found.append("--unet_init starts a full fine-tune; leave out --rank")
+        try:
+            loss_options(self)
+        except UserError as error:
+            found += error.mistakes
+        return found + text_losses(self)
+
+    @classmethod
+    def free_on_resume(cls) -> set[str]:
+        sampling = {"run_validation", "validation_steps", "validation_prompts", "num_inference_steps"}
+        return FREE_ON_RESUME | sampling | {"guidance_scale", "cache_dir", "vae_encode_batch_size"}
+
+    @classmethod
+    def inert(cls) -> dict[str, str]:
+        return {
+            "local_rank": "the launcher's environment says which process this is",
+            "hard_skip_resume": "resuming computes its position from the step number; there is nothing to skip",
+            "enable_xformers_memory_efficient_attention": "PyTorch's own fused attention is always on",
+            "prior_generation_precision": "no prior images are generated in preference training",
+            "non_ema_revision": "one set of weights is read",
+        }
+
+
+def text_losses(settings: ImageSettings) -> list[str]:
+    """Losses that need token probabilities cannot be asked of images."""
+    if settings.loss_type in ("orpo", "simpo", "sigmoid_norm"):
+        return [f"--loss_type {settings.loss_type} is defined on token log-probabilities; images have none"]
+    return []

@@ -1,0 +1,162 @@
+"""Image pairs as a task of the engine: one shared (t, ε) per pair, and minus half the mean squared error as a score.
+
+Shapes: ``B`` pairs, ``N = 2B`` items, winners first; with M draws a pair the network sees ``N·M`` rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffdpo.draws import Purpose, generator
+from diffdpo.image.backbones.base import Backbone, Condition
+from diffdpo.image.noise import ForwardProcess, stack_normal
+from diffdpo.image.pairs import PairItem
+from diffdpo.image.pixels import Framed
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """``B`` collated pairs, winners first; ``pairs`` and ``visits`` address their draws."""
+
+    pairs: list[int]
+    visits: list[int]
+    prompts: list[str]
+    pixels_NCHW: Tensor
+    images: list[Framed]
+    outcome_B: Tensor | None
+
+
+@dataclass(frozen=True)
+class ImageDraw:
+    """What the network is asked: rows are items × draws, the draws of an item side by side."""
+
+    noisy_NCHW: Tensor
+    timestep_N: Tensor
+    target_NCHW: Tensor
+    condition: Condition
+    draws: int
+    outcome_B: Tensor | None
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """The seed and the shape of a draw."""
+
+    seed: int
+    resolution: int
+    draws: int = 1  # M of them are averaged inside the log-sigmoid
+    empty_prompts: float = 0.0
+    noise_offset: float = 0.0
+    input_perturbation: float = 0.0
+    vae_chunk: int = 8
+
+
+class ImageTask:
+    """Scores image pairs under a backbone and its forward process."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        process: ForwardProcess,
+        settings: DrawSettings,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager],
+    ) -> None:
+        self.backbone, self.process, self.settings = backbone, process, settings
+        self.device, self.autocast = device, autocast
+
+    def collate(self, items: list[PairItem]) -> ImageBatch:
+        """A batch of pairs; the pixels alone are kept as tensors."""
+        images = [item.chosen for item in items] + [item.rejected for item in items]
+        outcomes = [item.outcome for item in items]
+        return ImageBatch(
+            pairs=[item.pair for item in items],
+            visits=[item.visit for item in items],
+            prompts=[item.prompt for item in items],
+            pixels_NCHW=torch.stack([image.pixels_CHW for image in images]),
+            images=images,
+            outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
+        )
+
+    def draw(self, batch: ImageBatch) -> ImageDraw:
+        """Latents, timesteps, noise and conditions: all that is random or frozen, once for both policies."""
+        latents = self.repeat(self.latents(batch))
+        keys = [(p, v * self.settings.draws + m) for p, v in zip(batch.pairs, batch.visits, strict=True)
+                for m in range(self.settings.draws)]  # fmt: skip
+        timestep = torch.tensor([self.process.timestep(self.random(Purpose.TIMESTEP, *key)) for key in keys])
+        noise, fed_noise = self.noise(keys, tuple(latents.shape[1:]))
+        # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
+        timestep, noise, fed_noise = (torch.cat([x, x]).to(self.device) for x in (timestep, noise, fed_noise))
+        return ImageDraw(
+            noisy_NCHW=self.process.corrupt(latents, fed_noise, timestep),
+            timestep_N=timestep,
+            target_NCHW=self.process.target(latents, noise, timestep),
+            condition=self.condition(batch),
+            draws=self.settings.draws,
+            outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(self.device),
+        )
+
+    def score(self, model: nn.Module, draw: ImageDraw) -> Tensor:
+        """−½ · mean over C, H, W of (prediction − target)², float32, averaged over an item's draws: ``(N,)``.
+
+        Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is the one place
+        where the ½ and the sign stand.
+        """
+        with self.autocast():
+            prediction = self.backbone.predict(model, draw.noisy_NCHW, draw.timestep_N, draw.condition)
+        error_NCHW = (prediction.float() - draw.target_NCHW.float()).square()
+        return -0.5 * error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1)
+
+    def metrics(self, policy_N: Tensor, reference_N: Tensor | float) -> dict[str, Tensor]:
+        """Mean squared errors of winner and loser apart: a winner whose error rises is the drift users miss."""
+        return {**errors("policy", policy_N), **(errors("reference", reference_N) if torch.is_tensor(reference_N) else {})}
+
+    def latents(self, batch: ImageBatch) -> Tensor:
+        """A sample of each item's posterior, in the network's scale."""
+        mean_NCHW, std_NCHW = self.backbone.encode_images(batch.pixels_NCHW, self.settings.vae_chunk)
+        keys = [(side, *key) for side in (Purpose.POSTERIOR_CHOSEN, Purpose.POSTERIOR_REJECTED)
+                for key in zip(batch.pairs, batch.visits, strict=True)]  # fmt: skip
+        noise = stack_normal([self.random(*key) for key in keys], tuple(mean_NCHW.shape[1:]))
+        return self.backbone.normalise(mean_NCHW + std_NCHW * noise.to(mean_NCHW.device)).to(self.device)
+
+    def noise(self, keys: list[tuple[int, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The noise to predict and the noise that is fed; they differ under input perturbation alone."""
+        generators = [self.random(Purpose.NOISE, *key) for key in keys]
+        noise = stack_normal(generators, shape)
+        if self.settings.noise_offset:
+            noise = noise + self.settings.noise_offset * stack_normal(generators, (shape[0], 1, 1))
+        if not self.settings.input_perturbation:
+            return noise, noise
+        return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
+
+    def condition(self, batch: ImageBatch) -> Condition:
+        """Prompt embeddings, the same for both sides of a pair, and size conditions, each side its own."""
+        share = self.settings.empty_prompts
+        kept = [
+            "" if share and self.random(Purpose.PROMPT_DROPOUT, pair, visit).random() < share else prompt
+            for pair, visit, prompt in zip(batch.pairs, batch.visits, batch.prompts, strict=True)
+        ]
+        prompts = self.backbone.encode_prompts(kept)
+        sizes = self.backbone.size_condition(batch.images, self.settings.resolution)
+        both = {name: torch.cat([value, value]) for name, value in prompts.items()}
+        return {name: self.repeat(value.to(self.device)) for name, value in {**both, **sizes}.items()}
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """Each row once per draw."""
+        return x.repeat_interleave(self.settings.draws, dim=0) if self.settings.draws > 1 else x
+
+    def random(self, purpose: Purpose, pair: int, draw: int) -> np.random.Generator:
+        """The generator of one use."""
+        return generator(self.settings.seed, purpose, pair, draw)
+
+
+def errors(who: str, score_N: Tensor) -> dict[str, Tensor]:
+    """Mean squared errors back from scores."""
+    chosen, rejected = (-2 * score_N).chunk(2)
+    return {f"error/{who}_chosen": chosen.mean(), f"error/{who}_rejected": rejected.mean()}

@@ -1,0 +1,64 @@
+"""Pictures during training: policy beside reference at the same prompts and seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from torch import nn
+
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.sample import SampleSettings, sample, save_picture, seeds_for, sheet
+from diffdpo.image.settings import ImageSettings
+from diffdpo.reference import Reference
+
+SHOWN = 8
+
+
+class Validation:
+    """Writes ``validation/step-N.png`` and hands it to the trackers, from the main process."""
+
+    def __init__(
+        self,
+        settings: ImageSettings,
+        backbone: Backbone,
+        network: nn.Module,
+        reference: Reference,
+        prompts: list[str],
+        accelerator: Accelerator,
+    ) -> None:
+        self.settings, self.backbone, self.network, self.reference = settings, backbone, network, reference
+        self.prompts = settings.validation_prompts or list(dict.fromkeys(prompts))[:SHOWN]
+        self.seeds = seeds_for(settings.seed, len(self.prompts))
+        self.accelerator = accelerator
+        self.before: list = []
+
+    def after_step(self, done: int) -> None:
+        """Sample when it is due."""
+        if self.settings.run_validation and done % self.settings.validation_steps == 0:
+            self.show(done)
+
+    def final(self, done: int) -> None:
+        """Sample at the end, unless the last step already did."""
+        if self.settings.run_validation and done % self.settings.validation_steps:
+            self.show(done)
+
+    def show(self, done: int) -> None:
+        """One sheet: reference left, policy right."""
+        if not self.accelerator.is_main_process:
+            return
+        if not self.before:
+            with self.reference.network(self.network) as frozen:
+                self.before = self.pictures(frozen)
+        rows = list(zip(self.prompts, zip(self.before, self.pictures(self.network), strict=True), strict=True))
+        page = sheet(rows, ["reference", f"policy, step {done}"])
+        save_picture(page, Path(self.settings.output_dir) / "validation" / f"step-{done}.png")
+        for tracker in self.accelerator.trackers:
+            tracker.log_images({"validation": np.asarray(page)[None]}, step=done)
+
+    def pictures(self, network: nn.Module) -> list:
+        """The sheet's prompts drawn by one network."""
+        steps, guidance = self.settings.num_inference_steps, self.settings.guidance_scale
+        how = SampleSettings(steps, guidance, resolution=self.settings.resolution)
+        return sample(self.backbone, network, self.prompts, self.seeds, how)

@@ -1,0 +1,33 @@
+"""metrics.jsonl: one line per optimizer step, floats at full precision, no step twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffdpo.files import write_atomically
+
+
+class Journal:
+    """The metrics file of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole line; a last line that a crash cut short is dropped."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def keep_until(self, step: int) -> None:
+        """Forget all after ``step``: a resumed run will write those lines again."""
+        kept = [record for record in self.read() if record["step"] <= step]
+        write_atomically(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def append(self, records: list[dict[str, Any]]) -> None:
+        """Add lines and hand them to the operating system before returning."""
+        with self.path.open("a") as file:
+            file.write("".join(json.dumps(record) + "\n" for record in records))

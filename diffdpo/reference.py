@@ -1,0 +1,94 @@
+"""The reference policy: adapters off, a frozen copy, or zero; always scored by the policy's own code and draw."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Score = Callable[[nn.Module, Any], Tensor]  # the task's own (model, draw) -> (N,) nats
+
+
+class Reference(Protocol):
+    """Gives the reference score of every item of a draw, without gradient."""
+
+    name: str
+    starts_equal: bool  # policy and reference agree exactly before the first step
+
+    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor | float:
+        """Scores ``(N,)`` in nats."""
+        ...
+
+    def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """The reference as a network to run, for as long as the block lasts."""
+        ...
+
+
+class AdapterOff:
+    """LoRA: the base weights under the adapters are the reference; no second copy in memory."""
+
+    name = "the same network with its adapters off"
+    starts_equal = True
+
+    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
+        with torch.no_grad(), self.network(model) as frozen:
+            return task_score(frozen, draw)
+
+    @contextmanager
+    def network(self, model: nn.Module) -> Iterator[nn.Module]:
+        bare = unwrapped(model)
+        bare.disable_adapters()
+        try:
+            yield bare
+        finally:
+            bare.enable_adapters()
+
+
+class FrozenCopy:
+    """Full fine-tune: a copy of the network as it was before the first step, in the policy's own precision."""
+
+    name = "a frozen copy"
+
+    def __init__(self, model: nn.Module, starts_equal: bool = True) -> None:
+        # In the policy's mode as well: some layers round differently in train and eval mode, dropout aside.
+        self.copy = copy.deepcopy(model).requires_grad_(False).train()
+        self.starts_equal = starts_equal
+
+    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
+        with torch.no_grad():
+            return task_score(self.copy, draw)
+
+    def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        return nullcontext(self.copy)
+
+
+class Zero:
+    """Reference-free losses: the reference score of everything is zero."""
+
+    name = "none (the loss is reference-free)"
+    starts_equal = False
+
+    def score(self, task_score: Score, model: nn.Module, draw: Any) -> float:
+        return 0.0
+
+    def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """There is no other network to show."""
+        return nullcontext(unwrapped(model))
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The model with every dropout layer at 0: policy and reference must be the same function of a draw."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside a DistributedDataParallel or compile wrapper."""
+    model = getattr(model, "module", model)
+    return getattr(model, "_orig_mod", model)

@@ -1,0 +1,260 @@
+"""THE engine: step, loop, log, save, resume, over accelerate. It knows no modality.
+
+Shapes: ``B`` pairs of a micro-batch, ``N = 2B`` items, winners first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from diffdpo import checkpoint
+from diffdpo.batches import Rows, Stream, positions, step_batches
+from diffdpo.config import TrainSettings, as_dict
+from diffdpo.errors import UserError
+from diffdpo.journal import Journal
+from diffdpo.objective import Objective
+from diffdpo.optim import make_optimizer, make_schedule
+from diffdpo.preference import implicit_reward, summary
+from diffdpo.reference import Reference, unwrapped
+from diffdpo.signals import StopRequest
+
+Metrics = dict[str, Tensor]
+
+
+class Task(Protocol):
+    """All that a modality contributes to training."""
+
+    def collate(self, items: list[Any]) -> Any:
+        """A batch of ``B`` pairs from what the rows gave; runs in the data workers."""
+        ...
+
+    def draw(self, batch: Any) -> Any:
+        """Everything random and everything without gradient, once, for policy and reference alike. The value has an
+        attribute ``outcome_B``: P(chosen ≻ rejected) per pair, or None where every label is certain."""
+        ...
+
+    def score(self, model: nn.Module, draw: Any) -> Tensor:
+        """Log-likelihood surrogates ``(N,)`` in nats, float32, higher is better, winners first."""
+        ...
+
+    def metrics(self, policy_N: Tensor, reference_N: Tensor | float) -> Metrics:
+        """The modality's own means of a micro-batch, still on the device."""
+        ...
+
+
+class Trainer:
+    """Trains ``model`` against ``reference`` on the pairs in ``rows``; ``fit`` returns the last step done."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        settings: TrainSettings,
+        model: nn.Module,
+        task: Task,
+        reference: Reference,
+        objective: Objective,
+        rows: Rows,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.accelerator, self.settings, self.notice = accelerator, settings, notice
+        self.task, self.reference, self.objective, self.rows = task, reference, objective, rows
+        self.output_dir = Path(settings.output_dir)
+        self.journal = Journal(self.output_dir / "metrics.jsonl")
+        self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer = make_optimizer(self.parameters, settings, notice)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.schedule = make_schedule(settings, self.total_steps)
+        self.pending: list[tuple[int, float, Metrics]] = []
+        self.clock = time.perf_counter()
+
+    @property
+    def effective_batch(self) -> int:
+        """Pairs per optimizer step, over all processes and micro-batches."""
+        settings = self.settings
+        return settings.train_batch_size * settings.gradient_accumulation_steps * self.accelerator.num_processes
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after ``--scale_lr``."""
+        return self.settings.learning_rate * (self.effective_batch if self.settings.scale_lr else 1)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if self.settings.max_train_steps is not None:
+            return self.settings.max_train_steps
+        return max(1, round(self.settings.num_train_epochs * len(self.rows) / self.effective_batch))
+
+    def fit(self, after_step: Callable[[int], None] = lambda step: None) -> int:
+        """Train from where the run stands to its end, or to a request to stop; returns the steps done."""
+        done = self.resume()
+        settings, accelerator = self.settings, self.accelerator
+        rank, world, parts = accelerator.process_index, accelerator.num_processes, settings.gradient_accumulation_steps
+        plan = positions(done, self.total_steps, settings.train_batch_size, parts, rank, world)
+        stream = Stream(self.rows, settings.seed)
+        batches = step_batches(stream, plan, self.task.collate, parts, settings.dataloader_num_workers)
+        quiet = not accelerator.is_local_main_process
+        bar = tqdm(total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet)
+        self.model.train()
+        self.clock = time.perf_counter()
+        with StopRequest() as stop, bar:
+            for micro_batches in batches:
+                rate = self.peak_rate * self.schedule(done)
+                metrics = self.step(micro_batches, rate, first=done == 0)
+                done += 1
+                self.pending.append((done, rate, metrics))
+                bar.update()
+                saving = done % settings.checkpointing_steps == 0
+                due = saving or done % settings.logging_steps == 0 or done == self.total_steps
+                if due:
+                    bar.set_postfix(self.flush())
+                if due or world == 1:  # several processes agree only where they wait for each other anyway
+                    stop.agree(accelerator)
+                if saving or stop.agreed:
+                    self.flush()
+                    self.save(done)
+                after_step(done)
+                if stop.agreed:
+                    break
+        self.flush()
+        return done
+
+    def step(self, micro_batches: list[Any], rate: float, first: bool = False) -> Metrics:
+        """One optimizer step at the given learning rate; returns means over its micro-batches, on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        kl = self.reference_point(micro_batches) if self.objective.row.needs_kl else 0.0
+        parts = []
+        for index, batch in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                metrics, margin_B, loss = self.micro_step(batch, kl)
+                self.accelerator.backward(loss / len(micro_batches))
+            if first and index == 0 and self.reference.starts_equal:
+                self.prove_start(margin_B)
+            parts.append(metrics)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        return {**means, "grad_norm": torch.as_tensor(norm).detach().float()}
+
+    def micro_step(self, batch: Any, kl: Tensor | float) -> tuple[Metrics, Tensor, Tensor]:
+        """Metrics, margins ``(B,)`` and loss of one micro-batch; the loss carries the gradient."""
+        draw = self.task.draw(batch)
+        # The reference goes first: switching adapters off and on must not touch a graph that waits for backward.
+        reference_N = self.reference.score(self.task.score, self.model, draw)
+        policy_N = self.task.score(self.model, draw)
+        chosen_B, rejected_B = implicit_reward(policy_N, reference_N).chunk(2)
+        loss = self.objective(chosen_B, rejected_B, draw.outcome_B, kl).mean()
+        with torch.no_grad():
+            scale = self.objective.reward_scale
+            metrics = {"loss": loss.detach(), **summary(scale * chosen_B, scale * rejected_B)}
+            metrics |= self.task.metrics(policy_N.detach(), reference_N)
+        return metrics, (chosen_B - rejected_B).detach(), loss
+
+    @torch.no_grad()
+    def reference_point(self, micro_batches: list[Any]) -> Tensor:
+        """KTO's z: the mean reward of the whole effective batch, over micro-batches and processes, clamped at 0.
+
+        An extra pass without gradient, so that z does not depend on how the batch is cut.
+        """
+        total = torch.zeros(2, device=self.accelerator.device)
+        for batch in micro_batches:
+            draw = self.task.draw(batch)
+            reference_N = self.reference.score(self.task.score, self.model, draw)
+            reward_N = implicit_reward(self.task.score(unwrapped(self.model), draw), reference_N)
+            total += torch.stack([reward_N.sum(), reward_N.new_tensor(float(len(reward_N)))])
+        reward_sum, count = self.accelerator.reduce(total)
+        return (reward_sum / count).clamp(min=0)
+
+    def prove_start(self, margin_B: Tensor) -> None:
+        """Before the first step policy and reference are the same function: every margin must be exactly zero."""
+        worst = margin_B.abs().max().item()
+        if worst != 0:
+            shown = worst * self.objective.reward_scale
+            self.notice(f"WARNING: policy and reference differ before the first step (margin up to {shown:.3g} nats)")
+
+    def flush(self) -> dict[str, str]:
+        """Write the collected metrics out; the only place that waits for the device. Returns the bar's postfix."""
+        if not self.pending:
+            return {}
+        names = list(self.pending[0][2])
+        table = torch.stack([torch.stack([m[name].float() for name in names]) for _, _, m in self.pending])
+        rows = self.accelerator.reduce(table, reduction="mean").tolist()
+        elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
+        pace = len(self.pending) * self.effective_batch / elapsed
+        records = [
+            {"step": step, **dict(zip(names, row, strict=True)), "lr": rate, "pairs_per_second": pace}
+            for (step, rate, _), row in zip(self.pending, rows, strict=True)
+        ]
+        self.pending.clear()
+        if self.accelerator.is_main_process:
+            self.journal.append(records)
+        for record in records:
+            self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=record["step"])
+        latest = records[-1]
+        return {"loss": f"{latest['loss']:.4f}", "acc": f"{latest['rewards/accuracies']:.2f}"}
+
+    def state(self, done: int) -> dict[str, Any]:
+        """What a checkpoint says of its run."""
+        scaler = self.accelerator.scaler
+        return {
+            "step": done,
+            "settings": as_dict(self.settings),
+            "effective_batch": self.effective_batch,
+            "data": self.rows.fingerprint,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint from the main process; the others wait for it."""
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.output_dir, unwrapped(self.model), self.optimizer.optimizer, self.state(done))
+            checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> int:
+        """Load the checkpoint asked for and forget later metrics; returns the steps done."""
+        wanted = self.settings.resume_from_checkpoint
+        path = checkpoint.find(self.output_dir, wanted) if wanted else None
+        done = 0
+        if path is not None:
+            state = checkpoint.read_state(path)
+            self.check_same_run(path, state)
+            checkpoint.load(path, unwrapped(self.model), self.optimizer.optimizer, state)
+            if self.accelerator.scaler is not None and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            done = state["step"]
+            self.notice(f"resumed      {path} at step {done}")
+        elif wanted:
+            self.notice(f"resume       no checkpoint in {self.output_dir} yet: starting from step 0")
+        if self.accelerator.is_main_process:
+            self.journal.keep_until(done)
+        self.accelerator.wait_for_everyone()
+        return done
+
+    def check_same_run(self, path: Path, state: dict[str, Any]) -> None:
+        """Raises UserError with a line for each setting in which the checkpoint's run differs from this one."""
+        free, now = self.settings.free_on_resume(), as_dict(self.settings)
+        then = state["settings"]
+        mistakes = [
+            f"{path}: its run has --{name} {then.get(name)}, this one {value}"
+            for name, value in now.items()
+            if name not in free and then.get(name) != value
+        ]
+        if state["effective_batch"] != self.effective_batch:
+            mistakes.append(f"{path}: its effective batch is {state['effective_batch']}, not {self.effective_batch}")
+        if state["data"] != self.rows.fingerprint:
+            mistakes.append(f"{path}: its run was trained on other data")
+        if mistakes:
+            raise UserError(*mistakes)

@@ -1,0 +1,8 @@
+"""Policy against reference: ``python scripts/evaluate.py --policy RUN [flags]``."""
+
+import sys
+
+from diffdpo.cli import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("evaluate", sys.argv[1:]))
