@@ -18,7 +18,8 @@ from diffdpo.draws import epoch_order
 class Rows(Protocol):
     """A data set of preference pairs that can be read by row number, on its ``visit``-th time round."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 

@@ -13,9 +13,17 @@ from typing import Any, TypeVar
 
 import yaml
 from transformers import HfArgumentParser
-from transformers.hf_argparser import HfArg
 
 from diffdpo.errors import UserError
+
+
+def flag(default: Any, help: str, aliases: list[str] | None = None) -> Any:
+    """A settings field that is also a command-line flag; ``aliases`` are its names in other programs."""
+    metadata = {"help": help, **({"aliases": aliases} if aliases else {})}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
 
 Settings = TypeVar("Settings", bound="BaseSettings")
 
@@ -38,50 +46,50 @@ class BaseSettings:
 class TrainSettings(BaseSettings):
     """What the engine reads, whatever the modality."""
 
-    output_dir: str = HfArg(default="runs/train", help="folder of this run: metrics, checkpoints, result")
-    seed: int = HfArg(default=0, help="all randomness is a function of this number, the pair and the visit")
-    train_batch_size: int = HfArg(default=4, help="pairs per process and micro-batch")
-    gradient_accumulation_steps: int = HfArg(default=1, help="micro-batches per optimizer step")
-    num_train_epochs: float = HfArg(default=1.0, help="passes over the pairs, where max_train_steps is not given")
-    max_train_steps: int | None = HfArg(default=None, help="optimizer steps; overrides num_train_epochs")
-    max_train_samples: int | None = HfArg(default=None, help="use only this many pairs, picked by the seed")
+    output_dir: str = flag("runs/train", "folder of this run: metrics, checkpoints, result")
+    seed: int = flag(0, "all randomness is a function of this number, the pair and the visit")
+    train_batch_size: int = flag(4, "pairs per process and micro-batch")
+    gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step")
+    num_train_epochs: float = flag(1.0, "passes over the pairs, where max_train_steps is not given")
+    max_train_steps: int | None = flag(None, "optimizer steps; overrides num_train_epochs")
+    max_train_samples: int | None = flag(None, "use only this many pairs, picked by the seed")
 
-    loss_type: str = HfArg(default="sigmoid", help="a row of diffdpo.losses.LOSSES")
-    label_smoothing: float = HfArg(default=0.0, help="share of labels believed flipped; 0: the loss's own default")
-    dpop_lambda: float = HfArg(default=50.0, help="dpop: charge for a chosen item made less likely")
-    desirable_weight: float = HfArg(default=1.0, help="kto: weight of desirable items")
-    undesirable_weight: float = HfArg(default=1.0, help="kto: weight of undesirable items")
+    loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES")
+    label_smoothing: float = flag(0.0, "share of labels believed flipped; 0: the loss's own default")
+    dpop_lambda: float = flag(50.0, "dpop: charge for a chosen item made less likely")
+    desirable_weight: float = flag(1.0, "kto: weight of desirable items")
+    undesirable_weight: float = flag(1.0, "kto: weight of undesirable items")
 
-    learning_rate: float = HfArg(default=1e-5, help="peak rate; 0 is a dry run")
-    scale_lr: bool = HfArg(default=False, help="multiply the rate by processes x accumulation x batch size")
-    lr_scheduler: str = HfArg(default="constant", help="a schedule of diffusers.optimization")
-    lr_warmup_steps: int = HfArg(default=0, help="steps of linear warm-up, for schedules that have one")
-    lr_num_cycles: int = HfArg(default=1, help="hard resets of cosine_with_restarts")
-    lr_power: float = HfArg(default=1.0, help="power of the polynomial schedule")
-    use_8bit_adam: bool = HfArg(default=False, help="AdamW with 8-bit state, where bitsandbytes is installed")
-    use_adafactor: bool = HfArg(default=False, help="Adafactor in place of AdamW: less memory")
-    adam_beta1: float = HfArg(default=0.9, help="AdamW's first decay")
-    adam_beta2: float = HfArg(default=0.999, help="AdamW's second decay")
-    adam_weight_decay: float = HfArg(default=1e-2, help="decoupled weight decay")
-    adam_epsilon: float = HfArg(default=1e-8, help="AdamW's epsilon")
-    max_grad_norm: float = HfArg(default=1.0, help="clip the gradient to this norm")
+    learning_rate: float = flag(1e-5, "peak rate; 0 is a dry run")
+    scale_lr: bool = flag(False, "multiply the rate by processes x accumulation x batch size")
+    lr_scheduler: str = flag("constant", "a schedule of diffusers.optimization")
+    lr_warmup_steps: int = flag(0, "steps of linear warm-up, for schedules that have one")
+    lr_num_cycles: int = flag(1, "hard resets of cosine_with_restarts")
+    lr_power: float = flag(1.0, "power of the polynomial schedule")
+    use_8bit_adam: bool = flag(False, "AdamW with 8-bit state, where bitsandbytes is installed")
+    use_adafactor: bool = flag(False, "Adafactor in place of AdamW: less memory")
+    adam_beta1: float = flag(0.9, "AdamW's first decay")
+    adam_beta2: float = flag(0.999, "AdamW's second decay")
+    adam_weight_decay: float = flag(1e-2, "decoupled weight decay")
+    adam_epsilon: float = flag(1e-8, "AdamW's epsilon")
+    max_grad_norm: float = flag(1.0, "clip the gradient to this norm")
 
-    mixed_precision: str | None = HfArg(default=None, help="no, bf16 or fp16; left out: what accelerate is set to")
-    gradient_checkpointing: bool = HfArg(default=False, help="recompute activations: less memory, slower")
-    allow_tf32: bool = HfArg(default=False, help="TF32 matrix products on Ampere and later GPUs")
-    dataloader_num_workers: int = HfArg(default=0, help="worker processes that decode data")
+    mixed_precision: str | None = flag(None, "no, bf16 or fp16; left out: what accelerate is set to")
+    gradient_checkpointing: bool = flag(False, "recompute activations: less memory, slower")
+    allow_tf32: bool = flag(False, "TF32 matrix products on Ampere and later GPUs")
+    dataloader_num_workers: int = flag(0, "worker processes that decode data")
 
-    checkpointing_steps: int = HfArg(default=500, help="save a checkpoint every so many steps")
-    checkpoints_total_limit: int | None = HfArg(default=None, help="keep only the newest N checkpoints")
-    resume_from_checkpoint: str | None = HfArg(default=None, help="a checkpoint's folder, or 'latest'")
+    checkpointing_steps: int = flag(500, "save a checkpoint every so many steps")
+    checkpoints_total_limit: int | None = flag(None, "keep only the newest N checkpoints")
+    resume_from_checkpoint: str | None = flag(None, "a checkpoint's folder, or 'latest'")
 
-    logging_steps: int = HfArg(default=10, help="write out the collected metrics every so many steps")
-    report_to: str = HfArg(default="tensorboard", help="tensorboard, wandb, comet_ml, all or none")
-    tracker_name: str = HfArg(default="diffdpo", aliases=["--tracker_project_name"], help="project in the tracker")
-    logging_dir: str = HfArg(default="logs", help="the tracker's folder inside output_dir")
-    push_to_hub: bool = HfArg(default=False, help="upload the result at the end")
-    hub_token: str | None = HfArg(default=None, help="token for the upload; never written to config.yaml")
-    hub_model_id: str | None = HfArg(default=None, help="repository to upload to; default: the folder's name")
+    logging_steps: int = flag(10, "write out the collected metrics every so many steps")
+    report_to: str = flag("tensorboard", "tensorboard, wandb, comet_ml, all or none")
+    tracker_name: str = flag("diffdpo", "project in the tracker", aliases=["--tracker_project_name"])
+    logging_dir: str = flag("logs", "the tracker's folder inside output_dir")
+    push_to_hub: bool = flag(False, "upload the result at the end")
+    hub_token: str | None = flag(None, "token for the upload; never written to config.yaml")
+    hub_model_id: str | None = flag(None, "repository to upload to; default: the folder's name")
 
     def problems(self) -> list[str]:
         found = [f"--{name} must be at least 1, got {getattr(self, name)}" for name in COUNTS if too_small(self, name)]
@@ -147,7 +155,7 @@ class StrictParser(HfArgumentParser):
     """Collects every mistake in the values instead of stopping at the first."""
 
     def __init__(self, cls: type[BaseSettings], **kwargs: Any) -> None:
-        super().__init__(cls, allow_abbrev=False, **kwargs)
+        super().__init__(cls, allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
         self.mistakes: list[str] = []
         for name in cls.inert():
             self.add_argument(f"--{name}", nargs="*", default=SUPPRESS, help=SUPPRESS)

@@ -52,11 +52,11 @@ class FrozenCopy:
     """Full fine-tune: a copy of the network as it was before the first step, in the policy's own precision."""
 
     name = "a frozen copy"
+    starts_equal = True
 
-    def __init__(self, model: nn.Module, starts_equal: bool = True) -> None:
+    def __init__(self, model: nn.Module) -> None:
         # In the policy's mode as well: some layers round differently in train and eval mode, dropout aside.
         self.copy = copy.deepcopy(model).requires_grad_(False).train()
-        self.starts_equal = starts_equal
 
     def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
         with torch.no_grad():
@@ -80,15 +80,14 @@ class Zero:
         return nullcontext(unwrapped(model))
 
 
-def without_dropout(model: nn.Module) -> nn.Module:
-    """The model with every dropout layer at 0: policy and reference must be the same function of a draw."""
+def without_dropout(model: nn.Module) -> None:
+    """Set every dropout layer to 0: policy and reference must be the same function of a draw."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return model
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> Any:
     """The network inside a DistributedDataParallel or compile wrapper."""
     model = getattr(model, "module", model)
     return getattr(model, "_orig_mod", model)

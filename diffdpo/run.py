@@ -8,7 +8,6 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -41,7 +40,9 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu, log_with=log_with, project_config=project)
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         kind = accelerator.distributed_type.value
-        raise UserError(f"accelerate is set to {kind}; diffdpo runs on one device or several by DDP (accelerate config)")
+        raise UserError(
+            f"accelerate is set to {kind}; diffdpo runs on one device or several by DDP (accelerate config)"
+        )
     return accelerator
 
 

@@ -1,4 +1,4 @@
-"""Image preference training: ``accelerate launch scripts/train_diffusion_dpo.py [flags]``; no flags: the bundled data."""
+"""Image preference training: ``accelerate launch scripts/train_diffusion_dpo.py [flags]``, bundled data by default."""
 
 import sys
 

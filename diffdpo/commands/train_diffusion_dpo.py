@@ -12,11 +12,12 @@ from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.defaults import hub_options, name_bundled, resolve_resolution
 from diffdpo.image.export import export
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
-from diffdpo.image.settings import ImageDataSettings, ImageSettings
+from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import Validation
 from diffdpo.objective import Objective, loss_options
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> int:
 
 def train(settings: ImageSettings, accelerator: Accelerator) -> None:
     """One run, from loading to export."""
-    backbone = load_model(settings)
+    name = settings.pretrained_model_name_or_path or ""
+    backbone = load_backbone(name, settings.pretrained_vae_model_name_or_path, **hub_options(settings))
     resolve(settings, backbone)
     pairs = load_pairs(settings, not accelerator.is_local_main_process)
     process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
@@ -51,7 +53,9 @@ def train(settings: ImageSettings, accelerator: Accelerator) -> None:
     network = make_trainable(backbone, settings, dtype, accelerator.device)
     task = ImageTask(backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast)
     reference = make_reference(network, settings)
-    objective = Objective(settings.loss_type, scale=1.0 if settings.sft else settings.beta_dpo, options=loss_options(settings))
+    objective = Objective(
+        settings.loss_type, scale=1.0 if settings.sft else settings.beta_dpo, options=loss_options(settings)
+    )
     trainer = Trainer(accelerator, settings, network, task, reference, objective, pairs, say)
     start_lines(facts(settings, backbone, process, pairs, network, trainer))
     start_records(settings, accelerator)
@@ -84,23 +88,6 @@ def finish(
     accelerator.wait_for_everyone()
 
 
-def name_bundled(settings: ImageDataSettings) -> None:
-    """Where no model is named, the bundled one and its pairs. Raises UserError for a model without data."""
-    if settings.pretrained_model_name_or_path is None:
-        settings.pretrained_model_name_or_path = bundled("assets/emoji-pipeline")
-        settings.dataset_name = settings.dataset_name or settings.train_data_dir or bundled("assets/emoji-pairs")
-    settings.dataset_name = settings.dataset_name or settings.train_data_dir
-    if settings.dataset_name is None:
-        raise UserError("--dataset_name is needed beside a model: a hub id, folder or file of preference pairs")
-
-
-def load_model(settings: ImageDataSettings) -> Backbone:
-    """The pipeline that the settings name."""
-    hub = {"revision": settings.revision, "variant": settings.variant, "cache_dir": settings.cache_dir}
-    name = settings.pretrained_model_name_or_path or ""
-    return load_backbone(name, settings.pretrained_vae_model_name_or_path, **hub)
-
-
 def resolve(settings: ImageSettings, backbone: Backbone) -> None:
     """Fill in what depends on the model. Raises UserError where a flag contradicts it."""
     resolve_resolution(settings, backbone)
@@ -109,15 +96,6 @@ def resolve(settings: ImageSettings, backbone: Backbone) -> None:
         raise UserError(f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the flag out")
     if settings.sft:
         settings.loss_type = "sft"
-
-
-def resolve_resolution(settings: ImageDataSettings, backbone: Backbone) -> None:
-    """The model's own resolution, or a check of the one asked for."""
-    settings.resolution = settings.resolution or backbone.native_resolution
-    factor = backbone.pixel_factor
-    if settings.resolution % factor:
-        near = max(factor, round(settings.resolution / factor) * factor)
-        raise UserError(f"--resolution {settings.resolution} is not a multiple of {factor}; take {near}")
 
 
 def load_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:

@@ -32,7 +32,7 @@ def open_dataset(name: str, split: str, config: str | None = None, cache_dir: st
 def _open(name: str, split: str, config: str | None, cache_dir: str | None) -> Dataset:
     path = Path(name)
     if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") != 1 and path.suffix:
+        if name.startswith((".", "/", "~")) or (name.count("/") != 1 and path.suffix):
             raise UserError(f"data set {name}: no such file or folder")
         try:
             return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)

@@ -13,6 +13,7 @@ from torch import nn
 from diffdpo.config import as_dict
 from diffdpo.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.defaults import hub_options
 from diffdpo.image.settings import ImageSettings
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -57,9 +58,8 @@ def export(backbone: Backbone, network: nn.Module, settings: ImageSettings, last
 
 def save_pipeline(backbone: Backbone, network: nn.Module, settings: ImageSettings, folder: Path) -> None:
     """The pipeline as it was published, safety checker and all, with the trained network inside."""
-    hub = {"revision": settings.revision, "variant": settings.variant, "cache_dir": settings.cache_dir}
     name = settings.pretrained_model_name_or_path
-    pipeline = backbone.pipeline_class.from_pretrained(name, **hub, unet=network)
+    pipeline = backbone.pipeline_class.from_pretrained(name, **hub_options(settings), unet=network)
     pipeline.save_pretrained(folder)
 
 

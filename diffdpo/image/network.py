@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
@@ -20,7 +22,10 @@ def make_trainable(backbone: Backbone, settings: ImageSettings, dtype: torch.dty
 
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under adapters are ``dtype``.
     """
-    network = without_dropout(backbone.network)
+    network = backbone.network
+    if settings.unet_init:
+        start_from(network, settings.unet_init)
+    without_dropout(network)
     if settings.rank:
         network.requires_grad_(False).to(device, dtype)
         add_lora(network, settings)
@@ -31,11 +36,11 @@ def make_trainable(backbone: Backbone, settings: ImageSettings, dtype: torch.dty
     return network
 
 
-def add_lora(network: nn.Module, settings: ImageSettings) -> None:
+def add_lora(network: Any, settings: ImageSettings) -> None:
     """Attach float32 adapters that start as the identity. Raises UserError where no layer has the names asked for."""
     torch.manual_seed(settings.seed)
-    targets = list(settings.lora_target_modules)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, init_lora_weights="gaussian", target_modules=targets)
+    rank, targets = settings.rank or 0, list(settings.lora_target_modules)
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
     try:
         network.add_adapter(config)
     except ValueError as error:
@@ -46,23 +51,23 @@ def add_lora(network: nn.Module, settings: ImageSettings) -> None:
 
 
 def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
-    """None, adapters off, or a copy; the copy is made before ``--unet_init`` moves the policy away from it."""
+    """None, adapters off, or a copy as the network is now."""
     if LOSSES[settings.loss_type].reference_free:
-        reference: Reference = Zero()
-    elif settings.rank:
-        reference = AdapterOff()
-    else:
-        reference = FrozenCopy(network, starts_equal=settings.unet_init is None)
-    if settings.unet_init:
-        network.load_state_dict(read_unet(settings.unet_init).state_dict())
-    return reference
+        return Zero()
+    return AdapterOff() if settings.rank else FrozenCopy(network)
 
 
-def read_unet(name: str) -> nn.Module:
-    """A UNet's folder, or that of a pipeline around it."""
+def start_from(network: nn.Module, name: str) -> None:
+    """Put in the weights of another UNet: a folder of its own, or that of a pipeline around it.
+
+    Raises UserError where there is none, or one of another shape.
+    """
     for inside in ({}, {"subfolder": "unet"}):
         try:
-            return UNet2DConditionModel.from_pretrained(name, **inside)
+            network.load_state_dict(UNet2DConditionModel.from_pretrained(name, **inside).state_dict())
+            return
+        except RuntimeError as error:
+            raise UserError(f"--unet_init {name}: a UNet of another shape than the model's") from error
         except (OSError, SafetensorError):
             continue
     raise UserError(f"--unet_init {name}: no UNet there")

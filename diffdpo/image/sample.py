@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import nn
 from tqdm.auto import tqdm
 
 from diffdpo.draws import Purpose, generator
@@ -28,7 +28,7 @@ class SampleSettings:
 
 def sample(
     backbone: Backbone,
-    network: nn.Module,
+    network: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
     settings: SampleSettings,
@@ -65,7 +65,7 @@ def run(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: S
     ).images
 
 
-def is_mixed(backbone: Backbone, network: nn.Module) -> bool:
+def is_mixed(backbone: Backbone, network: Any) -> bool:
     """Whether the parts differ in precision, so that they meet only under autocast."""
     parts = [network, backbone.vae, *backbone.text_encoders()]
     return len({weight.dtype for part in parts for weight in part.parameters()}) > 1
@@ -95,8 +95,6 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[s
 
 def wrap(caption: str, width: int = 26) -> str:
     """At most three lines of a caption."""
-    import textwrap
-
     return "\n".join(textwrap.wrap(caption, width, max_lines=3, placeholder=" …"))
 
 

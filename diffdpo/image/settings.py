@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from transformers.hf_argparser import HfArg
-
-from diffdpo.config import FREE_ON_RESUME, TrainSettings
+from diffdpo.config import FREE_ON_RESUME, TrainSettings, flag
 from diffdpo.errors import UserError
 from diffdpo.objective import loss_options
 
@@ -19,51 +17,47 @@ CHOICE = "labels are a separate step: score both images beforehand and write the
 class ImageDataSettings:
     """Where pairs and pictures come from; shared by training and evaluation."""
 
-    pretrained_model_name_or_path: str | None = HfArg(default=None, help="pipeline folder or hub id; default: bundled")
-    pretrained_vae_model_name_or_path: str | None = HfArg(default=None, help="another autoencoder to encode with")
-    revision: str | None = HfArg(default=None, help="revision on the hub")
-    variant: str | None = HfArg(default=None, help="weight variant, e.g. fp16")
-    cache_dir: str | None = HfArg(default=None, help="where downloads are kept")
-    dataset_name: str | None = HfArg(default=None, help="hub id, folder or file of preference pairs; default: bundled")
-    dataset_config_name: str | None = HfArg(default=None, help="configuration of a hub data set")
-    dataset_split_name: str = HfArg(default="train", aliases=["--split"], help="split to read")
-    train_data_dir: str | None = HfArg(default=None, help="folder of pairs, where dataset_name is not given")
-    image_column: str | None = HfArg(default=None, help="column of the chosen image, if not a known name")
-    caption_column: str | None = HfArg(default=None, help="column of the prompt, if not a known name")
-    resolution: int | None = HfArg(default=None, help="side of the training images in pixels; default: the model's own")
-    vae_encode_batch_size: int = HfArg(default=8, help="images encoded at once")
-    is_turbo: bool = HfArg(default=False, help="train the four timesteps of a turbo model, zero terminal SNR")
+    pretrained_model_name_or_path: str | None = flag(None, "pipeline folder or hub id; default: bundled")
+    pretrained_vae_model_name_or_path: str | None = flag(None, "another autoencoder to encode with")
+    revision: str | None = flag(None, "revision on the hub")
+    variant: str | None = flag(None, "weight variant, e.g. fp16")
+    cache_dir: str | None = flag(None, "where downloads are kept")
+    dataset_name: str | None = flag(None, "hub id, folder or file of preference pairs; default: bundled")
+    dataset_config_name: str | None = flag(None, "configuration of a hub data set")
+    dataset_split_name: str = flag("train", "split to read", aliases=["--split"])
+    train_data_dir: str | None = flag(None, "folder of pairs, where dataset_name is not given")
+    image_column: str | None = flag(None, "column of the chosen image, if not a known name")
+    caption_column: str | None = flag(None, "column of the prompt, if not a known name")
+    resolution: int | None = flag(None, "side of the training images in pixels; default: the model's own")
+    vae_encode_batch_size: int = flag(8, "images encoded at once")
+    is_turbo: bool = flag(False, "train the four timesteps of a turbo model, zero terminal SNR")
 
 
 @dataclass
 class ImageSettings(ImageDataSettings, TrainSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
-    output_dir: str = HfArg(default="runs/train", help="folder of this run: metrics, checkpoints, result")
-    beta_dpo: float = HfArg(default=5000.0, help="strength of the anchor, on the mean over latent dimensions")
-    timesteps_per_pair: int = HfArg(default=1, help="draws averaged inside the log-sigmoid; 1 is the paper's eq. 14")
-    sft: bool = HfArg(default=False, help="supervised baseline on the winners, no reference")
-    ties: str = HfArg(default="drop", help="drop, or soft: keep ties as 50:50 labels")
-    proportion_empty_prompts: float = HfArg(default=0.2, help="share of pairs that see an empty prompt, both sides")
-    rank: int | None = HfArg(default=None, help="rank of the LoRA; left out: full fine-tune")
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: list(ATTENTION), metadata={"help": "layers that get an adapter"}
-    )
-    unet_init: str | None = HfArg(default=None, help="start the policy from this UNet; the reference stays the model's")
-    random_crop: bool = HfArg(default=False, help="random instead of centre crops, the same for both sides")
-    no_hflip: bool = HfArg(default=False, help="never mirror a pair")
-    noise_offset: float = HfArg(default=0.0, help="scale of a constant added to the noise of each channel")
-    input_perturbation: float = HfArg(default=0.0, help="scale of extra noise on the network's input")
-    sdxl: bool = HfArg(default=False, help="checked against model_index.json, which decides")
-    choice_model: str | None = HfArg(default=None, help="not done here: " + CHOICE)
-    dreamlike_pairs_only: bool = HfArg(default=False, help="only pairs whose model_0 and model_1 are dreamlike models")
-    run_validation: bool = HfArg(default=False, help="sample policy beside reference during and after training")
-    validation_steps: int = HfArg(default=200, help="sample every so many steps")
-    validation_prompts: list[str] = field(
-        default_factory=list, metadata={"help": "prompts to sample; default: 8 of the data's"}
-    )
-    num_inference_steps: int = HfArg(default=25, help="sampling steps of validation pictures")
-    guidance_scale: float = HfArg(default=5.0, help="classifier-free guidance of validation pictures")
+    output_dir: str = flag("runs/train", "folder of this run: metrics, checkpoints, result")
+    beta_dpo: float = flag(5000.0, "strength of the anchor, on the mean over latent dimensions")
+    timesteps_per_pair: int = flag(1, "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14")
+    sft: bool = flag(False, "supervised baseline on the winners, no reference")
+    ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels")
+    proportion_empty_prompts: float = flag(0.2, "share of pairs that see an empty prompt, both sides")
+    rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune")
+    lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter")
+    unet_init: str | None = flag(None, "start policy and reference from this UNet instead of the model's")
+    random_crop: bool = flag(False, "random instead of centre crops, the same for both sides")
+    no_hflip: bool = flag(False, "never mirror a pair")
+    noise_offset: float = flag(0.0, "scale of a constant added to the noise of each channel")
+    input_perturbation: float = flag(0.0, "scale of extra noise on the network's input")
+    sdxl: bool = flag(False, "checked against model_index.json, which decides")
+    choice_model: str | None = flag(None, "not done here: " + CHOICE)
+    dreamlike_pairs_only: bool = flag(False, "only pairs whose model_0 and model_1 are dreamlike models")
+    run_validation: bool = flag(False, "sample policy beside reference during and after training")
+    validation_steps: int = flag(200, "sample every so many steps")
+    validation_prompts: list[str] = flag([], "prompts to sample; default: 8 of the data's")
+    num_inference_steps: int = flag(25, "sampling steps of validation pictures")
+    guidance_scale: float = flag(5.0, "classifier-free guidance of validation pictures")
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -115,7 +115,10 @@ class ImageTask:
 
     def metrics(self, policy_N: Tensor, reference_N: Tensor | float) -> dict[str, Tensor]:
         """Mean squared errors of winner and loser apart: a winner whose error rises is the drift users miss."""
-        return {**errors("policy", policy_N), **(errors("reference", reference_N) if torch.is_tensor(reference_N) else {})}
+        return {
+            **errors("policy", policy_N),
+            **(errors("reference", reference_N) if torch.is_tensor(reference_N) else {}),
+        }
 
     def latents(self, batch: ImageBatch) -> Tensor:
         """A sample of each item's posterior, in the network's scale."""

@@ -28,7 +28,9 @@ def load_backbone(name: str, vae: str | None = None, **hub: Any) -> Backbone:
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise UserError(f"model {name}: no such folder")
     try:
-        class_name = DiffusionPipeline.load_config(name, **{k: v for k, v in hub.items() if k != "variant"})["_class_name"]
+        class_name = DiffusionPipeline.load_config(name, **{k: v for k, v in hub.items() if k != "variant"})[
+            "_class_name"
+        ]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"model {name}: no pipeline with a model_index.json there or on the hub") from error
     family = BACKBONES.get(class_name)

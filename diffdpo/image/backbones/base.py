@@ -6,10 +6,9 @@ Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents ``NCHW``, ``L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
 
 from diffdpo.image.pixels import Framed
@@ -20,17 +19,17 @@ Condition = dict[str, Tensor]
 class Backbone:
     """A loaded pipeline seen as: an encoder of images, an encoder of prompts, and a network that predicts."""
 
-    pipeline_class: type[DiffusionPipeline]
-    load_options: dict[str, Any] = {}
+    pipeline_class: Any  # of diffusers
+    load_options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
-        self.vae: AutoencoderKL = pipeline.vae.requires_grad_(False).eval()
+        self.vae: Any = pipeline.vae.requires_grad_(False).eval()
         for encoder in self.text_encoders():
             encoder.requires_grad_(False).eval()
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Any:
         """The part that is trained."""
         return self.pipeline.unet
 
@@ -44,7 +43,7 @@ class Backbone:
         """The side in pixels that the network was made for."""
         return self.network.config.sample_size * self.pixel_factor
 
-    def text_encoders(self) -> list[nn.Module]:
+    def text_encoders(self) -> list[Any]:
         """The frozen text encoders."""
         return [self.pipeline.text_encoder]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -15,7 +16,7 @@ class StableDiffusion(Backbone):
     """Rombach et al. 2022."""
 
     pipeline_class = StableDiffusionPipeline
-    load_options = {"safety_checker": None, "requires_safety_checker": False}
+    load_options: ClassVar = {"safety_checker": None, "requires_safety_checker": False}
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:

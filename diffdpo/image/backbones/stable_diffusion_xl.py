@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -16,9 +17,9 @@ class StableDiffusionXL(Backbone):
     """Podell et al. 2023."""
 
     pipeline_class = StableDiffusionXLPipeline
-    load_options = {"add_watermarker": False}
+    load_options: ClassVar = {"add_watermarker": False}
 
-    def text_encoders(self) -> list[nn.Module]:
+    def text_encoders(self) -> list[Any]:
         return [self.pipeline.text_encoder, self.pipeline.text_encoder_2]
 
     @torch.no_grad()

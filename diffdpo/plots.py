@@ -1,0 +1,86 @@
+"""Curves for the report; matplotlib is an optional extra."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from diffdpo.errors import UserError
+
+CURVES = {
+    "loss": ["loss"],
+    "implicit accuracy": ["rewards/accuracies"],
+    "reward": ["rewards/chosen", "rewards/rejected", "rewards/margins"],
+    "squared error": [f"error/{who}_{side}" for who in ("policy", "reference") for side in ("chosen", "rejected")],
+    "gradient norm": ["grad_norm"],
+    "learning rate": ["lr"],
+}  # fmt: skip
+SMOOTH = 0.9
+
+
+def figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """A matplotlib figure without a window. Raises UserError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("plots need matplotlib: pip install 'diffdpo[report]'") from error
+    page = Figure(figsize=(width, height), layout="constrained")
+    return page, page.subplots(rows, columns, squeeze=False)
+
+
+def as_png(page: Any) -> bytes:
+    """The figure as a PNG."""
+    buffer = io.BytesIO()
+    page.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def training_curves(records: list[dict[str, float]]) -> bytes:
+    """One panel a quantity over the steps: thin the steps themselves, thick their running mean."""
+    panels = {title: [n for n in names if n in records[0]] for title, names in CURVES.items()}
+    panels = {title: names for title, names in panels.items() if names}
+    page, axes = figure(-(-len(panels) // 3), 3, 12, 2.9 * -(-len(panels) // 3))
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    steps = [record["step"] for record in records]
+    for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
+        for name in names:
+            values = [record[name] for record in records]
+            (line,) = axis.plot(steps, values, linewidth=0.6, alpha=0.35)
+            axis.plot(
+                steps,
+                smoothed(values),
+                linewidth=1.6,
+                color=line.get_color(),
+                label=name.split("/")[-1].replace("_", " "),
+            )
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        if len(names) > 1:
+            axis.legend(fontsize=7)
+    return as_png(page)
+
+
+def smoothed(values: list[float]) -> list[float]:
+    """Exponential running mean, corrected for its start."""
+    mean, weight, out = 0.0, 0.0, []
+    for value in values:
+        mean, weight = SMOOTH * mean + (1 - SMOOTH) * value, SMOOTH * weight + 1 - SMOOTH
+        out.append(mean / weight)
+    return out
+
+
+def accuracy_by_timestep(rows: list[dict[str, Any]]) -> bytes:
+    """Held-out implicit accuracy with intervals, from little noise to much."""
+    page, axes = figure(1, 1, 6, 3)
+    axis = axes[0, 0]
+    values = [row["value"] for row in rows]
+    low = [row["value"] - row["interval"][0] for row in rows]
+    high = [row["interval"][1] - row["value"] for row in rows]
+    names = [f"{row['timesteps'][0]}–{row['timesteps'][1] - 1}" for row in rows]
+    axis.errorbar(names, values, yerr=[low, high], fmt="o", capsize=4)
+    axis.axhline(0.5, color="grey", linewidth=0.8, linestyle="--")
+    axis.set_xlabel("timestep (little noise → much noise)", fontsize=9)
+    axis.set_ylabel("held-out implicit accuracy", fontsize=9)
+    return as_png(page)

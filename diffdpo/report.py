@@ -1,0 +1,63 @@
+"""A self-contained HTML page: headline, pictures, curves, tables; no script, nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffdpo.files import write_atomically
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1d1d1f;max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:.2rem} h2{font-size:1.1rem;margin-top:2rem;border-bottom:1px solid #ddd}
+.headline{font-size:1.9rem;font-weight:600;margin:.4rem 0} .note{color:#666}
+img{max-width:100%;height:auto} table{border-collapse:collapse}
+td,th{padding:.25rem .8rem;text-align:left;border-bottom:1px solid #eee}
+td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
+pre{background:#f6f6f7;padding:.8rem;overflow:auto;font-size:12px}
+"""
+
+
+@dataclass
+class Report:
+    """Collects sections in order; ``save`` writes the page whole."""
+
+    title: str
+    parts: list[str] = field(default_factory=list)
+
+    def headline(self, text: str, note: str = "") -> None:
+        """The result in one line, and what it means in another."""
+        self.parts.append(f'<p class="headline">{html.escape(text)}</p><p class="note">{html.escape(note)}</p>')
+
+    def section(self, title: str, note: str = "") -> None:
+        """A heading with a line of explanation."""
+        self.parts.append(f'<h2>{html.escape(title)}</h2><p class="note">{html.escape(note)}</p>')
+
+    def picture(self, png: bytes, alt: str) -> None:
+        """A PNG, inside the page."""
+        data = base64.b64encode(png).decode()
+        self.parts.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">')
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Text in the first column, numbers in the others."""
+
+        def line(cells: Sequence[str], tag: str) -> str:
+            marks = ["", *[' class="number"'] * (len(cells) - 1)]
+            inner = "".join(f"<{tag}{m}>{html.escape(c)}</{tag}>" for m, c in zip(marks, cells, strict=True))
+            return f"<tr>{inner}</tr>"
+
+        body = "".join(line(row, "td") for row in rows)
+        self.parts.append(f"<table>{line(header, 'th')}{body}</table>")
+
+    def code(self, text: str) -> None:
+        """Settings or commands, as they stand."""
+        self.parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def save(self, path: Path) -> None:
+        """Write the page."""
+        head = f'<meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style>'
+        body = "\n".join(self.parts)
+        write_atomically(path, f"<!doctype html><html lang=en>{head}<h1>{html.escape(self.title)}</h1>{body}</html>\n")

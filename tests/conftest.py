@@ -1,0 +1,67 @@
+"""Shared models, data and the real command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "error"
+sys.path.insert(0, str(Path(__file__).parent.parent))  # tests.factory, with importlib import mode
+
+import torch  # noqa: E402
+
+from tests import factory  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+torch.set_num_threads(1)  # the tests run on as many processes as there are cores
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``models(family, prediction_type)``: the folder of a small pipeline, made once a session."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def get(family: str = "StableDiffusionPipeline", prediction_type: str = "epsilon") -> Path:
+        key = (family, prediction_type)
+        if key not in made:
+            made[key] = factory.make_pipeline(tmp_path_factory.mktemp("model"), *key)
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pairs and three ties in the Pick-a-Pic schema."""
+    return factory.make_pairs(tmp_path_factory.mktemp("pairs"), count=15, ties=3)
+
+
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command as a user types it, from the repository's root."""
+    env = {**os.environ, **THREADS, **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+def script(name: str, *flags: object) -> list[str]:
+    """A script under the interpreter of the tests."""
+    return [sys.executable, f"scripts/{name}.py", *map(str, flags)]
+
+
+def accelerate(name: str, *flags: object) -> list[str]:
+    """The same under the real launcher."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    plain = ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    return [*launcher, *plain, f"scripts/{name}.py", *map(str, flags)]
+
+
+def two_processes(name: str, *flags: object) -> list[str]:
+    """The same in two processes on this machine."""
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+            f"scripts/{name}.py", *map(str, flags)]  # fmt: skip

@@ -1,0 +1,47 @@
+"""The stream of positions does not depend on how it is cut."""
+
+import pytest
+
+from diffdpo.batches import Stream, positions, step_batches
+
+
+class Numbers:
+    fingerprint = "numbers"
+
+    def __len__(self):
+        return 10
+
+    def read(self, row, visit):
+        return row, visit
+
+
+def seen(start, steps, micro, accumulation, world):
+    """The positions of each step, over all processes."""
+    cuts = [list(positions(start, steps, micro, accumulation, rank, world)) for rank in range(world)]
+    grouped = [[p for cut in cuts for part in cut[s * accumulation : (s + 1) * accumulation] for p in part]
+               for s in range(steps - start)]  # fmt: skip
+    return [sorted(step) for step in grouped]
+
+
+@pytest.mark.parametrize(("micro", "accumulation", "world"), [(4, 1, 1), (2, 1, 2), (1, 4, 1), (1, 2, 2)])
+def test_every_cut_sees_the_same_steps(micro, accumulation, world):
+    assert seen(0, 5, micro, accumulation, world) == [list(range(4 * s, 4 * s + 4)) for s in range(5)]
+
+
+def test_a_later_start_sees_the_rest():
+    assert seen(3, 5, 2, 2, 1) == seen(0, 5, 2, 2, 1)[3:]
+
+
+def test_an_epoch_visits_every_row_once_and_batches_cross_its_end():
+    stream = Stream(Numbers(), seed=1)
+    items = [stream[p] for p in range(20)]
+    assert sorted(items[:10]) == [(row, 0) for row in range(10)]
+    assert sorted(items[10:]) == [(row, 1) for row in range(10)]
+    assert [row for row, _ in items[:10]] != [row for row, _ in items[10:]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_nothing(workers):
+    groups = step_batches(Stream(Numbers(), 0), positions(0, 6, 3, 2, 0, 1), list, 2, workers)
+    flat = [item for group in groups for batch in group for item in batch]
+    assert flat == [Stream(Numbers(), 0)[p] for p in range(36)]

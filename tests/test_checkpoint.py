@@ -1,0 +1,142 @@
+"""Checkpoints and the journal: whole or not at all, and the same bits back."""
+
+import json
+import resource
+
+import pytest
+import torch
+from transformers import Adafactor
+
+from diffdpo import checkpoint
+from diffdpo.errors import UserError
+from diffdpo.files import atomic_files, atomic_folder, write_atomically
+from diffdpo.journal import Journal
+
+
+def trained(optimizer_class, **options):
+    """A little network after three steps."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    model[0].bias.requires_grad_(False)
+    weights = [w for w in model.parameters() if w.requires_grad]
+    optimizer = optimizer_class(weights, lr=0.1, **options)
+    for _ in range(3):
+        train_step(model, optimizer)
+    return model, optimizer
+
+
+def train_step(model, optimizer):
+    optimizer.zero_grad()
+    model(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "options"),
+    [(torch.optim.AdamW, {"fused": True}), (Adafactor, {"scale_parameter": False, "relative_step": False})],
+)
+def test_training_goes_on_bit_for_bit(tmp_path, optimizer_class, options):
+    model, optimizer = trained(optimizer_class, **options)
+    path = checkpoint.save(tmp_path, model, optimizer, {"step": 3})
+    other, fresh = trained(optimizer_class, **options)
+    train_step(other, fresh)
+    checkpoint.load(path, other, fresh, checkpoint.read_state(path))
+    for pair in ((model, optimizer), (other, fresh)):
+        train_step(*pair)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_only_what_is_trained_is_written_and_nothing_is_pickled(tmp_path):
+    path = checkpoint.save(tmp_path, *trained(torch.optim.AdamW), {"step": 3})
+    assert sorted(p.name for p in path.iterdir()) == [
+        "optimizer.safetensors",
+        "state.json",
+        "trainable.safetensors",
+    ]
+    assert "0.bias" not in checkpoint.read_tensors(path / "trainable.safetensors")
+
+
+def test_the_oldest_go_first(tmp_path):
+    parts = trained(torch.optim.AdamW)
+    for step in (2, 10, 9):
+        checkpoint.save(tmp_path, *parts, {"step": step})
+    checkpoint.prune(tmp_path, 2)
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+    checkpoint.prune(tmp_path, None)
+    assert checkpoint.find(tmp_path, "latest").name == "checkpoint-10"
+
+
+def test_damage_is_named(tmp_path):
+    model, optimizer = trained(torch.optim.AdamW)
+    path = checkpoint.save(tmp_path, model, optimizer, {"step": 3})
+    state = checkpoint.read_state(path)
+    weights = path / "trainable.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"trainable\.safetensors: damaged"):
+        checkpoint.load(path, model, optimizer, state)
+    (path / "state.json").write_text(json.dumps({"format": "somebody else's"}))
+    with pytest.raises(UserError, match="not a checkpoint of diffdpo"):
+        checkpoint.read_state(path)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoint.find(tmp_path, "checkpoint-4")
+    assert checkpoint.find(tmp_path / "nowhere", "latest") is None
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = checkpoint.save(tmp_path, *trained(torch.optim.AdamW), {"step": 3})
+    other = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Linear(3, 1))
+    with pytest.raises(UserError, match="another network"):
+        checkpoint.load(path, other, torch.optim.AdamW(other.parameters()), checkpoint.read_state(path))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    model, optimizer = trained(torch.optim.AdamW)
+    checkpoint.save(tmp_path, model, optimizer, {"step": 3})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))  # no file may grow beyond 64 bytes
+    try:
+        with pytest.raises(UserError, match="checkpoint-3 is whole"):
+            checkpoint.save(tmp_path, model, optimizer, {"step": 6})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-3"]
+    checkpoint.load(tmp_path / "checkpoint-3", model, optimizer, checkpoint.read_state(tmp_path / "checkpoint-3"))
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path):
+    target = tmp_path / "folder"
+    for content in ("old", "new"):
+        with atomic_folder(target) as draft:
+            (draft / "file").write_text(content)
+    with pytest.raises(RuntimeError), atomic_folder(target) as draft:
+        (draft / "file").write_text("half")
+        raise RuntimeError
+    assert (target / "file").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_files_move_in_beside_others(tmp_path):
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "stale").touch()
+    with atomic_files(tmp_path) as draft:
+        (draft / "unet").mkdir()
+        (draft / "unet" / "fresh").touch()
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["kept", "unet", "unet/fresh"]
+
+
+def test_the_journal_forgets_later_steps_and_half_lines(tmp_path):
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.append([{"step": step, "loss": step / 3} for step in (1, 2, 3)])
+    with journal.path.open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [record["step"] for record in journal.read()] == [1, 2, 3]
+    journal.keep_until(2)
+    journal.append([{"step": 3, "loss": 1.0}])
+    assert journal.read() == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}, {"step": 3, "loss": 1.0}]
+
+
+def test_write_atomically_replaces(tmp_path):
+    for text in ("a", "b"):
+        write_atomically(tmp_path / "f", text)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("f", "b")]

@@ -1,0 +1,154 @@
+"""Every row of the table: sign, gradient, scale, edges; and the published values of each."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from diffdpo.losses import LOSSES, kto_loss, log_odds, orpo_loss, preference_loss
+
+BETA = 0.1
+SMOOTH = {"exo_pair": 1e-3}
+
+
+def loss(name, chosen, rejected, **options):
+    return preference_loss(name, chosen, rejected, beta=BETA, **options)
+
+
+def negative(*shape):
+    """Values that can be log-probabilities as well as rewards."""
+    return -torch.rand(*shape, dtype=torch.float64) - 0.1
+
+
+@pytest.fixture(params=LOSSES)
+def name(request):
+    return request.param
+
+
+def test_gradients_match_finite_differences(name):
+    torch.manual_seed(0)
+    inputs = [negative(5).requires_grad_(), negative(5).requires_grad_()]
+    assert torch.autograd.gradcheck(lambda c, r: loss(name, c, r), inputs)
+
+
+def test_a_larger_margin_is_better_at_margin_zero(name):
+    chosen, rejected = (torch.full((1,), -0.5, requires_grad=True) for _ in range(2))
+    loss(name, chosen, rejected).sum().backward()
+    assert (chosen.grad - rejected.grad).item() < 0
+
+
+def test_one_loss_per_pair_in_float32_whatever_comes_in(name):
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        found = loss(name, negative(3).to(dtype), negative(3).to(dtype))
+        assert found.shape == (3,)
+        assert found.dtype == torch.float32
+
+
+def test_pairs_do_not_touch_each_other(name):
+    torch.manual_seed(0)
+    chosen, rejected = negative(6), negative(6)
+    whole = loss(name, chosen, rejected)
+    assert torch.equal(whole[2:3], loss(name, chosen[2:3], rejected[2:3]))
+
+
+@pytest.mark.parametrize("margin", [-1e4, -1e2, 0.0, 1e2, 1e4])
+def test_value_and_gradient_stay_finite_far_out(name, margin):
+    chosen = torch.tensor([min(margin, 0.0)], requires_grad=True)
+    rejected = torch.tensor([min(-margin, 0.0)], requires_grad=True)
+    found = loss(name, chosen, rejected).sum()
+    found.backward()
+    assert all(torch.isfinite(x).all() for x in (found, chosen.grad, rejected.grad))
+
+
+def test_settings_a_loss_does_not_read_are_refused(name):
+    with pytest.raises(ValueError, match="does not read"):
+        loss(name, torch.zeros(1), torch.zeros(1), no_such_setting=1.0)
+    if "label_smoothing" not in LOSSES[name].options:
+        with pytest.raises(ValueError, match="label_smoothing"):
+            loss(name, torch.zeros(1), torch.zeros(1), label_smoothing=0.1)
+
+
+def test_unknown_names_and_bad_betas_are_refused():
+    with pytest.raises(ValueError, match="sigmoid"):
+        preference_loss("sigmod", torch.zeros(1), torch.zeros(1), beta=1)
+    for beta in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="beta"):
+            preference_loss("sigmoid", torch.zeros(1), torch.zeros(1), beta=beta)
+
+
+@pytest.mark.parametrize("logistic", ["sigmoid", "robust", "dpop", "sigmoid_norm"])
+def test_ln_2_at_margin_zero(logistic):
+    assert loss(logistic, torch.zeros(1), torch.zeros(1)).item() == pytest.approx(math.log(2), abs=1e-7)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (3.0, -2.0), (-4.0, 5.0)])
+def test_published_formulas_in_plain_arithmetic(x, y):
+    """Each formula once more, from its paper, with the standard library alone."""
+
+    def sigma(value):
+        return 1 / (1 + math.exp(-value))
+
+    b, d = BETA, x - y
+    expected = {
+        "sigmoid": -math.log(sigma(b * d)),
+        "ipo": (d - 1 / (2 * b)) ** 2,
+        "hinge": max(0.0, 1 - b * d),
+        "robust": -(0.9 * math.log(sigma(b * d)) - 0.1 * math.log(sigma(-b * d))) / 0.8,
+        "exo_pair": sigma(b * d) * (math.log(sigma(b * d)) - math.log(0.999))
+        + sigma(-b * d) * (math.log(sigma(-b * d)) - math.log(0.001)),
+        "nca_pair": -math.log(sigma(b * x)) - 0.5 * math.log(sigma(-b * x)) - 0.5 * math.log(sigma(-b * y)),
+        "apo_zero": 1 - sigma(b * x) + sigma(b * y),
+        "apo_down": sigma(b * x) + 1 - sigma(b * d),
+        "sppo_hard": (x - 0.5 / b) ** 2 + (y + 0.5 / b) ** 2,
+        "dpop": -math.log(sigma(b * (d - 50 * max(0.0, -x)))),
+        "simpo": -math.log(sigma(b * d - 0.5)),
+    }
+    for name, value in expected.items():
+        found = loss(name, torch.tensor([x]).double(), torch.tensor([y]).double()).item()
+        assert found == pytest.approx(value, rel=1e-9), name
+
+
+def test_label_smoothing_is_the_expected_loss_under_flipped_labels():
+    chosen, rejected = torch.randn(2, 7)
+    smooth = loss("sigmoid", chosen, rejected, label_smoothing=0.3)
+    expected = 0.7 * loss("sigmoid", chosen, rejected) + 0.3 * loss("sigmoid", rejected, chosen)
+    assert torch.allclose(smooth, expected)
+
+
+def test_robust_is_unbiased_under_flips():
+    chosen, rejected = torch.randn(2, 7).double()
+    kept = loss("robust", chosen, rejected, label_smoothing=0.2)
+    flipped = loss("robust", rejected, chosen, label_smoothing=0.2)
+    assert torch.allclose(0.8 * kept + 0.2 * flipped, loss("sigmoid", chosen, rejected))
+
+
+def test_kto_values_and_signs():
+    reward, desirable = torch.tensor([0.4, 0.4], requires_grad=True), torch.tensor([1, 0])
+    found = kto_loss(reward, desirable, 0.1, beta=2.0, desirable_weight=1.5, undesirable_weight=0.5)
+    gain = 1 / (1 + math.exp(-0.6))
+    assert found.tolist() == pytest.approx([1.5 * (1 - gain), 0.5 * gain])
+    found.sum().backward()
+    assert reward.grad[0] < 0 < reward.grad[1]
+
+
+def test_orpo_is_the_log_odds_form_and_counts_the_nll_given():
+    chosen, rejected = torch.tensor([-0.7]).double(), torch.tensor([-1.9]).double()
+
+    def odds(logp):
+        return logp.exp() / (1 - logp.exp())
+
+    ratio = F.logsigmoid((odds(chosen) / odds(rejected)).log())
+    assert torch.allclose(orpo_loss(chosen, rejected, beta=0.3), -chosen - 0.3 * ratio)
+    assert torch.allclose(orpo_loss(chosen, rejected, beta=0.3, nll_B=torch.tensor([9.0])), 9 - 0.3 * ratio)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_odds_are_finite_up_to_certainty(dtype):
+    logp = torch.tensor([0.0, -1e-30, -1e-8, -1e-4, -0.6, -0.7, -30.0, -1e4], dtype=dtype, requires_grad=True)
+    found = log_odds(logp)
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert torch.isfinite(logp.grad).all()
+    exact = logp.detach()[3:6].double()
+    assert torch.allclose(found[3:6].double(), exact - (-exact.expm1()).log(), rtol=1e-4)
