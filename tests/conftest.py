@@ -14,9 +14,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "error"
 sys.path.insert(0, str(Path(__file__).parent.parent))  # tests.factory, with importlib import mode
 
-import torch  # noqa: E402
+import torch
 
-from tests import factory  # noqa: E402
+from tests import factory
 
 ROOT = Path(__file__).parent.parent
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -46,7 +46,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A command as a user types it, from the repository's root."""
     env = {**os.environ, **THREADS, **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180)
 
 
 def script(name: str, *flags: object) -> list[str]:
@@ -63,5 +63,15 @@ def accelerate(name: str, *flags: object) -> list[str]:
 
 def two_processes(name: str, *flags: object) -> list[str]:
     """The same in two processes on this machine."""
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
             f"scripts/{name}.py", *map(str, flags)]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """Accelerate keeps its state for the life of a process; a user's process trains once, the tests' many times."""
+    yield
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()

@@ -1,0 +1,221 @@
+"""What a caller may hand over as comparisons, read batch by batch: files, tables, arrays, iterables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from diffdpo.errors import UserError
+from diffdpo.ranking.tally import Games, Tally
+
+ROLES = ("winner", "loser", "first", "second", "outcome", "count", "weight", "tie")
+DEFAULTS: dict[str, float | None] = {"outcome": 1.0, "count": 1.0, "weight": 1.0, "tie": 0.0}
+BATCH = 1 << 18
+# Fewer where every row is an object of its own: the garbage collector walks all that are alive, again and again.
+TEXT_BATCH = 1 << 14
+
+Batches = Iterator[tuple[dict[str, Any], Sequence[int]]]
+
+
+def read_comparisons(
+    comparisons: Any,
+    *,
+    beside: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    use_order: bool = False,
+    progress: bool = False,
+) -> Games:
+    """All comparisons added up; ``beside`` holds further columns, ``columns`` says which name a role has in a table."""
+    if isinstance(comparisons, Games):
+        return comparisons
+    names = {role: role for role in ROLES} | dict(columns or {})
+    beside = {role: column for role, column in (beside or {}).items() if column is not None}
+    if isinstance(comparisons, (str, Path)):
+        path = Path(comparisons)
+        tally = Tally(use_order=use_order, source=str(path), unit="row" if path.suffix == ".parquet" else "line")
+        batches = _file(path, names, tally)
+    else:
+        tally = Tally(use_order=use_order, source="comparisons")
+        batches = _memory(comparisons, beside, names)
+    with tqdm(desc="reading", unit=" rows", unit_scale=True, disable=None if progress else True) as bar:
+        for batch, lines in batches:
+            tally.add(batch, lines)
+            bar.update(len(lines))
+    return tally.finish()
+
+
+def roles_of(present: Iterable[str], names: Mapping[str, str], source: str) -> dict[str, str]:
+    """role → column for the columns a table has; raises where the items cannot be told."""
+    present = list(present)
+    found = {role: name for role, name in names.items() if name in present}
+    if {"winner", "loser"} <= found.keys():
+        found.pop("second", None)
+    elif {"first", "second", "outcome"} <= found.keys():
+        found = {role: name for role, name in found.items() if role not in ("winner", "loser")}
+    else:
+        raise UserError(
+            f"{source}: needs the columns `{names['winner']}` and `{names['loser']}` (or `{names['first']}`, "
+            f"`{names['second']}` and `{names['outcome']}`); found {', '.join(map(str, present)) or 'none'}"
+        )
+    return found
+
+
+def _file(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    if not path.is_file():
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    if path.suffix not in readers:
+        raise UserError(f"{path}: files ending in {path.suffix or 'nothing'} are not read ({', '.join(readers)} are)")
+    try:
+        yield from readers[path.suffix](path, names, tally)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _csv(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        header = [name.strip() for name in next(rows, [])]
+        roles = roles_of(header, names, str(path))
+        place = {role: header.index(name) for role, name in roles.items()}
+        while True:
+            table: dict[str, list[str]] = {role: [] for role in place}
+            fields = [(column.append, place[role]) for role, column in table.items()]
+            lines, read = [], 0
+            for row in islice(rows, TEXT_BATCH):
+                read += 1
+                if len(row) == len(header):
+                    lines.append(rows.line_num)
+                    for add, at in fields:
+                        add(row[at].strip())
+                elif row:
+                    tally.reject(rows.line_num, f"{len(row)} fields where the header has {len(header)}")
+            if not read:
+                return
+            yield table, lines
+
+
+def _jsonl(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+    with path.open(encoding="utf-8-sig") as file:
+        numbered = enumerate(file, start=1)
+        roles: dict[str, str] = {}
+        while batch := list(islice(numbered, TEXT_BATCH)):
+            records, lines = [], []
+            for line, text in batch:
+                try:
+                    record = json.loads(text) if text.strip() else None
+                except json.JSONDecodeError as error:
+                    tally.reject(line, f"not JSON ({error.msg})")
+                    continue
+                if isinstance(record, dict):
+                    records.append(record)
+                    lines.append(line)
+                elif record is not None:
+                    tally.reject(line, "not an object")
+            if records:
+                roles = roles or roles_of(records[0], names, str(path))
+                yield _columns(records, names, roles), lines
+
+
+def _columns(
+    records: Sequence[Mapping[str, Any]], names: Mapping[str, str], roles: Mapping[str, str]
+) -> dict[str, Any]:
+    """Records as columns. A record may lack an optional field that another one has."""
+    wanted = {*roles, "count", "weight", "tie"}
+    return {role: [record.get(names[role], DEFAULTS.get(role)) for record in records] for role in wanted}
+
+
+def _parquet(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+        roles = roles_of(schema.names, names, str(path))
+        # Decoding names to codes directly saves making a string per row.
+        text = [c for c in set(roles.values()) if pyarrow.types.is_string(schema.field(c).type)]
+        file = pyarrow.parquet.ParquetFile(path, read_dictionary=text)
+        start = 1
+        for batch in file.iter_batches(BATCH, columns=list(set(roles.values()))):
+            lines = range(start, start + batch.num_rows)
+            yield {role: batch.column(batch.schema.get_field_index(name)) for role, name in roles.items()}, lines
+            start += batch.num_rows
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+
+
+def _memory(comparisons: Any, beside: Mapping[str, Any], names: Mapping[str, str]) -> Batches:
+    """Tables (pandas, arrow, datasets, a dict of columns), arrays, or an iterable of pairs, triples or records."""
+    columns = getattr(comparisons, "column_names", None)
+    if columns is None:
+        columns = getattr(comparisons, "columns", comparisons if isinstance(comparisons, Mapping) else None)
+    if columns is not None:
+        roles = roles_of([*columns, *beside], {**names, **{role: role for role in beside}}, "comparisons")
+        table = {role: beside[role] if role in beside else comparisons[name] for role, name in roles.items()}
+        yield from _whole({role: _plain(column) for role, column in table.items()})
+    elif hasattr(comparisons, "__array__"):
+        array = np.asarray(comparisons)
+        if array.ndim != 2 or array.shape[1] not in (2, 3):
+            raise UserError(
+                f"comparisons: an array needs two columns (winner, loser) or three, has shape {array.shape}"
+            )
+        table = dict(zip(("winner", "loser", "count"), array.T, strict=False))
+        yield from _whole({**table, **_arguments(beside)})
+    elif beside:
+        yield from _whole({**_unzipped(list(comparisons)), **_arguments(beside)})
+    else:
+        yield from _iterated(comparisons, names)
+
+
+def _plain(column: Any) -> Any:
+    """A pandas column as an array, a ``datasets`` column as a list; what the tally knows stays as it is."""
+    if hasattr(column, "to_numpy") and not hasattr(column, "dictionary_encode"):
+        return column.to_numpy()
+    return column if isinstance(column, np.ndarray) or hasattr(column, "dictionary_encode") else list(column)
+
+
+def _arguments(beside: Mapping[str, Any]) -> dict[str, Any]:
+    return {role: _plain(column) for role, column in beside.items()}
+
+
+def _whole(table: dict[str, Any]) -> Batches:
+    lengths = {role: len(column) for role, column in table.items()}
+    if len(set(lengths.values())) != 1:
+        said = ", ".join(f"{role} {length}" for role, length in lengths.items())
+        raise UserError(f"comparisons: columns of different lengths ({said})")
+    yield table, range(next(iter(lengths.values())))
+
+
+def _iterated(comparisons: Iterable[Any], names: Mapping[str, str]) -> Batches:
+    try:
+        rows, start = iter(comparisons), 0
+    except TypeError:
+        raise UserError(f"comparisons: expected pairs, a table or a path, got {type(comparisons).__name__}") from None
+    while batch := list(islice(rows, BATCH)):
+        lines = range(start, start + len(batch))
+        if isinstance(batch[0], Mapping):
+            yield _columns(batch, names, roles_of(batch[0], names, "comparisons")), lines
+        else:
+            yield _unzipped(batch), lines
+        start += len(batch)
+
+
+def _unzipped(rows: list[Any]) -> dict[str, Any]:
+    """Pairs, or triples with a count, as columns; a pair among triples counts once."""
+    # Sets of types and lengths, because a million rows should not be looked at one by one in Python.
+    sized = all(hasattr(kind, "__len__") and kind is not str for kind in set(map(type, rows)))
+    lengths = set(map(len, rows)) if sized else set()
+    if not sized or not lengths <= {2, 3}:
+        at = next(
+            k for k, row in enumerate(rows) if isinstance(row, str) or getattr(row, "__len__", int)() not in (2, 3)
+        )
+        raise UserError(f"comparisons: row {at} is {rows[at]!r}, not (winner, loser) or (winner, loser, count)")
+    columns: dict[str, Any] = {"winner": [row[0] for row in rows], "loser": [row[1] for row in rows]}
+    return columns | {"count": [row[2] if len(row) == 3 else 1 for row in rows]} if 3 in lengths else columns

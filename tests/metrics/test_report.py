@@ -1,0 +1,30 @@
+"""The report is one file that needs nothing else."""
+
+import re
+from itertools import pairwise
+
+from diffdpo.plots import accuracy_by_timestep, smoothed, training_curves
+from diffdpo.report import Report
+
+
+def test_the_page_holds_its_pictures_and_escapes_text(tmp_path):
+    records = [{"step": s, "loss": 0.7 - s / 100, "lr": 1e-4, "rewards/accuracies": 0.5} for s in range(1, 30)]
+    buckets = [{"timesteps": [0, 200], "value": 0.6, "interval": [0.5, 0.7]}]
+    report = Report("a <run>")
+    report.headline("70 % & more", "why")
+    report.picture(training_curves(records), "curves")
+    report.picture(accuracy_by_timestep(buckets), "accuracy")
+    report.table(["name", "value"], [["<x>", "1"]])
+    report.code("a: 1")
+    report.save(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "<run>" not in page
+    assert "&lt;x&gt;" in page
+    assert not re.search(r"(src|href)=.?https?:", page)
+
+
+def test_the_running_mean_starts_at_the_first_value_and_stays_in_range():
+    found = smoothed([1.0, 0.0, 0.0, 0.0])
+    assert found[0] == 1.0
+    assert all(a > b > 0 for a, b in pairwise(found))
