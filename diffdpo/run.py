@@ -78,19 +78,24 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
+def writable(name: str) -> Path:
+    """The output folder, made where it is missing. Raises UserError where it cannot be written."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror})") from error
+
+
 def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
     """Make the output folder.
 
     Raises UserError where it cannot be written, or holds another run and resuming was not asked for.
     """
-    folder = Path(settings.output_dir)
     # Every process looks for itself, so that all of them stop; none goes on before all have looked.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror})") from error
+    folder = writable(settings.output_dir)
     found = [name for name in TRACES if (folder / name).exists()] + checkpoint.list_checkpoints(folder)
     if found and not settings.resume_from_checkpoint:
         ways = "continue it with --resume_from_checkpoint latest, or choose another --output_dir"

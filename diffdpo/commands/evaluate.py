@@ -16,7 +16,6 @@ from torch import nn
 
 from diffdpo.config import BaseSettings, flag, one_of, parse
 from diffdpo.data.source import open_dataset
-from diffdpo.errors import UserError
 from diffdpo.files import write_atomically
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.backbones.base import Backbone
@@ -34,7 +33,7 @@ from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
 from diffdpo.plots import accuracy_by_timestep, training_curves
 from diffdpo.reference import Reference
 from diffdpo.report import Report
-from diffdpo.run import say
+from diffdpo.run import say, writable
 
 SHEET_ROWS = 24
 
@@ -99,16 +98,6 @@ def main(argv: list[str]) -> int:
     write_report(settings, found, page, folder)
     tell(found, settings.reward[0], folder)
     return 0
-
-
-def writable(name: str) -> Path:
-    """The output folder. Raises UserError where it cannot be made."""
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output_dir {name}: cannot be written ({error.strerror})") from error
-    return folder
 
 
 def held_out(settings: EvaluateSettings) -> ImagePairs:

@@ -6,17 +6,21 @@ Not run by itself. The picture set is made by ``build_emoji.py``.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "runs" / "assets"
@@ -129,6 +133,31 @@ def cosine_rate(progress: float, step: int, warmup: int, floor: float = 0.02) ->
     """A factor for the learning rate: linear warm-up in steps, then a cosine over the share of the time used."""
     decay = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return min(1.0, (step + 1) / warmup) * decay
+
+
+def as_pixels(values_NCHW: torch.Tensor) -> torch.Tensor:
+    """Bytes as float32 in [−1, 1]."""
+    return values_NCHW.float() / 127.5 - 1
+
+
+def quiet_start() -> None:
+    """The same start every time, on both cores; denormal numbers would slow the end of training down."""
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    torch.set_flush_denormal(True)
+
+
+def clock(minutes: float, name: str) -> Iterator[tuple[int, float, Any]]:
+    """Steps until the time is up: (step, share of the time used, progress bar in seconds)."""
+    start = time.monotonic()
+    layout = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
+    with tqdm(total=100, desc=name, bar_format=layout, mininterval=5) as bar:
+        for step in itertools.count():
+            progress = (time.monotonic() - start) / 60 / minutes
+            if progress >= 1:
+                return
+            bar.update(100 * progress - bar.n)
+            yield step, progress, bar
 
 
 def replace_folder(new: Path, target: Path) -> None:

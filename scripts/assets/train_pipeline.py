@@ -1,0 +1,211 @@
+"""Trains the bundled text-to-image pipeline from scratch: tokenizer, CLIP text encoder and UNet together.
+
+    python scripts/assets/train_pipeline.py --minutes 46
+
+Reads the picture set, the pairs (for their captions) and ``runs/assets/autoencoder``. Every few minutes it writes a
+sheet of the 24 prompts and the whole pipeline, float16, into ``runs/assets``; at the end into assets/emoji-pipeline.
+Captions do not name the artist, so both styles stay in the model: that is what preference training later decides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from common import (
+    ASSETS,
+    PAIR_SPLITS,
+    PIPELINE,
+    WORK,
+    Ema,
+    as_pixels,
+    clock,
+    cosine_rate,
+    load_emoji,
+    quiet_start,
+    read_prompts,
+    replace_folder,
+    sheet,
+)
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+BATCH, RATE, EMPTY_PROMPTS = 48, 1.5e-3, 0.1
+LENGTH, WIDTH, VOCABULARY = 12, 96, 1400
+SHOW_EVERY = 480  # seconds
+CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
+    """CLIP's byte-level BPE, its merges learnt from the captions."""
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer = normalizers.Lowercase()
+    words = pre_tokenizers.Split(Regex(CLIP_WORDS), "removed", invert=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    learner.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    settings: dict[str, Any] = {
+        "end_of_word_suffix": "</w>",
+        "initial_alphabet": alphabet,
+        "show_progress": False,
+    }
+    learner.train_from_iterator(captions, trainers.BpeTrainer(vocab_size=VOCABULARY, **settings))
+    learnt = json.loads(learner.to_str())["model"]
+    vocabulary = dict(learnt["vocab"])
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[special] = len(vocabulary)
+    merges: Any = [tuple(merge) for merge in learnt["merges"]]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
+
+
+def make_pipeline(captions: list[str]) -> Any:
+    """3.95 M parameters of UNet, 0.29 M of text encoder, and the autoencoder that is there."""
+    tokenizer = make_tokenizer(captions)
+    text: Any = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet: Any = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(64, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=16,
+        attention_head_dim=4,
+        cross_attention_dim=WIDTH,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+    vae: Any = AutoencoderKL.from_pretrained(WORK / "autoencoder").eval().requires_grad_(False)
+    return assemble(vae, CLIPTextModel(text), tokenizer, unet.to(memory_format=torch.channels_last), scheduler)
+
+
+def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> Any:
+    """A pipeline without a safety checker: the captions are all there is to draw."""
+    pipeline: Any = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tokens(tokenizer: Any, captions: list[str]) -> Tensor:
+    """Token ids (captions, LENGTH)."""
+    found = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+    return found.input_ids
+
+
+@torch.no_grad()
+def cached_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior mean and deviation of every picture."""
+    posteriors = [vae.encode(as_pixels(part)).latent_dist for part in pixels.split(64)]
+    return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
+
+
+def stratified_timesteps() -> Tensor:
+    """One uniform timestep from each of BATCH equal parts of the schedule, shuffled: less noise in the loss."""
+    places = (torch.arange(BATCH) + torch.rand(BATCH)) * 1000 / BATCH
+    return places.long().clamp(max=999)[torch.randperm(BATCH)]
+
+
+def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: float) -> Ema:
+    """v-prediction on UNet and text encoder; returns the running mean of their weights."""
+    unet, text_encoder, scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
+    weights = [*unet.parameters(), *text_encoder.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    mean, empty = Ema([unet, text_encoder], 0.999), tokens(pipeline.tokenizer, [""])[0]
+    order, losses, shown = torch.empty(0, dtype=torch.long), [], time.monotonic()
+    for step, progress, bar in clock(minutes, "pipeline"):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * cosine_rate(progress, step, 200)
+        if len(order) < BATCH:
+            order = torch.randperm(len(ids))
+        index, order = order[:BATCH], order[BATCH:]
+        clean = latents[0][index] + latents[1][index] * torch.randn_like(latents[1][index])
+        noise, timestep = torch.randn_like(clean), stratified_timesteps()
+        words = torch.where((torch.rand(BATCH) < EMPTY_PROMPTS)[:, None], empty, ids[index])
+        predicted = unet(scheduler.add_noise(clean, noise, timestep), timestep, text_encoder(words)[0]).sample
+        loss = F.mse_loss(predicted, scheduler.get_velocity(clean, noise, timestep))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        mean.update(step)
+        losses.append(loss.item())
+        bar.set_postfix_str(f"loss {np.mean(losses[-250:]):.4f}", refresh=False)
+        if time.monotonic() - shown > SHOW_EVERY:
+            show(pipeline, mean, WORK / "pipeline", f"{step + 1}")
+            shown = time.monotonic()
+    return mean
+
+
+@torch.no_grad()
+def show(pipeline: Any, mean: Ema, target: Path, tag: str) -> None:
+    """A sheet of the 24 prompts, and the pipeline in float16, from the running mean of the weights."""
+    mean.swap()
+    seeds = [torch.Generator().manual_seed(i) for i in range(len(read_prompts()))]
+    how = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "np", "generator": seeds}
+    pictures = pipeline(list(read_prompts()), **how).images
+    sheet((pictures * 255).round().astype(np.uint8), 8, WORK / f"sample-{tag}.png", 2)
+    halves = {name: copy.deepcopy(getattr(pipeline, name)).half() for name in ("vae", "text_encoder", "unet")}
+    draft = target.with_name(target.name + ".tmp")
+    assemble(**halves, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler).save_pretrained(draft)
+    replace_folder(draft, target)
+    mean.swap()
+
+
+def main() -> None:
+    """Train on the captions of the pairs and the prompts; save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=46)
+    settings = parser.parse_args()
+    quiet_start()
+    emoji = load_emoji(WORK / "emoji")
+    paths = [ASSETS / "emoji-pairs" / f"{split}-00000.parquet" for split in PAIR_SPLITS]
+    wanted = set(read_prompts()).union(*(pd.read_parquet(path).caption for path in paths))
+    rows = [row for row, caption in enumerate(emoji.captions) if caption in wanted]
+    pipeline = make_pipeline(emoji.captions)
+    captions = [emoji.captions[row] for row in rows]
+    print(f"{len(captions)} captions by two artists, {len(pipeline.tokenizer)} tokens")
+    latents = cached_latents(pipeline.vae, emoji.tensor(rows).flatten(0, 1))
+    mean = train(pipeline, tokens(pipeline.tokenizer, captions * 2), latents, settings.minutes)
+    readme = (PIPELINE / "README.md").read_text() if (PIPELINE / "README.md").exists() else ""
+    show(pipeline, mean, PIPELINE, "final")
+    (PIPELINE / "README.md").write_text(readme)
+
+
+if __name__ == "__main__":
+    main()
