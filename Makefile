@@ -1,10 +1,10 @@
-# make setup | demo | test | check; every target makes the environment it needs.
+# make setup | demo | control | test | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-LAUNCH := $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --dynamo_backend no
+LAUNCH := $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo control test check clean
 
 setup: $(VENV)/.installed
 
@@ -19,11 +19,18 @@ demo: setup
 	$(LAUNCH) scripts/train_diffusion_dpo.py --output_dir runs/demo/train
 	$(PYTHON) scripts/evaluate.py --policy runs/demo/train --output_dir runs/demo
 
+# The same with a coin toss for every label: what the win rate is worth.
+control: setup
+	rm -rf runs/control
+	$(LAUNCH) scripts/train_diffusion_dpo.py --output_dir runs/control/train --random_labels
+	$(PYTHON) scripts/evaluate.py --policy runs/control/train --output_dir runs/control
+
 test: setup
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2
 
 check: setup
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 clean:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diffdpo.errors import UserError
 from diffdpo.files import write_atomically
 
 
@@ -28,6 +29,9 @@ class Journal:
         write_atomically(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def append(self, records: list[dict[str, Any]]) -> None:
-        """Add lines and hand them to the operating system before returning."""
-        with self.path.open("a") as file:
-            file.write("".join(json.dumps(record) + "\n" for record in records))
+        """Add lines. Raises UserError where the disk does not take them."""
+        try:
+            with self.path.open("a") as file:
+                file.write("".join(json.dumps(record) + "\n" for record in records))
+        except OSError as error:
+            raise UserError(f"{self.path}: could not be written ({error.strerror}); make room and resume") from error

@@ -20,6 +20,7 @@ from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import Validation
+from diffdpo.losses import LOSSES
 from diffdpo.objective import Objective, loss_options
 from diffdpo.run import make_accelerator, open_folder, push_to_hub, say, start_lines, start_records
 from diffdpo.trainer import Trainer
@@ -53,9 +54,8 @@ def train(settings: ImageSettings, accelerator: Accelerator) -> None:
     network = make_trainable(backbone, settings, dtype, accelerator.device)
     task = ImageTask(backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast)
     reference = make_reference(network, settings)
-    objective = Objective(
-        settings.loss_type, scale=1.0 if settings.sft else settings.beta_dpo, options=loss_options(settings)
-    )
+    scale = 1.0 if LOSSES[settings.loss_type].reference_free else settings.beta_dpo
+    objective = Objective(settings.loss_type, scale=scale, options=loss_options(settings))
     trainer = Trainer(accelerator, settings, network, task, reference, objective, pairs, say)
     start_lines(facts(settings, backbone, process, pairs, network, trainer))
     start_records(settings, accelerator)
@@ -74,18 +74,18 @@ def finish(
     done: int,
 ) -> None:
     """Export a finished run; say how to go on with one that was stopped."""
-    accelerator.end_training()
     if done < trainer.total_steps:
         say(f"stopped      after step {done} of {trainer.total_steps}; go on with --resume_from_checkpoint latest")
-        return
-    validation.final(done)
-    if accelerator.is_main_process:
-        accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        last = (trainer.journal.read() or [{}])[-1]
-        say(f"result       {export(backbone, network, settings, last)}")
-        if settings.push_to_hub:
-            push_to_hub(settings)
-    accelerator.wait_for_everyone()
+    else:
+        validation.final(done)
+        if accelerator.is_main_process:
+            accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+            last = (trainer.journal.read() or [{}])[-1]
+            say(f"result       {export(backbone, network, settings, last)}")
+            if settings.push_to_hub:
+                push_to_hub(settings)
+        accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 def resolve(settings: ImageSettings, backbone: Backbone) -> None:
@@ -105,7 +105,12 @@ def load_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:
     if settings.dreamlike_pairs_only:
         dataset = dreamlike(dataset)
     frame_at = FrameSettings(
-        settings.seed, settings.resolution or 0, settings.random_crop, not settings.no_hflip, settings.ties
+        seed=settings.seed,
+        resolution=settings.resolution or 0,
+        random_crop=settings.random_crop,
+        flip=not settings.no_hflip,
+        ties=settings.ties,
+        random_labels=settings.random_labels,
     )
     pairs = image_pairs(dataset, frame_at, name, (settings.image_column, settings.caption_column))
     pairs.limit(settings.max_train_samples, settings.seed)
@@ -151,6 +156,7 @@ def facts(
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     cells = backbone.vae.config.latent_channels * (settings.resolution // backbone.pixel_factor) ** 2  # type: ignore[operator]
     kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
+    coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
     ties = f"{tally.ties} ties {'dropped' if settings.ties == 'drop' else 'kept as 50:50 labels'}"
     unread = f"{len(tally.unreadable)} unreadable" if tally.checked else "images checked as they are read"
     parts = [settings.train_batch_size, settings.gradient_accumulation_steps, trainer.accelerator.num_processes]
@@ -158,7 +164,7 @@ def facts(
     lines = {
         "model": f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__}, {process.prediction_type}, "
         f"{settings.resolution} px, {settings.mixed_precision} mixed precision)",
-        "pairs": f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled, {unread}",
+        "pairs": f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled, {unread}{coin}",
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "batch": f"{trainer.effective_batch} pairs = {parts[0]} x {parts[1]} accumulated x {parts[2]} processes",
         "rate": f"{trainer.peak_rate:g}{scaled}, {settings.lr_scheduler}, {settings.lr_warmup_steps} warm-up steps",

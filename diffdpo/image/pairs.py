@@ -57,6 +57,9 @@ class ImagePairs:
         self.tally, self.seen = Tally(rows=len(dataset)), 0
         self.first_wins = format.first_wins(dataset)
         self.rows = self.usable()
+        if frame_at.random_labels:
+            coins = [generator(frame_at.seed, Purpose.LABEL_NOISE, row).integers(2) for row in range(len(dataset))]
+            self.first_wins = np.array(coins, dtype=np.float64)
 
     def usable(self) -> np.ndarray:
         """Row numbers to train on, after ties and broken labels. Raises UserError where none are left."""
@@ -102,7 +105,8 @@ class ImagePairs:
         if not self.tally.checked:
             return
         good = []
-        for row in tqdm(self.rows, desc="checking images", unit="pair", disable=quiet, leave=False):
+        on_terminals = True if quiet else None
+        for row in tqdm(self.rows, desc="checking images", unit="pair", disable=on_terminals, leave=False):
             try:
                 self.images(int(row))
                 good.append(row)
@@ -150,13 +154,14 @@ class ImagePairs:
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How pairs are cut, and what happens to ties."""
+    """How pairs are cut, and what happens to ties and labels."""
 
     seed: int
     resolution: int
     random_crop: bool = False
     flip: bool = False
     ties: str = "drop"
+    random_labels: bool = False
 
     def augmentation(self, pair: int, visit: int) -> Augmentation:
         """The flip and crop that both images of a pair get on this visit."""

@@ -44,7 +44,8 @@ def sample(
     network.eval()
     pictures: list[Image.Image] = []
     starts = range(0, len(prompts), settings.batch)
-    with torch.no_grad(), torch.autocast(network.device.type, torch.bfloat16, enabled=is_mixed(backbone, network)):
+    half = mixed_with(backbone, network)
+    with torch.no_grad(), torch.autocast(network.device.type, half, enabled=half is not None):
         for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
             part = slice(start, start + settings.batch)
             pictures += run(pipeline, prompts[part], seeds[part], settings)
@@ -65,10 +66,11 @@ def run(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: S
     ).images
 
 
-def is_mixed(backbone: Backbone, network: Any) -> bool:
-    """Whether the parts differ in precision, so that they meet only under autocast."""
+def mixed_with(backbone: Backbone, network: Any) -> torch.dtype | None:
+    """The half precision that stands beside float32 in the parts, so that they meet only under autocast; or None."""
     parts = [network, backbone.vae, *backbone.text_encoders()]
-    return len({weight.dtype for part in parts for weight in part.parameters()}) > 1
+    kinds = {weight.dtype for part in parts for weight in part.parameters()}
+    return next(iter(kinds - {torch.float32})) if len(kinds) > 1 else None
 
 
 def seeds_for(seed: int, count: int) -> list[int]:

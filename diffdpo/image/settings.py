@@ -42,6 +42,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
     timesteps_per_pair: int = flag(1, "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14")
     sft: bool = flag(False, "supervised baseline on the winners, no reference")
     ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels")
+    random_labels: bool = flag(False, "control: toss a coin for every label; an honest win rate must then vanish")
     proportion_empty_prompts: float = flag(0.2, "share of pairs that see an empty prompt, both sides")
     rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune")
     lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter")

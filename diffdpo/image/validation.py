@@ -55,7 +55,8 @@ class Validation:
         page = sheet(rows, ["reference", f"policy, step {done}"])
         save_picture(page, Path(self.settings.output_dir) / "validation" / f"step-{done}.png")
         for tracker in self.accelerator.trackers:
-            tracker.log_images({"validation": np.asarray(page)[None]}, step=done)
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({"validation": np.asarray(page)[None]}, step=done, **layout)
 
     def pictures(self, network: nn.Module) -> list:
         """The sheet's prompts drawn by one network."""

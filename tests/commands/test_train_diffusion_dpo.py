@@ -121,15 +121,14 @@ def test_every_loss_trains_on_images(models, pairs, tmp_path, loss):
     assert any(bool((w != 0).any()) for name, w in weights(out).items() if "lora_B" in name or "lora.up" in name)
 
 
-def test_the_loss_falls_when_the_same_pairs_come_again(models, tmp_path):
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+def test_margins_grow_when_the_same_pairs_come_again(models, tmp_path, loss):
     data = make_pairs(tmp_path / "few", 2)
-    for loss in ("sigmoid", "ipo"):
-        out = tmp_path / loss
-        quiet = {"no_hflip": True, "proportion_empty_prompts": 0, "train_batch_size": 2, "timesteps_per_pair": 8}
-        train(*flags(models(), data, out, loss_type=loss, max_train_steps=30, rank=None, learning_rate=3e-4, **quiet))
-        lines = metrics(out)
-        assert sum(line["rewards/accuracies"] for line in lines[-10:]) > 8
-        assert sum(line["loss"] for line in lines[-10:]) < 0.8 * 10 * lines[0]["loss"]
+    plain = {"no_hflip": True, "proportion_empty_prompts": 0, "train_batch_size": 2, "rank": None}
+    several = {"timesteps_per_pair": 8, "beta_dpo": 200, "learning_rate": 2e-4, "max_train_steps": 60}
+    train(*flags(models(), data, tmp_path / "run", loss_type=loss, **plain, **several))
+    margins = [line["rewards/margins"] for line in metrics(tmp_path / "run")]
+    assert sum(margins[-30:]) / 30 > 0.1
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "kto"])
@@ -250,7 +249,6 @@ MISTAKES = {
 def test_a_mistake_is_one_line(models, pairs, tmp_path, capsys, changes, line):
     code = run_command("train_diffusion_dpo", flags(models(), pairs, tmp_path / "run", **changes))
     shown = capsys.readouterr().err.strip().splitlines()
-    shown = [text for text in shown if not text.startswith("checking images")]
     assert code == 2
     assert len(shown) == 1
     assert shown[0].startswith("error: ")

@@ -56,6 +56,14 @@ def test_labels_point_to_the_winner_and_ties_are_dropped_or_kept():
     assert [kept.read(i, 0).outcome for i in range(6)] == [1, 1, 1, 1, 0.5, 0.5]
 
 
+def test_the_control_tosses_a_coin_for_every_label():
+    rows = pickapic_rows(60)
+    honest, control = load(rows), load(rows, FrameSettings(1, 32, random_labels=True))
+    kept = (honest.first_wins == control.first_wins).mean()
+    assert 0.3 < kept < 0.7
+    assert len(control) == 60
+
+
 def test_only_ties_is_an_error():
     with pytest.raises(UserError, match="all 3 rows are ties"):
         load(pickapic_rows(3, ties=3))

@@ -1,0 +1,107 @@
+"""Evaluation end to end on a small trained policy: numbers, pictures, report, mistakes."""
+
+import json
+
+import pytest
+
+from diffdpo.cli import main, run_command
+from tests.commands.test_train_diffusion_dpo import flags, train
+from tests.conftest import run, script
+from tests.factory import make_pairs
+
+QUICK = "--num_prompts 4 --images_per_prompt 2 --num_inference_steps 2 --implicit_draws 3 --sample_batch_size 3".split()
+
+
+@pytest.fixture(scope="module", params=[4, None], ids=["lora", "full"])
+def policy(request, models, pairs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("policy") / "run"
+    train(*flags(models(), pairs, out, rank=request.param, learning_rate=1e-2, max_train_steps=3))
+    return out
+
+
+def evaluate(model, data, policy, out, *more):
+    words = ["--pretrained_model_name_or_path", model, "--dataset_name", data, "--policy", policy, "--output_dir", out]
+    return [str(word) for word in [*words, "--split", "train", *QUICK, *more]]
+
+
+def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
+    words = evaluate(models(), pairs, policy, tmp_path, "--reward", "jpeg_incompressibility", "colourfulness")
+    found = run(script("evaluate", *words))
+    assert found.returncode == 0, found.stderr
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    rate = result["win_rate"]
+    assert (rate["n"], rate["clusters"]) == (8, 4)
+    assert rate["interval"][0] <= rate["value"] <= rate["interval"][1]
+    assert list(result["rewards"]) == ["jpeg_incompressibility", "colourfulness"]
+    accuracy = result["implicit_accuracy"]
+    assert accuracy["n"] == 12  # pairs without the three ties
+    assert sum(row["n"] for row in accuracy["by_timestep"]) == 12 * 3
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "Win rate" in page
+    assert "beta_dpo: 5000" in page
+    last = found.stdout.strip().splitlines()[-2:]
+    assert last[0].startswith("win rate")
+    assert last[1].endswith("report.html")
+
+
+def test_a_policy_against_itself_is_a_tie(models, pairs, tmp_path):
+    train(*flags(models(), pairs, tmp_path / "run", learning_rate=0, max_train_steps=1))
+    words = evaluate(models(), pairs, tmp_path / "run", tmp_path / "out", "--reward", "colourfulness")
+    assert run_command("evaluate", words) == 0
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert result["win_rate"]["value"] == 0.5
+    assert result["rewards"]["colourfulness"]["difference"]["value"] == 0
+    assert result["implicit_accuracy"]["value"] == 0.5
+
+
+def test_the_same_evaluation_twice_gives_the_same_numbers(models, pairs, policy, tmp_path):
+    results = []
+    for name in ("a", "b"):
+        words = evaluate(models(), pairs, policy, tmp_path / name, "--reward", "colourfulness", "--implicit_draws", 1)
+        assert run_command("evaluate", words) == 0
+        result = json.loads((tmp_path / name / "evaluation.json").read_text())
+        results.append({key: result[key] for key in ("win_rate", "rewards", "implicit_accuracy")})
+    assert results[0] == results[1]
+
+
+def test_sampled_pairs_are_labelled_by_the_reward_and_can_be_trained_on(models, pairs, tmp_path):
+    words = ["--pretrained_model_name_or_path", models(), "--dataset_name", pairs, "--output_dir", tmp_path / "new"]
+    words += ["--num_inference_steps", 2, "--reward", "colourfulness"]
+    assert run_command("make_pairs", [str(word) for word in words]) == 0
+    from datasets import load_dataset
+
+    rows = load_dataset("parquet", data_files=str(tmp_path / "new" / "train-00000.parquet"), split="train")
+    assert len(rows) == 15
+    for row in rows:
+        assert row["label_0"] == (row["colourfulness_0"] > row["colourfulness_1"])
+    train(*flags(models(), tmp_path / "new", tmp_path / "run", max_train_steps=1))
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--policy", "/no/such/run"], "did its run finish"),
+        (["--reward", "beauty"], "--reward 'beauty' is unknown"),
+        (["--num_prompts", "0"], "--num_prompts must be at least 1"),
+        (["--split", "held_out"], "has no split 'held_out'"),
+    ],
+)
+def test_mistakes_are_one_line(models, pairs, tmp_path, capsys, more, line):
+    words = evaluate(models(), pairs, tmp_path, tmp_path / "out", *more)
+    assert run_command("evaluate", words) == 2
+    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1
+    assert line in errors[0]
+
+
+def test_only_ties_are_named(models, tmp_path, capsys):
+    data = make_pairs(tmp_path / "ties", 2, ties=2)
+    assert run_command("evaluate", evaluate(models(), data, tmp_path, tmp_path / "out")) == 2
+    assert "are ties" in capsys.readouterr().err
+
+
+def test_the_command_without_a_name_lists_the_commands(capsys):
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+    assert "train_diffusion_dpo" in capsys.readouterr().err
