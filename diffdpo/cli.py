@@ -8,6 +8,7 @@ import sys
 
 COMMANDS = {
     "train_diffusion_dpo": "image preference training",
+    "train_text_dpo": "text preference training",
     "evaluate": "policy against reference: win rate, pictures, report",
     "make_pairs": "sample two pictures a prompt and let a reward choose",
     "fit_bradley_terry": "strengths and ranks from comparisons",

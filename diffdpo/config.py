@@ -187,7 +187,7 @@ def yaml_flags(path: str, known: set[str]) -> list[str]:
         raise UserError(*(f"{path}: unknown setting {key!r}{nearest(key, sorted(known))}" for key in unknown))
     flags = []
     for key, value in content.items():
-        if value is not None:
+        if value not in (None, []):
             flags += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return flags
 

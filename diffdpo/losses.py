@@ -82,6 +82,11 @@ def dpop_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float, dpop_lambda:
     return -F.logsigmoid(beta * (chosen_B - rejected_B - dpop_lambda * F.relu(-chosen_B)))
 
 
+def bco_pair_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
+    """−log σ(βx) − log σ(−βy): two binary classifiers (Jung et al. 2024, BCO, without its running baseline)."""
+    return -F.logsigmoid(beta * chosen_B) - F.logsigmoid(-beta * rejected_B)
+
+
 def sigmoid_norm_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
     """−log σ(βΔ) on rewards that are means over tokens: length-normalised DPO (Lambert et al. 2024, Tülu 3)."""
     return sigmoid_loss(chosen_B, rejected_B, beta=beta)
@@ -164,6 +169,7 @@ class Loss:
     paired: bool = True  # False: judges single items, fn(reward_N, desirable_N, kl, *, beta, ...)
     reference_free: bool = False  # the reference score is zero
     mean_tokens: bool = False  # text scores are means over tokens, not sums
+    mean_of_batch: bool = False  # ... over all chosen tokens of a step together, as a language model's loss
     needs_kl: bool = False  # reads the reference point z
 
     @property
@@ -171,6 +177,11 @@ class Loss:
         """The settings this loss reads beside beta."""
         keywords = inspect.signature(self.fn).parameters.values()
         return {p.name for p in keywords if p.kind is p.KEYWORD_ONLY} - {"beta", "nll_B"}
+
+    @property
+    def reads_nll(self) -> bool:
+        """Whether it takes the NLL of the chosen item as well."""
+        return "nll_B" in inspect.signature(self.fn).parameters
 
 
 LOSSES = {
@@ -183,11 +194,12 @@ LOSSES = {
     "apo_zero": Loss(apo_zero_loss),
     "apo_down": Loss(apo_down_loss),
     "sppo_hard": Loss(sppo_hard_loss),
+    "bco_pair": Loss(bco_pair_loss),
     "dpop": Loss(dpop_loss),
     "sigmoid_norm": Loss(sigmoid_norm_loss, mean_tokens=True),
     "simpo": Loss(simpo_loss, reference_free=True, mean_tokens=True),
     "orpo": Loss(orpo_loss, reference_free=True, mean_tokens=True),
-    "sft": Loss(sft_loss, reference_free=True, mean_tokens=True),
+    "sft": Loss(sft_loss, reference_free=True, mean_tokens=True, mean_of_batch=True),
     "kto": Loss(kto_loss, paired=False, needs_kl=True),
     "apo_zero_unpaired": Loss(apo_zero_unpaired_loss, paired=False),
 }
@@ -201,6 +213,7 @@ def preference_loss(
     beta: float,
     label_smoothing: float | None = None,
     kl: Tensor | float = 0.0,
+    nll_B: Tensor | None = None,
     **options: float,
 ) -> Tensor:
     """Loss per pair, shape ``(B,)``, float32 at least, of the row ``name`` of ``LOSSES``.
@@ -222,7 +235,8 @@ def preference_loss(
         raise ValueError(f"loss {name!r} does not read {', '.join(sorted(unread))}")
     chosen_B, rejected_B = at_least_float32(chosen_B), at_least_float32(rejected_B)
     if row.paired:
-        return row.fn(chosen_B, rejected_B, beta=beta, **options)
+        data = {"nll_B": nll_B} if row.reads_nll else {}
+        return row.fn(chosen_B, rejected_B, beta=beta, **data, **options)
     yes_B, no_B = torch.ones_like(chosen_B), torch.zeros_like(rejected_B)
     chosen_loss_B = row.fn(chosen_B, yes_B, kl, beta=beta, **options)
     return (chosen_loss_B + row.fn(rejected_B, no_B, kl, beta=beta, **options)) / 2

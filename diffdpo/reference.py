@@ -48,6 +48,32 @@ class AdapterOff:
             bare.enable_adapters()
 
 
+class AdapterCopy(AdapterOff):
+    """LoRA that is trained further: its own first state, kept beside it as a second adapter, is the reference."""
+
+    name = "the adapter as it was before the first step"
+    trained, frozen = "default", "reference"
+
+    @contextmanager
+    def network(self, model: nn.Module) -> Iterator[nn.Module]:
+        bare = unwrapped(model)
+        bare.set_adapter(self.frozen)
+        try:
+            yield bare
+        finally:
+            bare.set_adapter(self.trained)
+
+
+class Start(AdapterOff):
+    """The network itself, which is its own reference until the first step."""
+
+    name = "the network as it was before the first step"
+
+    @contextmanager
+    def network(self, model: nn.Module) -> Iterator[nn.Module]:
+        yield unwrapped(model)
+
+
 class FrozenCopy:
     """Full fine-tune: a copy of the network as it was before the first step, in the policy's own precision."""
 
@@ -66,6 +92,31 @@ class FrozenCopy:
         return nullcontext(self.copy)
 
 
+class OtherModel(FrozenCopy):
+    """A model of its own, not the one that training starts from."""
+
+    starts_equal = False
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self.copy, self.name = model.requires_grad_(False).train(), name
+
+
+class Stored:
+    """Scores that were computed before training and come with every draw: no forward pass, no second network."""
+
+    starts_equal = False  # to rounding alone: they were computed in other batches
+
+    def __init__(self, source: Reference) -> None:
+        self.name = f"stored scores of {source.name}"
+
+    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
+        return draw.reference_N
+
+    def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """There is no other network to show."""
+        return nullcontext(unwrapped(model))
+
+
 class Zero:
     """Reference-free losses: the reference score of everything is zero."""
 
@@ -81,10 +132,13 @@ class Zero:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Set every dropout layer to 0: policy and reference must be the same function of a draw."""
+    """Set every dropout to 0, layers and plain rates alike: policy and reference must be one function of a draw."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def unwrapped(model: Any) -> Any:

@@ -6,7 +6,7 @@ Shapes: ``B`` pairs of a micro-batch, ``N = 2B`` items, winners first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,13 +21,11 @@ from diffdpo.batches import Rows, Stream, positions, step_batches
 from diffdpo.config import TrainSettings, as_dict
 from diffdpo.errors import UserError
 from diffdpo.journal import Journal
-from diffdpo.objective import Objective
+from diffdpo.objective import Criterion, Metrics, complete, fraction
 from diffdpo.optim import make_optimizer, make_schedule
-from diffdpo.preference import implicit_reward, summary
+from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, unwrapped
 from diffdpo.signals import StopRequest
-
-Metrics = dict[str, Tensor]
 
 
 class Task(Protocol):
@@ -61,7 +59,7 @@ class Trainer:
         model: nn.Module,
         task: Task,
         reference: Reference,
-        objective: Objective,
+        objective: Criterion,
         rows: Rows,
         notice: Callable[[str], None],
     ) -> None:
@@ -88,11 +86,28 @@ class Trainer:
         return self.settings.learning_rate * (self.effective_batch if self.settings.scale_lr else 1)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that see every row about once."""
+        return max(1, round(len(self.rows) / self.effective_batch))
+
+    @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         if self.settings.max_train_steps is not None:
             return self.settings.max_train_steps
         return max(1, round(self.settings.num_train_epochs * len(self.rows) / self.effective_batch))
+
+    def plan(self, what: str) -> dict[str, str]:
+        """How the run will go, for the lines at its start; ``what`` the rows are."""
+        settings, steps = self.settings, self.total_steps
+        parts = [settings.train_batch_size, settings.gradient_accumulation_steps, self.accelerator.num_processes]
+        scaled = " (scaled)" if settings.scale_lr else ""
+        epochs = steps * self.effective_batch / len(self.rows)
+        return {
+            "batch": f"{self.effective_batch} {what} = {parts[0]} x {parts[1]} accumulated x {parts[2]} processes",
+            "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler}, {settings.lr_warmup_steps} warm-up steps",
+            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
+        }
 
     def fit(self, after_step: Callable[[int], None] = lambda step: None) -> int:
         """Train from where the run stands to its end, or to a request to stop; returns the steps done."""
@@ -113,8 +128,8 @@ class Trainer:
                 done += 1
                 self.pending.append((done, rate, metrics))
                 bar.update()
-                saving = done % settings.checkpointing_steps == 0
-                due = saving or done % settings.logging_steps == 0 or done == self.total_steps
+                saving = done % settings.checkpointing_steps == 0 or done == self.total_steps
+                due = saving or done % settings.logging_steps == 0
                 if due:
                     bar.set_postfix(self.flush())
                 if due or world == 1:  # several processes agree only where they wait for each other anyway
@@ -132,69 +147,66 @@ class Trainer:
         """One optimizer step at the given learning rate; returns means over its micro-batches, on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        kl = self.reference_point(micro_batches) if self.objective.row.needs_kl else 0.0
+        known = self.objective.prepare(self, micro_batches)
         parts = []
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                metrics, margin_B, loss = self.micro_step(batch, kl)
+                metrics, reward_N, loss = self.micro_step(batch, known)
                 self.accelerator.backward(loss / len(micro_batches))
             if first and index == 0 and self.reference.starts_equal:
-                self.prove_start(margin_B)
+                self.prove_start(reward_N)
             parts.append(metrics)
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        means = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
         return {**means, "grad_norm": torch.as_tensor(norm).detach().float()}
 
-    def micro_step(self, batch: Any, kl: Tensor | float) -> tuple[Metrics, Tensor, Tensor]:
-        """Metrics, margins ``(B,)`` and loss of one micro-batch; the loss carries the gradient."""
+    def micro_step(self, batch: Any, known: Any) -> tuple[Metrics, Tensor, Tensor]:
+        """Metrics, rewards ``(N,)`` and loss of one micro-batch; the loss carries the gradient."""
         draw = self.task.draw(batch)
         # The reference goes first: switching adapters off and on must not touch a graph that waits for backward.
         reference_N = self.reference.score(self.task.score, self.model, draw)
         policy_N = self.task.score(self.model, draw)
-        chosen_B, rejected_B = implicit_reward(policy_N, reference_N).chunk(2)
-        loss = self.objective(chosen_B, rejected_B, draw.outcome_B, kl).mean()
+        loss, metrics = self.objective.judge(policy_N, reference_N, draw, known)
         with torch.no_grad():
-            scale = self.objective.reward_scale
-            metrics = {"loss": loss.detach(), **summary(scale * chosen_B, scale * rejected_B)}
-            metrics |= self.task.metrics(policy_N.detach(), reference_N)
-        return metrics, (chosen_B - rejected_B).detach(), loss
+            metrics = {"loss": loss.detach(), **metrics, **self.task.metrics(policy_N.detach(), reference_N)}
+        return metrics, (policy_N - reference_N).detach(), loss
 
     @torch.no_grad()
-    def reference_point(self, micro_batches: list[Any]) -> Tensor:
-        """KTO's z: the mean reward of the whole effective batch, over micro-batches and processes, clamped at 0.
-
-        An extra pass without gradient, so that z does not depend on how the batch is cut.
-        """
+    def mean_reward(self, draws: Iterable[Any]) -> Tensor:
+        """The mean reward of all items of ``draws``, over all processes; an extra pass without gradient."""
         total = torch.zeros(2, device=self.accelerator.device)
-        for batch in micro_batches:
-            draw = self.task.draw(batch)
+        for draw in draws:
             reference_N = self.reference.score(self.task.score, self.model, draw)
             reward_N = implicit_reward(self.task.score(unwrapped(self.model), draw), reference_N)
             total += torch.stack([reward_N.sum(), reward_N.new_tensor(float(len(reward_N)))])
-        reward_sum, count = self.accelerator.reduce(total)
-        return (reward_sum / count).clamp(min=0)
+        reward_sum, count = self.total(total)
+        return reward_sum / count
 
-    def prove_start(self, margin_B: Tensor) -> None:
-        """Before the first step policy and reference are the same function: every margin must be exactly zero."""
-        worst = margin_B.abs().max().item()
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        return self.accelerator.reduce(value.to(self.accelerator.device))
+
+    def prove_start(self, reward_N: Tensor) -> None:
+        """Before the first step policy and reference are the same function: every reward must be exactly zero."""
+        worst = reward_N.abs().max().item()
         if worst != 0:
             shown = worst * self.objective.reward_scale
-            self.notice(f"WARNING: policy and reference differ before the first step (margin up to {shown:.3g} nats)")
+            self.notice(f"WARNING: policy and reference differ before the first step (reward up to {shown:.3g} nats)")
 
     def flush(self) -> dict[str, str]:
         """Write the collected metrics out; the only place that waits for the device. Returns the bar's postfix."""
         if not self.pending:
             return {}
         names = list(self.pending[0][2])
-        table = torch.stack([torch.stack([m[name].float() for name in names]) for _, _, m in self.pending])
+        table = torch.stack([torch.stack([fraction(m[name]) for name in names]) for _, _, m in self.pending])
         rows = self.accelerator.reduce(table, reduction="mean").tolist()
         elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         pace = len(self.pending) * self.effective_batch / elapsed
         records = [
-            {"step": step, **dict(zip(names, row, strict=True)), "lr": rate, "pairs_per_second": pace}
+            {"step": step, **complete(names, row), "lr": rate, "pairs_per_second": pace}
             for (step, rate, _), row in zip(self.pending, rows, strict=True)
         ]
         self.pending.clear()
@@ -203,7 +215,8 @@ class Trainer:
         for record in records:
             self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=record["step"])
         latest = records[-1]
-        return {"loss": f"{latest['loss']:.4f}", "acc": f"{latest['rewards/accuracies']:.2f}"}
+        shown = {"loss": "loss", "acc": "rewards/accuracies", "margin": "rewards/margins"}
+        return {word: f"{latest[name]:.4g}" for word, name in shown.items() if name in latest}
 
     def state(self, done: int) -> dict[str, Any]:
         """What a checkpoint says of its run."""

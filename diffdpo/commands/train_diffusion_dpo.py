@@ -152,26 +152,27 @@ def facts(
     trainer: Trainer,
 ) -> dict[str, str]:
     """What will happen, for the lines at the start."""
-    tally, steps = pairs.tally, trainer.total_steps
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    cells = backbone.vae.config.latent_channels * (settings.resolution // backbone.pixel_factor) ** 2  # type: ignore[operator]
+    cells = backbone.vae.config.latent_channels * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
     kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
-    coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
-    ties = f"{tally.ties} ties {'dropped' if settings.ties == 'drop' else 'kept as 50:50 labels'}"
-    unread = f"{len(tally.unreadable)} unreadable" if tally.checked else "images checked as they are read"
-    parts = [settings.train_batch_size, settings.gradient_accumulation_steps, trainer.accelerator.num_processes]
-    scaled = " (scaled)" if settings.scale_lr else ""
     lines = {
         "model": f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__}, {process.prediction_type}, "
         f"{settings.resolution} px, {settings.mixed_precision} mixed precision)",
-        "pairs": f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled, {unread}{coin}",
+        "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "batch": f"{trainer.effective_batch} pairs = {parts[0]} x {parts[1]} accumulated x {parts[2]} processes",
-        "rate": f"{trainer.peak_rate:g}{scaled}, {settings.lr_scheduler}, {settings.lr_warmup_steps} warm-up steps",
         "loss": f"{settings.loss_type}; beta {settings.beta_dpo:g} on the mean over latent dimensions "
         f"= {settings.beta_dpo / cells:.3g} on their sum",
-        "steps": f"{steps:,} = {steps * trainer.effective_batch / len(pairs):.2f} epochs; to {settings.output_dir}",
+        **trainer.plan("pairs"),
     }
-    if tally.unreadable:
-        lines["skipped"] = "; ".join(tally.unreadable[:3])
+    if pairs.tally.unreadable:
+        lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
+
+
+def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
+    """What became of the rows of the data set."""
+    tally = pairs.tally
+    ties = f"{tally.ties} ties {'dropped' if settings.ties == 'drop' else 'kept as 50:50 labels'}"
+    unread = f"{len(tally.unreadable)} unreadable" if tally.checked else "images checked as they are read"
+    coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
+    return f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled, {unread}{coin}"

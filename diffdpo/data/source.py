@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
@@ -55,7 +57,46 @@ def read_files(name: str, files: list[Path], cache_dir: str | None) -> Dataset:
         known = ", ".join(BUILDERS)
         raise UserError(f"data set {name}: files ending in {files[0].suffix or 'nothing'} are not read ({known} are)")
     paths = [str(file) for file in files]
-    return datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=cache_dir)
+    try:
+        return datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=cache_dir)
+    except Exception as error:  # the loader does not say where; only JSON can be looked through again
+        found = [json_mistake(file) for file in files] if builder == "json" else []
+        if where := next((mistake for mistake in found if mistake), None):
+            raise UserError(f"data set {name}: cannot be read ({where})") from error
+        raise
+
+
+def json_mistake(file: Path) -> str | None:
+    """Where a JSON or JSON-lines file is broken, or which row holds another type than the rows before it."""
+    try:
+        rows = json_rows(file.read_text())
+    except json.JSONDecodeError as error:
+        return f"{file}, line {error.lineno}: {error.msg}"
+    except UnicodeDecodeError:
+        return f"{file}: not UTF-8 text"
+    types: dict[str, str] = {}
+    for line, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            return f"{file}, row {line}: a {type(row).__name__}, not an object with named columns"
+        for column, value in row.items():
+            kind = type(value).__name__
+            if value is not None and types.setdefault(column, kind) != kind:
+                return f"{file}, row {line}: column {column} holds {kind}, in the rows before {types[column]}"
+    return None
+
+
+def json_rows(text: str) -> list[Any]:
+    """The rows of a JSON list or of JSON lines. Raises JSONDecodeError with the line of the file."""
+    if text.lstrip().startswith("["):
+        return json.loads(text)
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            error.lineno = number
+            raise
+    return rows
 
 
 def split_files(folder: Path, split: str) -> list[Path]:

@@ -183,6 +183,9 @@ def show(pipeline: Any, mean: Ema, target: Path, tag: str) -> None:
     halves = {name: copy.deepcopy(getattr(pipeline, name)).half() for name in ("vae", "text_encoder", "unet")}
     draft = target.with_name(target.name + ".tmp")
     assemble(**halves, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler).save_pretrained(draft)
+    # Half precision is for the file alone; by its own config the text encoder would load in it beside a float32 UNet.
+    config = draft / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     replace_folder(draft, target)
     mean.swap()
 

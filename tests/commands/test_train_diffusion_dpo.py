@@ -146,7 +146,7 @@ def test_the_cut_into_processes_and_micro_batches_changes_nothing(models, pairs,
         other = metrics(tmp_path / name)
         assert len(other) == 4
         for a, b in zip(reference, other, strict=True):
-            assert b == pytest.approx(a, rel=2e-3, abs=2e-4)
+            assert b == pytest.approx(a, rel=5e-3, abs=2e-3)  # float32 rounding of the errors, times beta 5000
 
 
 def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):

@@ -24,9 +24,11 @@ class Backbone:
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
-        self.vae: Any = pipeline.vae.requires_grad_(False).eval()
+        # Stored in half precision, parts load in different ones; all begin in float32, ``place`` decides what stays.
+        self.network.float()
+        self.vae: Any = pipeline.vae.float().requires_grad_(False).eval()
         for encoder in self.text_encoders():
-            encoder.requires_grad_(False).eval()
+            encoder.float().requires_grad_(False).eval()
 
     @property
     def network(self) -> Any:

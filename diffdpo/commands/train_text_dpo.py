@@ -1,0 +1,186 @@
+"""Text preference training, from flags to exported result."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
+
+from diffdpo.config import parse
+from diffdpo.data.source import open_dataset
+from diffdpo.errors import UserError
+from diffdpo.run import make_accelerator, open_folder, push_to_hub, say, start_lines, start_records
+from diffdpo.text.export import export
+from diffdpo.text.network import is_adapter, is_continued, load_model, load_tokenizer, make_reference, make_trainable
+from diffdpo.text.objective import TextObjective
+from diffdpo.text.precompute import store_scores
+from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.settings import TextSettings, make_objective
+from diffdpo.text.task import TextTask
+from diffdpo.text.validation import Validation
+from diffdpo.trainer import Trainer
+
+
+def main(argv: list[str]) -> int:
+    """Parse, check, say what will happen, train, export; returns the exit code."""
+    settings, notices = parse(TextSettings, argv)
+    if settings.model_name_or_path is None or settings.dataset_name is None:
+        raise UserError("--model_name_or_path and --dataset_name are needed: a folder or hub id each")
+    if settings.bf16 or settings.fp16:
+        settings.mixed_precision = "bf16" if settings.bf16 else "fp16"
+    for line in notices:
+        say(line)
+    accelerator = make_accelerator(settings)
+    open_folder(settings, accelerator)
+    train(settings, accelerator)
+    return 0
+
+
+def train(settings: TextSettings, accelerator: Accelerator) -> None:
+    """One run, from loading to export."""
+    network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
+    tokenizer = load_tokenizer(network, settings)
+    objective = make_objective(settings)
+    rows, held_out = load_rows(settings, tokenizer, objective.paired, not accelerator.is_local_main_process)
+    check_vocabulary(rows, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
+    scorer = make_trainable(network, settings, accelerator.device)
+    reference = make_reference(scorer, settings, objective.reference_free)
+    task = make_task(settings, objective, tokenizer, accelerator)
+    if settings.precompute_ref_log_probs:
+        stored = [store_scores(r, scorer, reference, task, settings, accelerator) for r in (held_out, rows) if r]
+        reference = stored[-1]
+    trainer = Trainer(accelerator, settings, scorer, task, reference, objective, rows, say)
+    check_mismatch(objective, trainer.effective_batch)
+    start_lines(facts(settings, objective, rows, scorer, trainer))
+    for line in rows.preview(settings.preview):
+        say(f"preview      {line}")
+    start_records(settings, accelerator)
+    done = fit(settings, accelerator, trainer, scorer, objective, held_out)
+    finish(settings, accelerator, trainer, scorer, tokenizer, done)
+
+
+def fit(
+    settings: TextSettings,
+    accelerator: Accelerator,
+    trainer: Trainer,
+    scorer: TokenScorer,
+    objective: TextObjective,
+    held_out: TextRows | None,
+) -> int:
+    """Train, measuring on held-out rows where there are some; returns the steps done."""
+    if held_out is None:
+        return trainer.fit()
+    every = settings.eval_steps if settings.eval_strategy == "steps" else trainer.steps_per_epoch
+    validation = Validation(settings, scorer, trainer.reference, objective, held_out, accelerator, every)
+    done = trainer.fit(validation.after_step)
+    if done == trainer.total_steps:
+        validation.final(done)
+    return done
+
+
+def finish(
+    settings: TextSettings,
+    accelerator: Accelerator,
+    trainer: Trainer,
+    scorer: TokenScorer,
+    tokenizer: PreTrainedTokenizerBase,
+    done: int,
+) -> None:
+    """Export a finished run; say how to go on with one that was stopped."""
+    if done < trainer.total_steps:
+        say(f"stopped      after step {done} of {trainer.total_steps}; go on with --resume_from_checkpoint latest")
+    elif accelerator.is_main_process:
+        last = (trainer.journal.read() or [{}])[-1]
+        say(f"result       {export(scorer.network, tokenizer, settings, last)}")
+        if settings.push_to_hub:
+            push_to_hub(settings)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def load_rows(
+    settings: TextSettings, tokenizer: PreTrainedTokenizerBase, paired: bool, quiet: bool
+) -> tuple[TextRows, TextRows | None]:
+    """The rows to train on and, where that is asked for, those to measure on, tokenised and checked.
+
+    Raises UserError where the two are the same.
+    """
+
+    def read(name: str, split: str) -> TextRows:
+        how = RowSettings(settings.max_length, paired, settings.soft_label_scale, settings.min_score_margin)
+        dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
+        return TextRows(dataset, tokenizer, how, quiet)
+
+    name, held_out = str(settings.dataset_name), None
+    rows = read(name, settings.dataset_train_split)
+    rows.limit(settings.max_train_samples, settings.seed)
+    if settings.eval_strategy != "no":
+        name = settings.eval_dataset_name or name
+        held_out = read(name, settings.dataset_test_split)
+        if held_out.all_in(rows):
+            raise UserError(f"--eval_strategy: all rows of {name} are trained on; name others with --eval_dataset_name")
+    return rows, held_out
+
+
+def check_vocabulary(rows: TextRows, known: int) -> None:
+    """Raises UserError where the tokenizer knows tokens that the model does not."""
+    largest = max(max(chain(item.prompt, *item.completions)) for item in rows.items)
+    if largest >= known:
+        raise UserError(f"--model_name_or_path: the tokenizer gives token {largest}, the model knows {known} tokens")
+
+
+def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
+    """Raises UserError where KTO finds no other completion to measure its reference point with."""
+    if effective_batch < 2 and objective.needs_kl:
+        raise UserError("--loss_type kto pairs prompts with completions of other rows: take 2 rows or more per step")
+
+
+def make_task(
+    settings: TextSettings, objective: TextObjective, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+) -> TextTask:
+    """The task; a model without a pad token gets its EOS, which is never attended to nor scored."""
+    known = [token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None]
+    with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
+    where = {"rank": accelerator.process_index, "world": accelerator.num_processes}
+    return TextTask((known or [0])[0], accelerator.device, accelerator.autocast, with_prompts, **where)
+
+
+def facts(
+    settings: TextSettings, objective: TextObjective, rows: TextRows, scorer: TokenScorer, trainer: Trainer
+) -> dict[str, str]:
+    """What will happen, for the lines at the start."""
+    trained, tally = sum(weight.numel() for weight in trainer.parameters), rows.tally
+    kind = "full fine-tune"
+    if is_adapter(scorer.network):
+        kind = "the loaded adapter, trained further" if is_continued(scorer.network) else f"LoRA rank {settings.lora_r}"
+    close = f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
+    terms = zip(objective.weights, objective.terms, strict=True)
+    family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
+    lines = {
+        "model": f"{settings.model_name_or_path} ({family}, {settings.mixed_precision} mixed precision)",
+        "rows": f"{len(rows):,} {what} of {tally.rows:,} rows ({tally.format}), {len(tally.bad)} unusable{close}",
+        "length": f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut to {settings.max_length}",
+        "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
+        "loss": " + ".join(f"{weight:g} {term.name}" for weight, term in terms) + f"; beta {settings.beta:g}",
+        **trainer.plan(what),
+    }
+    if tally.bad:
+        lines["skipped"] = "; ".join(tally.bad[:3])
+    return lines | balance(settings, objective, rows)
+
+
+def balance(settings: TextSettings, objective: TextObjective, rows: TextRows) -> dict[str, str]:
+    """Class counts, and weights that bring their ratio into the 1 to 4/3 that Ethayarajh et al. 2024 advise."""
+    if objective.paired:
+        return {}
+    good = sum(bool(item.desirable) for item in rows.items)
+    bad = len(rows) - good
+    line = f"{good:,} desirable, {bad:,} undesirable"
+    ratio = settings.desirable_weight * good / max(1e-9, settings.undesirable_weight * bad)
+    if good and bad and not 1 <= ratio <= 4 / 3:
+        up = good < bad
+        flag, weight = ("desirable", bad / good) if up else ("undesirable", good / bad)
+        line += f"; weighted {ratio:.2f} to 1, --{flag}_weight {weight:.3g} balances them"
+    return {"labels": line}

@@ -1,0 +1,27 @@
+"""LLaMA-Factory's rows: conversations + chosen + rejected in {from, value} form, and messages + label (KTO)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffdpo.data.text.schema import BadRow, Example, label, messages, pair, single
+
+
+def sharegpt(record: dict[str, Any]) -> Example:
+    """conversations, chosen, rejected; a ``system`` column, where there is one, opens the conversation."""
+    opening = [{"role": "system", "content": record["system"]}] if record.get("system") else []
+    prompt = opening + messages(record["conversations"])
+    return pair(prompt, messages(record["chosen"]), messages(record["rejected"]), record)
+
+
+def labelled_messages(record: dict[str, Any]) -> Example:
+    """messages, label: the last message is the completion that the label judges."""
+    spoken = messages(record["messages"])
+    if len(spoken) < 2:
+        raise BadRow("messages needs a prompt and a completion")
+    return single(spoken[:-1], spoken[-1:], label(record["label"]), record)
+
+
+def tagged_messages(record: dict[str, Any]) -> Example:
+    """The same with the label in ``kto_tag``."""
+    return labelled_messages({**record, "label": record["kto_tag"]})

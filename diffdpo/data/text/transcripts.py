@@ -1,0 +1,26 @@
+"""Anthropic-HH's rows: two whole transcripts as text that part at the assistant's last words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffdpo.data.text.schema import BadRow, Example, pair
+
+LAST_TURN = "\n\nAssistant:"
+
+
+def is_transcript(record: dict[str, Any]) -> bool:
+    """Whether both sides are texts of human and assistant turns."""
+    sides = [record["chosen"], record["rejected"]]
+    return all(isinstance(side, str) and side.startswith("\n\nHuman:") and LAST_TURN in side for side in sides)
+
+
+def transcripts(record: dict[str, Any]) -> Example:
+    """chosen, rejected; the prompt ends with the last ``Assistant:`` of the chosen transcript."""
+    chosen, rejected = record["chosen"], record["rejected"]
+    if not isinstance(chosen, str) or not isinstance(rejected, str):
+        raise BadRow("chosen and rejected are not both text")
+    cut = chosen.rfind(LAST_TURN) + len(LAST_TURN)
+    if cut < len(LAST_TURN) or rejected[:cut] != chosen[:cut]:
+        raise BadRow("the transcripts differ before the assistant's last turn")
+    return pair(chosen[:cut], chosen[cut:], rejected[cut:], record)

@@ -1,0 +1,139 @@
+"""The language model to train: LoRA, a loaded adapter or all weights, and the reference that belongs to it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from diffdpo.errors import UserError
+from diffdpo.reference import AdapterCopy, AdapterOff, FrozenCopy, OtherModel, Reference, Start, Zero, without_dropout
+from diffdpo.text.scorer import TokenScorer, prove_head
+from diffdpo.text.settings import ALL_LINEAR, TextSettings
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
+    """A causal language model in float32, with its adapter where the folder holds one.
+
+    Raises UserError where there is none.
+    """
+    options = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **hub_options(settings), **options)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise UserError(f"--{flag} {name}: cannot be loaded ({' '.join(str(error).split())[:200]})") from error
+
+
+def hub_options(settings: TextSettings) -> dict[str, Any]:
+    """Which version of a model, where downloads are kept, and whether its code may run."""
+    trust, revision = settings.trust_remote_code, settings.model_revision or "main"
+    return {"revision": revision, "cache_dir": settings.cache_dir, "trust_remote_code": trust}
+
+
+def load_tokenizer(network: PreTrainedModel, settings: TextSettings) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is none."""
+    places = [str(settings.model_name_or_path)]
+    places += [str(config.base_model_name_or_path) for config in getattr(network, "peft_config", {}).values()]
+    for place in places:
+        try:
+            return AutoTokenizer.from_pretrained(place, **hub_options(settings))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    raise UserError(f"--model_name_or_path {places[0]}: no tokenizer there")
+
+
+def is_adapter(network: PreTrainedModel) -> bool:
+    """Whether the model was loaded with an adapter, or got one."""
+    return bool(getattr(network, "peft_config", None))
+
+
+def is_continued(network: PreTrainedModel) -> bool:
+    """Whether the adapter was loaded with the model and is trained further."""
+    return is_adapter(network) and AdapterCopy.frozen in network.peft_config
+
+
+def make_trainable(network: PreTrainedModel, settings: TextSettings, device: torch.device) -> TokenScorer:
+    """The scorer of the network, ready to train on ``device``.
+
+    Adapters and fully trained weights are float32 whatever the precision; weights frozen under adapters are not.
+    """
+    without_dropout(network)
+    scorer = TokenScorer(network)
+    prove_head(scorer, str(settings.model_name_or_path))
+    if is_adapter(network):
+        keep_first_adapter(network)
+    elif settings.use_peft:
+        add_lora(network, settings)
+    dtype = DTYPES[settings.mixed_precision or "no"]
+    for weight in network.parameters():
+        weight.requires_grad_(weight.requires_grad or not is_adapter(network))
+        weight.data = weight.data.to(device, torch.float32 if weight.requires_grad else dtype)
+    network.to(device)  # type: ignore[arg-type]
+    if settings.gradient_checkpointing:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return scorer
+
+
+def keep_first_adapter(network: PreTrainedModel) -> None:
+    """Make the loaded adapter trainable and lay a frozen copy of it beside it, which will be the reference."""
+    first = AdapterCopy.trained
+    config: Any = network.peft_config[first]
+    config.inference_mode = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns of a second adapter, which is the point here
+        network.add_adapter(config, AdapterCopy.frozen)
+    state = network.state_dict()
+    with torch.no_grad():
+        for name, weight in state.items():
+            if f".{AdapterCopy.frozen}" in name:
+                weight.copy_(state[name.replace(f".{AdapterCopy.frozen}", f".{first}")])
+    network.requires_grad_(False)
+    network.set_adapter(first)
+
+
+def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
+    """Attach adapters that start as the identity. Raises UserError where no layer has the names asked for."""
+    torch.manual_seed(settings.seed)
+    targets = list(settings.lora_target_modules)
+    named: Any = targets[0] if targets == ALL_LINEAR else targets
+    config = LoraConfig(r=settings.lora_r, lora_alpha=settings.lora_alpha, target_modules=named, task_type="CAUSAL_LM")
+    network.requires_grad_(False)
+    try:
+        network.add_adapter(config)
+    except ValueError as error:
+        raise UserError(f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}") from error
+
+
+def make_reference(scorer: TokenScorer, settings: TextSettings, free: bool) -> Reference:
+    """None, another model, the adapter's first state, adapters off, or a copy as the network is now.
+
+    Raises UserError where another model does not read the same tokens.
+    """
+    network = scorer.network
+    if free:
+        return Zero()
+    if settings.ref_model_name_or_path:
+        return other_model(settings.ref_model_name_or_path, network, settings)
+    if not is_adapter(network):
+        return Start() if settings.precompute_ref_log_probs else FrozenCopy(scorer)
+    return AdapterCopy() if is_continued(network) else AdapterOff()
+
+
+def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> OtherModel:
+    """A reference loaded by its own name, in the precision of frozen weights."""
+    other = load_model(name, "ref_model_name_or_path", settings)
+    sizes = [model.config.get_text_config().vocab_size for model in (other, network)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"--ref_model_name_or_path {name}: its vocabulary has {sizes[0]} tokens, the model's {sizes[1]}"
+        )
+    without_dropout(other)
+    device = next(network.parameters()).device
+    dtype = DTYPES[settings.mixed_precision or "no"] if is_adapter(network) else torch.float32
+    return OtherModel(TokenScorer(other.to(device, dtype)), name)  # type: ignore[arg-type]

@@ -1,0 +1,192 @@
+"""Text preferences as the engine reads them: every row rendered, tokenised and cut to length once, bad rows named."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from diffdpo.data.text import detect
+from diffdpo.data.text.schema import BadRow, Example
+from diffdpo.draws import epoch_order
+from diffdpo.errors import UserError
+from diffdpo.preference import preference_probability
+from diffdpo.text.chat import render
+from diffdpo.text.encode import Encoded, encode, truncate
+
+TOLERATED = 0.05
+
+
+@dataclass(frozen=True)
+class TextItem:
+    """One row, tokenised: a prompt with two completions and P(chosen ≻ rejected), or with one and its label."""
+
+    row: int
+    prompt: Sequence[int]
+    completions: tuple[Sequence[int], ...]
+    outcome: float = 1.0
+    desirable: bool | None = None
+    reference: tuple[float, ...] | None = None  # the reference's scores of the completions, where they are stored
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """How rows become items."""
+
+    max_length: int | None = None
+    paired: bool = True
+    soft_label_scale: float | None = None
+    min_score_margin: float | None = None
+
+
+@dataclass
+class Tally:
+    """What became of the rows of the source."""
+
+    rows: int = 0
+    format: str = ""
+    bad: list[str] = field(default_factory=list)
+    close: int = 0  # left out by --min_score_margin
+    prompts_cut: int = 0
+    completions_cut: int = 0
+    shortest: int = 0  # of the completions that were cut, in tokens
+
+
+class TextRows:
+    """The items of a data set, by number."""
+
+    def __init__(
+        self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: RowSettings, quiet: bool = True
+    ) -> None:
+        self.tokenizer, self.settings = tokenizer, settings
+        name, self.format = detect(dataset.column_names, dataset[0])
+        check_scores(dataset.column_names, settings)
+        self.tally = Tally(len(dataset), name)
+        self.items: list[TextItem] = []
+        for row in tqdm(range(len(dataset)), desc="tokenising", unit="row", disable=quiet, leave=False):
+            self.add(row, dataset[row])
+        self.check()
+
+    def add(self, row: int, record: dict) -> None:
+        """Take one row of the source in, or note why not."""
+        try:
+            example = self.format.read(record)
+            if not self.far_enough(example):
+                self.tally.close += 1
+                return
+            encoded = encode(render(example, self.tokenizer), self.tokenizer)
+            self.items += items(row, example, self.fit(encoded), self.settings)
+        except BadRow as reason:
+            self.tally.bad.append(f"row {row}: {reason}")
+
+    def fit(self, encoded: Encoded) -> Encoded:
+        """``encoded`` within the length limit. Raises BadRow where a completion has no tokens."""
+        if not all(encoded.completions):
+            raise BadRow("a completion has no tokens of its own")
+        fitting = truncate(encoded, self.settings.max_length, self.tokenizer.bos_token_id)
+        self.tally.prompts_cut += fitting.cut == "prompt"
+        if fitting.cut == "completion":
+            self.tally.completions_cut += 1
+            longest = max(len(completion) for completion in encoded.completions)
+            self.tally.shortest = min(self.tally.shortest or longest, longest)
+        return fitting
+
+    def far_enough(self, example: Example) -> bool:
+        """Whether the two scores differ by what was asked for."""
+        least = self.settings.min_score_margin
+        return least is None or example.scores is None or example.scores[0] - example.scores[1] >= least
+
+    def check(self) -> None:
+        """Raises UserError where too many rows are bad, none is left, or all completions are longer than the limit."""
+        tally = self.tally
+        if len(tally.bad) > TOLERATED * tally.rows:
+            raise UserError(f"data: {len(tally.bad)} of {tally.rows} rows cannot be used ({tally.bad[0]})")
+        if not self.items:
+            raise UserError(f"data: none of {tally.rows} rows is left; {tally.close} have too small a score margin")
+        kinds = {item.desirable is None for item in self.items}
+        if kinds != {self.settings.paired}:
+            raise UserError(f"data: rows of format {tally.format!r} are single labelled items; take a loss like kto")
+        if tally.completions_cut == tally.rows - len(tally.bad) - tally.close:
+            limit = self.settings.max_length
+            raise UserError(f"--max_length {limit} is smaller than any completion; the shortest needs {tally.shortest}")
+
+    def limit(self, count: int | None, seed: int) -> None:
+        """Keep ``count`` items, picked by the seed."""
+        if count is not None and count < len(self.items):
+            kept = np.sort(epoch_order(seed, -1, len(self.items))[:count])
+            self.items = [self.items[index] for index in kept]
+            self.__dict__.pop("fingerprint", None)
+
+    def all_in(self, other: TextRows) -> bool:
+        """Whether every item is one of the other's as well."""
+        known = {contents(item) for item in other.items}
+        return all(contents(item) in known for item in self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when tokens, labels or the choice of rows change."""
+        digest = hashlib.blake2b(digest_size=8)
+        for item in self.items:
+            digest.update(contents(item))
+        return digest.hexdigest()
+
+    def read(self, row: int, visit: int) -> TextItem:
+        """An item; it is the same on every visit."""
+        return self.items[row]
+
+    def preview(self, count: int) -> list[str]:
+        """The first items as the model will see them: what is only read, then what is learned."""
+        lines = []
+        for item in self.items[:count]:
+            names = ("chosen", "rejected") if item.desirable is None else (f"label {item.desirable}",)
+            lines.append(f"row {item.row}, masked ({len(item.prompt)} tokens): {self.show(item.prompt)}")
+            for name, ids in zip(names, item.completions, strict=True):
+                lines.append(f"row {item.row}, {name} ({len(ids)} tokens): {self.show(ids)}")
+        return lines
+
+    def show(self, ids: Sequence[int]) -> str:
+        """Token ids as text in which nothing is invisible."""
+        return repr(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def contents(item: TextItem) -> bytes:
+    """Tokens and labels of an item."""
+    tokens = [np.asarray([len(ids), *ids], dtype=np.int32).tobytes() for ids in (item.prompt, *item.completions)]
+    return b"".join(tokens) + repr((item.outcome, item.desirable)).encode()
+
+
+def check_scores(columns: list[str], settings: RowSettings) -> None:
+    """Raises UserError where scores are asked for and the data has none."""
+    asked = {"soft_label_scale": settings.soft_label_scale, "min_score_margin": settings.min_score_margin}
+    missing = {"score_chosen", "score_rejected"} - set(columns)
+    if missing and (found := [name for name, value in asked.items() if value is not None]):
+        raise UserError(f"--{found[0]}: the data has no column {' and '.join(sorted(missing))}")
+
+
+def items(row: int, example: Example, encoded: Encoded, settings: RowSettings) -> list[TextItem]:
+    """One item of a pair or of a labelled completion; two of a pair where the loss judges single completions."""
+    # Four bytes a token: a list of Python's integers takes nine times as much.
+    prompt, completions = array("i", encoded.prompt), tuple(array("i", ids) for ids in encoded.completions)
+    item = TextItem(row, prompt, completions, outcome(example, settings), example.desirable)
+    if settings.paired or example.desirable is not None:
+        return [item]
+    sides = zip(completions, (True, False), strict=True)
+    return [replace(item, completions=(ids,), desirable=good, outcome=1.0) for ids, good in sides]
+
+
+def outcome(example: Example, settings: RowSettings) -> float:
+    """P(chosen ≻ rejected) = σ(scale · (score_chosen − score_rejected)) where soft labels are asked for, else 1."""
+    if settings.soft_label_scale is None or example.scores is None:
+        return 1.0
+    chosen, rejected = (settings.soft_label_scale * score for score in example.scores)
+    return preference_probability(chosen, rejected).item()

@@ -1,0 +1,137 @@
+"""Held-out loss and reward accuracy during training, and answers of policy beside reference to the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from diffdpo.files import write_atomically
+from diffdpo.journal import Journal
+from diffdpo.objective import complete, fraction
+from diffdpo.preference import implicit_reward
+from diffdpo.reference import Reference, Stored
+from diffdpo.run import say
+from diffdpo.text.objective import TextObjective
+from diffdpo.text.rows import TextRows
+from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.settings import TextSettings
+from diffdpo.text.task import TextTask
+
+
+class Validation:
+    """Writes ``eval.jsonl`` and ``samples/step-N.txt``. The held-out rows count as one step of the objective.
+
+    Every process measures all of them, so that none waits for another; the first one writes.
+    """
+
+    def __init__(
+        self,
+        settings: TextSettings,
+        scorer: TokenScorer,
+        reference: Reference,
+        objective: TextObjective,
+        rows: TextRows,
+        accelerator: Accelerator,
+        every: int,
+    ) -> None:
+        self.settings, self.scorer, self.reference = settings, scorer, reference
+        self.objective, self.rows, self.accelerator = objective, rows, accelerator
+        with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
+        self.task = TextTask(0, accelerator.device, accelerator.autocast, with_prompts)
+        self.every = every
+        self.journal = Journal(Path(settings.output_dir) / "eval.jsonl")
+        self.before: list[str] = []
+        self.begun = False
+
+    def after_step(self, done: int) -> None:
+        """Measure when it is due; at the first step of a resumed run, forget what lies ahead of it."""
+        if not self.begun and self.accelerator.is_main_process:
+            self.journal.keep_until(done - 1)
+        self.begun = True
+        if done % self.every == 0:
+            self.show(done)
+
+    def final(self, done: int) -> None:
+        """Measure at the end, unless the last step already did."""
+        if done % self.every or not self.begun:
+            self.show(done)
+
+    def show(self, done: int) -> None:
+        """Measure, write, say."""
+        found = self.measure()
+        if self.accelerator.is_main_process:
+            self.journal.keep_until(done - 1)
+            self.journal.append([{"step": done, **found}])
+            self.write_answers(done)
+        self.accelerator.log(found, step=done)
+        shown = [f"{word} {found[name]:.4f}" for word, name in SHOWN.items() if name in found]
+        say(f"held out     step {done}: {', '.join(shown)} on {len(self.rows):,} rows")
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Means over all held-out rows, under TRL's names."""
+        size = self.settings.eval_batch_size
+        batches = [self.task.collate(self.rows.items[first : first + size]) for first in range(0, len(self.rows), size)]
+        known = self.objective.prepare(self, batches)
+        totals: dict[str, Tensor] = {}
+        for batch in batches:
+            draw = self.task.draw(batch)
+            reference_N = self.reference.score(self.task.score, self.scorer, draw)
+            loss, metrics = self.objective.judge(self.task.score(self.scorer, draw), reference_N, draw, known)
+            for name, value in {"loss": loss, **metrics}.items():
+                weight = batch.pairs if value.dim() == 0 else 1
+                totals[name] = totals.get(name, 0) + weight * fraction(value)
+        means = complete(list(totals), [total.tolist() for total in totals.values()])
+        return {f"eval_{name}": value for name, value in means.items()}
+
+    def mean_reward(self, draws: Iterable[Any]) -> Tensor:
+        """What the objective asks of an engine, over the held-out rows."""
+        pairs = ((draw, self.reference.score(self.task.score, self.scorer, draw)) for draw in draws)
+        return torch.cat([implicit_reward(self.task.score(self.scorer, draw), frozen) for draw, frozen in pairs]).mean()
+
+    def total(self, value: Tensor) -> Tensor:
+        """Every process has all of the rows already."""
+        return value.to(self.accelerator.device)
+
+    def write_answers(self, done: int) -> None:
+        """Prompts, what the reference answers and what the policy answers."""
+        prompts = [list(item.prompt) for item in self.rows.items[: self.settings.eval_generations] if item.prompt]
+        if not self.before and not isinstance(self.reference, Stored):
+            with self.reference.network(self.scorer) as frozen:
+                self.before = [self.answer(frozen, prompt) for prompt in prompts]
+        texts = []
+        for index, prompt in enumerate(prompts):
+            lines = {"prompt": self.rows.tokenizer.decode(prompt)}
+            if self.before and not self.objective.reference_free:
+                lines["reference"] = self.before[index]
+            lines[f"policy, step {done}"] = self.answer(self.scorer, prompt)
+            texts.append("\n".join(f"[{name}]\n{text}" for name, text in lines.items()))
+        if texts:
+            path = Path(self.settings.output_dir) / "samples" / f"step-{done}.txt"
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, "\n\n\n".join(texts) + "\n")
+
+    @torch.no_grad()
+    def answer(self, scorer: nn.Module, prompt: list[int]) -> str:
+        """The most likely continuation, token by token."""
+        network: Any = scorer.network
+        training = network.training
+        network.eval()
+        try:
+            ids = torch.tensor([prompt], device=self.accelerator.device)
+            length, pad = self.settings.max_new_tokens, self.rows.tokenizer.eos_token_id
+            with self.accelerator.autocast():
+                found = network.generate(
+                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False, pad_token_id=pad
+                )
+        finally:
+            network.train(training)
+        return str(self.rows.tokenizer.decode(found[0, len(prompt) :]))
+
+
+SHOWN = {"loss": "eval_loss", "accuracy": "eval_rewards/accuracies", "margin": "eval_rewards/margins"}

@@ -1,0 +1,52 @@
+"""Text training through the real command line, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffdpo.cli import run_command
+from tests.factory import read_jsonl
+from tests.text.factory import chat_rows, label_rows, pair_rows, write_jsonl
+
+TIMED = {"pairs_per_second"}
+
+
+def write_data(folder):
+    """Files of every kind: plain pairs, conversations, labelled completions."""
+    kinds = {"pairs": pair_rows(12), "chats": chat_rows(12), "labels": label_rows(12)}
+    return {name: write_jsonl(folder / f"{name}.jsonl", rows) for name, rows in kinds.items()}
+
+
+def flags(model, rows, out, **changes):
+    settings = {
+        "model_name_or_path": model,
+        "dataset_name": rows,
+        "output_dir": out,
+        "max_train_steps": 4,
+        "train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "report_to": "none",
+    } | changes
+    words = []
+    for name, value in settings.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def train(*words):
+    """In this process, through the function that the script calls."""
+    assert run_command("train_text_dpo", [str(word) for word in words]) == 0
+
+
+def metrics(out):
+    return [{k: v for k, v in line.items() if k not in TIMED} for line in read_jsonl(Path(out) / "metrics.jsonl")]
+
+
+def fails_with(words, line, capsys):
+    assert run_command("train_text_dpo", words) == 2
+    shown = [text for text in capsys.readouterr().err.splitlines() if text.strip() and "tokenising" not in text]
+    assert len(shown) == 1, shown
+    assert shown[0].startswith("error: ")
+    assert line in shown[0]

@@ -1,0 +1,127 @@
+"""Chat templates: the same texts as TRL, round trips, tokens of the boundary, BOS and EOS once, truncation."""
+
+import pytest
+
+from diffdpo.data.text.schema import BadRow, Example
+from diffdpo.errors import UserError
+from diffdpo.text.chat import render
+from diffdpo.text.encode import Encoded, encode, end_once, truncate
+from tests.text.factory import MOODY, TEMPLATES, assistant, tokenizer, user
+
+SYSTEM = {"role": "system", "content": "be kind"}
+TURNS = [user("hi"), assistant("yes?"), user("the end?")]
+PROMPTS = {"one turn": [user("hi")], "system": [SYSTEM, user("hi")], "turns": TURNS}
+SIDES = ([assistant("in a noon")], [assistant("then no")])
+
+
+@pytest.fixture(params=TEMPLATES)
+def templated(request):
+    return tokenizer(TEMPLATES[request.param])
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_texts_are_those_of_trl(templated, prompt):
+    trl = pytest.importorskip("trl.data_utils")
+    theirs = trl.apply_chat_template({"prompt": prompt, "chosen": SIDES[0], "rejected": SIDES[1]}, templated)
+    ours = render(Example(prompt, SIDES), templated)
+    assert ours.prompt == theirs["prompt"]
+    assert ours.wholes == (theirs["prompt"] + theirs["chosen"], theirs["prompt"] + theirs["rejected"])
+    single = trl.apply_chat_template({"prompt": prompt, "completion": SIDES[0], "label": True}, templated)
+    assert render(Example(prompt, SIDES[:1], desirable=True), templated).prompt == single["prompt"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_prompt_and_completion_put_together_are_the_whole_conversation(templated, prompt):
+    encoded = encode(render(Example(prompt, SIDES), templated), templated)
+    for side, ids in zip(SIDES, encoded.completions, strict=True):
+        whole = templated.apply_chat_template(prompt + side, tokenize=False)
+        assert templated.decode(encoded.prompt + ids) == whole
+        assert encoded.prompt + ids == templated(whole, add_special_tokens=False)["input_ids"]
+
+
+def test_a_prompt_that_ends_with_the_assistant_is_continued():
+    trl = pytest.importorskip("trl.data_utils")
+    prompt = [user("hi"), assistant("par")]
+    for template in (TEMPLATES["chatml"], TEMPLATES["llama3"]):
+        words = tokenizer(template)
+        theirs = trl.apply_chat_template({"prompt": prompt, "chosen": SIDES[0], "rejected": SIDES[1]}, words)
+        assert render(Example(prompt, SIDES), words).prompt == theirs["prompt"]
+
+
+def test_a_think_that_the_template_opens_stays_with_the_answer():
+    words = tokenizer(TEMPLATES["deepseek"])
+    thinking = [assistant("<think>\nhm</think>yes")]
+    both = render(Example([user("hi")], (thinking, [assistant("<think>\nno</think>no")])), words)
+    assert both.prompt.endswith("<|Assistant|><think>\n")
+    one = render(Example([user("hi")], (thinking, [assistant("no")])), words)
+    assert one.prompt.endswith("<|Assistant|>")
+    assert one.wholes[0].removeprefix(one.prompt).startswith("<think>\nhm")
+
+
+def test_tools_and_options_reach_the_template():
+    words = tokenizer(TEMPLATES["llama3"])
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert "[tools 1]" in render(Example([user("hi")], SIDES, tools=tools), words).prompt
+    assert "[tools" not in render(Example([user("hi")], SIDES), words).prompt
+    moody = render(Example([user("hi")], SIDES, template_options={"mood": "glad"}), tokenizer(MOODY))
+    assert moody.prompt.startswith("(glad)")
+
+
+def test_no_template_and_a_template_that_refuses():
+    with pytest.raises(UserError, match="no chat template"):
+        render(Example([user("hi")], SIDES), tokenizer())
+    with pytest.raises(BadRow, match=r"refuses it .*roles must alternate"):
+        render(Example([user("hi")], SIDES), tokenizer("{{ raise_exception('roles must alternate') }}"))
+
+
+def plain(prompt, *sides, **options):
+    words = tokenizer(**options)
+    return words, encode(render(Example(prompt, sides), words), words)
+
+
+def test_plain_text_gets_bos_and_eos_once():
+    words, encoded = plain("hi", " yes", " no", bos=True)
+    assert encoded.prompt[0] == words.bos_token_id
+    for ids in encoded.completions:
+        assert ids[-1] == words.eos_token_id
+        assert (encoded.prompt + ids).count(words.bos_token_id) == ids.count(words.eos_token_id) == 1
+    _, again = plain("<|bos|>hi", " yes<|eos|>", " no", bos=True)
+    assert again == encoded
+    assert end_once([5, 1, 1], words) == end_once([5], words) == [5, 1]
+
+
+def test_tokens_that_merge_across_the_boundary_belong_to_the_completion():
+    words, encoded = plain("Q:", " yes", "no")  # ": " is one token
+    assert words.decode(encoded.prompt) == "Q"
+    assert [words.decode(ids) for ids in encoded.completions] == [": yes<|eos|>", ":no<|eos|>"]
+
+
+def test_an_empty_prompt_is_allowed():
+    words, encoded = plain("", "yes", "no")
+    assert encoded.prompt == []
+    assert words.decode(encoded.completions[0]) == "yes<|eos|>"
+
+
+LIMITS = {
+    "fits": (12, [7, 8, 9], [1, 2, 3], [4, 5], "", 3),
+    "prompt loses its beginning": (5, [8, 9], [1, 2, 3], [4, 5], "prompt", 3),
+    "exactly one": (4, [9], [1, 2, 3], [4, 5], "prompt", 3),
+    "completion loses its end": (3, [9], [1, 2], [4, 5], "completion", 3),
+}
+
+
+@pytest.mark.parametrize(("limit", "prompt", "chosen", "rejected", "cut", "_"), LIMITS.values(), ids=LIMITS)
+def test_truncation_keeps_the_completion_and_the_end_of_the_prompt(limit, prompt, chosen, rejected, cut, _):
+    full = Encoded([7, 8, 9], ([1, 2, 3], [4, 5]))
+    found = truncate(full, limit, bos=None)
+    assert found == Encoded(prompt, (chosen, rejected), cut)
+    assert len(found.prompt) + max(map(len, found.completions)) <= limit
+
+
+def test_truncation_keeps_the_bos():
+    full = Encoded([0, 7, 8, 9], ([1, 2], [3]))
+    assert truncate(full, 5, bos=0).prompt == [0, 8, 9]
+    assert truncate(full, 4, bos=0).prompt == [0, 9]
+    assert truncate(full, 3, bos=0).prompt == [9]
+    assert truncate(full, 3, bos=None).prompt == [9]
+    assert truncate(Encoded([], ([1, 2, 3],)), 2, bos=0) == Encoded([], ([1, 2],), "completion")

@@ -1,0 +1,147 @@
+"""What is trained and what it is compared with: LoRA, all weights, another model, and a continued SFT adapter."""
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
+
+from diffdpo.errors import UserError
+from diffdpo.reference import AdapterCopy, AdapterOff, FrozenCopy, OtherModel, Zero
+from diffdpo.text.network import is_adapter, load_model, load_tokenizer, make_reference, make_trainable
+from diffdpo.text.settings import TextSettings
+from tests.text.engine import OneStep
+from tests.text.factory import model, save_model, tokenizer
+from tests.text.test_task import items_of, pair_rows
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("base"), dropout=0.3)
+
+
+@pytest.fixture(scope="module")
+def sft(base, tmp_path_factory):
+    """An adapter that says something else than its base."""
+    folder = tmp_path_factory.mktemp("sft")
+    network = AutoModelForCausalLM.from_pretrained(base)
+    network.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    network.save_pretrained(folder)
+    return folder
+
+
+def prepared(place, **settings):
+    settings = TextSettings(model_name_or_path=str(place), **settings)
+    network = load_model(str(place), "model_name_or_path", settings)
+    scorer = make_trainable(network, settings, CPU)
+    return scorer, make_reference(scorer, settings, free=False)
+
+
+@pytest.fixture(scope="module")
+def draw():
+    task = OneStep(model(), model()).task
+    return task, task.draw(task.collate(items_of(pair_rows(3))))
+
+
+def both(scorer, reference, draw):
+    task, drawn = draw
+    with torch.no_grad():
+        return task.score(scorer, drawn), reference.score(task.score, scorer, drawn)
+
+
+def nudge(scorer):
+    """A step in every trained weight."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in scorer.parameters():
+            if weight.requires_grad:
+                weight += 0.1 * torch.randn_like(weight)
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(FrozenCopy, {}), (AdapterOff, {"use_peft": True})])
+def test_policy_and_reference_start_equal_and_part(base, draw, kind, settings):
+    scorer, reference = prepared(base, **settings)
+    assert type(reference) is kind
+    assert reference.starts_equal
+    policy, frozen = both(scorer.train(), reference, draw)
+    assert torch.equal(policy, frozen)
+    nudge(scorer)
+    moved, still = both(scorer, reference, draw)
+    assert torch.equal(still, frozen)
+    assert not torch.allclose(moved, policy)
+
+
+def test_an_sft_adapter_trained_further_keeps_itself_as_reference(base, sft, draw):
+    """Neither the bare base, the silent mistake of others, nor the adapter in its present state."""
+    scorer, reference = prepared(sft)
+    assert type(reference) is AdapterCopy
+    assert all("lora" in name for name, w in scorer.named_parameters() if w.requires_grad)
+    policy, frozen = both(scorer, reference, draw)
+    bare, _ = both(*prepared(base), draw)
+    assert torch.equal(policy, frozen)
+    assert not torch.allclose(frozen, bare, rtol=1e-3)
+    nudge(scorer)
+    moved, still = both(scorer, reference, draw)
+    assert torch.equal(still, frozen)
+    assert not torch.allclose(moved, policy, rtol=1e-3)
+
+
+def test_switching_adapters_leaves_the_trained_one_active_and_trainable(sft, draw):
+    scorer, reference = prepared(sft)
+    before = {name for name, w in scorer.named_parameters() if w.requires_grad}
+    assert before
+    assert not any(AdapterCopy.frozen in name for name in before)
+    both(scorer, reference, draw)
+    assert {name for name, w in scorer.named_parameters() if w.requires_grad} == before
+    assert scorer.network.active_adapters() == [AdapterCopy.trained]
+    task, drawn = draw
+    task.score(scorer, drawn).sum().backward()
+    touched = {name for name, w in scorer.named_parameters() if w.grad is not None}
+    assert touched == before
+
+
+def test_another_model_as_reference(base, tmp_path, draw):
+    other = save_model(tmp_path / "other", seed=5)
+    scorer, reference = prepared(base, ref_model_name_or_path=str(other))
+    assert isinstance(reference, OtherModel)
+    assert not reference.starts_equal
+    _, frozen = both(scorer, reference, draw)
+    expected, _ = both(*prepared(other), draw)
+    assert torch.equal(frozen, expected)
+
+
+def test_losses_without_reference_have_none(base):
+    scorer, _ = prepared(base)
+    assert isinstance(make_reference(scorer, TextSettings(), free=True), Zero)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_trained_weights_are_float32_and_frozen_ones_follow_the_precision(base, precision):
+    scorer, _ = prepared(base, use_peft=True, mixed_precision=precision)
+    frozen = torch.bfloat16 if precision == "bf16" else torch.float32
+    for weight in scorer.parameters():
+        assert weight.dtype == (torch.float32 if weight.requires_grad else frozen)
+    full, _ = prepared(base, mixed_precision=precision)
+    assert {weight.dtype for weight in full.parameters()} == {torch.float32}
+
+
+def test_the_tokenizer_of_an_adapter_is_that_of_its_base(base, sft):
+    settings = TextSettings(model_name_or_path=str(sft))
+    network = load_model(str(sft), "model_name_or_path", settings)
+    assert is_adapter(network)
+    found = load_tokenizer(network, settings)
+    assert found("the end")["input_ids"] == tokenizer()("the end")["input_ids"]
+
+
+def test_mistakes(base, tmp_path):
+    with pytest.raises(UserError, match="--model_name_or_path /no/such: cannot be loaded"):
+        prepared("/no/such")
+    with pytest.raises(UserError, match="--lora_target_modules to_q"):
+        prepared(base, use_peft=True, lora_target_modules=["to_q"])
+    with pytest.raises(UserError, match="--ref_model_name_or_path /no/such: cannot be loaded"):
+        prepared(base, ref_model_name_or_path="/no/such")
+    model().save_pretrained(tmp_path)
+    settings = TextSettings(model_name_or_path=str(tmp_path))
+    with pytest.raises(UserError, match="no tokenizer there"):
+        load_tokenizer(load_model(str(tmp_path), "model_name_or_path", settings), settings)

@@ -1,0 +1,92 @@
+"""Rows to items: counting and naming bad ones, cutting to length, soft labels, both sides of a pair apart."""
+
+import pytest
+from datasets import Dataset
+
+from diffdpo.errors import UserError
+from diffdpo.text.rows import RowSettings, TextRows
+from tests.text.factory import CHATML, chat_rows, label_rows, pair_rows, tokenizer
+
+
+def rows_of(records, **settings):
+    return TextRows(Dataset.from_list(records), tokenizer(CHATML), RowSettings(**settings))
+
+
+def test_a_few_bad_rows_are_counted_named_and_left_out():
+    records = pair_rows(40)
+    records[7]["rejected"] = records[7]["chosen"]
+    records[9]["chosen"] = ""
+    rows = rows_of(records)
+    assert len(rows) == 38
+    assert rows.tally.bad == ["row 7: chosen and rejected are the same", "row 9: chosen is empty"]
+    assert {item.row for item in rows.items} == set(range(40)) - {7, 9}
+
+
+def test_many_bad_rows_are_an_error():
+    records = pair_rows(40)
+    for index in (3, 4, 5):
+        records[index]["chosen"] = ""
+    with pytest.raises(UserError, match=r"3 of 40 rows cannot be used \(row 3: chosen is empty\)"):
+        rows_of(records)
+
+
+def test_the_length_limit_keeps_completions_and_counts_what_it_touched():
+    free = rows_of(chat_rows(12))
+    rows = rows_of(chat_rows(12), max_length=30)
+    assert 0 < rows.tally.prompts_cut <= 12
+    assert rows.tally.completions_cut == 0
+    for whole, cut in zip(free.items, rows.items, strict=True):
+        assert cut.completions == whole.completions
+        assert whole.prompt[-len(cut.prompt) :] == cut.prompt
+        assert len(cut.prompt) + max(map(len, cut.completions)) <= 30
+
+
+def test_a_limit_below_every_completion_is_an_error():
+    with pytest.raises(UserError, match=r"--max_length 3 is smaller than any completion; the shortest needs \d+"):
+        rows_of(pair_rows(6), max_length=3)
+
+
+def test_a_loss_on_single_items_takes_pairs_apart():
+    together, apart = rows_of(pair_rows(5)), rows_of(pair_rows(5), paired=False)
+    assert len(apart) == 10
+    assert [item.desirable for item in apart.items] == [True, False] * 5
+    for index, item in enumerate(together.items):
+        assert (apart.items[2 * index].completions[0], apart.items[2 * index + 1].completions[0]) == item.completions
+
+
+def test_a_loss_on_pairs_refuses_single_items():
+    with pytest.raises(UserError, match="single labelled items; take a loss like kto"):
+        rows_of(label_rows(5))
+
+
+def test_scores_as_soft_labels_and_as_a_filter():
+    records = [{**row, "score_chosen": 4.0 + i % 2, "score_rejected": 4.0} for i, row in enumerate(pair_rows(6))]
+    assert {item.outcome for item in rows_of(records).items} == {1.0}
+    soft = [item.outcome for item in rows_of(records, soft_label_scale=2.0).items]
+    assert soft[:2] == pytest.approx([0.5, 0.880797], abs=1e-6)
+    filtered = rows_of(records, min_score_margin=0.5)
+    assert [item.row for item in filtered.items] == [1, 3, 5]
+    assert filtered.tally.close == 3
+    with pytest.raises(UserError, match="--min_score_margin: the data has no column score_chosen and score_rejected"):
+        rows_of(pair_rows(6), min_score_margin=0.5)
+    with pytest.raises(UserError, match="none of 6 rows is left; 6 have too small a score margin"):
+        rows_of(records, min_score_margin=9.0)
+
+
+def test_the_fingerprint_follows_what_is_trained_on():
+    one = rows_of(pair_rows(6))
+    assert one.fingerprint == rows_of(pair_rows(6)).fingerprint
+    other = pair_rows(6)
+    other[3]["rejected"] += "."
+    limited = rows_of(pair_rows(6))
+    limited.limit(4, seed=0)
+    assert len({one.fingerprint, rows_of(other).fingerprint, limited.fingerprint}) == 3
+    assert len(limited) == 4
+
+
+def test_the_preview_shows_every_token_and_what_is_masked():
+    lines = rows_of(chat_rows(3)).preview(2)
+    assert len(lines) == 6
+    assert "row 0, masked" in lines[0]
+    assert lines[0].endswith(r"'<|im_start|>user\nQ0: good?<|im_end|>\n<|im_start|>assistant\n'")
+    assert lines[1].endswith(r"' the inn!<|im_end|>\n'")

@@ -1,0 +1,79 @@
+"""Twenty optimizer steps beside TRL's trainers, from the command line: the same model, rows and losses."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from diffdpo import batches
+from diffdpo.cli import run_command
+from tests.factory import read_jsonl
+from tests.text.factory import label_rows, model, pair_rows, save_model, tokenizer, write_jsonl
+
+trl = pytest.importorskip("trl")
+ROWS, STEPS, RATE = 6, 20, 1e-3
+
+
+class Losses(TrainerCallback):
+    """What TRL logs, unrounded."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.seen.append(logs["loss"])
+
+
+def theirs(trainer_class, config_class, rows, folder):
+    config = config_class(
+        output_dir=str(folder),
+        max_steps=STEPS,
+        per_device_train_batch_size=ROWS,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+    )
+    losses = Losses()
+    trainer_class(
+        model=model(),
+        ref_model=model(),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer(),
+        callbacks=[losses],
+    ).train()
+    return losses.seen
+
+
+def ours(rows, folder, loss):
+    save_model(folder / "model", template=None)
+    data = write_jsonl(folder / "rows.jsonl", rows)
+    words = f"--loss_type {loss} --max_steps {STEPS} --per_device_train_batch_size {ROWS} --learning_rate {RATE}"
+    where = ["--model_name_or_path", folder / "model", "--dataset_name", data, "--output_dir", folder / "run"]
+    words += " --lr_scheduler_type constant --report_to none"
+    assert run_command("train_text_dpo", [*map(str, where), *words.split()]) == 0
+    return [line["loss"] for line in read_jsonl(folder / "run" / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
+def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss):
+    """All rows in every step. TRL's KTO never shuffles, and who is paired with whom follows the order."""
+    monkeypatch.setattr(batches, "epoch_order", lambda seed, epoch, size: np.arange(size))
+    kinds = {
+        "sigmoid": (trl.DPOTrainer, trl.DPOConfig, pair_rows(ROWS)),
+        "kto": (trl.KTOTrainer, trl.KTOConfig, label_rows(ROWS)),
+    }
+    trainer, config, rows = kinds[loss]
+    expected, found = theirs(trainer, config, rows, tmp_path / "trl"), ours(rows, tmp_path, loss)
+    assert len(expected) == len(found) == STEPS
+    print(f"\n{loss}: step 1 {expected[0]:.8f} {found[0]:.8f}; step 20 {expected[-1]:.8f} {found[-1]:.8f}")
+    assert found[0] == pytest.approx(expected[0], abs=1e-6)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert found[-1] < 0.8 * found[0]
