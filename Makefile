@@ -1,7 +1,8 @@
 # make setup | demo | control | test | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-LAUNCH := $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+LAUNCH := $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	--num_cpu_threads_per_process $(shell nproc)
 export HF_HUB_OFFLINE := 1
 
 .PHONY: setup demo control test check clean
