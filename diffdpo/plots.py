@@ -55,6 +55,8 @@ def training_curves(records: list[dict[str, float]]) -> bytes:
                 label=name.split("/")[-1].replace("_", " "),
             )
         axis.set_title(title, fontsize=10)
+        if title == "learning rate":  # a constant one would otherwise fill the axis with rounding errors
+            axis.set_ylim(0, 1.1 * max(record["lr"] for record in records) or 1)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
         if len(names) > 1:
