@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
 def run_command(name: str, argv: list[str]) -> int:
     """Run ``diffdpo.commands.<name>`` and turn mistakes into lines and an exit code."""
     # Set before the libraries load: their remarks on optional packages are not the user's concern.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     from diffdpo.errors import UserError
     from diffdpo.run import fail, quiet_libraries
 
