@@ -23,6 +23,10 @@ class Journal:
         lines = self.path.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def last(self) -> dict[str, Any]:
+        """The newest line; nothing where there is none."""
+        return (self.read() or [{}])[-1]
+
     def keep_until(self, step: int) -> None:
         """Forget all after ``step``: a resumed run will write those lines again."""
         kept = [record for record in self.read() if record["step"] <= step]

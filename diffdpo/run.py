@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -101,6 +102,29 @@ def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
         ways = "continue it with --resume_from_checkpoint latest, or choose another --output_dir"
         raise UserError(f"--output_dir {folder}: holds another run; {ways}")
     accelerator.wait_for_everyone()
+
+
+def begin(settings: TrainSettings, notices: list[str]) -> Accelerator:
+    """Repeat the parser's notices, set accelerate up and open the run's folder."""
+    for line in notices:
+        say(line)
+    accelerator = make_accelerator(settings)
+    open_folder(settings, accelerator)
+    return accelerator
+
+
+def conclude(
+    settings: TrainSettings, accelerator: Accelerator, done: int, total: int, write: Callable[[], object]
+) -> None:
+    """Let the first process ``write`` a finished run's result, and upload it; say how to go on with a stopped one."""
+    if done < total:
+        say(f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest")
+    elif accelerator.is_main_process:
+        say(f"result       {write()}")
+        if settings.push_to_hub:
+            push_to_hub(settings)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:

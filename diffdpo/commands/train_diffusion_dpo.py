@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -22,7 +24,7 @@ from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import Validation
 from diffdpo.losses import LOSSES
 from diffdpo.objective import Objective, loss_options
-from diffdpo.run import make_accelerator, open_folder, push_to_hub, say, start_lines, start_records
+from diffdpo.run import begin, conclude, say, start_lines, start_records
 from diffdpo.trainer import Trainer
 
 RECIPE = "scripts/recipes/emoji.yaml"
@@ -34,11 +36,7 @@ def main(argv: list[str]) -> int:
     own_model = any(word.startswith(("--pretrained_model_name_or_path", "--config", "-h", "--help")) for word in argv)
     settings, notices = parse(ImageSettings, argv, base=None if own_model else bundled(RECIPE))
     name_bundled(settings)
-    for line in notices:
-        say(line)
-    accelerator = make_accelerator(settings)
-    open_folder(settings, accelerator)
-    train(settings, accelerator)
+    train(settings, begin(settings, notices))
     return 0
 
 
@@ -61,31 +59,14 @@ def train(settings: ImageSettings, accelerator: Accelerator) -> None:
     start_records(settings, accelerator)
     validation = Validation(settings, backbone, network, reference, pairs.prompts(), accelerator)
     done = trainer.fit(after_step=validation.after_step)
-    finish(settings, accelerator, trainer, backbone, network, validation, done)
-
-
-def finish(
-    settings: ImageSettings,
-    accelerator: Accelerator,
-    trainer: Trainer,
-    backbone: Backbone,
-    network: nn.Module,
-    validation: Validation,
-    done: int,
-) -> None:
-    """Export a finished run; say how to go on with one that was stopped."""
-    if done < trainer.total_steps:
-        say(f"stopped      after step {done} of {trainer.total_steps}; go on with --resume_from_checkpoint latest")
-    else:
+    if done == trainer.total_steps:
         validation.final(done)
-        if accelerator.is_main_process:
-            accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-            last = (trainer.journal.read() or [{}])[-1]
-            say(f"result       {export(backbone, network, settings, last)}")
-            if settings.push_to_hub:
-                push_to_hub(settings)
-        accelerator.wait_for_everyone()
-    accelerator.end_training()
+
+    def write() -> Path:
+        accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        return export(backbone, network, settings, trainer.journal.last())
+
+    conclude(settings, accelerator, done, trainer.total_steps, write)
 
 
 def resolve(settings: ImageSettings, backbone: Backbone) -> None:

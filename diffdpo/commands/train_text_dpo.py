@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from diffdpo.config import parse
 from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
-from diffdpo.run import make_accelerator, open_folder, push_to_hub, say, start_lines, start_records
+from diffdpo.run import begin, conclude, say, start_lines, start_records
 from diffdpo.text.export import export
 from diffdpo.text.network import is_adapter, is_continued, load_model, load_tokenizer, make_reference, make_trainable
 from diffdpo.text.objective import TextObjective
@@ -30,11 +31,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--model_name_or_path and --dataset_name are needed: a folder or hub id each")
     if settings.bf16 or settings.fp16:
         settings.mixed_precision = "bf16" if settings.bf16 else "fp16"
-    for line in notices:
-        say(line)
-    accelerator = make_accelerator(settings)
-    open_folder(settings, accelerator)
-    train(settings, accelerator)
+    train(settings, begin(settings, notices))
     return 0
 
 
@@ -58,7 +55,11 @@ def train(settings: TextSettings, accelerator: Accelerator) -> None:
         say(f"preview      {line}")
     start_records(settings, accelerator)
     done = fit(settings, accelerator, trainer, scorer, objective, held_out)
-    finish(settings, accelerator, trainer, scorer, tokenizer, done)
+
+    def write() -> Path:
+        return export(scorer.network, tokenizer, settings, trainer.journal.last())
+
+    conclude(settings, accelerator, done, trainer.total_steps, write)
 
 
 def fit(
@@ -78,26 +79,6 @@ def fit(
     if done == trainer.total_steps:
         validation.final(done)
     return done
-
-
-def finish(
-    settings: TextSettings,
-    accelerator: Accelerator,
-    trainer: Trainer,
-    scorer: TokenScorer,
-    tokenizer: PreTrainedTokenizerBase,
-    done: int,
-) -> None:
-    """Export a finished run; say how to go on with one that was stopped."""
-    if done < trainer.total_steps:
-        say(f"stopped      after step {done} of {trainer.total_steps}; go on with --resume_from_checkpoint latest")
-    elif accelerator.is_main_process:
-        last = (trainer.journal.read() or [{}])[-1]
-        say(f"result       {export(scorer.network, tokenizer, settings, last)}")
-        if settings.push_to_hub:
-            push_to_hub(settings)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
 
 
 def load_rows(
