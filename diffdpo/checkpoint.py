@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +123,7 @@ def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def unflatten(tensors: dict[str, Tensor], saved: dict[str, Any]) -> dict[str, Any]:
     """The inverse of ``flatten``."""
     state: dict[int, dict[str, Any]] = {}
-    for key, value in _items(tensors, saved["values"]):
+    for key, value in {**tensors, **saved["values"]}.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     return {"state": state, "param_groups": saved["param_groups"]}
-
-
-def _items(*tables: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    for table in tables:
-        yield from table.items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import os
 from argparse import SUPPRESS, Action, ArgumentError
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from diffdpo.errors import UserError
+from diffdpo.files import write_atomically
 
 
 def flag(default: Any, help: str, aliases: list[str] | None = None) -> Any:
@@ -220,6 +220,4 @@ def as_dict(settings: BaseSettings) -> dict[str, Any]:
 
 def save_yaml(settings: BaseSettings, path: Path) -> None:
     """Write every setting; the file works as ``--config``."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(yaml.safe_dump(as_dict(settings), sort_keys=False))
-    os.replace(draft, path)
+    write_atomically(path, yaml.safe_dump(as_dict(settings), sort_keys=False))

@@ -9,11 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A draft file that becomes ``path`` when the block ends, and vanishes if it fails."""
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        yield draft
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in one step."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text)
-    os.replace(draft, path)
+    with atomic_file(path) as draft:
+        draft.write_text(text)
 
 
 @contextmanager

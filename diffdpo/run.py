@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration
+from safetensors import SafetensorError
 
 from diffdpo import checkpoint
 from diffdpo.config import TrainSettings, as_dict, save_yaml
@@ -116,11 +117,18 @@ def begin(settings: TrainSettings, notices: list[str]) -> Accelerator:
 def conclude(
     settings: TrainSettings, accelerator: Accelerator, done: int, total: int, write: Callable[[], object]
 ) -> None:
-    """Let the first process ``write`` a finished run's result, and upload it; say how to go on with a stopped one."""
+    """Let the first process ``write`` a finished run's result, and upload it; say how to go on with a stopped one.
+
+    Raises UserError where the disk does not take the result; the last checkpoint holds the same weights.
+    """
     if done < total:
         say(f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest")
     elif accelerator.is_main_process:
-        say(f"result       {write()}")
+        try:
+            say(f"result       {write()}")
+        except (OSError, SafetensorError) as error:
+            where = settings.output_dir
+            raise UserError(f"{where}: the result could not be written ({error}); make room and resume") from error
         if settings.push_to_hub:
             push_to_hub(settings)
     accelerator.wait_for_everyone()

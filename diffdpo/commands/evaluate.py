@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from diffdpo.image.defaults import hub_options, name_bundled, resolve_resolution
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.policy import load_policy
-from diffdpo.image.sample import SampleSettings, sample, save_picture, seeds_for, sheet
+from diffdpo.image.sample import SampleSettings, as_png, sample, save_picture, seeds_for, sheet
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.journal import Journal
@@ -197,10 +196,8 @@ def write_report(settings: EvaluateSettings, found: dict[str, Any], page: Image.
     report = Report(f"{run.name}: policy against reference")
     how = f"by {settings.reward[0]}, {rate.n} pictures of {rate.clusters} held-out prompts, same seeds, ties as 1/2"
     report.headline(f"Win rate {rate.percent()}", f"Share of pictures on which the policy scores higher, {how}.")
-    buffer = io.BytesIO()
-    page.save(buffer, format="PNG")
     report.section("Before and after", "The same prompts and the same starting noise.")
-    report.picture(buffer.getvalue(), "reference beside policy")
+    report.picture(as_png(page), "reference beside policy")
     report.section("Rewards", "95 % intervals by bootstrap over prompts.")
     header = ["reward", "win rate", "reference", "policy", "difference"]
     report.table(header, [reward_row(name, row) for name, row in found["rewards"].items()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from diffdpo.data.source import open_dataset
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.defaults import hub_options, name_bundled, resolve_resolution
 from diffdpo.image.pairs import FrameSettings, image_pairs
-from diffdpo.image.sample import SampleSettings, sample, seeds_for
+from diffdpo.image.sample import SampleSettings, as_png, sample, seeds_for
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS
 from diffdpo.run import say, writable
@@ -76,10 +75,3 @@ def row(prompt: str, pictures: list[Image.Image], score: np.ndarray, reward: str
     for side, picture in enumerate(pictures):
         row |= {f"jpg_{side}": as_png(picture), f"{reward}_{side}": float(score[side])}
     return row
-
-
-def as_png(picture: Image.Image) -> bytes:
-    """A PNG file's bytes."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -8,11 +8,9 @@ import yaml
 from diffusers.utils import convert_state_dict_to_diffusers
 from huggingface_hub import ModelCard, ModelCardData
 from peft.utils import get_peft_model_state_dict
-from safetensors import SafetensorError
 from torch import nn
 
 from diffdpo.config import as_dict
-from diffdpo.errors import UserError
 from diffdpo.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.defaults import hub_options
@@ -46,21 +44,15 @@ pipeline = DiffusionPipeline.from_pretrained("{folder}")"""
 
 
 def export(backbone: Backbone, network: nn.Module, settings: ImageSettings, last: dict[str, float]) -> Path:
-    """Write LoRA or pipeline, and README.md, into ``output_dir``; returns what a user loads.
-
-    Raises UserError where the disk does not take it; the last checkpoint holds the same weights.
-    """
+    """Write LoRA or pipeline, and README.md, into ``output_dir``; returns what a user loads."""
     folder = Path(settings.output_dir)
-    try:
-        with atomic_files(folder) as draft:
-            if settings.rank:
-                layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
-                backbone.pipeline_class.save_lora_weights(draft, unet_lora_layers=layers, weight_name=LORA_FILE)
-            else:
-                save_pipeline(backbone, network, settings, draft)
-            (draft / "README.md").write_text(card(settings, last))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: the result could not be written ({error}); make room and resume") from error
+    with atomic_files(folder) as draft:
+        if settings.rank:
+            layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
+            backbone.pipeline_class.save_lora_weights(draft, unet_lora_layers=layers, weight_name=LORA_FILE)
+        else:
+            save_pipeline(backbone, network, settings, draft)
+        (draft / "README.md").write_text(card(settings, last))
     return folder / LORA_FILE if settings.rank else folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
 from diffdpo.draws import Purpose, generator
+from diffdpo.files import atomic_file
 from diffdpo.image.backbones.base import Backbone
 
 
@@ -103,6 +105,12 @@ def wrap(caption: str, width: int = 26) -> str:
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    picture.save(draft, format="PNG")
-    draft.replace(path)
+    with atomic_file(path) as draft:
+        picture.save(draft, format="PNG")
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """A PNG file's bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()

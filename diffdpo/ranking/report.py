@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffdpo.errors import UserError
-from diffdpo.files import write_atomically
+from diffdpo.files import atomic_file, write_atomically
 from diffdpo.ranking.cells import Codes
 from diffdpo.ranking.result import Estimate, Ranking
 
@@ -123,10 +123,9 @@ def write_plot(ranking: Ranking, path: Path) -> None:
     axes.set_xlabel(f"strength in nats (mean 0), {100 * ranking.method['level']:g} % interval{more}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    draft = path.with_name(f".{path.name}.tmp")
-    figure.savefig(draft, dpi=150, format=path.suffix[1:])
+    with atomic_file(path) as draft:
+        figure.savefig(draft, dpi=150, format=path.suffix[1:])
     plt.close(figure)
-    draft.replace(path)
 
 
 def _padded(field: str, width: int, left: bool) -> str:

@@ -7,7 +7,6 @@ precision. Another beta, loss or learning rate finds them again.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from diffdpo.errors import UserError
+from diffdpo.files import atomic_file
 from diffdpo.reference import Reference, Stored
 from diffdpo.run import say
 from diffdpo.text.rows import TextRows
@@ -96,10 +96,9 @@ def read_scores(path: Path, count: int) -> Tensor | None:
 
 def write_scores(path: Path, table: Tensor) -> None:
     """Keep the scores, whole or not at all. Raises UserError where the folder cannot be written."""
-    draft = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"scores": table}, draft)
-        os.replace(draft, path)
+        with atomic_file(path) as draft:
+            save_file({"scores": table}, draft)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--reference_cache_dir {path.parent}: cannot be written ({error})") from error
