@@ -1,11 +1,11 @@
-# make setup | demo | control | test | check; every target makes the environment it needs.
+# make setup | demo | control | demo-text | frontier | test | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 LAUNCH := $(VENV)/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(shell nproc)
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo control test check clean
+.PHONY: setup demo control demo-text frontier test check clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,16 @@ control: setup
 	rm -rf runs/control
 	$(LAUNCH) scripts/train_diffusion_dpo.py --output_dir runs/control/train --random_labels
 	$(PYTHON) scripts/evaluate.py --policy runs/control/train --output_dir runs/control
+
+# The bundled language model and its rated reviews: continuations of prefixes that training did not see.
+demo-text: setup
+	rm -rf runs/demo-text
+	$(LAUNCH) scripts/train_text_dpo.py --output_dir runs/demo-text/train
+	$(PYTHON) scripts/evaluate_text.py --policy runs/demo-text/train --output_dir runs/demo-text
+
+# Reward against KL over several betas: assets/reward-kl.png.
+frontier: setup
+	$(PYTHON) scripts/reward_frontier.py
 
 test: setup
 	$(PYTHON) -m pytest -n 2

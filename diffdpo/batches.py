@@ -38,7 +38,9 @@ class Stream(Dataset):
     def __getitem__(self, position: int) -> Any:
         epoch, place = divmod(position, len(self.rows))
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, epoch_order(self.seed, epoch, len(self.rows))
+            own = getattr(self.rows, "order", None)  # rows may have an order of their own
+            self.order = own(self.seed, epoch) if own else epoch_order(self.seed, epoch, len(self.rows))
+            self.epoch = epoch
         return self.rows.read(int(self.order[place]), epoch)
 
 

@@ -13,6 +13,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +42,57 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
-def save(output_dir: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-    """Write ``checkpoint-{step}``. Raises UserError where the disk does not take it; older checkpoints stay."""
-    path = output_dir / f"checkpoint-{state['step']}"
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a run, in copies that training does not touch."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Snapshot:
+    """The run as it is now, copied to the CPU's memory."""
     tensors, values = flatten(optimizer.state_dict())
+    weights = {name: copied(weight) for name, weight in trainable(model).items()}
+    return Snapshot(weights, tensors, {"format": FORMAT, **state, "optimizer": values})
+
+
+def copied(value: Tensor) -> Tensor:
+    """A copy on the CPU, ready to be written."""
+    return value.detach().to("cpu", copy=True).contiguous()
+
+
+def write(output_dir: Path, moment: Snapshot) -> Path:
+    """Write ``checkpoint-{step}``. Raises UserError where the disk does not take it; older checkpoints stay."""
+    path = output_dir / f"checkpoint-{moment.state['step']}"
     try:
         with atomic_folder(path) as draft:
-            weights = {name: weight.detach().contiguous() for name, weight in trainable(model).items()}
-            save_file(weights, draft / "trainable.safetensors")
-            save_file(tensors, draft / "optimizer.safetensors")
-            (draft / "state.json").write_text(json.dumps({"format": FORMAT, **state, "optimizer": values}))
+            save_file(moment.weights, draft / "trainable.safetensors")
+            save_file(moment.optimizer, draft / "optimizer.safetensors")
+            (draft / "state.json").write_text(json.dumps(moment.state))
     except (OSError, SafetensorError) as error:
         kept = [old.name for old in list_checkpoints(output_dir)]
         safe = f"{kept[-1]} is whole" if kept else "there was no earlier checkpoint"
         raise UserError(f"{path}: could not be written ({error}); {safe}; make room and resume") from error
     return path
+
+
+class Background:
+    """Runs one piece of work beside training; the next one, or ``wait``, waits for it and raises its errors."""
+
+    def __init__(self) -> None:
+        self.pool, self.pending = ThreadPoolExecutor(max_workers=1), list[Future]()
+
+    def start(self, work: Callable[[], object]) -> None:
+        """Begin, as soon as what was begun before is done."""
+        self.wait()
+        self.pending.append(self.pool.submit(work))
+
+    def wait(self) -> None:
+        """Until it is done."""
+        while self.pending:
+            self.pending.pop().result()
 
 
 def prune(output_dir: Path, limit: int | None) -> None:
@@ -114,7 +153,7 @@ def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for index, entry in state["state"].items():
         for name, value in entry.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().contiguous().cpu()
+                tensors[f"{index}.{name}"] = copied(value)
             else:
                 values[f"{index}.{name}"] = value
     return tensors, {"values": values, "param_groups": state["param_groups"]}

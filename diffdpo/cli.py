@@ -9,9 +9,12 @@ import sys
 COMMANDS = {
     "train_diffusion_dpo": "image preference training",
     "train_text_dpo": "text preference training",
+    "precompute": "latents, embeddings and reference scores to disk, for all runs to come",
     "evaluate": "policy against reference: win rate, pictures, report",
+    "evaluate_text": "language model against its reference: reward, KL, report",
     "make_pairs": "sample two pictures a prompt and let a reward choose",
     "fit_bradley_terry": "strengths and ranks from comparisons",
+    "benchmark": "times and memory beside other trainers",
 }
 
 

@@ -74,8 +74,12 @@ class TrainSettings(BaseSettings):
     adam_epsilon: float = flag(1e-8, "AdamW's epsilon")
     max_grad_norm: float = flag(1.0, "clip the gradient to this norm")
 
+    precompute_dir: str = flag(
+        "~/.cache/diffdpo", "where what is computed once is kept for later runs", aliases=["--reference_cache_dir"]
+    )
     mixed_precision: str | None = flag(None, "no, bf16 or fp16; left out: what accelerate is set to")
     gradient_checkpointing: bool = flag(False, "recompute activations: less memory, slower")
+    torch_compile: bool = flag(False, "compile the network: a slow first step, faster ones after it")
     allow_tf32: bool = flag(False, "TF32 matrix products on Ampere and later GPUs")
     dataloader_num_workers: int = flag(0, "worker processes that decode data")
 
@@ -122,7 +126,8 @@ NON_NEGATIVE += ["dpop_lambda", "dataloader_num_workers"]
 FREE_ON_RESUME = {"output_dir", "resume_from_checkpoint", "train_batch_size", "gradient_accumulation_steps"}
 FREE_ON_RESUME |= {"max_train_steps", "num_train_epochs", "checkpointing_steps", "checkpoints_total_limit"}
 FREE_ON_RESUME |= {"logging_steps", "report_to", "tracker_name", "logging_dir", "dataloader_num_workers"}
-FREE_ON_RESUME |= {"push_to_hub", "hub_token", "hub_model_id", "gradient_checkpointing"}
+FREE_ON_RESUME |= {"push_to_hub", "hub_token", "hub_model_id", "gradient_checkpointing", "precompute_dir"}
+FREE_ON_RESUME |= {"torch_compile"}
 
 
 def too_small(settings: BaseSettings, name: str) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A draft file that becomes ``path`` when the block ends, and vanishes if it fails."""
-    draft = path.with_name(f".{path.name}.tmp")
+    # By process: two that write the same file at once must not share a draft.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield draft
         os.replace(draft, path)

@@ -104,17 +104,18 @@ class OtherModel(FrozenCopy):
 class Stored:
     """Scores that were computed before training and come with every draw: no forward pass, no second network."""
 
-    starts_equal = False  # to rounding alone: they were computed in other batches
-
     def __init__(self, source: Reference) -> None:
         self.name = f"stored scores of {source.name}"
+        self.starts_equal = source.starts_equal  # up to rounding: they were computed in other batches
+        # Adapters are switched at no cost; a network of its own is let go, which is what storing is for.
+        self.switch = source if isinstance(source, AdapterOff) and not isinstance(source, Start) else None
 
     def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
         return draw.reference_N
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
-        """There is no other network to show."""
-        return nullcontext(unwrapped(model))
+        """The reference where it is part of the policy's network; else there is no other network to show."""
+        return self.switch.network(model) if self.switch else nullcontext(unwrapped(model))
 
 
 class Zero:

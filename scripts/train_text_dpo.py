@@ -1,4 +1,4 @@
-"""Text preference training: ``accelerate launch scripts/train_text_dpo.py --model_name_or_path M --dataset_name D``."""
+"""Text preference training: ``accelerate launch scripts/train_text_dpo.py [flags]``, bundled reviews by default."""
 
 import sys
 

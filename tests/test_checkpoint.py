@@ -25,6 +25,10 @@ def trained(optimizer_class, **options):
     return model, optimizer
 
 
+def save(folder, model, optimizer, state):
+    return checkpoint.write(folder, checkpoint.snapshot(model, optimizer, state))
+
+
 def train_step(model, optimizer):
     optimizer.zero_grad()
     model(torch.ones(2, 4)).square().sum().backward()
@@ -37,7 +41,7 @@ def train_step(model, optimizer):
 )
 def test_training_goes_on_bit_for_bit(tmp_path, optimizer_class, options):
     model, optimizer = trained(optimizer_class, **options)
-    path = checkpoint.save(tmp_path, model, optimizer, {"step": 3})
+    path = save(tmp_path, model, optimizer, {"step": 3})
     other, fresh = trained(optimizer_class, **options)
     train_step(other, fresh)
     checkpoint.load(path, other, fresh, checkpoint.read_state(path))
@@ -47,7 +51,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, optimizer_class, options):
 
 
 def test_only_what_is_trained_is_written_and_nothing_is_pickled(tmp_path):
-    path = checkpoint.save(tmp_path, *trained(torch.optim.AdamW), {"step": 3})
+    path = save(tmp_path, *trained(torch.optim.AdamW), {"step": 3})
     assert sorted(p.name for p in path.iterdir()) == [
         "optimizer.safetensors",
         "state.json",
@@ -59,7 +63,7 @@ def test_only_what_is_trained_is_written_and_nothing_is_pickled(tmp_path):
 def test_the_oldest_go_first(tmp_path):
     parts = trained(torch.optim.AdamW)
     for step in (2, 10, 9):
-        checkpoint.save(tmp_path, *parts, {"step": step})
+        save(tmp_path, *parts, {"step": step})
     checkpoint.prune(tmp_path, 2)
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
     checkpoint.prune(tmp_path, None)
@@ -68,7 +72,7 @@ def test_the_oldest_go_first(tmp_path):
 
 def test_damage_is_named(tmp_path):
     model, optimizer = trained(torch.optim.AdamW)
-    path = checkpoint.save(tmp_path, model, optimizer, {"step": 3})
+    path = save(tmp_path, model, optimizer, {"step": 3})
     state = checkpoint.read_state(path)
     weights = path / "trainable.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
@@ -83,7 +87,7 @@ def test_damage_is_named(tmp_path):
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    path = checkpoint.save(tmp_path, *trained(torch.optim.AdamW), {"step": 3})
+    path = save(tmp_path, *trained(torch.optim.AdamW), {"step": 3})
     other = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Linear(3, 1))
     with pytest.raises(UserError, match="another network"):
         checkpoint.load(path, other, torch.optim.AdamW(other.parameters()), checkpoint.read_state(path))
@@ -91,16 +95,42 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     model, optimizer = trained(torch.optim.AdamW)
-    checkpoint.save(tmp_path, model, optimizer, {"step": 3})
+    save(tmp_path, model, optimizer, {"step": 3})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))  # no file may grow beyond 64 bytes
     try:
         with pytest.raises(UserError, match="checkpoint-3 is whole"):
-            checkpoint.save(tmp_path, model, optimizer, {"step": 6})
+            save(tmp_path, model, optimizer, {"step": 6})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-3"]
     checkpoint.load(tmp_path / "checkpoint-3", model, optimizer, checkpoint.read_state(tmp_path / "checkpoint-3"))
+
+
+def test_a_snapshot_is_what_was_and_not_what_becomes(tmp_path):
+    model, optimizer = trained(torch.optim.AdamW)
+    before = [weight.detach().clone() for weight in model.parameters() if weight.requires_grad]
+    moment = checkpoint.snapshot(model, optimizer, {"step": 3})
+    steps = {name: value.clone() for name, value in moment.optimizer.items()}
+    train_step(model, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(moment.weights.values(), before, strict=True))
+    assert all(torch.equal(value, steps[name]) for name, value in moment.optimizer.items())
+
+
+def test_work_in_the_background_is_done_in_turn_and_its_errors_come_back():
+    done, writer = [], checkpoint.Background()
+    for step in range(3):
+        writer.start(lambda step=step: done.append(step))
+    writer.wait()
+    assert done == [0, 1, 2]
+
+    def fail():
+        raise UserError("the disk is full")
+
+    writer.start(fail)
+    with pytest.raises(UserError, match="full"):
+        writer.wait()
+    writer.wait()
 
 
 def fail_half_way(target):

@@ -8,9 +8,10 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 # From the ground up; a module may import its own layer's folder and anything below.
 LAYERS = [
     {"errors", "preference", "draws"},
-    {"config", "files", "assets", "journal", "losses", "reference", "signals"},
-    {"checkpoint", "data", "batches", "objective", "optim", "run", "plots", "report"},
-    {"trainer", "image", "text", "metrics", "ranking"},
+    {"config", "files", "assets", "journal", "losses", "reference", "signals", "compilation", "machine"},
+    {"checkpoint", "data", "batches", "objective", "optim", "run", "plots", "report", "cache"},
+    {"trainer", "scores", "image", "text", "metrics", "ranking"},
+    {"benchmark"},
     {"commands"},
     {"cli"},
 ]

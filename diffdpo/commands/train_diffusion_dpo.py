@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,22 +10,28 @@ from accelerate import Accelerator
 from torch import nn
 
 from diffdpo.assets import bundled
+from diffdpo.batches import Rows
+from diffdpo.cache import weights_digest
 from diffdpo.config import parse
 from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import load_backbone
+from diffdpo.image.backbones import load_backbone, load_encoders
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.defaults import hub_options, name_bundled, resolve_resolution
 from diffdpo.image.export import export
+from diffdpo.image.identity import Identity, reference_facts
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageSettings
+from diffdpo.image.stored import store_encodings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import Validation
 from diffdpo.losses import LOSSES
 from diffdpo.objective import Objective, loss_options
+from diffdpo.reference import Reference
 from diffdpo.run import begin, conclude, say, start_lines, start_records
+from diffdpo.scores import score_rows
 from diffdpo.trainer import Trainer
 
 RECIPE = "scripts/recipes/emoji.yaml"
@@ -33,40 +40,88 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def main(argv: list[str]) -> int:
     """Parse, check, say what will happen, train, export; returns the exit code."""
-    own_model = any(word.startswith(("--pretrained_model_name_or_path", "--config", "-h", "--help")) for word in argv)
-    settings, notices = parse(ImageSettings, argv, base=None if own_model else bundled(RECIPE))
-    name_bundled(settings)
+    settings, notices = read_settings(argv)
     train(settings, begin(settings, notices))
     return 0
 
 
+def read_settings(argv: list[str]) -> tuple[ImageSettings, list[str]]:
+    """The settings, the bundled run's where no model is named, and notices about flags."""
+    own_model = any(word.startswith(("--pretrained_model_name_or_path", "--config", "-h", "--help")) for word in argv)
+    settings, notices = parse(ImageSettings, argv, base=None if own_model else bundled(RECIPE))
+    name_bundled(settings)
+    return settings, notices
+
+
+@dataclass
+class Prepared:
+    """All that a run needs beside its settings, loaded and in place."""
+
+    backbone: Backbone
+    process: ForwardProcess
+    pairs: ImagePairs
+    network: nn.Module
+    task: ImageTask
+    rows: Rows  # the pairs, with reference scores where these are stored
+    reference: Reference
+
+
 def train(settings: ImageSettings, accelerator: Accelerator) -> None:
     """One run, from loading to export."""
-    name = settings.pretrained_model_name_or_path or ""
-    backbone = load_backbone(name, settings.pretrained_vae_model_name_or_path, **hub_options(settings))
-    resolve(settings, backbone)
-    pairs = load_pairs(settings, not accelerator.is_local_main_process)
-    process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
-    dtype = DTYPES[settings.mixed_precision or "no"]
-    backbone.place(accelerator.device, dtype)
-    network = make_trainable(backbone, settings, dtype, accelerator.device)
-    task = ImageTask(backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast)
-    reference = make_reference(network, settings)
+    run = prepare(settings, accelerator)
     scale = 1.0 if LOSSES[settings.loss_type].reference_free else settings.beta_dpo
     objective = Objective(settings.loss_type, scale=scale, options=loss_options(settings))
-    trainer = Trainer(accelerator, settings, network, task, reference, objective, pairs, say)
-    start_lines(facts(settings, backbone, process, pairs, network, trainer))
+    trainer = Trainer(accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say)
+    start_lines(facts(settings, run, trainer))
     start_records(settings, accelerator)
-    validation = Validation(settings, backbone, network, reference, pairs.prompts(), accelerator)
+    validation = Validation(settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator)
     done = trainer.fit(after_step=validation.after_step)
     if done == trainer.total_steps:
         validation.final(done)
 
     def write() -> Path:
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        return export(backbone, network, settings, trainer.journal.last())
+        return export(run.backbone, run.network, settings, trainer.journal.last())
 
     conclude(settings, accelerator, done, trainer.total_steps, write)
+
+
+def prepare(settings: ImageSettings, accelerator: Accelerator) -> Prepared:
+    """Load model and pairs; read or compute what is kept on disk."""
+    place = (settings.pretrained_model_name_or_path or "", settings.pretrained_vae_model_name_or_path)
+    hub = hub_options(settings)
+    backbone = load_backbone(*place, encoders=not settings.cache_latents or settings.run_validation, **hub)
+    resolve(settings, backbone)
+    pairs = load_pairs(settings, not accelerator.is_local_main_process)
+    process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
+    dtype = DTYPES[settings.mixed_precision or "no"]
+    backbone.place(accelerator.device, dtype)
+
+    def load() -> None:
+        load_encoders(backbone, *place, **hub)
+        backbone.place(accelerator.device, dtype)
+
+    stored = settings.cache_latents or settings.reference_draws
+    identity = Identity.of(backbone, *place, hub, dtype) if stored else None
+    embed = None
+    if settings.cache_latents and identity:
+        embed = store_encodings(pairs, backbone, load, identity, settings, accelerator)
+    network = make_trainable(backbone, settings, dtype, accelerator.device)
+    task = ImageTask(backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast, embed)
+    reference = make_reference(network, settings)
+    run = Prepared(backbone, process, pairs, network, task, pairs, reference)
+    if settings.reference_draws and identity:
+        store_reference(run, identity, settings, accelerator)
+    return run
+
+
+def store_reference(run: Prepared, identity: Identity, settings: ImageSettings, accelerator: Accelerator) -> None:
+    """Put stored scores in place of the reference."""
+    facts = reference_facts(run.pairs, run.process, identity, settings) | {"reference": weights_digest(run.network)}
+    draws, batch, root = settings.reference_draws, settings.train_batch_size, settings.precompute_dir
+    run.rows, run.reference = score_rows(
+        run.rows, run.task, run.network, run.reference, draws, batch, facts, root, accelerator
+    )
 
 
 def resolve(settings: ImageSettings, backbone: Backbone) -> None:
@@ -95,7 +150,8 @@ def load_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:
     )
     pairs = image_pairs(dataset, frame_at, name, (settings.image_column, settings.caption_column))
     pairs.limit(settings.max_train_samples, settings.seed)
-    pairs.check(quiet)
+    if not settings.cache_latents:  # those that are encoded are checked by that
+        pairs.check(quiet)
     return pairs
 
 
@@ -124,20 +180,14 @@ def draw_settings(settings: ImageSettings) -> DrawSettings:
     )
 
 
-def facts(
-    settings: ImageSettings,
-    backbone: Backbone,
-    process: ForwardProcess,
-    pairs: ImagePairs,
-    network: nn.Module,
-    trainer: Trainer,
-) -> dict[str, str]:
+def facts(settings: ImageSettings, run: Prepared, trainer: Trainer) -> dict[str, str]:
     """What will happen, for the lines at the start."""
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    cells = backbone.vae.config.latent_channels * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
+    backbone, pairs = run.backbone, run.pairs
+    trained = sum(p.numel() for p in run.network.parameters() if p.requires_grad)
+    cells = backbone.vae_config.latent_channels * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
     kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
     lines = {
-        "model": f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__}, {process.prediction_type}, "
+        "model": f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__}, {run.process.prediction_type}, "
         f"{settings.resolution} px, {settings.mixed_precision} mixed precision)",
         "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.assets import bundled
+from diffdpo.cache import weights_digest
 from diffdpo.config import parse
 from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
+from diffdpo.reference import Reference
 from diffdpo.run import begin, conclude, say, start_lines, start_records
+from diffdpo.scores import score_rows
 from diffdpo.text.export import export
 from diffdpo.text.network import is_adapter, is_continued, load_model, load_tokenizer, make_reference, make_trainable
 from diffdpo.text.objective import TextObjective
-from diffdpo.text.precompute import store_scores
+from diffdpo.text.order import in_order
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings, make_objective
@@ -23,20 +28,67 @@ from diffdpo.text.task import TextTask
 from diffdpo.text.validation import Validation
 from diffdpo.trainer import Trainer
 
+RECIPE = "scripts/recipes/reviews.yaml"
+MODEL, PAIRS = "assets/reviews-model", "assets/reviews/pairs"
+OWN = ("--model_name_or_path", "--dataset_name", "--config", "-h", "--help")
+
 
 def main(argv: list[str]) -> int:
     """Parse, check, say what will happen, train, export; returns the exit code."""
-    settings, notices = parse(TextSettings, argv)
-    if settings.model_name_or_path is None or settings.dataset_name is None:
-        raise UserError("--model_name_or_path and --dataset_name are needed: a folder or hub id each")
-    if settings.bf16 or settings.fp16:
-        settings.mixed_precision = "bf16" if settings.bf16 else "fp16"
+    settings, notices = read_settings(argv)
     train(settings, begin(settings, notices))
     return 0
 
 
+def read_settings(argv: list[str]) -> tuple[TextSettings, list[str]]:
+    """The settings and notices about flags; where neither model nor data is named, those of the bundled run.
+
+    Raises UserError where only one of the two is named.
+    """
+    own = any(word.split("=")[0] in OWN for word in argv)
+    settings, notices = parse(TextSettings, argv, base=None if own else bundled(RECIPE))
+    if settings.model_name_or_path is None and settings.dataset_name is None:
+        settings.model_name_or_path, settings.dataset_name = bundled(MODEL), bundled(PAIRS)
+    if settings.model_name_or_path is None or settings.dataset_name is None:
+        raise UserError("--model_name_or_path and --dataset_name: name both, or none for the bundled ones")
+    if settings.bf16 or settings.fp16:
+        settings.mixed_precision = "bf16" if settings.bf16 else "fp16"
+    return settings, notices
+
+
+@dataclass
+class Prepared:
+    """All that a run needs beside its settings, loaded and in place."""
+
+    tokenizer: PreTrainedTokenizerBase
+    objective: TextObjective
+    rows: TextRows
+    held_out: TextRows | None
+    scorer: TokenScorer
+    task: TextTask
+    reference: Reference
+
+
 def train(settings: TextSettings, accelerator: Accelerator) -> None:
     """One run, from loading to export."""
+    run = prepare(settings, accelerator)
+    rows = in_order(run.rows, settings, accelerator.num_processes)
+    trainer = Trainer(accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say)
+    check_mismatch(run.objective, trainer.effective_batch)
+    start_lines(facts(settings, run.objective, run.rows, run.scorer, trainer))
+    for line in run.rows.preview(settings.preview):
+        say(f"preview      {line}")
+    start_records(settings, accelerator)
+    done = fit(settings, accelerator, trainer, run)
+
+    def write() -> Path:
+        return export(run.scorer.network, run.tokenizer, settings, trainer.journal.last())
+
+    conclude(settings, accelerator, done, trainer.total_steps, write)
+
+
+def prepare(settings: TextSettings, accelerator: Accelerator) -> Prepared:
+    """Load model and rows; read or compute what is kept on disk."""
     network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
     tokenizer = load_tokenizer(network, settings)
     objective = make_objective(settings)
@@ -44,37 +96,32 @@ def train(settings: TextSettings, accelerator: Accelerator) -> None:
     check_vocabulary(rows, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
     scorer = make_trainable(network, settings, accelerator.device)
     reference = make_reference(scorer, settings, objective.reference_free)
-    task = make_task(settings, objective, tokenizer, accelerator)
+    task = make_task(settings, objective, accelerator)
+    run = Prepared(tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
-        stored = [store_scores(r, scorer, reference, task, settings, accelerator) for r in (held_out, rows) if r]
-        reference = stored[-1]
-    trainer = Trainer(accelerator, settings, scorer, task, reference, objective, rows, say)
-    check_mismatch(objective, trainer.effective_batch)
-    start_lines(facts(settings, objective, rows, scorer, trainer))
-    for line in rows.preview(settings.preview):
-        say(f"preview      {line}")
-    start_records(settings, accelerator)
-    done = fit(settings, accelerator, trainer, scorer, objective, held_out)
-
-    def write() -> Path:
-        return export(scorer.network, tokenizer, settings, trainer.journal.last())
-
-    conclude(settings, accelerator, done, trainer.total_steps, write)
+        store_reference(run, settings, accelerator)
+    return run
 
 
-def fit(
-    settings: TextSettings,
-    accelerator: Accelerator,
-    trainer: Trainer,
-    scorer: TokenScorer,
-    objective: TextObjective,
-    held_out: TextRows | None,
-) -> int:
+def store_reference(run: Prepared, settings: TextSettings, accelerator: Accelerator) -> None:
+    """Put stored scores in place of the reference, for the rows to train on and those to measure on."""
+    live = run.reference
+    with live.network(run.scorer) as network:
+        weights = weights_digest(network)
+    for rows in (run.held_out, run.rows):
+        if rows:
+            facts = {"tokens": rows.fingerprint, "reference": weights, "precision": str(settings.mixed_precision)}
+            batch, root = settings.train_batch_size, settings.precompute_dir
+            scored, run.reference = score_rows(rows, run.task, run.scorer, live, 1, batch, facts, root, accelerator)
+            rows.items = [scored.read(number, 0) for number in range(len(rows))]
+
+
+def fit(settings: TextSettings, accelerator: Accelerator, trainer: Trainer, run: Prepared) -> int:
     """Train, measuring on held-out rows where there are some; returns the steps done."""
-    if held_out is None:
+    if run.held_out is None:
         return trainer.fit()
     every = settings.eval_steps if settings.eval_strategy == "steps" else trainer.steps_per_epoch
-    validation = Validation(settings, scorer, trainer.reference, objective, held_out, accelerator, every)
+    validation = Validation(settings, run.scorer, run.reference, run.objective, run.held_out, accelerator, every)
     done = trainer.fit(validation.after_step)
     if done == trainer.total_steps:
         validation.final(done)
@@ -118,14 +165,11 @@ def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
         raise UserError("--loss_type kto pairs prompts with completions of other rows: take 2 rows or more per step")
 
 
-def make_task(
-    settings: TextSettings, objective: TextObjective, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
-) -> TextTask:
-    """The task; a model without a pad token gets its EOS, which is never attended to nor scored."""
-    known = [token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None]
+def make_task(settings: TextSettings, objective: TextObjective, accelerator: Accelerator) -> TextTask:
+    """The task; it scores prompts where ORPO's likelihood term reads them."""
     with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
     where = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-    return TextTask((known or [0])[0], accelerator.device, accelerator.autocast, with_prompts, **where)
+    return TextTask(accelerator.device, accelerator.autocast, with_prompts, **where)
 
 
 def facts(

@@ -14,7 +14,7 @@ from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
-from diffdpo.reference import AdapterOff, FrozenCopy, Reference, Zero, without_dropout
+from diffdpo.reference import AdapterOff, FrozenCopy, Reference, Start, Zero, without_dropout
 
 
 def make_trainable(backbone: Backbone, settings: ImageSettings, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -54,7 +54,9 @@ def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
     """None, adapters off, or a copy as the network is now."""
     if LOSSES[settings.loss_type].reference_free:
         return Zero()
-    return AdapterOff() if settings.rank else FrozenCopy(network)
+    if settings.rank:
+        return AdapterOff()
+    return Start() if settings.reference_draws else FrozenCopy(network)
 
 
 def start_from(network: nn.Module, name: str) -> None:

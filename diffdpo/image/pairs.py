@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -16,22 +18,26 @@ from tqdm.auto import tqdm
 from diffdpo.data.image_formats import ImageFormat, detect
 from diffdpo.draws import Purpose, epoch_order, generator
 from diffdpo.errors import UserError
-from diffdpo.image.pixels import Augmentation, Framed, frame, open_image
+from diffdpo.image.pixels import Augmentation, Placed, frame, open_image
 
 CHECK_UP_TO = 5_000  # pairs decoded once at the start; larger sets are checked as they are read
 TOLERATED = 0.05
 
+Sides = tuple[Placed, Placed]  # first and second image of a row
+
 
 @dataclass(frozen=True)
 class PairItem:
-    """One pair, decoded: row number in the source, visit, prompt, both images, and P(chosen ≻ rejected)."""
+    """One pair: row number in the source, visit, prompt, both images as pixels or encoded, P(chosen ≻ rejected), and
+    the reference's scores of both where they are stored."""
 
     pair: int
     visit: int
     prompt: str
-    chosen: Framed
-    rejected: Framed
+    chosen: Placed
+    rejected: Placed
     outcome: float
+    reference: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -56,7 +62,9 @@ class ImagePairs:
         self.dataset = dataset
         self.tally, self.seen = Tally(rows=len(dataset)), 0
         self.first_wins = format.first_wins(dataset)
+        self.captions = [str(caption) for caption in dataset[format.prompt][:]]
         self.rows = self.usable()
+        self.sides: Callable[[int, Augmentation], Sides] = self.framed
         if frame_at.random_labels:
             coins = [generator(frame_at.seed, Purpose.LABEL_NOISE, row).integers(2) for row in range(len(dataset))]
             self.first_wins = np.array(coins, dtype=np.float64)
@@ -88,8 +96,7 @@ class ImagePairs:
 
     def prompts(self) -> list[str]:
         """The prompt of every usable row."""
-        column = self.dataset[self.format.prompt][:]
-        return [str(column[row]) for row in self.rows]
+        return [self.captions[row] for row in self.rows]
 
     def limit(self, count: int | None, seed: int) -> None:
         """Keep ``count`` pairs, picked by the seed."""
@@ -112,17 +119,30 @@ class ImagePairs:
                 good.append(row)
             except (OSError, ValueError) as error:
                 self.tally.unreadable.append(f"row {row}: {error}")
+        self.keep(np.array(good, dtype=np.int64))
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with these source rows. Raises UserError where more than 5 % turned out unreadable."""
         if len(self.tally.unreadable) > TOLERATED * len(self.rows):
             first = self.tally.unreadable[0]
             raise UserError(f"data: {len(self.tally.unreadable)} of {len(self.rows)} pairs are unreadable ({first})")
-        self.rows = np.array(good)
+        self.rows = rows
 
-    def images(self, row: int) -> tuple[Image.Image, Image.Image, str]:
-        """The first and the second image of a source row, upright RGB, and its prompt."""
+    def images(self, row: int) -> list[Image.Image]:
+        """The first and the second image of a source row, upright RGB. Raises OSError or ValueError for bad ones."""
+        return [open_image(image, self.frame_at.resolution) for image in self.stored(row)]
+
+    def stored(self, row: int) -> list[Any]:
+        """Both images of a source row as they are stored: bytes, a record of them, or a path."""
         record = self.dataset[row]
-        stored = (record[self.format.first], record[self.format.second])
-        first, second = (open_image(self.folder / s if self.folder and isinstance(s, str) else s) for s in stored)
-        return first, second, str(record[self.format.prompt])
+        found = (record[self.format.first], record[self.format.second])
+        return [self.folder / image if self.folder and isinstance(image, str) else image for image in found]
+
+    def framed(self, number: int, augmentation: Augmentation) -> Sides:
+        """Pixels of the first and the second image of usable row ``number``."""
+        first, second = self.images(int(self.rows[number]))
+        resolution = self.frame_at.resolution
+        return frame(first, resolution, augmentation), frame(second, resolution, augmentation)
 
     def skip(self, row: int, error: Exception) -> None:
         """Count and name a row that turned out unreadable. Raises UserError where these become too many."""
@@ -138,18 +158,17 @@ class ImagePairs:
         In a set too large to be checked at the start, the next row stands in for one that cannot be read.
         """
         for place in range(row, row + len(self.rows)):
-            source = int(self.rows[place % len(self.rows)])
+            number = place % len(self.rows)
+            source = int(self.rows[number])
             try:
-                first, second, prompt = self.images(source)
+                first, second = self.sides(number, self.frame_at.augmentation(source, visit))
                 break
             except (OSError, ValueError) as error:
                 self.skip(source, error)
         self.seen += 1
         outcome = float(self.first_wins[source])
         chosen, rejected = (first, second) if outcome >= 0.5 else (second, first)
-        augmentation = self.frame_at.augmentation(source, visit)
-        framed = [frame(image, self.frame_at.resolution, augmentation) for image in (chosen, rejected)]
-        return PairItem(source, visit, prompt, framed[0], framed[1], max(outcome, 1 - outcome))
+        return PairItem(source, visit, self.captions[source], chosen, rejected, max(outcome, 1 - outcome))
 
 
 @dataclass(frozen=True)

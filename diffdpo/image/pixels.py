@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+FULL_SIZE = "full size"  # in an image's info: (height, width) before a JPEG was decoded at less
 
-def open_image(stored: Any) -> Image.Image:
+
+def open_image(stored: Any, enough: int | None = None) -> Image.Image:
     """An upright RGB image from bytes, a path, a PIL image or a ``{"bytes", "path"}`` record.
 
-    EXIF rotation is applied, transparency laid on white, 16-bit and grey values scaled to 8-bit RGB.
+    EXIF rotation is applied, transparency laid on white, 16-bit and grey values scaled to 8-bit RGB. With ``enough``,
+    a JPEG whose sides are at least twice as many pixels is decoded at 1/2, 1/4 or 1/8 of its size, never below it.
     Raises OSError or ValueError for what is no image, is cut short, or would unpack to a bomb.
     """
     if isinstance(stored, dict):
@@ -28,12 +31,18 @@ def open_image(stored: Any) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             image = stored if isinstance(stored, Image.Image) else Image.open(as_file(stored))
+            size = image.size
+            if enough:
+                image.draft(None, (enough, enough))
             image.load()
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
             raise ValueError("more pixels than an honest image has") from bomb
         except SyntaxError as broken:  # Pillow's word for a damaged PNG
             raise ValueError(str(broken)) from broken
-    return to_rgb(ImageOps.exif_transpose(image))
+    upright = to_rgb(ImageOps.exif_transpose(image))
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    upright.info[FULL_SIZE] = (size[0], size[1]) if turned else (size[1], size[0])
+    return upright
 
 
 def as_file(stored: bytes | str | Path) -> io.BytesIO | str | Path:
@@ -64,18 +73,32 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Framed:
-    """Training pixels ``(3, H, W)`` in [−1, 1], and what SDXL wants to know: sizes as (height, width) in pixels."""
+class Placed:
+    """What SDXL wants to know of an image: its size as (height, width) and the crop's corner, in pixels."""
 
-    pixels_CHW: Tensor
     original_size: tuple[int, int]
     crop_top_left: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Framed(Placed):
+    """Training pixels ``(3, H, W)`` in [−1, 1]."""
+
+    pixels_CHW: Tensor
+
+
+@dataclass(frozen=True)
+class Encoded(Placed):
+    """The posterior of an image's latents: mean and standard deviation, ``(C, h, w)``, float32."""
+
+    mean_CHW: Tensor
+    std_CHW: Tensor
+
+
 def frame(image: Image.Image, resolution: int, augmentation: Augmentation) -> Framed:
     """Scale the short side to ``resolution``, mirror, and cut a square."""
-    original_size = (image.height, image.width)
-    scale = resolution / min(original_size)
+    original_size = image.info.get(FULL_SIZE, (image.height, image.width))
+    scale = resolution / min(image.size)
     size = max(resolution, round(image.width * scale)), max(resolution, round(image.height * scale))
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
@@ -85,4 +108,4 @@ def frame(image: Image.Image, resolution: int, augmentation: Augmentation) -> Fr
     top = round((image.height - resolution) * augmentation.top)
     image = image.crop((left, top, left + resolution, top + resolution))
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-    return Framed(pixels, original_size, (top, left))
+    return Framed(original_size, (top, left), pixels)

@@ -47,6 +47,8 @@ class ImageSettings(ImageDataSettings, TrainSettings):
     rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune")
     lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter")
     unet_init: str | None = flag(None, "start policy and reference from this UNet instead of the model's")
+    cache_latents: bool = flag(False, "encode images and prompts once, to disk; then no encoder is loaded")
+    reference_draws: int = flag(0, "draws a pair goes round, scored by the reference once, to disk; 0: fresh, live")
     random_crop: bool = flag(False, "random instead of centre crops, the same for both sides")
     no_hflip: bool = flag(False, "never mirror a pair")
     noise_offset: float = flag(0.0, "scale of a constant added to the noise of each channel")
@@ -67,6 +69,10 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         for name in ("timesteps_per_pair", "rank", "resolution", "vae_encode_batch_size", "validation_steps"):
             if (value := getattr(self, name)) is not None and value < 1:
                 found.append(f"--{name} must be at least 1, got {value}")
+        if self.reference_draws < 0:
+            found.append(f"--reference_draws must be 0 or more, got {self.reference_draws}")
+        if self.cache_latents and self.random_crop:
+            found.append("--cache_latents keeps the centre crop of each image; leave out one of it and --random_crop")
         if not 0 <= self.proportion_empty_prompts <= 1:
             found.append(f"--proportion_empty_prompts must lie in [0, 1], got {self.proportion_empty_prompts}")
         if self.ties not in TIES:
@@ -84,7 +90,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
     @classmethod
     def free_on_resume(cls) -> set[str]:
         sampling = {"run_validation", "validation_steps", "validation_prompts", "num_inference_steps"}
-        return FREE_ON_RESUME | sampling | {"guidance_scale", "cache_dir", "vae_encode_batch_size"}
+        return FREE_ON_RESUME | sampling | {"guidance_scale", "cache_dir", "vae_encode_batch_size", "cache_latents"}
 
     @classmethod
     def inert(cls) -> dict[str, str]:

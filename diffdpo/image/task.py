@@ -5,7 +5,7 @@ Shapes: ``B`` pairs, ``N = 2B`` items, winners first; with M draws a pair the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones.base import Backbone, Condition
 from diffdpo.image.noise import ForwardProcess, stack_normal
 from diffdpo.image.pairs import PairItem
-from diffdpo.image.pixels import Framed
+from diffdpo.image.pixels import Encoded, Framed, Placed
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,11 @@ class ImageBatch:
     pairs: list[int]
     visits: list[int]
     prompts: list[str]
-    pixels_NCHW: Tensor
-    images: list[Framed]
+    images: list[Placed]
+    pixels_NCHW: Tensor | None  # either these
+    posterior_NCHW: tuple[Tensor, Tensor] | None  # or means and standard deviations of latents
     outcome_B: Tensor | None
+    reference_N: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class ImageDraw:
     condition: Condition
     draws: int
     outcome_B: Tensor | None
+    reference_N: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,27 @@ class ImageTask:
         settings: DrawSettings,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
+        encode_prompts: Callable[[Sequence[str]], Condition] | None = None,
     ) -> None:
+        """``encode_prompts`` takes the place of the backbone's own, where embeddings are stored."""
+        self.encode_prompts = encode_prompts or backbone.encode_prompts
         self.backbone, self.process, self.settings = backbone, process, settings
         self.device, self.autocast = device, autocast
 
     def collate(self, items: list[PairItem]) -> ImageBatch:
-        """A batch of pairs; the pixels alone are kept as tensors."""
+        """A batch of pairs, winners first."""
         images = [item.chosen for item in items] + [item.rejected for item in items]
         outcomes = [item.outcome for item in items]
+        stored = [item.reference[side] for side in (0, 1) for item in items if item.reference]
         return ImageBatch(
             pairs=[item.pair for item in items],
             visits=[item.visit for item in items],
             prompts=[item.prompt for item in items],
-            pixels_NCHW=torch.stack([image.pixels_CHW for image in images]),
             images=images,
+            pixels_NCHW=stack([image.pixels_CHW for image in images if isinstance(image, Framed)]),
+            posterior_NCHW=stack_posteriors([image for image in images if isinstance(image, Encoded)]),
             outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
+            reference_N=torch.tensor(stored) if stored else None,
         )
 
     def draw(self, batch: ImageBatch) -> ImageDraw:
@@ -100,6 +109,7 @@ class ImageTask:
             condition=self.condition(batch),
             draws=self.settings.draws,
             outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(self.device),
+            reference_N=None if batch.reference_N is None else batch.reference_N.to(self.device),
         )
 
     def score(self, model: nn.Module, draw: ImageDraw) -> Tensor:
@@ -122,7 +132,11 @@ class ImageTask:
 
     def latents(self, batch: ImageBatch) -> Tensor:
         """A sample of each item's posterior, in the network's scale."""
-        mean_NCHW, std_NCHW = self.backbone.encode_images(batch.pixels_NCHW, self.settings.vae_chunk)
+        if batch.posterior_NCHW is not None:
+            mean_NCHW, std_NCHW = batch.posterior_NCHW
+        else:
+            assert batch.pixels_NCHW is not None, "a batch has pixels or latents"
+            mean_NCHW, std_NCHW = self.backbone.encode_images(batch.pixels_NCHW, self.settings.vae_chunk)
         keys = [(side, *key) for side in (Purpose.POSTERIOR_CHOSEN, Purpose.POSTERIOR_REJECTED)
                 for key in zip(batch.pairs, batch.visits, strict=True)]  # fmt: skip
         noise = stack_normal([self.random(*key) for key in keys], tuple(mean_NCHW.shape[1:]))
@@ -145,7 +159,7 @@ class ImageTask:
             "" if share and self.random(Purpose.PROMPT_DROPOUT, pair, visit).random() < share else prompt
             for pair, visit, prompt in zip(batch.pairs, batch.visits, batch.prompts, strict=True)
         ]
-        prompts = self.backbone.encode_prompts(kept)
+        prompts = self.encode_prompts(kept)
         sizes = self.backbone.size_condition(batch.images, self.settings.resolution)
         both = {name: torch.cat([value, value]) for name, value in prompts.items()}
         return {name: self.repeat(value.to(self.device)) for name, value in {**both, **sizes}.items()}
@@ -157,6 +171,18 @@ class ImageTask:
     def random(self, purpose: Purpose, pair: int, draw: int) -> np.random.Generator:
         """The generator of one use."""
         return generator(self.settings.seed, purpose, pair, draw)
+
+
+def stack(images: list[Tensor]) -> Tensor | None:
+    """One tensor of all; None of none."""
+    return torch.stack(images) if images else None
+
+
+def stack_posteriors(images: list[Encoded]) -> tuple[Tensor, Tensor] | None:
+    """Means and standard deviations of all; None of none."""
+    if not images:
+        return None
+    return torch.stack([image.mean_CHW for image in images]), torch.stack([image.std_CHW for image in images])
 
 
 def errors(who: str, score_N: Tensor) -> dict[str, Tensor]:

@@ -28,11 +28,14 @@ class Validation:
         prompts: list[str],
         accelerator: Accelerator,
     ) -> None:
-        self.settings, self.backbone, self.network, self.reference = settings, backbone, network, reference
+        self.settings, self.backbone, self.network = settings, backbone, network
         self.prompts = settings.validation_prompts or list(dict.fromkeys(prompts))[:SHOWN]
         self.seeds = seeds_for(settings.seed, len(self.prompts))
         self.accelerator = accelerator
         self.before: list = []
+        if settings.run_validation and accelerator.is_main_process:
+            with reference.network(network) as frozen:  # now: a reference kept as numbers alone is gone later
+                self.before = self.pictures(frozen)
 
     def after_step(self, done: int) -> None:
         """Sample when it is due."""
@@ -48,9 +51,6 @@ class Validation:
         """One sheet: reference left, policy right."""
         if not self.accelerator.is_main_process:
             return
-        if not self.before:
-            with self.reference.network(self.network) as frozen:
-                self.before = self.pictures(frozen)
         rows = list(zip(self.prompts, zip(self.before, self.pictures(self.network), strict=True), strict=True))
         page = sheet(rows, ["reference", f"policy, step {done}"])
         save_picture(page, Path(self.settings.output_dir) / "validation" / f"step-{done}.png")

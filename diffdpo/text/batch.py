@@ -1,17 +1,19 @@
-"""Batches of text: padded tokens, and the flat list of the positions whose next token is scored.
+"""Batches of text: the tokens of all items one after another, and those among them that are scored.
 
-Shapes: ``N`` items × ``T`` tokens; ``P`` scored positions of all items, one after another.
+Shapes: ``N`` completions, winners first, or single; ``S`` tokens of all items; ``P`` scored tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffdpo.text.layout import Lengths
 from diffdpo.text.rows import TextItem
 
 
@@ -30,6 +32,14 @@ class TextBatch:
         """How many pairs, or single items."""
         return len(self.prompts) // (2 if self.desirable_N is None else 1)
 
+    def items(self) -> list[list[Sequence[int]]]:
+        """A prompt with its completions each: two where both halves of the batch have the same prompts, which is what
+        pairs look like, else one."""
+        half = len(self.prompts) // 2
+        paired = self.desirable_N is None and self.prompts[:half] == self.prompts[half:]
+        count = half if paired else len(self.prompts)
+        return [[self.prompts[item], *self.completions[item::count]] for item in range(count)]
+
     def with_completions(self, completions: list[Sequence[int]]) -> TextBatch:
         """The same prompts with other completions."""
         return replace(self, completions=completions, reference_N=None)
@@ -40,14 +50,24 @@ class TextDraw:
     """What the network is asked. ``sizes`` are the scored tokens of each item: all completions, then the prompts of
     the winners where these are scored as well."""
 
-    input_ids_NT: Tensor
-    attention_NT: Tensor
-    position_P: Tensor  # into the N·T tokens, row by row
+    token_S: Tensor  # of every pair or single item: its prompt, then its completions
+    lengths: list[Lengths]
     target_P: Tensor
+    score_prompts: bool
     sizes: list[int]
     outcome_B: Tensor | None
     desirable_N: Tensor | None
     reference_N: Tensor | None
+
+    @property
+    def completions(self) -> int:
+        """``N``: how many of the items are completions."""
+        return sum(len(sizes) - 1 for sizes in self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all completions with the prompt before each, without padding."""
+        return sum(sum(sizes) + (len(sizes) - 2) * sizes[0] for sizes in self.lengths)
 
     @property
     def size_N(self) -> Tensor:
@@ -69,29 +89,35 @@ def collate(items: list[TextItem]) -> TextBatch:
     )
 
 
-def spans(batch: TextBatch, score_prompts: bool) -> list[tuple[int, int, int]]:
-    """(row, first, end) of the tokens to score. The first token of a row has nothing before it to predict it from."""
-    rows = list(zip(batch.prompts, batch.completions, strict=True))
-    found = [(row, max(1, len(p)), len(p) + len(c)) for row, (p, c) in enumerate(rows)]
+def spans(lengths: list[Lengths], score_prompts: bool) -> list[tuple[int, int]]:
+    """(first, end) of the tokens to score, all first completions, all second ones, then prompts. The first token of a
+    row has nothing before it to predict it from."""
+    starts = [0]
+    for sizes in lengths:
+        starts.append(starts[-1] + sum(sizes))
+    found = []
+    for side in range(1, len(lengths[0])):
+        for start, sizes in zip(starts, lengths, strict=False):
+            first = start + sum(sizes[:side])
+            found.append((first if sizes[0] else first + 1, first + sizes[side]))
     if score_prompts:
-        found += [(row, 1, max(1, len(batch.prompts[row]))) for row in range(batch.pairs)]
+        found += [(start + 1, max(start + 1, start + sizes[0])) for start, sizes in zip(starts, lengths, strict=False)]
     return found
 
 
-def make_draw(batch: TextBatch, pad: int, device: torch.device, score_prompts: bool = False) -> TextDraw:
-    """Pad on the right; so positions count from 0 in every row."""
-    rows = [[*prompt, *completion] for prompt, completion in zip(batch.prompts, batch.completions, strict=True)]
-    width = max(map(len, rows))
-    input_ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    scored = spans(batch, score_prompts)
-    target = torch.cat([torch.arange(row * width + first, row * width + end) for row, first, end in scored])
+def make_draw(batch: TextBatch, device: torch.device, score_prompts: bool = False) -> TextDraw:
+    """The tokens on the device; how they are laid out in rows is the scorer's affair."""
+    items = batch.items()
+    lengths = [tuple(map(len, item)) for item in items]
+    token_S = torch.tensor(list(chain.from_iterable(chain.from_iterable(items))), dtype=torch.long)
+    scored = spans(lengths, score_prompts)
+    target = torch.cat([torch.arange(first, end) for first, end in scored])
     return TextDraw(
-        input_ids_NT=input_ids.to(device),
-        attention_NT=attention.to(device),
-        position_P=(target - 1).to(device),
-        target_P=input_ids.flatten()[target].to(device),
-        sizes=[end - first for _, first, end in scored],
+        token_S=token_S.to(device),
+        lengths=lengths,
+        target_P=token_S[target].to(device),
+        score_prompts=score_prompts,
+        sizes=[end - first for first, end in scored],
         outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(device),
         desirable_N=None if batch.desirable_N is None else batch.desirable_N.to(device),
         reference_N=None if batch.reference_N is None else pad_to(batch.reference_N, len(scored)).to(device),

@@ -64,7 +64,7 @@ def make_trainable(network: PreTrainedModel, settings: TextSettings, device: tor
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under adapters are not.
     """
     without_dropout(network)
-    scorer = TokenScorer(network)
+    scorer = TokenScorer(network, settings.sharing)
     prove_head(scorer, str(settings.model_name_or_path))
     if is_adapter(network):
         keep_first_adapter(network)
@@ -136,4 +136,6 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
     without_dropout(other)
     device = next(network.parameters()).device
     dtype = DTYPES[settings.mixed_precision or "no"] if is_adapter(network) else torch.float32
-    return OtherModel(TokenScorer(other.to(device, dtype)), name)  # type: ignore[arg-type]
+    scorer = TokenScorer(other, settings.sharing)
+    prove_head(scorer, name)
+    return OtherModel(scorer.to(device, dtype), name)

@@ -18,9 +18,10 @@ from diffdpo.text.batch import TextBatch, TextDraw
 
 @dataclass(frozen=True)
 class Known:
-    """What a step knows of its effective batch: KTO's z, and tokens per pair of the chosen completions and of the
-    prompts before them."""
+    """What a step knows of its effective batch: which share of it one micro-batch is, KTO's z, and tokens per pair of
+    the chosen completions and of the prompts before them."""
 
+    share: float = 1.0
     kl: Tensor | float = 0.0
     chosen_tokens: Tensor | float = 1.0
     prompt_tokens: Tensor | float = 0.0
@@ -60,10 +61,11 @@ class TextObjective:
 
     def prepare(self, engine: Engine, micro_batches: list[TextBatch]) -> Known:
         """KTO's z over mismatched pairs, clamped at 0 after the mean over all processes; and the token counts."""
+        share = 1 / (len(micro_batches) * engine.task.world)
         if self.needs_kl:
-            return Known(kl=engine.mean_reward(engine.task.mismatched(micro_batches)).clamp(min=0))
+            return Known(share, kl=engine.mean_reward(engine.task.mismatched(micro_batches)).clamp(min=0))
         if not self.reads_nll and not any(term.row.mean_of_batch for term in self.terms):
-            return Known()
+            return Known(share)
         draws = [engine.task.draw(batch) for batch in micro_batches]
         counts = torch.zeros(3)
         for batch, draw in zip(micro_batches, draws, strict=True):
@@ -71,21 +73,22 @@ class TextObjective:
             counts += torch.tensor([sum(chosen), sum(prompts), batch.pairs])
         chosen_tokens, prompt_tokens, pairs = engine.total(counts)
         # At least one token: a step of nothing but empty completions has a loss of zero, not of zero by zero.
-        return Known(chosen_tokens=chosen_tokens.clamp(min=1) / pairs, prompt_tokens=prompt_tokens / pairs)
+        return Known(share, chosen_tokens=chosen_tokens.clamp(min=1) / pairs, prompt_tokens=prompt_tokens / pairs)
 
     def judge(
         self, policy_N: Tensor, reference_N: Tensor | float, draw: TextDraw, known: Known
     ) -> tuple[Tensor, Metrics]:
         """The loss of a micro-batch and TRL's metrics of it."""
-        if self.paired:
-            return self.judge_pairs(policy_N, reference_N, draw, known)
-        return self.judge_items(policy_N, reference_N, draw, known)
+        judge = self.judge_pairs if self.paired else self.judge_items
+        loss, found = judge(policy_N, reference_N, draw, known)
+        # A sum over the effective batch, in the form of a mean: the counts of all micro-batches add up to 1.
+        return loss, {**found, "num_tokens": loss.new_tensor([draw.tokens, known.share])}
 
     def judge_pairs(
         self, policy_N: Tensor, reference_N: Tensor | float, draw: TextDraw, known: Known
     ) -> tuple[Tensor, Metrics]:
         """Each term reads the rewards in its own unit."""
-        items = len(draw.input_ids_NT)
+        items = draw.completions
         policy_N, prompt_B, size_N = policy_N[:items], policy_N[items:], draw.size_N[:items]
         frozen_N = reference_N[:items] if isinstance(reference_N, Tensor) else reference_N
         loss = policy_N.new_zeros(())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from diffdpo.config import FREE_ON_RESUME, TrainSettings, flag, one_of
 from diffdpo.errors import UserError
@@ -11,6 +13,13 @@ from diffdpo.objective import Objective, loss_options, read_options
 from diffdpo.text.objective import TextObjective
 
 ALL_LINEAR = ["all-linear"]
+# Settings that change how the numbers are computed, and the numbers in their rounding alone.
+SAME_NUMBERS = {"attn_implementation", "share_prefix"}
+
+
+def switch(default: bool | None, help: str) -> Any:
+    """A flag that is yes where it stands alone, takes true or false, and where it is left out is neither."""
+    return dataclasses.field(default=default, metadata={"help": help, "nargs": "?", "const": True})
 
 
 @dataclass
@@ -24,7 +33,6 @@ class TextSettings(TrainSettings):
     cache_dir: str | None = flag(None, "where downloads are kept")
     ref_model_name_or_path: str | None = flag(None, "another model as reference; default: the start of training")
     precompute_ref_log_probs: bool = flag(False, "score the rows by the reference once and store the numbers")
-    reference_cache_dir: str = flag("~/.cache/diffdpo/reference", "where these numbers are kept for later runs")
     use_peft: bool = flag(False, "train a LoRA; left out: full fine-tune, or the adapter that is loaded")
     lora_r: int = flag(16, "rank of the LoRA")
     lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r")
@@ -36,6 +44,8 @@ class TextSettings(TrainSettings):
     dataset_test_split: str = flag("test", "split that is held out, where eval_strategy asks for one")
     eval_dataset_name: str | None = flag(None, "held-out rows from elsewhere: hub id, folder or file")
     max_length: int | None = flag(1024, "tokens of prompt and completion; longer prompts lose their beginning")
+    share_prefix: bool | None = switch(None, "compute a prompt once for both completions; default: where that pays")
+    group_by_length: bool = flag(False, "rows of like length meet in a step; left out: chance decides")
     min_score_margin: float | None = flag(None, "leave out rows whose score_chosen leads by less")
     soft_label_scale: float | None = flag(None, "P(chosen wins) = sigmoid(this x (score_chosen - score_rejected))")
     preview: int = flag(0, "print so many rows as the model will see them")
@@ -94,11 +104,17 @@ class TextSettings(TrainSettings):
             found.append("--precompute_ref_log_probs: kto scores new pairs of prompt and completion in every step")
         return found
 
+    @property
+    def sharing(self) -> bool | None:
+        """``share_prefix`` where the loss has pairs; single completions have nothing to share."""
+        names = [name for name in self.loss_type if name in LOSSES]
+        return self.share_prefix if all(LOSSES[name].paired for name in names) else False
+
     @classmethod
     def free_on_resume(cls) -> set[str]:
         measured = {"dataset_test_split", "eval_dataset_name", "eval_strategy", "eval_steps", "eval_batch_size"}
         measured |= {"eval_generations", "max_new_tokens"}
-        return FREE_ON_RESUME | measured | {"cache_dir", "preview", "reference_cache_dir", "attn_implementation"}
+        return FREE_ON_RESUME | measured | {"cache_dir", "preview", *SAME_NUMBERS}
 
     @classmethod
     def inert(cls) -> dict[str, str]:
@@ -118,8 +134,8 @@ class TextSettings(TrainSettings):
             "logging_strategy": "every step is logged",
             "logging_first_step": "every step is logged",
             "use_liger_kernel": "the output head sees the completion tokens alone as it is",
-            "padding_free": "rows are padded, and padding is neither attended to nor scored",
-            "pad_to_multiple_of": "rows are padded to the longest of their batch",
+            "padding_free": "rows of like length are read together, with 5 % padding at most",
+            "pad_to_multiple_of": "rows are padded to the longest that is read with them",
             "pad_token": "padding is neither attended to nor scored, so any token will do",
             "precompute_ref_batch_size": "the training batch size is used",
             "gradient_checkpointing_kwargs": "the non-reentrant form is used",

@@ -42,10 +42,10 @@ class Validation:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
         with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
-        self.task = TextTask(0, accelerator.device, accelerator.autocast, with_prompts)
+        self.task = TextTask(accelerator.device, accelerator.autocast, with_prompts)
         self.every = every
         self.journal = Journal(Path(settings.output_dir) / "eval.jsonl")
-        self.before: list[str] = []
+        self.before = self.reference_answers()
         self.begun = False
 
     def after_step(self, done: int) -> None:
@@ -100,14 +100,10 @@ class Validation:
 
     def write_answers(self, done: int) -> None:
         """Prompts, what the reference answers and what the policy answers."""
-        prompts = [list(item.prompt) for item in self.rows.items[: self.settings.eval_generations] if item.prompt]
-        if not self.before and not isinstance(self.reference, Stored):
-            with self.reference.network(self.scorer) as frozen:
-                self.before = [self.answer(frozen, prompt) for prompt in prompts]
         texts = []
-        for index, prompt in enumerate(prompts):
+        for index, prompt in enumerate(self.prompts()):
             lines = {"prompt": self.rows.tokenizer.decode(prompt)}
-            if self.before and not self.objective.reference_free:
+            if self.before:
                 lines["reference"] = self.before[index]
             lines[f"policy, step {done}"] = self.answer(self.scorer, prompt)
             texts.append("\n".join(f"[{name}]\n{text}" for name, text in lines.items()))
@@ -115,6 +111,19 @@ class Validation:
             path = Path(self.settings.output_dir) / "samples" / f"step-{done}.txt"
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, "\n\n\n".join(texts) + "\n")
+
+    def prompts(self) -> list[list[int]]:
+        """The prompts that are answered."""
+        return [list(item.prompt) for item in self.rows.items[: self.settings.eval_generations] if item.prompt]
+
+    def reference_answers(self) -> list[str]:
+        """What the reference answers, asked before the first step: of one that is stored, numbers alone are left
+        later, and of another model than the policy's they are all that is left now."""
+        gone = isinstance(self.reference, Stored) and not self.reference.starts_equal
+        if self.objective.reference_free or gone or not self.accelerator.is_main_process:
+            return []
+        with self.reference.network(self.scorer) as frozen:
+            return [self.answer(frozen, prompt) for prompt in self.prompts()]
 
     @torch.no_grad()
     def answer(self, scorer: nn.Module, prompt: list[int]) -> str:

@@ -353,7 +353,10 @@ def test_every_flag_of_the_older_scripts_is_known():
     assert not set(listed) - known
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "scripts" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+RECIPES = [path for path in sorted((ROOT / "scripts" / "recipes").glob("*.yaml")) if "beta_dpo" in path.read_text()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_runs_two_steps_on_a_small_model(models, pairs, tmp_path, recipe):
     named = yaml.safe_load(recipe.read_text()).get("pretrained_model_name_or_path", "")
     model = models("StableDiffusionXLPipeline" if "xl" in named else "StableDiffusionPipeline")

@@ -54,6 +54,7 @@ def test_metrics_have_trls_names_and_step_one_is_ln_2(lm, data, tmp_path, capsys
     lines = metrics(tmp_path / "run")
     rewards = {f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")}
     expected = {"step", "loss", "grad_norm", "lr", "logps/chosen", "logps/rejected"} | rewards
+    expected |= {"logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy", "num_tokens"}
     assert all(set(line) == expected for line in lines)
     assert lines[0]["loss"] == pytest.approx(0.6931471805599453, abs=1e-7)
     assert lines[0]["rewards/margins"] == 0.0

@@ -16,7 +16,7 @@ class OneStep:
 
     def __init__(self, policy, reference, score_prompts=False):
         self.policy, self.reference = TokenScorer(policy), TokenScorer(reference)
-        self.task = TextTask(2, torch.device("cpu"), nullcontext, score_prompts)
+        self.task = TextTask(torch.device("cpu"), nullcontext, score_prompts)
 
     def scores(self, draw):
         with torch.no_grad():

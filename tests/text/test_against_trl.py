@@ -22,6 +22,7 @@ SMOOTH = {"robust": 0.2, "exo_pair": 0.05}
 # TRL has label smoothing for these two alone where both packages have the loss; sigmoid ignores it there.
 PAIRED = ["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero"]
 PAIRED += ["apo_down", "sft", "sigmoid_norm"]
+SIDES = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
 ROWS = 6
 POLICY, REFERENCE = 0, 1  # this way round the reference point of KTO is positive
 
@@ -103,10 +104,13 @@ def test_metrics_agree(dpo, models):
     trainer.loss_types, trainer.loss_weights, trainer.label_smoothing = ["sigmoid"], [1.0], 0.0
     trainer._metrics["train"].clear()
     trainer._compute_loss(trainer.model, dict(batch), False)
-    _, found = OneStep(*models).run(ours.items)
+    one = OneStep(*models)
+    _, found = one.run(ours.items)
+    found = {name: value[0] / value[1] if value.dim() else value for name, value in (found | one.task.seen).items()}
     for name, value in found.items():
         assert value.item() == pytest.approx(trainer._metrics["train"][name][-1], rel=1e-5, abs=1e-5), name
-    assert {"logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies"} <= set(found)
+    assert {"logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies", "num_tokens"} <= set(found)
+    assert {"logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy"} <= set(found)
 
 
 @pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired"])
@@ -119,12 +123,14 @@ def test_unpaired_losses_agree(models, tmp_path, name):
     order = [row["prompt_ids"] for row in trainer.train_dataset]
     assert [list(item.prompt) for item in ours.items] == order
     theirs = trainer._compute_loss(trainer.model, batch, False)
-    loss, found = OneStep(*models).run(ours.items, loss_type=[name], **weights)
+    one = OneStep(*models)
+    loss, found = one.run(ours.items, loss_type=[name], **weights)
     assert loss.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-5)
     if name == "kto":
         assert found["kl"].item() > 0
         assert found["kl"].item() == pytest.approx(trainer._metrics["train"]["kl"][-1], rel=1e-5)
-    for metric in ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"):
+    found |= one.task.seen
+    for metric in (*SIDES, "logits/chosen", "logits/rejected", "entropy", "num_tokens"):
         total, count = found[metric].tolist()
         assert total / count == pytest.approx(trainer._metrics["train"][metric][-1], rel=1e-5)
 

@@ -33,16 +33,16 @@ def test_reference_scores_are_computed_once_and_found_again(lm, data, tmp_path, 
         return capsys.readouterr().out
 
     train(*flags(lm, data["pairs"], tmp_path / "live", use_peft=peft))
-    assert "scored 12 rows: none stored for these tokens, weights and precision" in said("first")
-    assert "scores of 12 rows read from" in said("second")
-    assert "scores of 12 rows read from" in said("other", beta=0.5, loss_type=["ipo", "sft"], learning_rate=1e-2)
-    assert "none stored" in said("shorter", max_length=12)
+    assert "reference    computing 12 of 12 rows: none are stored yet" in said("first")
+    assert "reference    12 rows read from" in said("second")
+    assert "reference    12 rows read from" in said("other", beta=0.5, loss_type=["ipo", "sft"], learning_rate=1e-2)
+    assert "those stored differ in tokens" in said("shorter", max_length=12)
     for a, b, c in zip(*(metrics(tmp_path / name) for name in ("live", "first", "second")), strict=True):
         assert b == c
         assert close(a, b)
-    (found,) = [path for path in (tmp_path / "cache").iterdir() if path.stat().st_size][:1]
-    found.write_bytes(found.read_bytes()[:20])
-    said("damaged")
+    for found in (tmp_path / "cache").glob("*/*.arrow"):
+        found.write_bytes(found.read_bytes()[:20])
+    assert "computing 12 of 12 rows" in said("damaged")
     assert metrics(tmp_path / "damaged") == metrics(tmp_path / "first")
 
 
@@ -51,7 +51,7 @@ def test_two_processes_share_the_scoring(lm, data, tmp_path):
     words = flags(lm, data["pairs"], tmp_path / "two", **stored)
     found = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
     assert found.returncode == 0, found.stderr
-    assert found.stdout.count("scored 12 rows") == 1
+    assert found.stdout.count("computing 12 of 12 rows") == 1
     train(*flags(lm, data["pairs"], tmp_path / "one"))
     for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         assert close(a, b)

@@ -44,16 +44,6 @@ def test_scores_are_sums_of_the_naive_log_probabilities(one, items):
     assert torch.allclose(policy_N.double(), torch.stack(expected), rtol=1e-6)
 
 
-def test_the_pad_token_is_never_seen(one, items):
-    """A model without one gets its EOS for it: any token will do."""
-    found = []
-    for pad in (0, 1, 77):
-        one.task.pad = pad
-        found.append(one.scores(one.task.draw(one.task.collate(items)))[0])
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
-
-
 def test_the_company_in_a_batch_changes_nothing(one, items):
     together = one.scores(one.task.draw(one.task.collate(items)))[0].chunk(2)
     for index, item in enumerate(items):
@@ -106,7 +96,9 @@ def test_orpo_stays_finite_for_certain_and_for_empty_completions(one):
     draw = one.task.draw(one.task.collate([TextItem(0, [40, 41], ([42], [43]))]))
     with torch.no_grad():
         best = (
-            one.policy.logits(one.policy.network.base_model(draw.input_ids_NT).last_hidden_state)[0, 1].argmax().item()
+            one.policy.logits(one.policy.network.base_model(draw.token_S[None, :2]).last_hidden_state)[0, 1]
+            .argmax()
+            .item()
         )
     certain = TextItem(0, [40, 41], ([best], [43]))
     for item in (certain, TextItem(0, [], ([1], [43, 44]))):

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.parts import vae_config, vae_place
 from diffdpo.image.backbones.stable_diffusion import StableDiffusion
 from diffdpo.image.backbones.stable_diffusion_xl import StableDiffusionXL
 
@@ -19,10 +20,11 @@ BACKBONES: dict[str, type[Backbone]] = {
 }
 
 
-def load_backbone(name: str, vae: str | None = None, **hub: Any) -> Backbone:
+def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hub: Any) -> Backbone:
     """The pipeline ``name`` (folder or hub id) in float32, as the family that its model_index.json names.
 
-    ``hub`` takes revision, variant and cache_dir. Raises UserError where it is missing, damaged, or of a family
+    ``encoders=False`` leaves autoencoder and text encoders on the disk until ``load_encoders``. ``hub`` takes
+    revision, variant and cache_dir. Raises UserError where it is missing, damaged, or of a family
     that is not in the table.
     """
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
@@ -37,13 +39,25 @@ def load_backbone(name: str, vae: str | None = None, **hub: Any) -> Backbone:
     if family is None:
         raise UserError(f"model {name}: {class_name} is not supported; these are: {', '.join(BACKBONES)}")
     try:
-        parts = {"vae": load_vae(vae, **hub)} if vae else {}
-        return family(family.pipeline_class.from_pretrained(name, **family.load_options, **parts, **hub))
+        parts = load_parts(family, name, vae, encoders, hub)
+        pipeline = family.pipeline_class.from_pretrained(name, **family.load_options, **parts, **hub)
+        return family(pipeline, pipeline.vae.config if encoders else vae_config(vae_place(name, vae, hub)))
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model {name}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
 
 
-def load_vae(name: str, **hub: Any) -> AutoencoderKL:
-    """An autoencoder of its own, or the one inside a pipeline's folder."""
-    inside = {"subfolder": "vae"} if (Path(name) / "vae").is_dir() else {}
-    return AutoencoderKL.from_pretrained(name, **inside, cache_dir=hub.get("cache_dir"))
+def load_encoders(backbone: Backbone, name: str, vae: str | None, **hub: Any) -> None:
+    """Load what ``encoders=False`` left out."""
+    whole = load_backbone(name, vae, **hub)
+    for part in backbone.encoder_parts:
+        setattr(backbone.pipeline, part, getattr(whole.pipeline, part))
+
+
+def load_parts(family: type[Backbone], name: str, vae: str | None, encoders: bool, hub: dict[str, Any]) -> dict:
+    """What stands in for parts of the pipeline ``name``: another autoencoder, or nothing for all encoders."""
+    if not encoders:
+        return dict.fromkeys(family.encoder_parts)
+    if vae is None:
+        return {}
+    where, options = vae_place(name, vae, hub)
+    return {"vae": AutoencoderKL.from_pretrained(where, **options)}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from diffdpo.image.backbones.base import Backbone, Condition, tokenize
-from diffdpo.image.pixels import Framed
+from diffdpo.image.pixels import Placed
 
 
 class StableDiffusionXL(Backbone):
@@ -18,9 +18,7 @@ class StableDiffusionXL(Backbone):
 
     pipeline_class = StableDiffusionXLPipeline
     load_options: ClassVar = {"add_watermarker": False}
-
-    def text_encoders(self) -> list[Any]:
-        return [self.pipeline.text_encoder, self.pipeline.text_encoder_2]
+    encoder_parts: ClassVar = ("vae", "text_encoder", "text_encoder_2")
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
@@ -33,7 +31,7 @@ class StableDiffusionXL(Backbone):
         tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         return {"tokens_NLD": tokens, "pooled_ND": outputs[-1].text_embeds}
 
-    def size_condition(self, images: Sequence[Framed], resolution: int) -> Condition:
+    def size_condition(self, images: Sequence[Placed], resolution: int) -> Condition:
         """(height, width, top, left, target height, target width) of each image (their section 2.2)."""
         rows = [(*image.original_size, *image.crop_top_left, resolution, resolution) for image in images]
         return {"time_ids_N6": torch.tensor(rows, dtype=torch.float32)}

@@ -1,0 +1,97 @@
+"""Stops a training program of any make after chosen optimizer steps, tells the times, and waits for its next turn.
+
+PyTorch calls the same hook after every step of every optimizer, so nothing in the program has to be known or changed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from diffdpo.benchmark.memory import peak_memory
+
+
+class Stop(BaseException):
+    """The measurement is over. Not an Exception, so that no program's own handlers take it for a mistake."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimizer steps before the first repetition, steps of each repetition, and repetitions."""
+
+    warmup: int
+    steps: int
+    repetitions: int
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps in all."""
+        return self.warmup + self.steps * self.repetitions
+
+
+class Channel:
+    """One line of JSON out a report, one line in a permission."""
+
+    def __init__(self, out: TextIO, into: TextIO) -> None:
+        self.out, self.into = out, into
+
+    def tell(self, kind: str, **facts: Any) -> None:
+        """Send a report."""
+        self.out.write(json.dumps({"kind": kind, **facts}) + "\n")
+        self.out.flush()
+
+    def wait(self) -> None:
+        """Block until told to go on. Raises Stop where nobody is there any more."""
+        if not self.into.readline():
+            raise Stop
+
+
+def now() -> tuple[float, float]:
+    """Wall and CPU seconds, after all work given to the card is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter(), time.process_time()
+
+
+class Gate:
+    """Counts optimizer steps from the moment the block begins."""
+
+    def __init__(self, schedule: Schedule, channel: Channel, aside: Callable[[], dict[str, float]]) -> None:
+        self.schedule, self.channel, self.aside = schedule, channel, aside
+        self.done, self.clock, self.setup = 0, now(), 0.0
+
+    def __enter__(self) -> Gate:
+        self.handle = register_optimizer_step_post_hook(self.after_step)
+        self.clock = now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.remove()
+
+    def after_step(self, *_: Any) -> None:
+        """The hook. Raises Stop after the last repetition."""
+        self.done += 1
+        if self.done == 1:
+            self.setup = now()[0] - self.clock[0]
+        past = self.done - self.schedule.warmup
+        if past == 0:
+            self.aside()  # warms up as well, and the first draws are none of a repetition's
+            self.report("warm", setup=self.setup)
+        elif past > 0 and past % self.schedule.steps == 0:
+            wall, cpu = (end - begin for begin, end in zip(self.clock, now(), strict=True))
+            steps = self.schedule.steps
+            self.report("repetition", wall=wall / steps, cpu=cpu / steps, **self.aside())
+
+    def report(self, kind: str, **facts: float) -> None:
+        """Tell what was measured, then wait for the next turn or stop."""
+        self.channel.tell(kind, **facts, **peak_memory())
+        if self.done >= self.schedule.total:
+            raise Stop
+        self.channel.wait()
+        self.clock = now()

@@ -1,0 +1,55 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+LIBRARIES = ["torch", "diffusers", "transformers", "accelerate", "peft", "datasets", "trl"]
+MATRIX_UNITS = ["amx_bf16", "avx512_bf16"]  # what makes bfloat16 fast on a CPU
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def card() -> str | None:
+    """The GPU's name, where there is one."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def card_slug() -> str:
+    """The GPU's name as part of a file name, with a hyphen before it; empty without one."""
+    name = card()
+    return "-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if name else ""
+
+
+def describe(threads: int) -> dict[str, str]:
+    """Processor, card, threads and versions."""
+    facts = {"processor": processor(), "threads": str(threads), "python": platform.python_version()}
+    if name := card():
+        facts["card"] = name
+    return facts | {name: found for name in LIBRARIES if (found := installed(name))}
+
+
+def processor() -> str:
+    """The CPU's name and what it has for bfloat16."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    name = re.search(r"model name\s*:\s*(.+)", text)
+    units = [unit for unit in MATRIX_UNITS if re.search(rf"\b{unit}\b", text)]
+    return f"{name[1] if name else platform.processor()}, {cores()} cores, {' and '.join(units) or 'no bfloat16 units'}"
+
+
+def installed(name: str) -> str | None:
+    """A library's version."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,75 @@
+"""What was measured, and the arithmetic on it. Times are seconds per optimizer step, memory is MiB."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Result:
+    """One row: a figure for each repetition, or why there is none."""
+
+    name: str
+    group: str
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    bare_wall: list[float] = field(default_factory=list)
+    bare_cpu: list[float] = field(default_factory=list)
+    setup: float | None = None  # seconds from the start of the program to the end of its first step
+    cold_setup: float | None = None  # the same in a fresh folder, where everything is computed
+    ram: float = 0.0
+    gpu: float | None = None
+    error: str | None = None
+
+    @property
+    def step(self) -> float | None:
+        """The median step, seconds."""
+        return statistics.median(self.wall) if self.wall else None
+
+    @property
+    def build(self) -> float:
+        """Seconds that a first run spends on what later ones find stored; 0 for subjects that store nothing."""
+        if self.cold_setup is None or self.setup is None:
+            return 0.0
+        return max(0.0, self.cold_setup - self.setup)
+
+    @property
+    def peak(self) -> float:
+        """Peak memory on the card where there is one, else resident."""
+        return self.ram if self.gpu is None else self.gpu
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median and the range it comes from."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: list[float]) -> Spread | None:
+    """None where nothing was measured."""
+    return Spread(statistics.median(values), min(values), max(values)) if values else None
+
+
+def quotient(above: list[float], below: list[float]) -> Spread | None:
+    """The quotients of repetitions that ran one after the other, so that a slow minute of the machine cancels."""
+    return spread([a / b for a, b in zip(above, below, strict=False)])
+
+
+def epoch_cost(result: Result, epochs: int, steps: int) -> float | None:
+    """Seconds of ``epochs`` epochs of ``steps`` steps, the build of what is stored included."""
+    return None if result.step is None else result.build + epochs * steps * result.step
+
+
+def break_even(result: Result, other: Result, steps: int) -> int | None:
+    """The first epoch at whose end ``result`` has cost no more than ``other``; None where that never comes."""
+    if result.step is None or other.step is None:
+        return None
+    dearer, saved = result.build - other.build, steps * (other.step - result.step)
+    if dearer <= 0 and saved >= 0:
+        return 1
+    return max(1, math.ceil(dearer / saved)) if saved > 0 else None

@@ -1,0 +1,114 @@
+"""Our trainers beside older scripts and TRL on the same models, data and settings: one command, tables and a chart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from diffdpo.benchmark.chart import step_chart
+from diffdpo.benchmark.gate import Schedule
+from diffdpo.benchmark.machine import card_slug, cores, describe
+from diffdpo.benchmark.memory import MIB
+from diffdpo.benchmark.peers import Peer, recognise
+from diffdpo.benchmark.race import Race, count_turns
+from diffdpo.benchmark.report import Report
+from diffdpo.benchmark.results import Result
+from diffdpo.benchmark.size import FULL, SMALL, Work
+from diffdpo.benchmark.subjects import BATCH, REFERENCE_DRAWS, Subject, all_subjects, choose, has_trl
+from diffdpo.benchmark.targets import targets
+from diffdpo.benchmark.work import fresh_folder, make_work, network_bytes
+from diffdpo.config import BaseSettings, flag, parse
+from diffdpo.files import atomic_file, write_atomically
+from diffdpo.run import say
+
+WARMUP = 2  # steps
+
+
+@dataclass
+class BenchmarkSettings(BaseSettings):
+    """All flags of ``benchmark.py``."""
+
+    subjects: list[str] = flag([], "rows to measure, by name or pattern such as 'lora-*'; default: all")
+    peer_script: list[str] = field(
+        default_factory=list,
+        metadata={"help": "a Diffusion-DPO script of diffusers or Salesforce, run as it is", "action": "extend"},
+    )
+    repetitions: int = flag(5, "turns of every subject")
+    steps: int = flag(1, "optimizer steps of a turn")
+    threads: int | None = flag(None, "CPU threads of every subject; default: all cores")
+    small: bool = flag(False, "tiny models: tries the command out, the figures mean nothing")
+    work_dir: str = flag("runs/benchmark", "folder of models, data, runs and logs; emptied at the start")
+    output: str | None = flag(None, "where .json, .md and .png go; default: assets/benchmark, on a GPU with its name")
+
+    def problems(self) -> list[str]:
+        counts = {name: getattr(self, name) for name in ("repetitions", "steps", "threads")}
+        return [f"--{name} must be at least 1, got {n}" for name, n in counts.items() if n is not None and n < 1]
+
+
+def main(argv: list[str]) -> int:
+    """Make the work, measure, write; returns 1 where a subject failed."""
+    settings, notices = parse(BenchmarkSettings, argv)
+    for line in notices:
+        say(line)
+    peers = [recognise(name) for name in settings.peer_script]
+    schedule = Schedule(WARMUP, settings.steps, settings.repetitions)
+    folder = fresh_folder(settings.work_dir)
+    work = Work(folder / "work", SMALL if settings.small else FULL)
+    chosen = choose(all_subjects(work, schedule.total + 1, peers), settings.subjects)
+    notes = remarks(peers)
+    for note in notes:
+        say(f"note         {note}")
+    say(f"work         models and data in {settings.work_dir}")
+    make_work(work, {subject.kind for subject in chosen})
+    results = measure(chosen, schedule, settings.threads or cores(), folder)
+    write(report(settings, work, results, notes), settings.output or f"assets/benchmark{card_slug()}")
+    return int(any(result.error for result in results.values()))
+
+
+def remarks(peers: list[Peer]) -> list[str]:
+    """What differs from a plain installation of everything, a line each."""
+    notes = [note for peer in peers for note in peer.notes()]
+    if not has_trl():
+        notes.append("trl is not installed; its rows are left out")
+    return notes
+
+
+def measure(subjects: list[Subject], schedule: Schedule, threads: int, folder: Path) -> dict[str, Result]:
+    """One group after the other."""
+    results: dict[str, Result] = {}
+    with tqdm(total=count_turns(subjects, schedule), desc="measuring", unit="turn") as bar:
+        for _, group in groupby(subjects, key=lambda subject: subject.group):
+            results |= Race(list(group), schedule, threads, folder, bar).run()
+    return results
+
+
+def report(settings: BenchmarkSettings, work: Work, results: dict[str, Result], notes: list[str]) -> Report:
+    """The figures with what they are held against."""
+    size = work.size
+    image, text = size.pairs // BATCH, size.rows // BATCH
+    steps = {result.group: text if result.group.startswith("text") else image for result in results.values()}
+    facts: dict[str, object] = {
+        "repetitions": settings.repetitions,
+        "steps a repetition": settings.steps,
+        "pairs a step": BATCH,
+        "reference draws stored": REFERENCE_DRAWS,
+    }
+    if settings.small:
+        notes = [*notes, "tiny models (--small): the figures mean nothing"]
+    threads = settings.threads or cores()
+    return Report(describe(threads), facts, results, targets(image, network_bytes(work) / MIB), steps, notes)
+
+
+def write(page: Report, output: str) -> None:
+    """Three files; the tables on the screen as well."""
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    text = page.markdown()
+    write_atomically(Path(f"{output}.json"), page.as_json())
+    write_atomically(Path(f"{output}.md"), text)
+    with atomic_file(Path(f"{output}.png")) as draft:
+        draft.write_bytes(step_chart(page.results))
+    say(text)
+    say(f"result       {output}.md, .json and .png")

@@ -1,0 +1,26 @@
+"""What training runs compute once, computed beforehand; the flags are those of the trainers."""
+
+from __future__ import annotations
+
+from diffdpo.commands import train_diffusion_dpo, train_text_dpo
+from diffdpo.run import make_accelerator, say
+
+
+def main(argv: list[str]) -> int:
+    """Latents, prompt embeddings and, with ``--reference_draws``, reference scores; of a language model
+    (``--model_name_or_path``) the reference's log-probabilities. Returns the exit code."""
+    if any(word.startswith("--model_name_or_path") for word in argv):
+        text, notices = train_text_dpo.read_settings([*argv, "--precompute_ref_log_probs"])
+        tell(notices)
+        train_text_dpo.prepare(text, make_accelerator(text))
+    else:
+        images, notices = train_diffusion_dpo.read_settings([*argv, "--cache_latents"])
+        tell(notices)
+        train_diffusion_dpo.prepare(images, make_accelerator(images))
+    return 0
+
+
+def tell(notices: list[str]) -> None:
+    """The parser's notices."""
+    for line in notices:
+        say(line)

@@ -1,0 +1,26 @@
+"""How positive a text is, by VADER: a lexicon and rules, nothing trained (Hutto & Gilbert 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from diffdpo.errors import UserError
+
+
+def load_sentiment() -> Callable[[Sequence[str]], np.ndarray]:
+    """A reward of texts: VADER's compound score of each, from −1 (all bad) to 1 (all good).
+
+    Raises UserError where vaderSentiment is not installed.
+    """
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError as error:
+        raise UserError("the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'") from error
+    analyzer = SentimentIntensityAnalyzer()
+
+    def sentiment(texts: Sequence[str]) -> np.ndarray:
+        return np.array([analyzer.polarity_scores(text)["compound"] for text in texts])
+
+    return sentiment

@@ -1,0 +1,8 @@
+"""Language model against its reference: ``python scripts/evaluate_text.py --policy RUN [flags]``."""
+
+import sys
+
+from diffdpo.cli import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("evaluate_text", sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""The arithmetic and the tables against numbers worked out by hand."""
+
+import json
+
+import pytest
+
+from diffdpo.benchmark.chart import step_chart
+from diffdpo.benchmark.report import Report, table
+from diffdpo.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
+from diffdpo.benchmark.targets import Target, faster, first_epoch, memory, memory_saved, over_bare, targets
+
+
+def result(name, *wall, setup=1.0, cold=None, ram=1000.0, bare=(), error=None):
+    group = name.split("-")[0]
+    return Result(name, group, list(wall), list(wall), list(bare), [], setup, cold, ram, None, error)
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        result("full-fp32-uncached", 3.0, 3.2, 3.1),
+        result("full-fp32-latents", 2.0, 2.4, 2.0, cold=21.0, ram=900.0, bare=[1.6, 2.0, 2.0]),
+        result("full-fp32-scores", 1.0, 1.5, 1.2, cold=61.0, ram=800.0),
+        result("full-fp32-salesforce", 4.0, 3.0, 4.8, ram=1600.0),
+        result("full-bf16-uncached", error="no | such thing"),
+    )
+}
+UNCACHED, LATENTS, SCORES, THEIRS, _ = ROWS.values()
+
+
+def test_quotients_are_taken_within_a_repetition():
+    assert quotient(THEIRS.wall, SCORES.wall) == Spread(4.0, 2.0, 4.0)
+    assert quotient([], [1.0]) is None
+    assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+
+
+def test_the_build_is_what_a_first_run_takes_longer():
+    assert (UNCACHED.build, LATENTS.build, SCORES.build) == (0, 20, 60)
+    assert result("x", setup=2.0, cold=1.9).build == 0
+
+
+def test_epochs_count_the_build_once():
+    assert epoch_cost(LATENTS, 1, 10) == 20 + 10 * 2.0
+    assert epoch_cost(LATENTS, 5, 10) == 20 + 50 * 2.0
+    assert epoch_cost(UNCACHED, 2, 10) == pytest.approx(62)
+
+
+def test_break_even():
+    assert break_even(LATENTS, UNCACHED, 10) == 2  # 20 s at 11 s an epoch
+    assert break_even(SCORES, UNCACHED, 10) == 4  # 60 s at 19 s an epoch
+    assert break_even(SCORES, UNCACHED, 60) == 1
+    assert break_even(UNCACHED, LATENTS, 10) is None or UNCACHED.step < LATENTS.step
+    assert break_even(result("slower", 4.0, cold=5.0), UNCACHED, 10) is None
+    assert break_even(result("free", 3.0), UNCACHED, 10) == 1
+    assert break_even(ROWS["full-bf16-uncached"], UNCACHED, 10) is None
+
+
+def test_break_even_is_where_the_costs_cross():
+    for steps in (3, 7, 32):
+        for stored in (LATENTS, SCORES):
+            epoch = break_even(stored, UNCACHED, steps)
+            assert epoch_cost(stored, epoch, steps) <= epoch_cost(UNCACHED, epoch, steps)
+            if epoch > 1:
+                assert epoch_cost(stored, epoch - 1, steps) > epoch_cost(UNCACHED, epoch - 1, steps)
+
+
+def test_measures():
+    assert faster("full-fp32-scores", "full-fp32-salesforce")(ROWS).median == 4.0
+    assert faster("full-fp32-scores", "full-fp32-diffusers")(ROWS) is None
+    assert over_bare("full-fp32-latents")(ROWS) == Spread(1.2, 1.0, 1.25)
+    assert memory("full-fp32-scores", "full-fp32-salesforce")(ROWS).median == 0.5
+    assert memory_saved("full-fp32-scores", "full-fp32-latents", 50.0)(ROWS).median == 2.0
+    # 10 steps: 31 uncached, 40 with latents, 72 with scores; theirs 40
+    assert first_epoch("full", "fp32", "full-fp32-salesforce", 10)(ROWS).median == pytest.approx(40 / 31)
+
+
+def test_bounds_hold_on_their_own_side():
+    least, most = Target("", "", 2.0, lambda rows: None), Target("", "", 2.0, lambda rows: None, at_most=True)
+    assert least.met(Spread(2.0, 0, 9))
+    assert not least.met(Spread(1.9, 0, 9))
+    assert most.met(Spread(2.0, 0, 9))
+    assert not most.met(Spread(2.1, 0, 9))
+
+
+def test_every_target_says_when_nothing_was_measured():
+    assert all(target.measure({}) is None for target in targets(32, 88.0))
+    assert all(target.measure(ROWS) is None for target in targets(32, 88.0) if "bf16" in target.work)
+
+
+def page(rows):
+    return Report({"processor": "P"}, {"repetitions": 3}, rows, targets(10, 50.0), {"full": 10}, ["a note"])
+
+
+def test_markdown_says_all_in_tables():
+    text = page(ROWS).markdown()
+    assert "| full fp32, everything stored | salesforce fp32 | at least 2x | 4.00x [2.00, 4.00] | yes |" in text
+    assert "| full fp32, first epoch, nothing stored | salesforce fp32 | at least 1.2x | 1.29x | yes |" in text
+    assert "| full-fp32-latents | bare network | at most 1.05x | 1.20x [1.00, 1.25] | no |" in text
+    assert "| full-bf16-uncached | failed: no / such thing |" in text
+    assert "| full-fp32-latents | 20.0 | 40 | 60 | 120 | 220 | 2 |" in text
+    assert "* a note" in text
+    for block in text.split("\n\n"):
+        assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
+
+
+def test_json_has_every_repetition_and_the_verdicts():
+    read = json.loads(page(ROWS).as_json())
+    rows = {row["name"]: row for row in read["rows"]}
+    assert rows["full-fp32-scores"]["wall"] == [1.0, 1.5, 1.2]
+    assert rows["full-bf16-uncached"]["error"] == "no | such thing"
+    verdicts = {(v["work"], v["against"]): v["met"] for v in read["targets"]}
+    assert verdicts["full fp32, everything stored", "salesforce fp32"] is True
+    assert verdicts["full bf16, everything stored", "salesforce bf16"] is None
+    even = {row["name"]: row["break_even"] for row in read["epochs"]}
+    assert even == {"full-fp32-uncached": None, "full-fp32-latents": 2, "full-fp32-scores": 4,
+                    "full-fp32-salesforce": None}  # fmt: skip
+
+
+def test_chart_is_a_picture_even_of_nothing():
+    for rows in (ROWS, {}):
+        assert step_chart(rows).startswith(b"\x89PNG")
+
+
+def test_table():
+    assert table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"

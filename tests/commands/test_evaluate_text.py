@@ -1,0 +1,101 @@
+"""Evaluation of a language model end to end: figures, report, mistakes."""
+
+import json
+
+import pytest
+
+from diffdpo.cli import run_command
+from tests.conftest import run, script
+from tests.text.factory import save_model
+from tests.text.runs import flags, train, write_data
+
+QUICK = "--split train --num_prompts 6 --samples_per_prompt 2 --max_new_tokens 8".split()
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module", params=[True, None], ids=["lora", "full"])
+def policy(request, lm, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("policy") / "run"
+    train(*flags(lm, data["pairs"], out, use_peft=request.param, learning_rate=1e-2))
+    return out
+
+
+def evaluate(lm, pairs, policy, out, *more):
+    words = ["--model_name_or_path", lm, "--dataset_name", pairs, "--policy", policy, "--output_dir", out]
+    return [str(word) for word in [*words, *QUICK, *more]]
+
+
+def test_the_evaluation_is_complete(lm, data, policy, tmp_path):
+    found = run(script("evaluate_text", *evaluate(lm, data["pairs"], policy, tmp_path)))
+    assert found.returncode == 0, found.stderr
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert result["implicit_accuracy"]["value"] == 1  # of the rows it was trained on
+    for name in ("policy_reward", "reference_reward", "difference", "win_rate", "kl"):
+        assert (result[name]["n"], result[name]["clusters"]) == (12, 6)
+    means = [result[name]["value"] for name in ("policy_reward", "reference_reward", "difference")]
+    assert means[2] == pytest.approx(means[0] - means[1], abs=1e-9)
+    assert result["kl"]["value"] > 0.1
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "learning_rate: 0.01" in page
+    last = found.stdout.strip().splitlines()[-4:]
+    assert [line.split()[0] for line in last] == ["reward", "difference", "KL", "report"]
+
+
+def test_prompts_come_from_rows_of_either_kind(lm, data, policy, tmp_path):
+    results = []
+    for name in ("labels", "pairs"):
+        words = evaluate(lm, data["pairs"], policy, tmp_path / name, "--prompts_name", data[name])
+        assert run_command("evaluate_text", words) == 0
+        results.append(json.loads((tmp_path / name / "evaluation.json").read_text()))
+    for result in results:
+        del result["settings"]
+    assert results[0] == results[1]  # the same prompts in both files: and the same figures twice
+
+
+def test_a_model_against_itself_wins_nothing(lm, data, tmp_path):
+    assert run_command("evaluate_text", evaluate(lm, data["pairs"], lm, tmp_path)) == 0
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert result["difference"]["value"] == result["kl"]["value"] == 0
+    assert result["win_rate"]["value"] == result["implicit_accuracy"]["value"] == 0.5
+
+
+MISTAKES = {
+    "no policy there": (["--policy", "/no/such/run"], "--policy /no/such/run: cannot be loaded"),
+    "count": (["--num_prompts", "0"], "--num_prompts must be at least 1"),
+    "split": (["--dataset_name", "/no/such/rows"], "no such file or folder"),
+    "typo": (["--num_prompt", "3"], "did you mean --num_prompts?"),
+}
+
+
+@pytest.mark.parametrize(("more", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line(lm, data, tmp_path, capsys, more, line):
+    assert run_command("evaluate_text", evaluate(lm, data["pairs"], lm, tmp_path, *more)) == 2
+    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1
+    assert line in errors[0]
+
+
+def test_what_must_be_named_is_named(lm, tmp_path, capsys):
+    assert run_command("evaluate_text", []) == 2
+    assert "--policy is needed" in capsys.readouterr().err
+    assert run_command("evaluate_text", ["--policy", str(lm), "--model_name_or_path", str(lm)]) == 2
+    assert "name both, or none" in capsys.readouterr().err
+
+
+def test_a_policy_of_other_tokens_is_refused(lm, data, tmp_path, capsys):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=50, **small)).save_pretrained(tmp_path / "other")
+    assert run_command("evaluate_text", evaluate(lm, data["pairs"], tmp_path / "other", tmp_path / "out")) == 2
+    assert "--policy: its vocabulary has 50 tokens" in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""Stored latents and embeddings: the same draws as live ones, and everything they depend on finds them again."""
+
+import io
+from contextlib import nullcontext
+
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from PIL import Image
+
+from diffdpo.image.backbones import BACKBONES, load_backbone, load_encoders
+from diffdpo.image.identity import Identity, images_digest, latents_key, prompts_key
+from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.pairs import FrameSettings, image_pairs
+from diffdpo.image.settings import ImageSettings
+from diffdpo.image.stored import store_encodings
+from diffdpo.image.task import DrawSettings, ImageTask
+from tests.factory import encoded, pickapic_rows, picture
+
+HUB = {"revision": None, "variant": None, "cache_dir": None}
+
+
+def pairs_of(rows, **changes):
+    frame_at = FrameSettings(**{"seed": 0, "resolution": 32, "flip": True} | changes)
+    return image_pairs(Dataset.from_list(rows), frame_at, "", (None, None))
+
+
+def task_of(backbone, embed=None):
+    process = ForwardProcess(backbone.pipeline.scheduler.config)
+    return ImageTask(backbone, process, DrawSettings(3, 32, empty_prompts=0.3), torch.device("cpu"), nullcontext, embed)
+
+
+def stored(folder, pairs, root, dtype=torch.float32):
+    """The same pairs with their encodings read from disk, and the task that reads them."""
+    settings = ImageSettings(precompute_dir=str(root), vae_encode_batch_size=8)
+    backbone = load_backbone(str(folder), encoders=False, **HUB)
+
+    def load():
+        load_encoders(backbone, str(folder), None, **HUB)
+        backbone.place(torch.device("cpu"), dtype)
+
+    identity = Identity.of(backbone, str(folder), None, HUB, dtype)
+    embed = store_encodings(pairs, backbone, load, identity, settings, Accelerator(cpu=True))
+    assert backbone.encoders() == []
+    return task_of(backbone, embed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
+    rows, live = pickapic_rows(6), load_backbone(str(models(family)))
+    live.place(torch.device("cpu"), dtype)
+    live_pairs, task = pairs_of(rows), task_of(live)
+    for _ in range(2):  # computed, then read
+        pairs = pairs_of(rows)
+        cached = stored(models(family), pairs, tmp_path, dtype)
+        for visit in range(3):
+            expected = task.draw(task.collate([live_pairs.read(row, visit) for row in range(4)]))
+            found = cached.draw(cached.collate([pairs.read(row, visit) for row in range(4)]))
+            assert torch.equal(found.timestep_N, expected.timestep_N)
+            assert found.condition.keys() == expected.condition.keys()
+            near = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+            assert torch.allclose(found.noisy_NCHW, expected.noisy_NCHW, **near)
+            assert torch.allclose(found.target_NCHW, expected.target_NCHW, **near)
+            for name, value in expected.condition.items():
+                assert torch.allclose(found.condition[name].float(), value.float(), **near)
+
+
+def test_nothing_is_loaded_where_everything_is_stored(models, tmp_path, monkeypatch):
+    rows = pickapic_rows(4)
+    stored(models(), pairs_of(rows), tmp_path)
+    monkeypatch.setattr("tests.image.test_stored.load_encoders", lambda *args, **hub: pytest.fail("loaded"))
+    stored(models(), pairs_of(rows), tmp_path)
+
+
+def test_unreadable_images_are_named_and_dropped(models, tmp_path):
+    rows = pickapic_rows(30)
+    rows[7]["jpg_1"] = rows[7]["jpg_1"][:40]
+    checked, pairs = pairs_of(rows), pairs_of(rows)
+    checked.check(quiet=True)
+    stored(models(), pairs, tmp_path)
+    assert list(pairs.rows) == list(checked.rows)
+    assert pairs.fingerprint == checked.fingerprint
+    assert pairs.tally.unreadable[0].startswith("row 7: ")
+    assert [pairs.read(row, 0).pair for row in range(29)] == list(checked.rows)
+
+
+def test_the_keys_follow_what_the_numbers_depend_on_and_nothing_else(models):
+    rows = pickapic_rows(4)
+
+    def keys(rows, **changes):
+        pairs = pairs_of(rows, **changes)
+        return latents_key(pairs, "encoder").folder, prompts_key(pairs, "encoder").folder
+
+    latents, prompts = keys(rows)
+    turned = [{**row, "label_0": row["label_1"], "label_1": row["label_0"]} for row in rows]
+    assert keys(turned) == (latents, prompts)
+    assert keys(rows, seed=9) == (latents, prompts)
+    for changes in ({"resolution": 16}, {"flip": False}):
+        assert keys(rows, **changes)[0] != latents
+        assert keys(rows, **changes)[1] == prompts
+    renamed = [{**row, "caption": row["caption"] + "!"} for row in rows]
+    assert keys(renamed) == (latents, keys(renamed)[1])
+    assert keys(renamed)[1] != prompts
+    other = [dict(row) for row in rows]
+    other[2]["jpg_0"] = encoded(picture(99), "JPEG")
+    assert keys(other)[0] != latents
+
+
+def test_encoders_are_told_apart_by_files_and_precision(models):
+    backbone = load_backbone(str(models()), encoders=False, **HUB)
+    one = Identity.of(backbone, str(models()), None, HUB, torch.float32)
+    assert one == Identity.of(backbone, str(models()), None, HUB, torch.float32)
+    half = Identity.of(backbone, str(models()), None, HUB, torch.bfloat16)
+    assert {one.autoencoder, one.text_encoder}.isdisjoint({half.autoencoder, half.text_encoder})
+    xl = load_backbone(str(models("StableDiffusionXLPipeline")), encoders=False, **HUB)
+    assert Identity.of(xl, str(models("StableDiffusionXLPipeline")), None, HUB, torch.float32) != one
+
+
+def test_the_configuration_is_that_of_the_loaded_autoencoder(models):
+    without, whole = load_backbone(str(models()), encoders=False, **HUB), load_backbone(str(models()), **HUB)
+    assert without.vae is None
+    assert (without.pixel_factor, without.vae_config.scaling_factor) == (whole.pixel_factor, 0.5)
+
+
+def test_files_are_told_apart_by_their_contents(tmp_path):
+    rows = []
+    for index in range(3):
+        for side in ("a", "b"):
+            picture(index).save(tmp_path / f"{side}{index}.png")
+        rows.append({"chosen": f"{tmp_path}/a{index}.png", "rejected": f"{tmp_path}/b{index}.png", "prompt": "p"})
+    before = images_digest(pairs_of(rows))
+    picture(50).save(tmp_path / "b1.png")
+    assert images_digest(pairs_of(rows)) != before
+
+
+def test_large_jpegs_are_decoded_small_and_look_the_same():
+    pixels = picture(3, (800, 640))
+    row = {"chosen": encoded(pixels, "JPEG", quality=95), "rejected": encoded(picture(4, (64, 48)), "JPEG")}
+    pairs = pairs_of([{**row, "prompt": "p"}], resolution=100, flip=False)
+    large, small = pairs.images(0)
+    assert (large.size, small.size) == ((200, 160), (64, 48))
+    item = pairs.read(0, 0)
+    assert item.chosen.original_size == (640, 800)
+    assert item.chosen.crop_top_left == (0, 12)
+    whole = Image.open(io.BytesIO(row["chosen"])).resize((125, 100), Image.Resampling.BILINEAR).crop((12, 0, 112, 100))
+    expected = torch.tensor(list(whole.getdata())).view(100, 100, 3).permute(2, 0, 1) / 127.5 - 1
+    assert (item.chosen.pixels_CHW - expected).abs().mean() < 0.01

@@ -1,0 +1,109 @@
+"""Tables on disk: whole shards, found again by their facts, gone on with after a kill."""
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Features, Value
+
+from diffdpo.cache import Key, files_digest, shards, table, weights_digest
+from diffdpo.errors import UserError
+
+FEATURES = Features({"square": Value("int64")})
+KEY = Key("squares", {"data": "a", "resolution": "64"})
+
+
+class Squares:
+    """Computes rows, notes which, and dies at one of them."""
+
+    def __init__(self, dies_at=None):
+        self.asked, self.dies_at = [], dies_at
+
+    def __call__(self, part):
+        for number in part:
+            if number == self.dies_at:
+                raise KeyboardInterrupt
+            self.asked.append(number)
+            yield {"square": number**2}
+
+
+def squares(folder, key=KEY, rows=100, compute=None):
+    return table(str(folder), key, FEATURES, rows, compute or Squares(), Accelerator(cpu=True))["square"][:]
+
+
+def test_rows_come_back_in_their_order_and_are_computed_once(tmp_path, capsys):
+    first, second = Squares(), Squares()
+    assert squares(tmp_path, compute=first) == [number**2 for number in range(100)]
+    assert squares(tmp_path, compute=second) == [number**2 for number in range(100)]
+    assert (len(first.asked), second.asked) == (100, [])
+    said = capsys.readouterr().out
+    assert "squares      computing 100 of 100 rows: none are stored yet" in said
+    assert "squares      100 rows read from" in said
+
+
+def test_a_killed_run_goes_on_where_it_stood(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        squares(tmp_path, compute=Squares(dies_at=40))
+    assert not list(tmp_path.glob("*/.*"))  # no half shard
+    rest = Squares()
+    assert squares(tmp_path, compute=rest) == [number**2 for number in range(100)]
+    assert rest.asked == list(range(32, 100))
+    assert "computing 68 of 100 rows: the others are stored already" in capsys.readouterr().out
+
+
+def test_a_damaged_shard_is_computed_again(tmp_path):
+    squares(tmp_path)
+    damaged = sorted(tmp_path.glob("*/*.arrow"))[1]
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    again = Squares()
+    assert squares(tmp_path, compute=again)[20] == 400
+    assert again.asked == list(range(16, 32))
+
+
+def test_a_changed_fact_is_computed_anew_and_named(tmp_path, capsys):
+    squares(tmp_path)
+    squares(tmp_path, Key("squares", {"data": "a", "resolution": "32"}))
+    assert "computing 100 of 100 rows: those stored differ in resolution" in capsys.readouterr().out
+    squares(tmp_path, Key("cubes", {"data": "a", "resolution": "64"}))
+    assert "none are stored yet" in capsys.readouterr().out
+    (path,) = tmp_path.glob(f"{KEY.folder}/key.json")
+    assert json.loads(path.read_text()) == KEY.facts
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--precompute_dir .*cannot be written"):
+        squares(tmp_path / "file")
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17, 300, 851_293])
+def test_shards_cover_every_row_once_and_depend_on_their_number_alone(rows):
+    parts = shards(rows)
+    assert [number for part in parts for number in (part.start, part.stop)][1:-1:2] == [p.start for p in parts[1:]]
+    assert (parts[0].start, parts[-1].stop) == (0, rows)
+    assert max(map(len, parts)) <= 512
+
+
+def test_digests_follow_contents(tmp_path):
+    network = torch.nn.Linear(3, 2)
+    before = weights_digest(network)
+    assert before == weights_digest(network)
+    assert weights_digest(network.bfloat16()) != before
+    with torch.no_grad():
+        network.float().weight[0, 0] += 1e-6
+    assert weights_digest(network) != before
+    (tmp_path / "config.json").write_text("{}")
+    empty = files_digest(tmp_path)
+    (tmp_path / "config.json").write_text("{ }")
+    assert files_digest(tmp_path) != empty
+
+
+def test_adapters_leave_the_name_of_the_weights_below_them_alone():
+    from peft import LoraConfig, inject_adapter_in_model
+
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    before = weights_digest(network)
+    network.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=1, target_modules=["0"]), network)
+    assert weights_digest(network) == before

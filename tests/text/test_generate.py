@@ -1,0 +1,63 @@
+"""Sampling against the model's own distribution, and its randomness as a function of (seed, prompt, visit)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffdpo.text.generate import SampleSettings, draw, sample, uniforms
+from tests.text.factory import model
+
+END = 1
+PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12), (13,)]
+HOW = SampleSettings(seed=3, visits=2, max_new_tokens=9, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return model().eval()
+
+
+def test_inversion_gives_every_token_its_share():
+    """At evenly spaced numbers, counts are the probabilities to one."""
+    logits = torch.tensor([2.0, -1.0, 0.5, 0.0, float("-inf")])
+    count = 2000
+    drawn = draw(logits.expand(count, -1), (torch.arange(count) + 0.5) / count)
+    expected = count * logits.softmax(0)
+    assert (drawn.bincount(minlength=5) - expected).abs().max() <= 1
+
+
+def test_the_edges_draw_possible_tokens():
+    logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]] * 2)
+    assert draw(logits, torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).tolist() == [1, 2]
+
+
+def test_with_a_cache_as_without(network):
+    """Token by token with the whole text read anew."""
+    prompt, uniform = PROMPTS[0], torch.from_numpy(uniforms(HOW.seed, PROMPTS[0], 1, HOW.max_new_tokens))
+    ids = list(prompt)
+    for number in uniform:
+        with torch.no_grad():
+            logits = network(input_ids=torch.tensor([ids])).logits[:, -1]
+        ids += draw(logits, number[None]).tolist()
+        if ids[-1] == END:
+            break
+    assert sample(network, PROMPTS, END, HOW)[1] == ids[len(prompt) :]
+
+
+def test_a_continuation_depends_on_seed_prompt_and_visit_alone(network):
+    found = sample(network, PROMPTS, END, HOW)
+    assert len(found) == 8
+    for batch_size in (1, 8):
+        assert sample(network, PROMPTS, END, replace(HOW, batch_size=batch_size)) == found
+    assert sample(network, PROMPTS[::-1], END, HOW)[:2] == found[-2:]
+    assert sample(network, PROMPTS, END, replace(HOW, seed=4)) != found
+    assert found[0] != found[1]
+
+
+def test_a_continuation_ends_once_or_is_cut(network):
+    found = sample(network, PROMPTS, END, replace(HOW, visits=60, max_new_tokens=30))
+    assert {ids.count(END) for ids in found} == {0, 1}
+    for ids in found:
+        assert (ids[-1] == END) == (END in ids)
+        assert END in ids or len(ids) == 30
