@@ -98,7 +98,9 @@ def reference_facts(
     pairs: ImagePairs, process: ForwardProcess, identity: Identity, settings: ImageSettings
 ) -> dict[str, str]:
     """All that a reference score depends on, beside the reference: beta, loss, rank and rate are not among it."""
-    scheduler = json.dumps(dict(process.scheduler.config), sort_keys=True, default=str)
+    # Names that begin with _ are diffusers' own notes, in an order that changes from process to process.
+    known = {name: value for name, value in process.scheduler.config.items() if not name.startswith("_")}
+    scheduler = json.dumps(known, sort_keys=True, default=str)
     return {
         "data": digest(pairs.fingerprint, images_digest(pairs)),
         "autoencoder": identity.autoencoder,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffdpo.metrics.intervals import Estimate, clustered_mean
+from diffdpo.metrics.intervals import Estimate, clustered_share
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.reference import Reference
 
@@ -49,7 +49,7 @@ def implicit_margins(
 
 def overall(found: Margins, seed: int) -> Estimate:
     """Accuracy of a pair's mean margin over its draws, as in the paper's table of implicit accuracies."""
-    return clustered_mean(accuracy(found.margin_PK.mean(dim=1)).tolist(), found.prompts, seed)
+    return clustered_share(accuracy(found.margin_PK.mean(dim=1)).tolist(), found.prompts, seed)
 
 
 def by_timestep(found: Margins, timesteps: int, seed: int) -> list[dict[str, Any]]:
@@ -62,6 +62,6 @@ def by_timestep(found: Margins, timesteps: int, seed: int) -> list[dict[str, Any
         inside = bucket == index
         if inside.any():
             edges = [index * timesteps // BUCKETS, (index + 1) * timesteps // BUCKETS]
-            estimate = clustered_mean(right[inside].tolist(), clusters[inside].tolist(), seed)
+            estimate = clustered_share(right[inside].tolist(), clusters[inside].tolist(), seed)
             rows.append({"timesteps": edges, **estimate.as_dict()})
     return rows

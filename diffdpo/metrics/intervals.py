@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,7 @@ class Estimate:
 def clustered_mean(values: Sequence[float], clusters: Sequence[Any], seed: int = 0) -> Estimate:
     """Mean of ``values`` with a percentile interval from resampling whole clusters (Efron & Tibshirani 1993, ch. 8).
 
-    A share at which every cluster agrees has no spread to resample; 0 and 1 then get Wilson's interval on the
-    number of clusters, so that 20 wins of 20 are not reported as certain. Raises ValueError for no values.
+    Raises ValueError for no values.
     """
     if len(values) == 0:
         raise ValueError("no values to average")
@@ -45,12 +44,20 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Any], seed: int =
     total = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
     count = np.bincount(index).astype(np.float64)
     value = float(total.sum() / count.sum())
-    if np.ptp(total / count) == 0 and value in (0.0, 1.0):
-        return Estimate(value, wilson(value, len(names)), len(values), len(names))
     picks = generator(seed, Purpose.BOOTSTRAP).integers(0, len(names), size=(RESAMPLES, len(names)))
     means = total[picks].sum(axis=1) / count[picks].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(value, (float(low), float(high)), len(values), len(names))
+
+
+def clustered_share(values: Sequence[float], clusters: Sequence[Any], seed: int = 0) -> Estimate:
+    """The mean of numbers from 0 to 1, as ``clustered_mean``.
+
+    Where all are 0 or all are 1 there is no spread to resample; they get Wilson's interval on the number of clusters,
+    so that 20 wins of 20 are not reported as certain.
+    """
+    found = clustered_mean(values, clusters, seed)
+    return found if 0 < found.value < 1 else replace(found, interval=wilson(found.value, found.clusters))
 
 
 def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -63,4 +70,4 @@ def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
 def win_rate(policy: np.ndarray, reference: np.ndarray, prompts: Sequence[str], seed: int = 0) -> Estimate:
     """Share of pictures on which the policy scores higher, ties as 1/2; clustered by prompt."""
     wins = (np.sign(np.asarray(policy) - np.asarray(reference)) + 1) / 2
-    return clustered_mean(wins.tolist(), prompts, seed)
+    return clustered_share(wins.tolist(), prompts, seed)

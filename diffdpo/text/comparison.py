@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
+from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, win_rate
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.text.batch import TextBatch
 from diffdpo.text.generate import SampleSettings, sample
@@ -76,7 +76,7 @@ def compare(held_out: HeldOut, policy: TokenScorer, before: Written, after: Writ
         "kl": mean(ratio_N.tolist()),
         "policy_tokens": mean([len(ids) for ids in after.completions]),
         "reference_tokens": mean([len(ids) for ids in before.completions]),
-        "implicit_accuracy": clustered_mean(accuracy(margin_B).tolist(), pair_prompts, seed),
+        "implicit_accuracy": clustered_share(accuracy(margin_B).tolist(), pair_prompts, seed),
     }
 
 

@@ -1,6 +1,7 @@
 """Stored latents and embeddings: the same draws as live ones, and everything they depend on finds them again."""
 
 import io
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -16,6 +17,7 @@ from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.stored import store_encodings
 from diffdpo.image.task import DrawSettings, ImageTask
+from tests.conftest import run
 from tests.factory import encoded, pickapic_rows, picture
 
 HUB = {"revision": None, "variant": None, "cache_dir": None}
@@ -116,6 +118,28 @@ def test_encoders_are_told_apart_by_files_and_precision(models):
     assert {one.autoencoder, one.text_encoder}.isdisjoint({half.autoencoder, half.text_encoder})
     xl = load_backbone(str(models("StableDiffusionXLPipeline")), encoders=False, **HUB)
     assert Identity.of(xl, str(models("StableDiffusionXLPipeline")), None, HUB, torch.float32) != one
+
+
+SHOW_FACTS = """
+import sys
+from diffusers import PNDMScheduler
+from diffdpo.image.identity import Identity, reference_facts
+from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.settings import ImageSettings
+from tests.factory import pickapic_rows
+from tests.image.test_stored import pairs_of
+
+PNDMScheduler(beta_schedule="scaled_linear").save_pretrained(sys.argv[1])
+process = ForwardProcess(PNDMScheduler.from_pretrained(sys.argv[1]).config)
+print(sorted(reference_facts(pairs_of(pickapic_rows(2)), process, Identity("a", "b"), ImageSettings()).items()))
+"""
+
+
+def test_facts_are_the_same_in_every_process(tmp_path):
+    """Python orders sets anew in each; a table would never be found again."""
+    found = [run([sys.executable, "-c", SHOW_FACTS, str(tmp_path)], PYTHONHASHSEED=str(seed)) for seed in (1, 2)]
+    assert found[0].returncode == 0, found[0].stderr
+    assert found[0].stdout == found[1].stdout
 
 
 def test_the_configuration_is_that_of_the_loaded_autoencoder(models):

@@ -8,7 +8,7 @@ from PIL import Image
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.implicit import Margins, by_timestep, overall
-from diffdpo.metrics.intervals import clustered_mean, wilson, win_rate
+from diffdpo.metrics.intervals import clustered_mean, clustered_share, wilson, win_rate
 from diffdpo.metrics.jpeg import jpeg_compressibility
 from tests.factory import picture
 
@@ -58,7 +58,7 @@ def test_copies_inside_a_cluster_do_not_narrow_the_interval():
 
 
 def test_certainty_is_never_claimed_from_a_few():
-    found = clustered_mean([1.0] * 20, range(20))
+    found = clustered_share([1.0] * 20, range(20))
     assert found.value == 1
     assert found.interval == pytest.approx((0.8389, 1.0), abs=1e-3)  # Wilson, 20 of 20
     assert wilson(0.0, 20)[0] == 0
