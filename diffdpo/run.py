@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from diffdpo.errors import UserError
 from diffdpo.machine import tune_cpu
 
 TRACES = ("metrics.jsonl", "config.yaml", "model_index.json", "pytorch_lora_weights.safetensors")
+LET_GO = 0.2  # seconds
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
 
 
@@ -133,7 +135,16 @@ def conclude(
             raise UserError(f"{where}: the result could not be written ({error}); make room and resume") from error
         if settings.push_to_hub:
             push_to_hub(settings)
+    end(accelerator)
+
+
+def end(accelerator: Accelerator) -> None:
+    """Leave together."""
     accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        # PyTorch's gloo group waits, with Python's lock in hand, for a thread of its own that wants this lock to let go
+        # of the last barrier's tensors: give it the lock first, or some runs never end.
+        time.sleep(LET_GO)
     accelerator.end_training()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffdpo.commands import train_diffusion_dpo, train_text_dpo
-from diffdpo.run import make_accelerator, say
+from diffdpo.run import end, make_accelerator, say
 
 
 def main(argv: list[str]) -> int:
@@ -12,11 +12,14 @@ def main(argv: list[str]) -> int:
     if any(word.startswith("--model_name_or_path") for word in argv):
         text, notices = train_text_dpo.read_settings([*argv, "--precompute_ref_log_probs"])
         tell(notices)
-        train_text_dpo.prepare(text, make_accelerator(text))
+        accelerator = make_accelerator(text)
+        train_text_dpo.prepare(text, accelerator)
     else:
         images, notices = train_diffusion_dpo.read_settings([*argv, "--cache_latents"])
         tell(notices)
-        train_diffusion_dpo.prepare(images, make_accelerator(images))
+        accelerator = make_accelerator(images)
+        train_diffusion_dpo.prepare(images, accelerator)
+    end(accelerator)
     return 0
 
 
