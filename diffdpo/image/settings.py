@@ -72,7 +72,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         if self.reference_draws < 0:
             found.append(f"--reference_draws must be 0 or more, got {self.reference_draws}")
         if self.cache_latents and self.random_crop:
-            found.append("--cache_latents keeps the centre crop of each image; leave out one of it and --random_crop")
+            found.append("--cache_latents keeps centre crops and excludes --random_crop; leave out one of the two")
         if not 0 <= self.proportion_empty_prompts <= 1:
             found.append(f"--proportion_empty_prompts must lie in [0, 1], got {self.proportion_empty_prompts}")
         if self.ties not in TIES:
