@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffdpo.files import write_atomically
+from diffdpo.journal import Journal
+from diffdpo.plots import training_curves
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1d1d1f;max-width:1080px;margin:2rem auto;padding:0 1rem}
@@ -55,6 +58,16 @@ class Report:
     def code(self, text: str) -> None:
         """Settings or commands, as they stand."""
         self.parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def about_run(self, run: Path, settings: Mapping[str, object]) -> None:
+        """The curves and settings of a training run, where it left them, and the settings of this evaluation."""
+        if records := Journal(run / "metrics.jsonl").read():
+            self.section("Training", f"{len(records)} steps; thin lines are single steps.")
+            self.picture(training_curves(records), "training curves")
+        self.section("Settings")
+        if (run / "config.yaml").exists():
+            self.code((run / "config.yaml").read_text())
+        self.code(json.dumps(settings, indent=2))
 
     def save(self, path: Path) -> None:
         """Write the page."""

@@ -78,10 +78,11 @@ def tracker(name: str) -> str | None:
     return name
 
 
-def say(line: str) -> None:
-    """One line to the user, from the first process only."""
+def say(*lines: str) -> None:
+    """Lines to the user, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, flush=True)
+        for line in lines:
+            print(line, flush=True)
 
 
 def writable(name: str) -> Path:
@@ -111,8 +112,7 @@ def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
 
 def begin(settings: TrainSettings, notices: list[str]) -> Accelerator:
     """Repeat the parser's notices, set accelerate up and open the run's folder."""
-    for line in notices:
-        say(line)
+    say(*notices)
     accelerator = make_accelerator(settings)
     open_folder(settings, accelerator)
     return accelerator

@@ -51,8 +51,7 @@ class BenchmarkSettings(BaseSettings):
 def main(argv: list[str]) -> int:
     """Make the work, measure, write; returns 1 where a subject failed."""
     settings, notices = parse(BenchmarkSettings, argv)
-    for line in notices:
-        say(line)
+    say(*notices)
     peers = [recognise(name) for name in settings.peer_script]
     schedule = Schedule(WARMUP, settings.steps, settings.repetitions)
     folder = fresh_folder(settings.work_dir)

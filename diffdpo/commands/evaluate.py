@@ -25,11 +25,10 @@ from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import SampleSettings, as_png, sample, save_picture, seeds_for, sheet
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.image.task import DrawSettings, ImageTask
-from diffdpo.journal import Journal
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall
 from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
-from diffdpo.plots import accuracy_by_timestep, training_curves
+from diffdpo.plots import accuracy_by_timestep
 from diffdpo.reference import Reference
 from diffdpo.report import Report
 from diffdpo.run import say, writable
@@ -68,8 +67,7 @@ class EvaluateSettings(ImageDataSettings, BaseSettings):
 def main(argv: list[str]) -> int:
     """Load, sample, score, write; returns the exit code."""
     settings, notices = parse(EvaluateSettings, argv)
-    for line in notices:
-        say(line)
+    say(*notices)
     own_model = settings.pretrained_model_name_or_path is not None
     name_bundled(settings)
     settings.reward = settings.reward or (["colourfulness", "jpeg_compressibility"] if own_model else list(REWARDS)[:3])
@@ -204,13 +202,7 @@ def write_report(settings: EvaluateSettings, found: dict[str, Any], page: Image.
     if "implicit_accuracy" in found:
         report.section("Held-out implicit accuracy", estimate(found["implicit_accuracy"]).percent())
         report.picture(accuracy_by_timestep(found["implicit_accuracy"]["by_timestep"]), "accuracy by timestep")
-    if records := Journal(run / "metrics.jsonl").read():
-        report.section("Training", f"{len(records)} steps; thin lines are single steps.")
-        report.picture(training_curves(records), "training curves")
-    report.section("Settings")
-    if (run / "config.yaml").exists():
-        report.code((run / "config.yaml").read_text())
-    report.code(json.dumps(found["settings"], indent=2))
+    report.about_run(run, found["settings"])
     report.save(folder / "report.html")
 
 

@@ -21,13 +21,12 @@ from diffdpo.data.source import open_dataset
 from diffdpo.draws import epoch_order
 from diffdpo.errors import UserError
 from diffdpo.files import write_atomically
-from diffdpo.journal import Journal
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.sentiment import load_sentiment
-from diffdpo.plots import training_curves
 from diffdpo.report import Report
 from diffdpo.run import say, writable
 from diffdpo.text.comparison import HeldOut, Written, compare, write
+from diffdpo.text.defaults import MODEL, PAIRS, PREFIXES
 from diffdpo.text.generate import SampleSettings
 from diffdpo.text.network import load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
@@ -35,7 +34,6 @@ from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask
 
-MODEL, PAIRS, PREFIXES = "assets/reviews-model", "assets/reviews/pairs", "assets/reviews/labels"
 SHOWN = 12
 
 
@@ -69,8 +67,7 @@ class EvaluateTextSettings(BaseSettings):
 def main(argv: list[str]) -> int:
     """Load, sample, score, write; returns the exit code."""
     settings, notices = parse(EvaluateTextSettings, argv)
-    for line in notices:
-        say(line)
+    say(*notices)
     name_bundled(settings)
     folder = writable(settings.output_dir)
     held_out = open_held_out(settings)
@@ -174,11 +171,5 @@ def write_report(settings: EvaluateTextSettings, found: dict[str, Estimate], tex
     report.table(["", "mean and interval"], [[title, plain(found[name])] for name, title in ROWS.items()])
     report.section("Side by side", "The first prompts, chosen by the seed alone; the reward of each in brackets.")
     report.table(["reference", "policy"], texts)
-    if records := Journal(run / "metrics.jsonl").read():
-        report.section("Training", f"{len(records)} steps; thin lines are single steps.")
-        report.picture(training_curves(records), "training curves")
-    report.section("Settings")
-    if (run / "config.yaml").exists():
-        report.code((run / "config.yaml").read_text())
-    report.code(json.dumps(asdict(settings), indent=2))
+    report.about_run(run, asdict(settings))
     report.save(to / "report.html")

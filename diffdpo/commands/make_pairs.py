@@ -38,8 +38,7 @@ class PairSettings(ImageDataSettings, BaseSettings):
 def main(argv: list[str]) -> int:
     """Sample, score, write; returns the exit code."""
     settings, notices = parse(PairSettings, argv)
-    for line in notices:
-        say(line)
+    say(*notices)
     name_bundled(settings)
     folder, reward = writable(settings.output_dir), REWARDS[settings.reward]()
     name = settings.pretrained_model_name_or_path or ""

@@ -11,19 +11,13 @@ def main(argv: list[str]) -> int:
     (``--model_name_or_path``) the reference's log-probabilities. Returns the exit code."""
     if any(word.startswith("--model_name_or_path") for word in argv):
         text, notices = train_text_dpo.read_settings([*argv, "--precompute_ref_log_probs"])
-        tell(notices)
+        say(*notices)
         accelerator = make_accelerator(text)
         train_text_dpo.prepare(text, accelerator)
     else:
         images, notices = train_diffusion_dpo.read_settings([*argv, "--cache_latents"])
-        tell(notices)
+        say(*notices)
         accelerator = make_accelerator(images)
         train_diffusion_dpo.prepare(images, accelerator)
     end(accelerator)
     return 0
-
-
-def tell(notices: list[str]) -> None:
-    """The parser's notices."""
-    for line in notices:
-        say(line)

@@ -17,6 +17,7 @@ from diffdpo.errors import UserError
 from diffdpo.reference import Reference
 from diffdpo.run import begin, conclude, say, start_lines, start_records
 from diffdpo.scores import score_rows
+from diffdpo.text.defaults import MODEL, PAIRS
 from diffdpo.text.export import export
 from diffdpo.text.network import is_adapter, is_continued, load_model, load_tokenizer, make_reference, make_trainable
 from diffdpo.text.objective import TextObjective
@@ -29,7 +30,6 @@ from diffdpo.text.validation import Validation
 from diffdpo.trainer import Trainer
 
 RECIPE = "scripts/recipes/reviews.yaml"
-MODEL, PAIRS = "assets/reviews-model", "assets/reviews/pairs"
 OWN = ("--model_name_or_path", "--dataset_name", "--config", "-h", "--help")
 
 
