@@ -1,6 +1,8 @@
 """Stops a training program of any make after chosen optimizer steps, tells the times, and waits for its next turn.
 
 PyTorch calls the same hook after every step of every optimizer, so nothing in the program has to be known or changed.
+The first step of a turn is not counted: it finds the processor's caches full of another program's data. The last
+turn has one step more, whose operations are counted apart.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from diffdpo.benchmark.memory import peak_memory
+from diffdpo.benchmark.operations import Operations
 
 
 class Stop(BaseException):
@@ -23,16 +26,21 @@ class Stop(BaseException):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimizer steps before the first repetition, steps of each repetition, and repetitions."""
+    """Optimizer steps before the first repetition, counted steps of each repetition, and repetitions."""
 
     warmup: int
     steps: int
     repetitions: int
 
     @property
+    def turn(self) -> int:
+        """Optimizer steps of a repetition, the first of them not counted."""
+        return 1 + self.steps
+
+    @property
     def total(self) -> int:
-        """Optimizer steps in all."""
-        return self.warmup + self.steps * self.repetitions
+        """Optimizer steps up to the last repetition's end."""
+        return self.warmup + self.turn * self.repetitions
 
 
 class Channel:
@@ -65,6 +73,8 @@ class Gate:
     def __init__(self, schedule: Schedule, channel: Channel, aside: Callable[[], dict[str, float]]) -> None:
         self.schedule, self.channel, self.aside = schedule, channel, aside
         self.done, self.clock, self.setup = 0, now(), 0.0
+        self.operations = Operations()
+        self.last: dict[str, float] = {}  # what the last repetition will report
 
     def __enter__(self) -> Gate:
         self.handle = register_optimizer_step_post_hook(self.after_step)
@@ -82,15 +92,28 @@ class Gate:
         past = self.done - self.schedule.warmup
         if past == 0:
             self.aside()  # warms up as well, and the first draws are none of a repetition's
-            self.report("warm", setup=self.setup)
-        elif past > 0 and past % self.schedule.steps == 0:
-            wall, cpu = (end - begin for begin, end in zip(self.clock, now(), strict=True))
-            steps = self.schedule.steps
-            self.report("repetition", wall=wall / steps, cpu=cpu / steps, **self.aside())
+            self.report("warm", {"setup": self.setup})
+        elif self.done > self.schedule.total:
+            self.report("repetition", self.last, operations=self.operations.stop())
+        elif past > 0 and past % self.schedule.turn == 1:
+            self.clock = now()
+        elif past > 0 and past % self.schedule.turn == 0:
+            self.after_repetition()
 
-    def report(self, kind: str, **facts: float) -> None:
+    def after_repetition(self) -> None:
+        """Report what it took; the last one only after a further step whose operations are counted."""
+        wall, cpu = (end - begin for begin, end in zip(self.clock, now(), strict=True))
+        steps = self.schedule.steps
+        facts = {"wall": wall / steps, "cpu": cpu / steps, **peak_memory(), **self.aside()}
+        if self.done < self.schedule.total:
+            self.report("repetition", facts)
+        else:
+            self.last = facts
+            self.operations.start()
+
+    def report(self, kind: str, facts: dict[str, float], **more: Any) -> None:
         """Tell what was measured, then wait for the next turn or stop."""
-        self.channel.tell(kind, **facts, **peak_memory())
+        self.channel.tell(kind, **facts, **more)
         if self.done >= self.schedule.total:
             raise Stop
         self.channel.wait()

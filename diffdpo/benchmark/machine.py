@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
+import statistics
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from diffdpo.benchmark.gate import now
+
 LIBRARIES = ["torch", "diffusers", "transformers", "accelerate", "peft", "datasets", "trl"]
+SIDE = 2048  # of the matrices whose product is timed
 MATRIX_UNITS = ["amx_bf16", "avx512_bf16"]  # what makes bfloat16 fast on a CPU
 
 
@@ -31,11 +35,28 @@ def card_slug() -> str:
 
 
 def describe(threads: int) -> dict[str, str]:
-    """Processor, card, threads and versions."""
-    facts = {"processor": processor(), "threads": str(threads), "python": platform.python_version()}
+    """Processor, card, threads, what they multiply, and versions."""
+    facts = {"processor": processor(), "threads": str(threads)}
     if name := card():
         facts["card"] = name
+    for dtype in (torch.float32, torch.bfloat16):
+        facts[f"{dtype} matrix product".removeprefix("torch.")] = f"{product_rate(dtype, threads):,.0f} GFLOP/s"
+    facts["python"] = platform.python_version()
     return facts | {name: found for name in LIBRARIES if (found := installed(name))}
+
+
+def product_rate(dtype: torch.dtype, threads: int) -> float:
+    """Billions of operations a second in the product of two square matrices: the median of a few."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    matrix = torch.ones(SIDE, SIDE, dtype=dtype, device="cuda" if torch.cuda.is_available() else "cpu")
+    times = []
+    for _ in range(7):
+        start = now()[0]
+        matrix @ matrix
+        times.append(now()[0] - start)
+    torch.set_num_threads(before)
+    return 2 * SIDE**3 / statistics.median(times) / 1e9
 
 
 def processor() -> str:

@@ -66,6 +66,7 @@ class Race:
                     if series in report:
                         getattr(result, series).append(report[series])
                 result.ram, result.gpu = report["ram"], report.get("gpu")
+                result.operations = report.get("operations", {})
 
     def turns(
         self, contestants: dict[str, Contestant], order: list[str], last: bool = False

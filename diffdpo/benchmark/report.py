@@ -34,6 +34,7 @@ class Report:
             "\n".join(f"* {note}" for note in self.notes),
             "## Targets\n\n" + target_table(self.targets, self.results),
             "## Steps and memory\n\n" + step_table(self.results.values()),
+            "## Where a step goes\n\n" + operation_table(self.results.values()),
             "## Epochs\n\n" + epoch_table(self.results, self.epoch_steps),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -103,6 +104,17 @@ def step_row(result: Result) -> tuple[str, ...]:
     gpu = "" if result.gpu is None else f"{result.gpu:.0f}"
     times = shown(spread(result.wall), digits=3), shown(spread(result.cpu), digits=3)
     return (result.name, *times, bare, build, f"{result.ram:.0f}", gpu)
+
+
+def operation_table(results: Iterable[Result]) -> str:
+    """Seconds of each kind of operation: its share of one profiled step, of the median step."""
+    measured = [result for result in results if result.operations and result.step is not None]
+    kinds = list(dict.fromkeys(kind for result in measured for kind in result.operations))
+    rows = []
+    for result in measured:
+        seconds = (result.operations.get(kind, 0) * (result.step or 0) for kind in kinds)
+        rows.append((result.name, *(f"{part:.3f}" for part in seconds)))
+    return table(("row", *(f"{kind}, s" for kind in kinds)), rows)
 
 
 def baseline(name: str, results: dict[str, Result]) -> Result | None:

@@ -21,6 +21,7 @@ class Result:
     cold_setup: float | None = None  # the same in a fresh folder, where everything is computed
     ram: float = 0.0
     gpu: float | None = None
+    operations: dict[str, float] = field(default_factory=dict)  # shares of one more step, by kind
     error: str | None = None
 
     @property

@@ -25,6 +25,7 @@ from diffdpo.files import atomic_file, write_atomically
 from diffdpo.run import say
 
 WARMUP = 2  # steps
+SPARE = 2  # steps: one is profiled, and none of these is a run's last
 
 
 @dataclass
@@ -37,7 +38,7 @@ class BenchmarkSettings(BaseSettings):
         metadata={"help": "a Diffusion-DPO script of diffusers or Salesforce, run as it is", "action": "extend"},
     )
     repetitions: int = flag(5, "turns of every subject")
-    steps: int = flag(1, "optimizer steps of a turn")
+    steps: int = flag(2, "optimizer steps of a turn that are counted; one before them is not")
     threads: int | None = flag(None, "CPU threads of every subject; default: all cores")
     small: bool = flag(False, "tiny models: tries the command out, the figures mean nothing")
     work_dir: str = flag("runs/benchmark", "folder of models, data, runs and logs; emptied at the start")
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     schedule = Schedule(WARMUP, settings.steps, settings.repetitions)
     folder = fresh_folder(settings.work_dir)
     work = Work(folder / "work", SMALL if settings.small else FULL)
-    chosen = choose(all_subjects(work, schedule.total + 1, peers), settings.subjects)
+    chosen = choose(all_subjects(work, schedule.total + SPARE, peers), settings.subjects)
     notes = remarks(peers)
     for note in notes:
         say(f"note         {note}")

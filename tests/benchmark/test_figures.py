@@ -10,9 +10,9 @@ from diffdpo.benchmark.results import Result, Spread, break_even, epoch_cost, qu
 from diffdpo.benchmark.targets import Target, faster, first_epoch, memory, memory_saved, over_bare, targets
 
 
-def result(name, *wall, setup=1.0, cold=None, ram=1000.0, bare=(), error=None):
+def result(name, *wall, setup=1.0, cold=None, ram=1000.0, bare=(), error=None, operations=()):
     group = name.split("-")[0]
-    return Result(name, group, list(wall), list(wall), list(bare), [], setup, cold, ram, None, error)
+    return Result(name, group, list(wall), list(wall), list(bare), [], setup, cold, ram, None, dict(operations), error)
 
 
 ROWS = {
@@ -20,7 +20,7 @@ ROWS = {
     for row in (
         result("full-fp32-uncached", 3.0, 3.2, 3.1),
         result("full-fp32-latents", 2.0, 2.4, 2.0, cold=21.0, ram=900.0, bare=[1.6, 2.0, 2.0]),
-        result("full-fp32-scores", 1.0, 1.5, 1.2, cold=61.0, ram=800.0),
+        result("full-fp32-scores", 1.0, 1.5, 1.2, cold=61.0, ram=800.0, operations={"norms": 0.25, "copies": 0.75}),
         result("full-fp32-salesforce", 4.0, 3.0, 4.8, ram=1600.0),
         result("full-bf16-uncached", error="no | such thing"),
     )
@@ -98,6 +98,7 @@ def test_markdown_says_all_in_tables():
     assert "| full-fp32-latents | bare network | at most 1.05x | 1.20x [1.00, 1.25] | no |" in text
     assert "| full-bf16-uncached | failed: no / such thing |" in text
     assert "| full-fp32-latents | 20.0 | 40 | 60 | 120 | 220 | 2 |" in text
+    assert "| full-fp32-scores | 0.300 | 0.900 |" in text
     assert "* a note" in text
     for block in text.split("\n\n"):
         assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1

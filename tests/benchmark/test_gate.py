@@ -10,14 +10,15 @@ from accelerate import Accelerator
 
 from diffdpo.benchmark.gate import Channel, Gate, Schedule, Stop
 from diffdpo.benchmark.memory import peak_memory
+from diffdpo.benchmark.operations import REST, Operations, kind_of
 
 SCHEDULE = Schedule(warmup=2, steps=3, repetitions=2)
 
 
-def train(optimizer, steps=100, pause=0.0):
-    """A loop that knows nothing of the gate; returns how far it came."""
-    for _ in range(steps):
-        time.sleep(pause)
+def train(optimizer, steps=100, pause=0.0, cold=()):
+    """A loop that knows nothing of the gate; returns how far it came. The steps in ``cold`` are slow."""
+    for step in range(steps):
+        time.sleep(0.6 if step in cold else pause)
         optimizer.step()
     return steps
 
@@ -37,8 +38,9 @@ def drive(optimizer, permissions, schedule=SCHEDULE, aside=dict, **loop):
 def test_stops_after_the_warm_up_and_after_every_repetition():
     reports, done, left = drive(torch.optim.SGD(weights()), permissions=2)
     assert [report["kind"] for report in reports] == ["warm", "repetition", "repetition"]
-    assert done == SCHEDULE.total == 8
+    assert done == SCHEDULE.total + 1 == 11  # the last is profiled
     assert left == ""
+    assert ["operations" in report for report in reports] == [False, False, True]
 
 
 def test_first_step_only():
@@ -51,7 +53,7 @@ def test_first_step_only():
 def test_stops_where_nobody_listens_any_more():
     reports, done, _ = drive(torch.optim.SGD(weights()), permissions=1)
     assert len(reports) == 2
-    assert done == 5
+    assert done == 6
 
 
 def test_times_the_steps_and_nothing_beside_them():
@@ -67,10 +69,47 @@ def test_times_the_steps_and_nothing_beside_them():
         assert report["ram"] > 50
 
 
+def test_the_first_step_of_a_turn_is_not_counted():
+    reports, _, _ = drive(torch.optim.SGD(weights()), permissions=2, cold=(2, 6))
+    assert all(report["wall"] < 0.15 for report in reports[1:])
+
+
+def test_operations_are_told_apart_and_add_up():
+    x = torch.randn(64, 64)
+    operations = Operations()
+    operations.start()
+    for _ in range(20):
+        x @ x
+    torch.nn.functional.conv2d(x[None, None], torch.ones(1, 1, 3, 3))
+    found = operations.stop()
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["matrix products"] > found["convolutions"] > 0
+    assert found["optimizer"] == found["norms"] == 0
+    operations.start()
+    assert operations.stop() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "attention"),
+        ("aten::mkldnn_convolution", "convolutions"),
+        ("aten::convolution_backward", "convolutions"),
+        ("aten::_fused_adamw_", "optimizer"),
+        ("aten::mm", "matrix products"),
+        ("aten::mul", REST),
+        ("aten::native_group_norm_backward", "norms"),
+        ("aten::copy_", "copies"),
+    ],
+)
+def test_kinds(name, kind):
+    assert kind_of(name) == kind
+
+
 def test_an_optimizer_under_accelerate_counts_once_a_step():
     optimizer = Accelerator(cpu=True).prepare(torch.optim.AdamW(weights()))
     _, done, _ = drive(optimizer, permissions=2)
-    assert done == 8
+    assert done == 11
 
 
 def test_no_handler_of_the_program_holds_it_up():
