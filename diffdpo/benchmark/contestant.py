@@ -87,4 +87,5 @@ def environment(threads: int, folder: Path) -> dict[str, str]:
         "MKL_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_CACHE": str(folder / "hub"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),
     }

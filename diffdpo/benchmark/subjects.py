@@ -1,8 +1,8 @@
 """ADD A ROW: what is measured beside what. A subject is one program with its flags; a group takes turns.
 
 Names are ``kind-precision-variant``: lora, full or text; fp32 or bf16; for images uncached, latents (images and prompts
-encoded beforehand) and scores (the reference's scores as well); for text live, stored (the reference's scores) and
-unshared (a prompt is computed for each completion).
+encoded beforehand), scores (the reference's scores as well) and compiled (the same under torch.compile); for text live,
+stored (the reference's scores) and unshared (a prompt is computed for each completion).
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 BATCH = 4  # pairs
 REFERENCE_DRAWS = 2
 SCORES = ("--reference_draws", str(REFERENCE_DRAWS))
-IMAGE_VARIANTS = {"uncached": (), "latents": ("--cache_latents",), "scores": ("--cache_latents", *SCORES)}
+IMAGE_VARIANTS = {
+    "uncached": (),
+    "latents": ("--cache_latents",),
+    "scores": ("--cache_latents", *SCORES),
+    "compiled": ("--cache_latents", *SCORES, "--torch_compile"),
+}
 TEXT_VARIANTS = {"live": (), "stored": ("--precompute_ref_log_probs",), "unshared": ("--share_prefix", "false")}
-BUILDS = {"latents", "scores", "stored"}  # variants that compute something before their first step
+BUILDS = {"latents", "scores", "compiled", "stored"}  # variants that compute something before their first step
 LORA_RATE, FULL_RATE, TEXT_RATE = "5e-4", "1e-5", "1e-5"
 
 

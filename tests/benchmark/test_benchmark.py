@@ -53,8 +53,10 @@ def test_all_of_ours_and_trl(tmp_path):
     assert {name for name, row in rows.items() if row["cold_setup"]} == {
         "lora-fp32-latents",
         "lora-fp32-scores",
+        "lora-fp32-compiled",
         "full-fp32-latents",
         "full-fp32-scores",
+        "full-fp32-compiled",
         "text-fp32-stored",
     }
     assert all(row["bare_wall"] for name, row in rows.items() if not name.endswith("trl"))
