@@ -43,6 +43,22 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return factory.make_pairs(tmp_path_factory.mktemp("pairs"), count=15, ties=3)
 
 
+@pytest.fixture(scope="session")
+def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny language model."""
+    from tests.text.factory import save_model  # here: not every test needs transformers
+
+    return save_model(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Text files of every kind: plain pairs, conversations, labelled completions."""
+    from tests.text.runs import write_data
+
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
 def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A command as a user types it, from the repository's root."""
     env = {**os.environ, **THREADS, **environment}

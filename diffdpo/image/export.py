@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from diffusers.utils import convert_state_dict_to_diffusers
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from diffdpo.config import as_dict
+from diffdpo.card import model_card
 from diffdpo.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.defaults import hub_options
 from diffdpo.image.settings import ImageSettings
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-
-CARD = """{front}
-# {name}
-
-{what} of `{base}`, trained with Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908) by diffdpo.
-
-Last logged step: {last}
-
-```python
-{code}
-```
-
-## Settings
-
-```yaml
-{settings}```
-"""
 
 LOAD_LORA = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{base}")
@@ -43,7 +26,7 @@ LOAD_FULL = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{folder}")"""
 
 
-def export(backbone: Backbone, network: nn.Module, settings: ImageSettings, last: dict[str, float]) -> Path:
+def export(backbone: Backbone, network: nn.Module, settings: ImageSettings, last: Mapping[str, float]) -> Path:
     """Write LoRA or pipeline, and README.md, into ``output_dir``; returns what a user loads."""
     folder = Path(settings.output_dir)
     with atomic_files(folder) as draft:
@@ -63,19 +46,10 @@ def save_pipeline(backbone: Backbone, network: nn.Module, settings: ImageSetting
     pipeline.save_pretrained(folder)
 
 
-def card(settings: ImageSettings, last: dict[str, float]) -> str:
-    """A short model card: what it is, how it is loaded, every setting."""
+def card(settings: ImageSettings, last: Mapping[str, float]) -> str:
+    """What the result is and how diffusers loads it."""
     base, folder = str(settings.pretrained_model_name_or_path), settings.output_dir
-    data = ModelCardData(base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"])
-    shown = {k: round(v, 4) for k, v in last.items() if k in ("step", "loss", "rewards/accuracies", "rewards/margins")}
-    return ModelCard(
-        CARD.format(
-            front=f"---\n{data.to_yaml()}\n---",
-            name=Path(folder).name,
-            what="A LoRA" if settings.rank else "A full fine-tune",
-            base=base,
-            last=", ".join(f"{k} {v}" for k, v in shown.items()),
-            code=(LOAD_LORA if settings.rank else LOAD_FULL).format(base=base, folder=folder),
-            settings=yaml.safe_dump(as_dict(settings), sort_keys=False),
-        )
-    ).content
+    facts = ModelCardData(base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"])
+    kind, code = ("A LoRA", LOAD_LORA) if settings.rank else ("A full fine-tune", LOAD_FULL)
+    what = f"{kind} of `{base}`, trained with Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908) by diffdpo."
+    return model_card(settings, facts, what, code.format(base=base, folder=folder), last)

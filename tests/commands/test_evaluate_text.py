@@ -6,20 +6,9 @@ import pytest
 
 from diffdpo.cli import run_command
 from tests.conftest import run, script
-from tests.text.factory import save_model
-from tests.text.runs import flags, train, write_data
+from tests.text.runs import flags, train
 
 QUICK = "--split train --num_prompts 6 --samples_per_prompt 2 --max_new_tokens 8".split()
-
-
-@pytest.fixture(scope="module")
-def lm(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("lm"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module", params=[True, None], ids=["lora", "full"])

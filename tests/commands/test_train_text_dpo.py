@@ -12,21 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from diffdpo.losses import LOSSES
 from tests.conftest import accelerate, run, script, two_processes
 from tests.text.factory import CHATML, chat_rows, label_rows, pair_rows, save_model, write_jsonl
-from tests.text.runs import fails_with, flags, metrics, train, write_data
+from tests.text.runs import fails_with, flags, metrics, train
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture(scope="module")
-def lm(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("lm"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Files of every kind: plain pairs, conversations, labelled completions."""
-    folder = tmp_path_factory.mktemp("data")
-    return write_data(folder)
 
 
 def test_two_steps_then_two_more_are_four_in_one_go(lm, data, tmp_path):

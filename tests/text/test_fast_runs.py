@@ -5,18 +5,7 @@ import math
 import pytest
 
 from tests.conftest import run, two_processes
-from tests.text.factory import save_model
-from tests.text.runs import flags, metrics, train, write_data
-
-
-@pytest.fixture(scope="module")
-def lm(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("lm"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
+from tests.text.runs import flags, metrics, train
 
 
 def close(one, two):

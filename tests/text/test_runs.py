@@ -4,18 +4,8 @@ import pytest
 
 from tests.conftest import run, two_processes
 from tests.factory import read_jsonl
-from tests.text.factory import label_rows, pair_rows, save_model, write_jsonl
-from tests.text.runs import fails_with, flags, metrics, train, write_data
-
-
-@pytest.fixture(scope="module")
-def lm(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("lm"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
+from tests.text.factory import label_rows, pair_rows, write_jsonl
+from tests.text.runs import fails_with, flags, metrics, train
 
 
 def close(live, stored):

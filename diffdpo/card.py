@@ -1,0 +1,44 @@
+"""The model card beside a result: what it is, how it is loaded, every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from diffdpo.config import TrainSettings, as_dict
+
+SHOWN = ("step", "loss", "rewards/accuracies", "rewards/margins")
+CARD = """{front}
+# {name}
+
+{what}
+
+Last logged step: {last}
+
+```python
+{code}
+```
+
+## Settings
+
+```yaml
+{settings}```
+"""
+
+
+def model_card(settings: TrainSettings, facts: ModelCardData, what: str, code: str, last: Mapping[str, float]) -> str:
+    """The card's text: ``facts`` for the hub, ``what`` it is in a sentence, ``code`` that loads it, and the ``last``
+    record of the run."""
+    return ModelCard(
+        CARD.format(
+            front=f"---\n{facts.to_yaml()}\n---",
+            name=Path(settings.output_dir).name,
+            what=what,
+            last=", ".join(f"{name} {round(last[name], 4)}" for name in SHOWN if name in last),
+            code=code,
+            settings=yaml.safe_dump(as_dict(settings), sort_keys=False),
+        )
+    ).content
