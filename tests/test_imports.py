@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 LAYERS = [
     {"errors", "preference", "draws"},
     {"config", "files", "assets", "journal", "losses", "reference", "signals", "compilation", "machine"},
-    {"checkpoint", "data", "batches", "objective", "optim", "run", "plots", "report", "cache"},
+    {"checkpoint", "data", "batches", "objective", "optim", "run", "plots", "report", "cache", "card"},
     {"trainer", "scores", "image", "text", "metrics", "ranking"},
     {"benchmark"},
     {"commands"},
