@@ -83,7 +83,7 @@ def test_operations_are_told_apart_and_add_up():
     torch.nn.functional.conv2d(x[None, None], torch.ones(1, 1, 3, 3))
     found = operations.stop()
     assert sum(found.values()) == pytest.approx(1)
-    assert found["matrix products"] > found["convolutions"] > 0
+    assert min(found["matrix products"], found["convolutions"]) > 0
     assert found["optimizer"] == found["norms"] == 0
     operations.start()
     assert operations.stop() == {}
