@@ -117,4 +117,3 @@ class Gate:
         if self.done >= self.schedule.total:
             raise Stop
         self.channel.wait()
-        self.clock = now()
