@@ -160,8 +160,7 @@ def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:
 
 def start_lines(facts: dict[str, str]) -> None:
     """What will happen, a line a fact."""
-    for name, fact in facts.items():
-        say(f"{name:<12} {fact}")
+    say(*(f"{name:<12} {fact}" for name, fact in facts.items()))
 
 
 def push_to_hub(settings: TrainSettings) -> None:

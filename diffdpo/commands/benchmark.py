@@ -59,8 +59,7 @@ def main(argv: list[str]) -> int:
     work = Work(folder / "work", SMALL if settings.small else FULL)
     chosen = choose(all_subjects(work, schedule.total + SPARE, peers), settings.subjects)
     notes = remarks(peers)
-    for note in notes:
-        say(f"note         {note}")
+    say(*(f"note         {note}" for note in notes))
     say(f"work         models and data in {settings.work_dir}")
     make_work(work, {subject.kind for subject in chosen})
     results = measure(chosen, schedule, settings.threads or cores(), folder)

@@ -76,8 +76,7 @@ def train(settings: TextSettings, accelerator: Accelerator) -> None:
     trainer = Trainer(accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say)
     check_mismatch(run.objective, trainer.effective_batch)
     start_lines(facts(settings, run.objective, run.rows, run.scorer, trainer))
-    for line in run.rows.preview(settings.preview):
-        say(f"preview      {line}")
+    say(*(f"preview      {line}" for line in run.rows.preview(settings.preview)))
     start_records(settings, accelerator)
     done = fit(settings, accelerator, trainer, run)
 
