@@ -35,8 +35,8 @@ def run_command(name: str, argv: list[str]) -> int:
     # Set before the libraries load: their remarks on optional packages are not the user's concern.
     for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    from diffdpo.engine.console import fail, quiet_libraries
     from diffdpo.errors import UserError
-    from diffdpo.run import fail, quiet_libraries
 
     quiet_libraries()
     try:

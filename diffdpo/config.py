@@ -14,11 +14,11 @@ import yaml
 from transformers import HfArgumentParser
 
 from diffdpo.errors import UserError
-from diffdpo.files import write_atomically
 
 
 def flag(default: Any, help: str, aliases: list[str] | None = None) -> Any:
-    """A settings field that is also a command-line flag; ``aliases`` are its names in other programs."""
+    """A settings field that is also a command-line flag; ``aliases`` are its names in other
+    programs."""
     metadata = {"help": help, **({"aliases": aliases} if aliases else {})}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
@@ -38,7 +38,8 @@ class BaseSettings:
 
     @classmethod
     def inert(cls) -> dict[str, str]:
-        """Flags of other programs that are accepted and change nothing here, each with the reason."""
+        """Flags of other programs that are accepted and change nothing here, each with the
+        reason."""
         return {}
 
 
@@ -55,7 +56,9 @@ class TrainSettings(BaseSettings):
     max_train_samples: int | None = flag(None, "use only this many pairs, picked by the seed")
 
     loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES")
-    label_smoothing: float = flag(0.0, "share of labels believed flipped; 0: the loss's own default")
+    label_smoothing: float = flag(
+        0.0, "share of labels believed flipped; 0: the loss's own default"
+    )
     dpop_lambda: float = flag(50.0, "dpop: charge for a chosen item made less likely")
     desirable_weight: float = flag(1.0, "kto: weight of desirable items")
     undesirable_weight: float = flag(1.0, "kto: weight of undesirable items")
@@ -75,11 +78,17 @@ class TrainSettings(BaseSettings):
     max_grad_norm: float = flag(1.0, "clip the gradient to this norm")
 
     precompute_dir: str = flag(
-        "~/.cache/diffdpo", "where what is computed once is kept for later runs", aliases=["--reference_cache_dir"]
+        "~/.cache/diffdpo",
+        "where what is computed once is kept for later runs",
+        aliases=["--reference_cache_dir"],
     )
-    mixed_precision: str | None = flag(None, "no, bf16 or fp16; left out: what accelerate is set to")
+    mixed_precision: str | None = flag(
+        None, "no, bf16 or fp16; left out: what accelerate is set to"
+    )
     gradient_checkpointing: bool = flag(False, "recompute activations: less memory, slower")
-    torch_compile: bool = flag(False, "compile the network: a slow first step, faster ones after it")
+    torch_compile: bool = flag(
+        False, "compile the network: a slow first step, faster ones after it"
+    )
     allow_tf32: bool = flag(False, "TF32 matrix products on Ampere and later GPUs")
     dataloader_num_workers: int = flag(0, "worker processes that decode data")
 
@@ -89,21 +98,33 @@ class TrainSettings(BaseSettings):
 
     logging_steps: int = flag(10, "write out the collected metrics every so many steps")
     report_to: str = flag("tensorboard", "tensorboard, wandb, comet_ml, all or none")
-    tracker_name: str = flag("diffdpo", "project in the tracker", aliases=["--tracker_project_name"])
+    tracker_name: str = flag(
+        "diffdpo", "project in the tracker", aliases=["--tracker_project_name"]
+    )
     logging_dir: str = flag("logs", "the tracker's folder inside output_dir")
     push_to_hub: bool = flag(False, "upload the result at the end")
     hub_token: str | None = flag(None, "token for the upload; never written to config.yaml")
     hub_model_id: str | None = flag(None, "repository to upload to; default: the folder's name")
 
     def problems(self) -> list[str]:
-        found = [f"--{name} must be at least 1, got {getattr(self, name)}" for name in COUNTS if too_small(self, name)]
-        found += [f"--{name} must be a finite number of 0 or more" for name in NON_NEGATIVE if not_rate(self, name)]
+        found = [
+            f"--{name} must be at least 1, got {getattr(self, name)}"
+            for name in COUNTS
+            if too_small(self, name)
+        ]
+        found += [
+            f"--{name} must be a finite number of 0 or more"
+            for name in NON_NEGATIVE
+            if not_rate(self, name)
+        ]
         if not self.max_grad_norm > 0:
             found.append(f"--max_grad_norm must be positive, got {self.max_grad_norm}")
         if self.max_train_steps is None and not self.num_train_epochs > 0:
             found.append(f"--num_train_epochs must be positive, got {self.num_train_epochs}")
         found += one_of("mixed_precision", self.mixed_precision, [None, "no", "bf16", "fp16"])
-        found += one_of("report_to", self.report_to, ["tensorboard", "wandb", "comet_ml", "all", "none"])
+        found += one_of(
+            "report_to", self.report_to, ["tensorboard", "wandb", "comet_ml", "all", "none"]
+        )
         found += one_of("lr_scheduler", self.lr_scheduler, SCHEDULES)
         if self.use_8bit_adam and self.use_adafactor:
             found.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
@@ -113,20 +134,56 @@ class TrainSettings(BaseSettings):
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        """Settings that a resumed run may change: they do not touch the numbers, or only how many there will be.
-        Batch and accumulation are here because a checkpoint compares their product, the effective batch."""
+        """Settings that a resumed run may change: they do not touch the numbers, or only how many
+        there will be. Batch and accumulation are here because a checkpoint compares their product,
+        the effective batch."""
         return FREE_ON_RESUME
 
 
-SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+SCHEDULES = [
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+]
 COUNTS = ["train_batch_size", "gradient_accumulation_steps", "max_train_steps", "max_train_samples"]
 COUNTS += ["checkpointing_steps", "checkpoints_total_limit", "logging_steps", "lr_num_cycles"]
-NON_NEGATIVE = ["learning_rate", "lr_warmup_steps", "adam_weight_decay", "desirable_weight", "undesirable_weight"]
+NON_NEGATIVE = [
+    "learning_rate",
+    "lr_warmup_steps",
+    "adam_weight_decay",
+    "desirable_weight",
+    "undesirable_weight",
+]
 NON_NEGATIVE += ["dpop_lambda", "dataloader_num_workers"]
-FREE_ON_RESUME = {"output_dir", "resume_from_checkpoint", "train_batch_size", "gradient_accumulation_steps"}
-FREE_ON_RESUME |= {"max_train_steps", "num_train_epochs", "checkpointing_steps", "checkpoints_total_limit"}
-FREE_ON_RESUME |= {"logging_steps", "report_to", "tracker_name", "logging_dir", "dataloader_num_workers"}
-FREE_ON_RESUME |= {"push_to_hub", "hub_token", "hub_model_id", "gradient_checkpointing", "precompute_dir"}
+FREE_ON_RESUME = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+}
+FREE_ON_RESUME |= {
+    "max_train_steps",
+    "num_train_epochs",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+}
+FREE_ON_RESUME |= {
+    "logging_steps",
+    "report_to",
+    "tracker_name",
+    "logging_dir",
+    "dataloader_num_workers",
+}
+FREE_ON_RESUME |= {
+    "push_to_hub",
+    "hub_token",
+    "hub_model_id",
+    "gradient_checkpointing",
+    "precompute_dir",
+}
 FREE_ON_RESUME |= {"torch_compile"}
 
 
@@ -180,16 +237,20 @@ class StrictParser(HfArgumentParser):
 def yaml_flags(path: str, known: set[str]) -> list[str]:
     """The settings of a YAML file as flags, so that they take the one road that flags take.
 
-    Raises UserError for a file that cannot be read and for every unknown key, naming the nearest known one.
-    """
+    Raises UserError for a file that cannot be read and for every unknown key, naming the nearest
+    known one."""
     try:
         content = yaml.safe_load(Path(path).read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"--config {path}: expected 'name: value' lines, found {type(content).__name__}")
+        raise UserError(
+            f"--config {path}: expected 'name: value' lines, found {type(content).__name__}"
+        )
     if unknown := [str(key) for key in content if key not in known]:
-        raise UserError(*(f"{path}: unknown setting {key!r}{nearest(key, sorted(known))}" for key in unknown))
+        raise UserError(
+            *(f"{path}: unknown setting {key!r}{nearest(key, sorted(known))}" for key in unknown)
+        )
     flags = []
     for key, value in content.items():
         if value not in (None, []):
@@ -197,8 +258,11 @@ def yaml_flags(path: str, known: set[str]) -> list[str]:
     return flags
 
 
-def parse(cls: type[Settings], argv: list[str], base: str | None = None) -> tuple[Settings, list[str]]:
-    """Settings from ``argv``, over ``--config``, over the YAML file ``base``; and notices about inert flags.
+def parse(
+    cls: type[Settings], argv: list[str], base: str | None = None
+) -> tuple[Settings, list[str]]:
+    """Settings from ``argv``, over ``--config``, over the YAML file ``base``; and notices about
+    inert flags.
 
     Raises UserError with a line for each unknown flag, unreadable value and impossible setting.
     """
@@ -208,21 +272,28 @@ def parse(cls: type[Settings], argv: list[str], base: str | None = None) -> tupl
     flags = [flag for path in (base, namespace.config) if path for flag in yaml_flags(path, known)]
     parser.mistakes.clear()
     namespace, _ = parser.parse_known_args(flags + argv)
-    options = sorted(name for name in parser._option_string_actions if name.startswith("--") and "-" not in name[2:])
-    mistakes = [f"unknown flag {word}{nearest(word.split('=')[0], options)}" for word in unknown if word[:2] == "--"]
-    mistakes += [f"stray word {word!r}" for word in unknown if word[:2] != "--"] if not mistakes else []
+    options = sorted(
+        name
+        for name in parser._option_string_actions
+        if name.startswith("--") and "-" not in name[2:]
+    )
+    mistakes = [
+        f"unknown flag {word}{nearest(word.split('=')[0], options)}"
+        for word in unknown
+        if word[:2] == "--"
+    ]
+    mistakes += (
+        [f"stray word {word!r}" for word in unknown if word[:2] != "--"] if not mistakes else []
+    )
     settings = cls(**{name: getattr(namespace, name) for name in known})
     mistakes += parser.mistakes or settings.problems()
     if mistakes:
         raise UserError(*mistakes)
-    return settings, [f"--{name}: {why}" for name, why in cls.inert().items() if hasattr(namespace, name)]
+    return settings, [
+        f"--{name}: {why}" for name, why in cls.inert().items() if hasattr(namespace, name)
+    ]
 
 
 def as_dict(settings: BaseSettings) -> dict[str, Any]:
     """All settings that may be written down; secrets are not."""
     return {key: value for key, value in dataclasses.asdict(settings).items() if key != "hub_token"}
-
-
-def save_yaml(settings: BaseSettings, path: Path) -> None:
-    """Write every setting; the file works as ``--config``."""
-    write_atomically(path, yaml.safe_dump(as_dict(settings), sort_keys=False))

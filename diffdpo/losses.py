@@ -1,9 +1,10 @@
-"""ADD A LOSS HERE: one pure function, one row in ``LOSSES`` at the bottom; the tests find it by themselves.
+"""ADD A LOSS HERE: one pure function, one row in ``LOSSES`` at the bottom; the tests find it by
+themselves.
 
-A loss maps the rewards of ``B`` pairs (policy score − reference score, before beta, higher is better) to ``B``
-un-reduced losses in float32 at least. Below, x and y are the chosen and the rejected reward and Δ = x − y.
-A reference-free loss reads the policy's score itself: its reference score is zero.
-"""
+A loss maps the rewards of ``B`` pairs (policy score − reference score, before beta, higher is
+better) to ``B`` un-reduced losses in float32 at least. Below, x and y are the chosen and the
+rejected reward and Δ = x − y. A reference-free loss reads the policy's score itself: its reference
+score is zero."""
 
 from __future__ import annotations
 
@@ -19,16 +20,22 @@ from torch import Tensor
 from diffdpo.preference import at_least_float32, preference_log_likelihood
 
 
-def sigmoid_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """−(1−ε) log σ(βΔ) − ε log σ(−βΔ): DPO (Rafailov et al. 2023, eq. 7), with ε > 0 cDPO (Mitchell 2023)."""
+def sigmoid_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """−(1−ε) log σ(βΔ) − ε log σ(−βΔ): DPO (Rafailov et al. 2023, eq. 7), with ε > 0 cDPO (Mitchell
+    2023)."""
     return -preference_log_likelihood(beta * (chosen_B - rejected_B), 1 - label_smoothing)
 
 
-def robust_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 0.1) -> Tensor:
-    """[−(1−ε) log σ(βΔ) + ε log σ(−βΔ)] / (1−2ε): unbiased under labels flipped at rate ε (Chowdhury et al. 2024).
+def robust_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 0.1
+) -> Tensor:
+    """[−(1−ε) log σ(βΔ) + ε log σ(−βΔ)] / (1−2ε): unbiased under labels flipped at rate ε
+    (Chowdhury et al. 2024).
 
-    Unbounded below, so its value alone says nothing of convergence. Raises ValueError unless 0 ≤ ε < 1/2.
-    """
+    Unbounded below, so its value alone says nothing of convergence. Raises ValueError unless 0 ≤ ε
+    < 1/2."""
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(f"robust: label_smoothing must lie in [0, 0.5), got {label_smoothing}")
     margin_B = beta * (chosen_B - rejected_B)
@@ -42,11 +49,14 @@ def hinge_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
 
 
 def ipo_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """(Δ − 1/(2β))² (Azar et al. 2023, eq. 17); on text the rewards are means over tokens, as in TRL."""
+    """(Δ − 1/(2β))² (Azar et al. 2023, eq. 17); on text the rewards are means over tokens, as in
+    TRL."""
     return (chosen_B - rejected_B - 1 / (2 * beta)).square()
 
 
-def exo_pair_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 1e-3) -> Tensor:
+def exo_pair_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 1e-3
+) -> Tensor:
     """KL(Bern(σ(βΔ)) ‖ Bern(1−ε)) (Ji et al. 2024, eq. 16). Raises ValueError unless 0 < ε < 1."""
     if not 0 < label_smoothing < 1:
         raise ValueError(f"exo_pair: label_smoothing must lie in (0, 1), got {label_smoothing}")
@@ -63,7 +73,8 @@ def nca_pair_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tenso
 
 
 def apo_zero_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """1 − σ(βx) + σ(βy): raise the chosen, lower the rejected (D'Oosterlinck et al. 2024, eq. 7)."""
+    """1 − σ(βx) + σ(βy): raise the chosen, lower the rejected (D'Oosterlinck et al. 2024, eq.
+    7)."""
     return torch.sigmoid(-beta * chosen_B) + torch.sigmoid(beta * rejected_B)
 
 
@@ -77,52 +88,75 @@ def sppo_hard_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tens
     return (chosen_B - 0.5 / beta).square() + (rejected_B + 0.5 / beta).square()
 
 
-def dpop_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float, dpop_lambda: float = 50.0) -> Tensor:
-    """−log σ(β(Δ − λ max(0, −x))): DPO that charges for a chosen item made less likely (Pal et al. 2024, eq. 3)."""
+def dpop_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, dpop_lambda: float = 50.0
+) -> Tensor:
+    """−log σ(β(Δ − λ max(0, −x))): DPO that charges for a chosen item made less likely (Pal et al.
+    2024, eq. 3)."""
     return -F.logsigmoid(beta * (chosen_B - rejected_B - dpop_lambda * F.relu(-chosen_B)))
 
 
 def bco_pair_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """−log σ(βx) − log σ(−βy): two binary classifiers (Jung et al. 2024, BCO, without its running baseline)."""
+    """−log σ(βx) − log σ(−βy): two binary classifiers (Jung et al. 2024, BCO, without its running
+    baseline)."""
     return -F.logsigmoid(beta * chosen_B) - F.logsigmoid(-beta * rejected_B)
 
 
 def sigmoid_norm_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """−log σ(βΔ) on rewards that are means over tokens: length-normalised DPO (Lambert et al. 2024, Tülu 3)."""
+    """−log σ(βΔ) on rewards that are means over tokens: length-normalised DPO (Lambert et al. 2024,
+    Tülu 3)."""
     return sigmoid_loss(chosen_B, rejected_B, beta=beta)
 
 
 def simpo_loss(
-    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, simpo_gamma: float = 0.5, label_smoothing: float = 0.0
+    chosen_B: Tensor,
+    rejected_B: Tensor,
+    *,
+    beta: float,
+    simpo_gamma: float = 0.5,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """−log σ(βΔ − γ) on mean log-probabilities, no reference (Meng et al. 2024, eq. 6)."""
-    return -preference_log_likelihood(beta * (chosen_B - rejected_B) - simpo_gamma, 1 - label_smoothing)
+    return -preference_log_likelihood(
+        beta * (chosen_B - rejected_B) - simpo_gamma, 1 - label_smoothing
+    )
 
 
 def sft_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """−x: likelihood of the chosen item alone, the supervised baseline; beta and the rejected item play no part."""
+    """−x: likelihood of the chosen item alone, the supervised baseline; beta and the rejected item
+    play no part."""
     return -chosen_B + 0 * rejected_B
 
 
 def log_odds(log_probability: Tensor) -> Tensor:
-    """log(p / (1 − p)) of a log-probability ≤ 0, with finite value and gradient up to and at p = 1."""
+    """log(p / (1 − p)) of a log-probability ≤ 0, with finite value and gradient up to and at p =
+    1."""
     logp = log_probability.clamp(max=-torch.finfo(log_probability.dtype).eps)
     near_one = logp > -math.log(2)
-    # Each branch sees only inputs it is stable on: a where() alone lets NaN gradients of the other branch through.
+    # Each branch sees only inputs it is stable on: a where() alone lets NaN gradients of the other
+    # branch through.
     upper = torch.log(-torch.expm1(torch.where(near_one, logp, -0.5)))
     lower = torch.log1p(-torch.exp(torch.where(near_one, -1.0, logp)))
     return logp - torch.where(near_one, upper, lower)
 
 
 def orpo_loss(
-    chosen_mean_logp_B: Tensor, rejected_mean_logp_B: Tensor, *, beta: float, nll_B: Tensor | None = None
+    chosen_mean_logp_B: Tensor,
+    rejected_mean_logp_B: Tensor,
+    *,
+    beta: float,
+    nll_B: Tensor | None = None,
 ) -> Tensor:
-    """NLL − β log σ(log odds(chosen) − log odds(rejected)), the whole loss (Hong et al. 2024, eq. 6–7).
+    """NLL − β log σ(log odds(chosen) − log odds(rejected)), the whole loss (Hong et al. 2024, eq.
+    6–7).
 
-    Takes mean log-probabilities per token. ``nll_B`` replaces the NLL of the chosen completion, say by one that
-    covers the prompt as well. Gradients stay finite as a log-probability approaches 0.
+    Takes mean log-probabilities per token. ``nll_B`` replaces the NLL of the chosen completion, say
+    by one that covers the prompt as well. Gradients stay finite as a log-probability approaches 0.
     """
-    chosen_B, rejected_B = at_least_float32(chosen_mean_logp_B), at_least_float32(rejected_mean_logp_B)
+    chosen_B, rejected_B = (
+        at_least_float32(chosen_mean_logp_B),
+        at_least_float32(rejected_mean_logp_B),
+    )
     ratio_B = log_odds(chosen_B) - log_odds(rejected_B)
     return (-chosen_B if nll_B is None else nll_B) - beta * F.logsigmoid(ratio_B)
 
@@ -136,14 +170,17 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """λ_D (1 − σ(β(r − z))) where desirable, λ_U (1 − σ(β(z − r))) elsewhere (Ethayarajh et al. 2024, eq. 8).
+    """λ_D (1 − σ(β(r − z))) where desirable, λ_U (1 − σ(β(z − r))) elsewhere (Ethayarajh et al.
+    2024, eq. 8).
 
-    ``kl`` is the reference point z ≥ 0 in the units of the rewards, without gradient. Diffusion-KTO (Li et al. 2024)
-    is the same on image rewards.
-    """
+    ``kl`` is the reference point z ≥ 0 in the units of the rewards, without gradient. Diffusion-KTO
+    (Li et al. 2024) is the same on image rewards."""
     desirable_N = desirable_N.bool()
     gain_N = beta * (at_least_float32(reward_N) - kl)
-    good_N, bad_N = desirable_weight * torch.sigmoid(-gain_N), undesirable_weight * torch.sigmoid(gain_N)
+    good_N, bad_N = (
+        desirable_weight * torch.sigmoid(-gain_N),
+        undesirable_weight * torch.sigmoid(gain_N),
+    )
     return torch.where(desirable_N, good_N, bad_N)
 
 
@@ -156,7 +193,8 @@ def apo_zero_unpaired_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """KTO with the reference point at zero: APO-zero on single items (D'Oosterlinck et al. 2024)."""
+    """KTO with the reference point at zero: APO-zero on single items (D'Oosterlinck et al.
+    2024)."""
     weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
     return kto_loss(reward_N, desirable_N, 0.0, beta=beta, **weights)
 
@@ -169,7 +207,9 @@ class Loss:
     paired: bool = True  # False: judges single items, fn(reward_N, desirable_N, kl, *, beta, ...)
     reference_free: bool = False  # the reference score is zero
     mean_tokens: bool = False  # text scores are means over tokens, not sums
-    mean_of_batch: bool = False  # ... over all chosen tokens of a step together, as a language model's loss
+    mean_of_batch: bool = (
+        False  # ... over all chosen tokens of a step together, as a language model's loss
+    )
     needs_kl: bool = False  # reads the reference point z
 
     @property
@@ -218,12 +258,12 @@ def preference_loss(
 ) -> Tensor:
     """Loss per pair, shape ``(B,)``, float32 at least, of the row ``name`` of ``LOSSES``.
 
-    ``chosen_B`` and ``rejected_B`` are rewards before beta: policy score − reference score in nats (for a
-    reference-free loss the policy score). An unpaired loss counts both items of a pair and returns their mean.
-    ``label_smoothing`` None means the loss's own default; 0 is always allowed.
+    ``chosen_B`` and ``rejected_B`` are rewards before beta: policy score − reference score in nats
+    (for a reference-free loss the policy score). An unpaired loss counts both items of a pair and
+    returns their mean. ``label_smoothing`` None means the loss's own default; 0 is always allowed.
 
-    Raises ValueError for an unknown name, a beta that is not positive, or a setting the loss does not read.
-    """
+    Raises ValueError for an unknown name, a beta that is not positive, or a setting the loss does
+    not read."""
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
     if not beta > 0:

@@ -1,4 +1,5 @@
-"""From the scores of a batch to its loss: which loss, its settings, its scale and soft labels, in one value."""
+"""From the scores of a batch to its loss: which loss, its settings, its scale and soft labels, in
+one value."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES, Loss, preference_loss
 from diffdpo.preference import implicit_reward, summary
 
-Metrics = dict[str, Tensor]  # a mean over the batch, or (sum, count) of a mean over some of its items
+Metrics = dict[
+    str, Tensor
+]  # a mean over the batch, or (sum, count) of a mean over some of its items
 
 
 class Engine(Protocol):
@@ -38,10 +41,13 @@ class Criterion(Protocol):
     def reward_scale(self) -> float: ...
 
     def prepare(self, engine: Engine, micro_batches: list[Any]) -> Any:
-        """What a step must know of its whole effective batch before the first micro-batch; handed to ``judge``."""
+        """What a step must know of its whole effective batch before the first micro-batch; handed
+        to ``judge``."""
         ...
 
-    def judge(self, policy_N: Tensor, reference_N: Tensor | float, draw: Any, known: Any) -> tuple[Tensor, Metrics]:
+    def judge(
+        self, policy_N: Tensor, reference_N: Tensor | float, draw: Any, known: Any
+    ) -> tuple[Tensor, Metrics]:
         """The loss of a micro-batch, with gradient, and what to report of it."""
         ...
 
@@ -50,11 +56,10 @@ class Criterion(Protocol):
 class Objective:
     """``loss_B = L(scale · chosen, scale · rejected; beta)``.
 
-    Text sets ``beta`` and leaves ``scale`` at 1, so that every value is the published one. Images put their beta
-    into ``scale``: the losses that depend on beta · reward alone come out the same, and the squared ones (IPO, SPPO)
-    are β² times the published value with the same minimum. At beta 5000 the published IPO is 1e-8 with a gradient
-    below Adam's epsilon; this one trains.
-    """
+    Text sets ``beta`` and leaves ``scale`` at 1, so that every value is the published one. Images
+    put their beta into ``scale``: the losses that depend on beta · reward alone come out the same,
+    and the squared ones (IPO, SPPO) are β² times the published value with the same minimum. At beta
+    5000 the published IPO is 1e-8 with a gradient below Adam's epsilon; this one trains."""
 
     name: str
     beta: float = 1.0
@@ -73,13 +78,18 @@ class Objective:
         kl: Tensor | float = 0.0,
         nll_B: Tensor | None = None,
     ) -> Tensor:
-        """Losses ``(B,)`` of rewards before beta. ``outcome_B`` is P(chosen ≻ rejected) where labels are soft: the
-        loss is then its expectation over the label, which for the sigmoid is cDPO with ε = 1 − outcome."""
+        """Losses ``(B,)`` of rewards before beta. ``outcome_B`` is P(chosen ≻ rejected) where
+        labels are soft: the loss is then its expectation over the label, which for the sigmoid is
+        cDPO with ε = 1 − outcome."""
         chosen_B, rejected_B, kl = self.scale * chosen_B, self.scale * rejected_B, self.scale * kl
-        loss_B = preference_loss(self.name, chosen_B, rejected_B, beta=self.beta, kl=kl, nll_B=nll_B, **self.options)
+        loss_B = preference_loss(
+            self.name, chosen_B, rejected_B, beta=self.beta, kl=kl, nll_B=nll_B, **self.options
+        )
         if outcome_B is None:
             return loss_B
-        swapped_B = preference_loss(self.name, rejected_B, chosen_B, beta=self.beta, kl=kl, nll_B=nll_B, **self.options)
+        swapped_B = preference_loss(
+            self.name, rejected_B, chosen_B, beta=self.beta, kl=kl, nll_B=nll_B, **self.options
+        )
         return outcome_B * loss_B + (1 - outcome_B) * swapped_B
 
     @property
@@ -88,13 +98,16 @@ class Objective:
         return self.scale * self.beta
 
     def prepare(self, engine: Engine, micro_batches: list[Any]) -> Tensor | float:
-        """KTO's z by the rule of Diffusion-KTO (Li et al. 2024): the mean reward of the whole effective batch, clamped
-        at 0. A pass of its own over all micro-batches and processes, so that z does not depend on the cut."""
+        """KTO's z by the rule of Diffusion-KTO (Li et al. 2024): the mean reward of the whole
+        effective batch, clamped at 0. A pass of its own over all micro-batches and processes, so
+        that z does not depend on the cut."""
         if not self.row.needs_kl:
             return 0.0
         return engine.mean_reward(engine.task.draw(batch) for batch in micro_batches).clamp(min=0)
 
-    def judge(self, policy_N: Tensor, reference_N: Tensor | float, draw: Any, known: Any) -> tuple[Tensor, Metrics]:
+    def judge(
+        self, policy_N: Tensor, reference_N: Tensor | float, draw: Any, known: Any
+    ) -> tuple[Tensor, Metrics]:
         """Pairs, winners first."""
         chosen_B, rejected_B = implicit_reward(policy_N, reference_N).chunk(2)
         loss = self(chosen_B, rejected_B, draw.outcome_B, known).mean()
@@ -104,12 +117,19 @@ class Objective:
 
 def fraction(metric: Tensor) -> Tensor:
     """A metric as (sum, count): a plain mean counts as one."""
-    return metric.float() if metric.dim() else torch.stack([metric.float(), metric.new_ones(()).float()])
+    return (
+        metric.float()
+        if metric.dim()
+        else torch.stack([metric.float(), metric.new_ones(()).float()])
+    )
 
 
 def complete(names: list[str], fractions: list[list[float]]) -> dict[str, float]:
-    """The metrics of a step by name, without those that counted nothing; the margin follows from the two rewards."""
-    found = {name: total / count for name, (total, count) in zip(names, fractions, strict=True) if count}
+    """The metrics of a step by name, without those that counted nothing; the margin follows from
+    the two rewards."""
+    found = {
+        name: total / count for name, (total, count) in zip(names, fractions, strict=True) if count
+    }
     if {"rewards/chosen", "rewards/rejected"} <= set(found):
         found.setdefault("rewards/margins", found["rewards/chosen"] - found["rewards/rejected"])
     return found
@@ -118,8 +138,8 @@ def complete(names: list[str], fractions: list[list[float]]) -> dict[str, float]
 def loss_options(settings: TrainSettings, name: str | None = None) -> dict[str, float]:
     """Those of the settings that the loss ``name`` reads, or the one of the settings.
 
-    Raises UserError for an unknown loss, and where label smoothing is asked of a loss that has none.
-    """
+    Raises UserError for an unknown loss, and where label smoothing is asked of a loss that has
+    none."""
     name = name or settings.loss_type
     row = LOSSES.get(name)
     if row is None:
@@ -132,6 +152,9 @@ def loss_options(settings: TrainSettings, name: str | None = None) -> dict[str, 
 
 def read_options(settings: TrainSettings, row: Loss) -> dict[str, float]:
     """Those of the settings that the loss reads."""
-    # Zero means "not given" on the command line, so that robust and exo_pair keep their published defaults.
+    # Zero means "not given" on the command line, so that robust and exo_pair keep their published
+    # defaults.
     given = {name: getattr(settings, name, None) for name in row.options}
-    return {k: v for k, v in given.items() if v is not None and not (k == "label_smoothing" and v == 0)}
+    return {
+        k: v for k, v in given.items() if v is not None and not (k == "label_smoothing" and v == 0)
+    }

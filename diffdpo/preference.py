@@ -11,7 +11,8 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor | float) -> Tensor:
-    """``x`` as a float tensor of no less than single precision; half precision loses margins of 1e-4."""
+    """``x`` as a float tensor of no less than single precision; half precision loses margins of
+    1e-4."""
     tensor = torch.as_tensor(x)
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -27,26 +28,28 @@ def preference_probability(reward_i: Tensor | float, reward_j: Tensor | float) -
 def preference_log_likelihood(margin: Tensor | float, outcome: Tensor | float = 1.0) -> Tensor:
     """Log-likelihood in nats of ``outcome`` at the given reward margin r_i − r_j, broadcasting.
 
-    ``outcome`` is 1 where i was preferred, 0 where j was, and anything between for a soft label (a tie: 1/2).
-    Finite for every finite margin: −17 log-odds and −17,000 alike.
-    """
+    ``outcome`` is 1 where i was preferred, 0 where j was, and anything between for a soft label (a
+    tie: 1/2). Finite for every finite margin: −17 log-odds and −17,000 alike."""
     margin = at_least_float32(margin)
     outcome = torch.as_tensor(outcome, dtype=margin.dtype, device=margin.device)
     return outcome * F.logsigmoid(margin) + (1 - outcome) * F.logsigmoid(-margin)
 
 
 def implicit_reward(policy_N: Tensor, reference_N: Tensor | float) -> Tensor:
-    """Policy score minus reference score: the reward of Rafailov et al. 2023, eq. 5, before beta and up to log Z."""
+    """Policy score minus reference score: the reward of Rafailov et al. 2023, eq. 5, before beta
+    and up to log Z."""
     return at_least_float32(policy_N) - reference_N
 
 
 def accuracy(margin_B: Tensor) -> Tensor:
-    """1 where the margin is positive, 0 where negative, 1/2 where it is exactly zero; per pair, float32."""
+    """1 where the margin is positive, 0 where negative, 1/2 where it is exactly zero; per pair,
+    float32."""
     return (margin_B.sign().float() + 1) / 2
 
 
 def summary(chosen_B: Tensor, rejected_B: Tensor) -> dict[str, Tensor]:
-    """Batch means of the rewards, their accuracy and margin, under the metric names of TRL; still on the device."""
+    """Batch means of the rewards, their accuracy and margin, under the metric names of TRL; still
+    on the device."""
     margin_B = chosen_B - rejected_B
     return {
         "rewards/chosen": chosen_B.mean(),

@@ -1,4 +1,5 @@
-"""The reference policy: adapters off, a frozen copy, or zero; always scored by the policy's own code and draw."""
+"""The reference policy: adapters off, a frozen copy, or zero; always scored by the policy's own
+code and draw."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class AdapterOff:
 
 
 class AdapterCopy(AdapterOff):
-    """LoRA that is trained further: its own first state, kept beside it as a second adapter, is the reference."""
+    """LoRA that is trained further: its own first state, kept beside it as a second adapter, is the
+    reference."""
 
     name = "the adapter as it was before the first step"
     trained, frozen = "default", "reference"
@@ -75,13 +77,15 @@ class Start(AdapterOff):
 
 
 class FrozenCopy:
-    """Full fine-tune: a copy of the network as it was before the first step, in the policy's own precision."""
+    """Full fine-tune: a copy of the network as it was before the first step, in the policy's own
+    precision."""
 
     name = "a frozen copy"
     starts_equal = True
 
     def __init__(self, model: nn.Module) -> None:
-        # In the policy's mode as well: some layers round differently in train and eval mode, dropout aside.
+        # In the policy's mode as well: some layers round differently in train and eval mode,
+        # dropout aside.
         self.copy = copy.deepcopy(model).requires_grad_(False).train()
 
     def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
@@ -102,19 +106,26 @@ class OtherModel(FrozenCopy):
 
 
 class Stored:
-    """Scores that were computed before training and come with every draw: no forward pass, no second network."""
+    """Scores that were computed before training and come with every draw: no forward pass, no
+    second network."""
 
     def __init__(self, source: Reference) -> None:
         self.name = f"stored scores of {source.name}"
-        self.starts_equal = source.starts_equal  # up to rounding: they were computed in other batches
-        # Adapters are switched at no cost; a network of its own is let go, which is what storing is for.
-        self.switch = source if isinstance(source, AdapterOff) and not isinstance(source, Start) else None
+        self.starts_equal = (
+            source.starts_equal
+        )  # up to rounding: they were computed in other batches
+        # Adapters are switched at no cost; a network of its own is let go, which is what storing is
+        # for.
+        self.switch = (
+            source if isinstance(source, AdapterOff) and not isinstance(source, Start) else None
+        )
 
     def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
         return draw.reference_N
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
-        """The reference where it is part of the policy's network; else there is no other network to show."""
+        """The reference where it is part of the policy's network; else there is no other network to
+        show."""
         return self.switch.network(model) if self.switch else nullcontext(unwrapped(model))
 
 
@@ -133,7 +144,8 @@ class Zero:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Set every dropout to 0, layers and plain rates alike: policy and reference must be one function of a draw."""
+    """Set every dropout to 0, layers and plain rates alike: policy and reference must be one
+    function of a draw."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

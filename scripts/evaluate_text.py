@@ -1,4 +1,5 @@
-"""Language model against its reference: ``python scripts/evaluate_text.py --policy RUN [flags]``."""
+"""Language model against its reference: ``python scripts/evaluate_text.py --policy RUN
+[flags]``."""
 
 import sys
 

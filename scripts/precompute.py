@@ -1,4 +1,5 @@
-"""Latents, embeddings and reference scores, once: ``accelerate launch scripts/precompute.py [the trainer's flags]``."""
+"""Latents, embeddings and reference scores, once: ``accelerate launch scripts/precompute.py [the
+trainer's flags]``."""
 
 import sys
 

@@ -1,11 +1,12 @@
-"""Reward against KL to the reference over several betas: the controlled experiment of Rafailov et al. 2023 in small.
+"""Reward against KL to the reference over several betas: the controlled experiment of Rafailov et
+al. 2023 in small.
 
     python scripts/reward_frontier.py
 
-For every beta, and for supervised training on the chosen texts, one run of ``scripts/train_text_dpo.py`` on the bundled
-pairs; every checkpoint of it continues the same held-out prefixes (their section 6.1; figure 2, left). Writes
-``assets/reward-kl.png`` and the figures beside it, ``assets/reward-kl.json``.
-"""
+For every beta, and for supervised training on the chosen texts, one run of
+``scripts/train_text_dpo.py`` on the bundled pairs; every checkpoint of it continues the same
+held-out prefixes (their section 6.1; figure 2, left). Writes ``assets/reward-kl.png`` and the
+figures beside it, ``assets/reward-kl.json``."""
 
 from __future__ import annotations
 
@@ -19,11 +20,16 @@ from typing import Any
 
 import torch
 
-from diffdpo.checkpoint import list_checkpoints, read_tensors
-from diffdpo.commands.evaluate_text import EvaluateTextSettings, load_scorer, name_bundled, open_held_out
-from diffdpo.files import atomic_file, write_atomically
-from diffdpo.plots import as_png, figure
-from diffdpo.run import quiet_libraries
+from diffdpo.commands.evaluate_text import (
+    EvaluateTextSettings,
+    load_scorer,
+    name_bundled,
+    open_held_out,
+)
+from diffdpo.engine.checkpoint import list_checkpoints, read_tensors
+from diffdpo.engine.console import quiet_libraries
+from diffdpo.engine.files import atomic_file, write_atomically
+from diffdpo.report.plots import as_png, figure
 from diffdpo.text.comparison import HeldOut, Written, compare, write
 from diffdpo.text.scorer import TokenScorer
 
@@ -83,7 +89,16 @@ def draw(rows: list[Row], reference: float, title: str) -> bytes:
         edges = [row["policy_reward"]["interval"] for row in line]
         spread = [[r - low for r, (low, _) in zip(reward, edges, strict=True)],
                   [high - r for r, (_, high) in zip(reward, edges, strict=True)]]  # fmt: skip
-        axis.errorbar(kl, reward, yerr=spread, fmt="o-", markersize=4, linewidth=1.2, elinewidth=0.6, label=name)
+        axis.errorbar(
+            kl,
+            reward,
+            yerr=spread,
+            fmt="o-",
+            markersize=4,
+            linewidth=1.2,
+            elinewidth=0.6,
+            label=name,
+        )
     axis.axhline(reference, color="grey", linewidth=0.8, linestyle="--", label="reference")
     axis.set_xlabel("KL(policy ‖ reference), nats a text")
     axis.set_ylabel("VADER reward, −1 to 1")
@@ -94,27 +109,45 @@ def draw(rows: list[Row], reference: float, title: str) -> bytes:
 
 def main() -> None:
     """Train, measure, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--betas", nargs="+", default=["0.03", "0.1", "0.3"])
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--every", type=int, default=38, help="steps between two points")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_prompts", type=int, default=300)
-    parser.add_argument("--output", type=Path, default=ROOT / "assets" / "reward-kl", help="without its ending")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "assets" / "reward-kl", help="without its ending"
+    )
     chosen, extra = parser.parse_known_args()
     quiet_libraries()
-    settings = EvaluateTextSettings(policy=str(WORK), split=chosen.split, num_prompts=chosen.num_prompts)
+    settings = EvaluateTextSettings(
+        policy=str(WORK), split=chosen.split, num_prompts=chosen.num_prompts
+    )
     name_bundled(settings)
     held_out = open_held_out(settings)
     before = write(held_out, held_out.reference)
-    runs = {f"beta {beta}": ["--beta", beta] for beta in chosen.betas} | {"SFT on the chosen": ["--loss_type", "sft"]}
+    runs = {f"beta {beta}": ["--beta", beta] for beta in chosen.betas} | {
+        "SFT on the chosen": ["--loss_type", "sft"]
+    }
     rows = []
     for name, flags in runs.items():
-        rows += measure(name, train(name, [*flags, *extra], chosen.every, chosen.epochs), held_out, before)
+        rows += measure(
+            name, train(name, [*flags, *extra], chosen.every, chosen.epochs), held_out, before
+        )
     reference = float(before.rewards.mean())
-    result = {"reference_reward": reference, "prompts": len(held_out.prompts), "split": chosen.split, "rows": rows}
+    result = {
+        "reference_reward": reference,
+        "prompts": len(held_out.prompts),
+        "split": chosen.split,
+        "rows": rows,
+    }
     write_atomically(chosen.output.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-    asked = f"{len(held_out.prompts)} held-out prefixes, {settings.samples_per_prompt} continuations each"
+    asked = (
+        f"{len(held_out.prompts)} held-out prefixes, {settings.samples_per_prompt} continuations"
+        " each"
+    )
     with atomic_file(chosen.output.with_suffix(".png")) as path:
         path.write_bytes(draw(rows, reference, asked))
 

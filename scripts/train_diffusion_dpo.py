@@ -1,4 +1,5 @@
-"""Image preference training: ``accelerate launch scripts/train_diffusion_dpo.py [flags]``, bundled data by default."""
+"""Image preference training: ``accelerate launch scripts/train_diffusion_dpo.py [flags]``, bundled
+data by default."""
 
 import sys
 

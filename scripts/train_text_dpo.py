@@ -1,4 +1,5 @@
-"""Text preference training: ``accelerate launch scripts/train_text_dpo.py [flags]``, bundled reviews by default."""
+"""Text preference training: ``accelerate launch scripts/train_text_dpo.py [flags]``, bundled
+reviews by default."""
 
 import sys
 

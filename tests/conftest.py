@@ -72,7 +72,15 @@ def script(name: str, *flags: object) -> list[str]:
 
 def accelerate(name: str, *flags: object) -> list[str]:
     """The same under the real launcher."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+    ]
     plain = ["--mixed_precision", "no", "--dynamo_backend", "no"]
     return [*launcher, *plain, f"scripts/{name}.py", *map(str, flags)]
 
@@ -85,7 +93,8 @@ def two_processes(name: str, *flags: object) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
-    """Accelerate keeps its state for the life of a process; a user's process trains once, the tests' many times."""
+    """Accelerate keeps its state for the life of a process; a user's process trains once, the
+    tests' many times."""
     yield
     from accelerate.state import AcceleratorState, GradientState
 

@@ -1,4 +1,5 @@
-"""Small real models and real image files for the tests, made from configurations; nothing is downloaded."""
+"""Small real models and real image files for the tests, made from configurations; nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -90,7 +91,9 @@ def scheduler(prediction_type: str) -> DDIMScheduler:
     )
 
 
-def make_pipeline(folder: Path, family: str = "StableDiffusionPipeline", prediction_type: str = "epsilon") -> Path:
+def make_pipeline(
+    folder: Path, family: str = "StableDiffusionPipeline", prediction_type: str = "epsilon"
+) -> Path:
     """A pipeline of random weights with the structure of a real one, saved in diffusers format."""
     torch.manual_seed(0)
     xl = family == "StableDiffusionXLPipeline"
@@ -102,10 +105,17 @@ def make_pipeline(folder: Path, family: str = "StableDiffusionPipeline", predict
         "text_encoder": CLIPTextModel(text_config(32, 32)),
     }
     if xl:
-        parts |= {"tokenizer_2": tokenizer(), "text_encoder_2": CLIPTextModelWithProjection(text_config(32, 32))}
+        parts |= {
+            "tokenizer_2": tokenizer(),
+            "text_encoder_2": CLIPTextModelWithProjection(text_config(32, 32)),
+        }
         pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
     else:
-        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        parts |= {
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
         pipeline = StableDiffusionPipeline(**parts)
     pipeline.save_pretrained(folder)
     return folder
@@ -124,13 +134,21 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 
 def pickapic_rows(count: int, ties: int = 0) -> list[dict]:
-    """Rows in the Pick-a-Pic schema; the winner stands left and right in turn, the last ``ties`` are ties."""
+    """Rows in the Pick-a-Pic schema; the winner stands left and right in turn, the last ``ties``
+    are ties."""
     rows = []
     for index in range(count):
         label = 0.5 if index >= count - ties else float(index % 2 == 0)
         images = [encoded(picture(2 * index + side), "JPEG", quality=95) for side in (0, 1)]
         row = {"jpg_0": images[0], "jpg_1": images[1], "label_0": label, "label_1": 1 - label}
-        rows.append({**row, "caption": f"picture {index}", "model_0": "dreamlike", "model_1": f"m{index % 3}"})
+        rows.append(
+            {
+                **row,
+                "caption": f"picture {index}",
+                "model_0": "dreamlike",
+                "model_1": f"m{index % 3}",
+            }
+        )
     return rows
 
 

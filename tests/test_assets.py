@@ -32,7 +32,9 @@ def test_sizes():
 def test_the_pipeline_loads_and_draws():
     pipeline = StableDiffusionPipeline.from_pretrained(str(ASSETS / "emoji-pipeline"))
     pipeline.set_progress_bar_config(disable=True)
-    picture = pipeline("red apple", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
+    picture = pipeline(
+        "red apple", num_inference_steps=2, generator=torch.Generator().manual_seed(0)
+    ).images[0]
     assert picture.size == (64, 64)
 
 
@@ -55,8 +57,13 @@ def test_the_judge_is_as_accurate_as_its_file_says_on_pairs_it_has_not_seen():
     said = json.loads((ASSETS / "style-judge" / "config.json").read_text())
     rows = pairs("test")
     judge = REWARDS["style"]()
-    scores = [judge([open_image(value) for value in rows[column]], rows.caption) for column in ("jpg_0", "jpg_1")]
+    scores = [
+        judge([open_image(value) for value in rows[column]], rows.caption)
+        for column in ("jpg_0", "jpg_1")
+    ]
     fluent = [(rows[column] == "fluent-3d").to_numpy() for column in ("model_0", "model_1")]
-    right = sum(((score > 0) == truth).sum() for score, truth in zip(scores, fluent, strict=True)) / (2 * len(rows))
+    right = sum(
+        ((score > 0) == truth).sum() for score, truth in zip(scores, fluent, strict=True)
+    ) / (2 * len(rows))
     assert right == pytest.approx(said["test_pairs_accuracy"], abs=0.005)
     assert right > 0.85

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 import pytest
 import yaml
 
-from diffdpo.config import BaseSettings, TrainSettings, flag, parse, save_yaml
+from diffdpo.config import BaseSettings, TrainSettings, flag, parse
+from diffdpo.engine.run_folder import save_yaml
 from diffdpo.errors import UserError
 
 
@@ -71,7 +72,9 @@ def test_files_are_strict_too(tmp_path):
 
 
 def test_a_written_file_reads_back_the_same_without_secrets(tmp_path):
-    settings = TrainSettings(learning_rate=3e-7, max_train_steps=5, hub_token="secret", report_to="none")
+    settings = TrainSettings(
+        learning_rate=3e-7, max_train_steps=5, hub_token="secret", report_to="none"
+    )
     save_yaml(settings, tmp_path / "config.yaml")
     assert "secret" not in (tmp_path / "config.yaml").read_text()
     again, _ = parse(TrainSettings, ["--config", str(tmp_path / "config.yaml")])

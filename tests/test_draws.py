@@ -14,20 +14,27 @@ def test_same_arguments_same_numbers_in_any_order():
 
 
 def test_every_argument_changes_the_numbers():
-    keys = itertools.product([0, 1, 2**32], [Purpose.NOISE, Purpose.TIMESTEP], [0, 1, 2**40], [0, 1, 9])
+    keys = itertools.product(
+        [0, 1, 2**32], [Purpose.NOISE, Purpose.TIMESTEP], [0, 1, 2**40], [0, 1, 9]
+    )
     seen = {generator(*key).integers(2**63) for key in keys}
     assert len(seen) == 3 * 2 * 3 * 3
 
 
 def test_draws_of_neighbours_are_uncorrelated():
-    noise = np.stack([generator(0, Purpose.NOISE, pair, 0).standard_normal(4096) for pair in range(8)])
+    noise = np.stack(
+        [generator(0, Purpose.NOISE, pair, 0).standard_normal(4096) for pair in range(8)]
+    )
     off_diagonal = np.corrcoef(noise) - np.eye(8)
     assert np.abs(off_diagonal).max() < 0.08  # 5 standard errors of 1/64
 
 
 def test_numbers_are_pinned():
     """A change here would make every published run irreproducible."""
-    assert generator(1, Purpose.NOISE, 2, 3).standard_normal(2).tolist() == [0.5486465782578828, -0.1677386938152409]
+    assert generator(1, Purpose.NOISE, 2, 3).standard_normal(2).tolist() == [
+        0.5486465782578828,
+        -0.1677386938152409,
+    ]
 
 
 def test_epoch_order_is_a_permutation_and_differs_by_epoch_and_seed():

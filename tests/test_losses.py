@@ -79,7 +79,9 @@ def test_unknown_names_and_bad_betas_are_refused():
 
 @pytest.mark.parametrize("logistic", ["sigmoid", "robust", "dpop", "sigmoid_norm"])
 def test_ln_2_at_margin_zero(logistic):
-    assert loss(logistic, torch.zeros(1), torch.zeros(1)).item() == pytest.approx(math.log(2), abs=1e-7)
+    assert loss(logistic, torch.zeros(1), torch.zeros(1)).item() == pytest.approx(
+        math.log(2), abs=1e-7
+    )
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (3.0, -2.0), (-4.0, 5.0)])
@@ -97,7 +99,9 @@ def test_published_formulas_in_plain_arithmetic(x, y):
         "robust": -(0.9 * math.log(sigma(b * d)) - 0.1 * math.log(sigma(-b * d))) / 0.8,
         "exo_pair": sigma(b * d) * (math.log(sigma(b * d)) - math.log(0.999))
         + sigma(-b * d) * (math.log(sigma(-b * d)) - math.log(0.001)),
-        "nca_pair": -math.log(sigma(b * x)) - 0.5 * math.log(sigma(-b * x)) - 0.5 * math.log(sigma(-b * y)),
+        "nca_pair": -math.log(sigma(b * x))
+        - 0.5 * math.log(sigma(-b * x))
+        - 0.5 * math.log(sigma(-b * y)),
         "apo_zero": 1 - sigma(b * x) + sigma(b * y),
         "apo_down": sigma(b * x) + 1 - sigma(b * d),
         "sppo_hard": (x - 0.5 / b) ** 2 + (y + 0.5 / b) ** 2,
@@ -140,12 +144,16 @@ def test_orpo_is_the_log_odds_form_and_counts_the_nll_given():
 
     ratio = F.logsigmoid((odds(chosen) / odds(rejected)).log())
     assert torch.allclose(orpo_loss(chosen, rejected, beta=0.3), -chosen - 0.3 * ratio)
-    assert torch.allclose(orpo_loss(chosen, rejected, beta=0.3, nll_B=torch.tensor([9.0])), 9 - 0.3 * ratio)
+    assert torch.allclose(
+        orpo_loss(chosen, rejected, beta=0.3, nll_B=torch.tensor([9.0])), 9 - 0.3 * ratio
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_log_odds_are_finite_up_to_certainty(dtype):
-    logp = torch.tensor([0.0, -1e-30, -1e-8, -1e-4, -0.6, -0.7, -30.0, -1e4], dtype=dtype, requires_grad=True)
+    logp = torch.tensor(
+        [0.0, -1e-30, -1e-8, -1e-4, -0.6, -0.7, -30.0, -1e4], dtype=dtype, requires_grad=True
+    )
     found = log_odds(logp)
     found.sum().backward()
     assert torch.isfinite(found).all()

@@ -24,7 +24,8 @@ def test_probability_is_the_worth_form():
 def test_probabilities_of_both_orders_add_up_to_one_and_broadcast():
     i, j = torch.randn(4, 1, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     assert torch.allclose(
-        preference_probability(i, j) + preference_probability(j, i).expand(4, 3), torch.ones(4, 3).double()
+        preference_probability(i, j) + preference_probability(j, i).expand(4, 3),
+        torch.ones(4, 3).double(),
     )
 
 
@@ -36,7 +37,9 @@ def test_plain_numbers_are_accepted():
 @pytest.mark.parametrize("margin", [-17_000.0, -50.0, 0.0, 50.0, 17_000.0])
 def test_log_likelihood_is_finite_and_matches_the_stable_form(margin):
     found = preference_log_likelihood(margin).item()
-    assert found == pytest.approx(-(math.log1p(math.exp(-margin)) if margin > -700 else -margin), abs=1e-6)
+    assert found == pytest.approx(
+        -(math.log1p(math.exp(-margin)) if margin > -700 else -margin), abs=1e-6
+    )
     assert math.isfinite(found)
 
 

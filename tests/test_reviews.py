@@ -1,4 +1,5 @@
-"""The bundled reviews and their language model are what their files say, and train without arguments."""
+"""The bundled reviews and their language model are what their files say, and train without
+arguments."""
 
 import json
 from pathlib import Path
@@ -27,8 +28,10 @@ def sides(rows):
 
 
 def test_sizes():
-    megabytes = {folder: sum(p.stat().st_size for p in (ASSETS / folder).rglob("*.*")) / 1e6 for folder in
-                 ("reviews", "reviews-model")}  # fmt: skip
+    megabytes = {
+        folder: sum(p.stat().st_size for p in (ASSETS / folder).rglob("*.*")) / 1e6
+        for folder in ("reviews", "reviews-model")
+    }
     assert megabytes["reviews-model"] <= 10
     assert megabytes["reviews"] <= 2
 
@@ -92,8 +95,10 @@ def test_without_arguments_the_bundled_reviews_are_trained_on():
 @pytest.mark.parametrize("name", ["model_name_or_path", "dataset_name"])
 def test_one_without_the_other_is_one_line(name, capsys):
     assert run_command("train_text_dpo", [f"--{name}", "x"]) == 2
-    assert capsys.readouterr().err == (
-        "error: --model_name_or_path and --dataset_name: name both, or none for the bundled ones\n"
+    assert (
+        capsys.readouterr().err
+        == "error: --model_name_or_path and --dataset_name: name both, or none for the bundled"
+        " ones\n"
     )
 
 
@@ -104,6 +109,13 @@ def test_the_bundled_pairs_train(loss, start, tmp_path):
 
 
 def test_the_bundled_labels_train(tmp_path, capsys):
-    where = ["--model_name_or_path", str(MODEL), "--dataset_name", str(ASSETS / "reviews" / "labels")]
-    assert run_command("train_text_dpo", [*ONE_STEP, str(tmp_path), *where, "--loss_type", "kto"]) == 0
+    where = [
+        "--model_name_or_path",
+        str(MODEL),
+        "--dataset_name",
+        str(ASSETS / "reviews" / "labels"),
+    ]
+    assert (
+        run_command("train_text_dpo", [*ONE_STEP, str(tmp_path), *where, "--loss_type", "kto"]) == 0
+    )
     assert "labelled items of 8,171 rows" in capsys.readouterr().out

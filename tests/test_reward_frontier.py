@@ -1,12 +1,13 @@
-"""The frontier's points are the checkpoints of a run: the last of them is the result that the run exported."""
+"""The frontier's points are the checkpoints of a run: the last of them is the result that the run
+exported."""
 
 import importlib.util
 
 import pytest
 import torch
 
-from diffdpo.checkpoint import list_checkpoints
 from diffdpo.commands.evaluate_text import load_scorer
+from diffdpo.engine.checkpoint import list_checkpoints
 from tests.conftest import ROOT
 from tests.text.factory import save_model
 from tests.text.runs import flags, train, write_data
@@ -14,7 +15,9 @@ from tests.text.runs import flags, train, write_data
 
 @pytest.fixture(scope="module")
 def frontier():
-    found = importlib.util.spec_from_file_location("reward_frontier", ROOT / "scripts" / "reward_frontier.py")
+    found = importlib.util.spec_from_file_location(
+        "reward_frontier", ROOT / "scripts" / "reward_frontier.py"
+    )
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module

@@ -1,4 +1,5 @@
-"""The bare network beside our step: in the same process, on the same draws, with the same weights and precision."""
+"""The bare network beside our step: in the same process, on the same draws, with the same weights
+and precision."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from diffdpo.benchmark.gate import now
-from diffdpo.trainer import Trainer
+from diffdpo.engine.trainer import Trainer
 
 
 class Recorder:
@@ -27,7 +28,8 @@ class Recorder:
 
 
 class BareNetwork:
-    """Times policy forward, its backward, and the reference's forward where a step needs one; nothing else."""
+    """Times policy forward, its backward, and the reference's forward where a step needs one;
+    nothing else."""
 
     def __init__(self) -> None:
         self.trainer: Any = None
@@ -72,7 +74,8 @@ class BareNetwork:
 
 
 def forward(task: Any, network: nn.Module, draw: Any) -> torch.Tensor:
-    """The network's output on a draw, in training's precision: a UNet's prediction, or a language model's scores."""
+    """The network's output on a draw, in training's precision: a UNet's prediction, or a language
+    model's scores."""
     backbone = getattr(task, "backbone", None)
     if backbone is None:
         return task.score(network, draw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from diffdpo.benchmark.results import Result
-from diffdpo.plots import as_png, figure
+from diffdpo.report.plots import as_png, figure
 
 OURS, OTHERS, BARE = "tab:blue", "tab:gray", "black"
 PEERS = ("diffusers", "salesforce", "trl")
@@ -15,7 +15,9 @@ def step_chart(results: dict[str, Result]) -> bytes:
     """Medians with their range, and a mark where the bare network stands."""
     measured = [result for result in results.values() if result.wall]
     groups = list(dict.fromkeys(result.group for result in measured))
-    page, axes = figure(max(1, len(groups)), 1, 8, max(2.0, 0.8 * len(groups) + 0.26 * len(measured)))
+    page, axes = figure(
+        max(1, len(groups)), 1, 8, max(2.0, 0.8 * len(groups) + 0.26 * len(measured))
+    )
     for axis, group in zip(axes.flat, groups, strict=False):
         panel(axis, [result for result in measured if result.group == group])
     axes.flat[-1].set_xlabel("seconds an optimizer step (black: the bare network)", fontsize=9)

@@ -1,4 +1,5 @@
-"""The process of one subject, seen from the benchmark: start it, let it run to its next stop, hear what it says."""
+"""The process of one subject, seen from the benchmark: start it, let it run to its next stop, hear
+what it says."""
 
 from __future__ import annotations
 
@@ -23,13 +24,20 @@ class Failed(Exception):
 
 
 class Contestant:
-    """A subject in a process of its own, under ``threads`` threads; ``run`` names its folder and its log."""
+    """A subject in a process of its own, under ``threads`` threads; ``run`` names its folder and
+    its log."""
 
-    def __init__(self, subject: Subject, schedule: Schedule, threads: int, folder: Path, run: str) -> None:
+    def __init__(
+        self, subject: Subject, schedule: Schedule, threads: int, folder: Path, run: str
+    ) -> None:
         self.log = folder / "logs" / f"{run}.log"
         self.log.parent.mkdir(exist_ok=True)
         asked = self.log.with_suffix(".json")
-        measured = {"schedule": asdict(schedule), "threads": threads, "bare": subject.ours and schedule.repetitions > 0}
+        measured = {
+            "schedule": asdict(schedule),
+            "threads": threads,
+            "bare": subject.ours and schedule.repetitions > 0,
+        }
         asked.write_text(json.dumps(asdict(placed(subject, folder, run)) | measured, indent=2))
         reading, writing = os.pipe()
         self.reports = os.fdopen(reading)
@@ -62,7 +70,11 @@ class Contestant:
 
     def last_words(self) -> str:
         """The last line that it printed."""
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in self.log.read_text(errors="replace").splitlines()
+            if line.strip()
+        ]
         return lines[-1] if lines else "it ended without a word"
 
     def close(self) -> None:
@@ -79,7 +91,8 @@ class Contestant:
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
-    """The same for every subject: as many threads, and nothing fetched from or left outside the folder."""
+    """The same for every subject: as many threads, and nothing fetched from or left outside the
+    folder."""
     count = str(threads)
     return {
         **os.environ,

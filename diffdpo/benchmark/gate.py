@@ -1,9 +1,9 @@
-"""Stops a training program of any make after chosen optimizer steps, tells the times, and waits for its next turn.
+"""Stops a training program of any make after chosen optimizer steps, tells the times, and waits for
+its next turn.
 
-PyTorch calls the same hook after every step of every optimizer, so nothing in the program has to be known or changed.
-The first step of a turn is not counted: it finds the processor's caches full of another program's data. The last
-turn has one step more, whose operations are counted apart.
-"""
+PyTorch calls the same hook after every step of every optimizer, so nothing in the program has to be
+known or changed. The first step of a turn is not counted: it finds the processor's caches full of
+another program's data. The last turn has one step more, whose operations are counted apart."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from diffdpo.benchmark.operations import Operations
 
 
 class Stop(BaseException):
-    """The measurement is over. Not an Exception, so that no program's own handlers take it for a mistake."""
+    """The measurement is over. Not an Exception, so that no program's own handlers take it for a
+    mistake."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimizer steps before the first repetition, counted steps of each repetition, and repetitions."""
+    """Optimizer steps before the first repetition, counted steps of each repetition, and
+    repetitions."""
 
     warmup: int
     steps: int
@@ -70,7 +72,9 @@ def now() -> tuple[float, float]:
 class Gate:
     """Counts optimizer steps from the moment the block begins."""
 
-    def __init__(self, schedule: Schedule, channel: Channel, aside: Callable[[], dict[str, float]]) -> None:
+    def __init__(
+        self, schedule: Schedule, channel: Channel, aside: Callable[[], dict[str, float]]
+    ) -> None:
         self.schedule, self.channel, self.aside = schedule, channel, aside
         self.done, self.clock, self.setup = 0, now(), 0.0
         self.operations = Operations()
@@ -101,7 +105,8 @@ class Gate:
             self.after_repetition()
 
     def after_repetition(self) -> None:
-        """Report what it took; the last one only after a further step whose operations are counted."""
+        """Report what it took; the last one only after a further step whose operations are
+        counted."""
         wall, cpu = (end - begin for begin, end in zip(self.clock, now(), strict=True))
         steps = self.schedule.steps
         facts = {"wall": wall / steps, "cpu": cpu / steps, **peak_memory(), **self.aside()}

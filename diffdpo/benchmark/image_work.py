@@ -1,4 +1,5 @@
-"""The image work: a small Stable Diffusion with random weights, in the proportions of the real one, and JPEG pairs."""
+"""The image work: a small Stable Diffusion with random weights, in the proportions of the real one,
+and JPEG pairs."""
 
 from __future__ import annotations
 
@@ -105,7 +106,9 @@ def pair_rows(size: Size) -> list[dict[str, object]]:
 
 def jpeg(random: np.random.Generator, side: int) -> bytes:
     """A picture with large shapes and fine grain."""
-    shapes = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((side, side))
+    shapes = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize(
+        (side, side)
+    )
     grain = np.asarray(shapes) + random.normal(0, 6, (side, side, 3))
     buffer = io.BytesIO()
     Image.fromarray(grain.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)

@@ -40,16 +40,21 @@ def describe(threads: int) -> dict[str, str]:
     if name := card():
         facts["card"] = name
     for dtype in (torch.float32, torch.bfloat16):
-        facts[f"{dtype} matrix product".removeprefix("torch.")] = f"{product_rate(dtype, threads):,.0f} GFLOP/s"
+        facts[f"{dtype} matrix product".removeprefix("torch.")] = (
+            f"{product_rate(dtype, threads):,.0f} GFLOP/s"
+        )
     facts["python"] = platform.python_version()
     return facts | {name: found for name in LIBRARIES if (found := installed(name))}
 
 
 def product_rate(dtype: torch.dtype, threads: int) -> float:
-    """Billions of operations a second in the product of two square matrices: the median of a few."""
+    """Billions of operations a second in the product of two square matrices: the median of a
+    few."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    matrix = torch.ones(SIDE, SIDE, dtype=dtype, device="cuda" if torch.cuda.is_available() else "cpu")
+    matrix = torch.ones(
+        SIDE, SIDE, dtype=dtype, device="cuda" if torch.cuda.is_available() else "cpu"
+    )
     times = []
     for _ in range(7):
         start = now()[0]
@@ -65,7 +70,10 @@ def processor() -> str:
     text = path.read_text() if path.exists() else ""
     name = re.search(r"model name\s*:\s*(.+)", text)
     units = [unit for unit in MATRIX_UNITS if re.search(rf"\b{unit}\b", text)]
-    return f"{name[1] if name else platform.processor()}, {cores()} cores, {' and '.join(units) or 'no bfloat16 units'}"
+    return (
+        f"{name[1] if name else platform.processor()}, {cores()} cores,"
+        f" {' and '.join(units) or 'no bfloat16 units'}"
+    )
 
 
 def installed(name: str) -> str | None:

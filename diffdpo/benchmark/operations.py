@@ -1,7 +1,7 @@
 """Where a step goes: the time of its operations, by kind. ADD A KIND: one row of KINDS.
 
-An operation's own time counts, without those that it calls; on a card, the time of the kernels that it starts.
-"""
+An operation's own time counts, without those that it calls; on a card, the time of the kernels that
+it starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ KINDS = {
     "attention": ("scaled_dot_product", "_efficient_attention", "_flash_attention", "softmax"),
     "convolutions": ("conv", "cudnn"),
     "optimizer": ("adam", "_foreach_", "linalg_vector_norm", "optimizer"),
-    "matrix products": ("::mm", "::addmm", "::bmm", "::baddbmm", "::matmul", "::linear", "::_addmm"),
+    "matrix products": (
+        "::mm",
+        "::addmm",
+        "::bmm",
+        "::baddbmm",
+        "::matmul",
+        "::linear",
+        "::_addmm",
+    ),
     "norms": ("group_norm", "layer_norm", "rms_norm"),
     "copies": ("copy_", "::cat", "::clone", "::index", "::gather", "::embedding"),
 }
@@ -51,4 +59,6 @@ def own_time(event: Any) -> float:
 def kind_of(name: str) -> str:
     """The kind of an operation."""
     folded = name.lower()
-    return next((kind for kind, parts in KINDS.items() if any(part in folded for part in parts)), REST)
+    return next(
+        (kind for kind, parts in KINDS.items() if any(part in folded for part in parts)), REST
+    )

@@ -1,8 +1,8 @@
-"""Other people's training scripts, run as they are: told apart by their flags, and given what they import.
+"""Other people's training scripts, run as they are: told apart by their flags, and given what they
+import.
 
-Nothing of them is copied or edited. Where a package that they import without need is missing here, a stand-in takes its
-place for that process alone, and the benchmark says so.
-"""
+Nothing of them is copied or edited. Where a package that they import without need is missing here,
+a stand-in takes its place for that process alone, and the benchmark says so."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Peer:
 
     def notes(self) -> list[str]:
         """What is put in the place of missing packages."""
-        return [f"{self.kind}: {name} is not installed; stand-in: {WHAT[name]}" for name in missing(self.kind)]
+        return [
+            f"{self.kind}: {name} is not installed; stand-in: {WHAT[name]}"
+            for name in missing(self.kind)
+        ]
 
 
 def missing(kind: str) -> list[str]:
@@ -48,24 +51,37 @@ def missing(kind: str) -> list[str]:
 
 
 def recognise(name: str) -> Peer:
-    """Whose script this is. Raises UserError where it cannot be read, or has the flags of neither."""
+    """Whose script this is. Raises UserError where it cannot be read, or has the flags of
+    neither."""
     path = Path(name)
     try:
         source = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--peer_script {name}: cannot be read ({error})") from error
-    found = [kind for kind, mark in MARKS.items() if f'"{mark}"' in source and '"--beta_dpo"' in source]
+    found = [
+        kind for kind, mark in MARKS.items() if f'"{mark}"' in source and '"--beta_dpo"' in source
+    ]
     if len(found) != 1:
         known = " or ".join(f"{kind}'s (which has {mark})" for kind, mark in MARKS.items())
-        raise UserError(f"--peer_script {name}: not a Diffusion-DPO script that is known here: {known}")
+        raise UserError(
+            f"--peer_script {name}: not a Diffusion-DPO script that is known here: {known}"
+        )
     return Peer(found[0], path.resolve())
 
 
 def prepare(path: str, flags: list[str]) -> Callable[[], None]:
     """The script as a function to call, with its imports made possible."""
     peer = recognise(path)
-    # First, so that these libraries have looked for the optional packages and do not take the stand-ins for real.
-    for name in ("transformers", "diffusers", "accelerate", "peft", "datasets", "torch.utils.tensorboard"):
+    # First, so that these libraries have looked for the optional packages and do not take the
+    # stand-ins for real.
+    for name in (
+        "transformers",
+        "diffusers",
+        "accelerate",
+        "peft",
+        "datasets",
+        "torch.utils.tensorboard",
+    ):
         importlib.import_module(name)
     settle_libraries()
     for name in missing(peer.kind):
@@ -80,14 +96,20 @@ def prepare(path: str, flags: list[str]) -> Callable[[], None]:
 
 
 def settle_libraries() -> None:
-    """Load the classes that the scripts use, while the optional packages are still seen as missing."""
+    """Load the classes that the scripts use, while the optional packages are still seen as
+    missing."""
     import diffusers
     import transformers
 
     transformers.utils.is_torchvision_available()
     for name in ("CLIPTextModel", "CLIPTokenizer", "AutoTokenizer"):
         getattr(transformers, name)
-    for name in ("UNet2DConditionModel", "AutoencoderKL", "DDPMScheduler", "StableDiffusionXLPipeline"):
+    for name in (
+        "UNet2DConditionModel",
+        "AutoencoderKL",
+        "DDPMScheduler",
+        "StableDiffusionXLPipeline",
+    ):
         getattr(diffusers, name)
     for name in ("StableDiffusionPipeline", "DiffusionPipeline", "DPMSolverMultistepScheduler"):
         getattr(diffusers, name)

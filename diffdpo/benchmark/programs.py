@@ -1,4 +1,5 @@
-"""The programs that a subject can be: each a function of (target, flags) that loads it and returns what runs it."""
+"""The programs that a subject can be: each a function of (target, flags) that loads it and returns
+what runs it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def command(target: str, flags: list[str]) -> Program:
 
 
 def trl(target: str, flags: list[str]) -> Program:
-    """TRL's DPOTrainer under the flags of our own text command, on the same rows in the same order."""
+    """TRL's DPOTrainer under the flags of our own text command, on the same rows in the same
+    order."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -49,7 +51,9 @@ def trl(target: str, flags: list[str]) -> Program:
             report_to=asked["report_to"],
         )
         library.DPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(asked["model_name_or_path"], dtype=torch.float32),
+            model=AutoModelForCausalLM.from_pretrained(
+                asked["model_name_or_path"], dtype=torch.float32
+            ),
             args=config,
             train_dataset=Dataset.from_list([rows[index] for index in order]),
             processing_class=AutoTokenizer.from_pretrained(asked["model_name_or_path"]),
@@ -66,4 +70,8 @@ def trl_flags(flags: list[str]) -> dict[str, str]:
     return vars(parser.parse_args(flags))
 
 
-PROGRAMS: dict[str, Callable[[str, list[str]], Program]] = {"command": command, "script": peers.prepare, "trl": trl}
+PROGRAMS: dict[str, Callable[[str, list[str]], Program]] = {
+    "command": command,
+    "script": peers.prepare,
+    "trl": trl,
+}

@@ -21,8 +21,16 @@ SERIES = ("wall", "cpu", "bare_wall", "bare_cpu")
 class Race:
     """The subjects of one group and what they have reported."""
 
-    def __init__(self, subjects: list[Subject], schedule: Schedule, threads: int, folder: Path, bar: tqdm) -> None:
-        self.subjects, self.schedule, self.threads, self.folder, self.bar = subjects, schedule, threads, folder, bar
+    def __init__(
+        self, subjects: list[Subject], schedule: Schedule, threads: int, folder: Path, bar: tqdm
+    ) -> None:
+        self.subjects, self.schedule, self.threads, self.folder, self.bar = (
+            subjects,
+            schedule,
+            threads,
+            folder,
+            bar,
+        )
         self.results = {subject.name: Result(subject.name, subject.group) for subject in subjects}
 
     def run(self) -> dict[str, Result]:
@@ -71,7 +79,8 @@ class Race:
     def turns(
         self, contestants: dict[str, Contestant], order: list[str], last: bool = False
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """A turn for each that has not failed, with its report; after its ``last`` one it is seen off."""
+        """A turn for each that has not failed, with its report; after its ``last`` one it is seen
+        off."""
         for name in order:
             self.bar.set_postfix_str(name)
             if self.results[name].error is None:
@@ -91,4 +100,6 @@ class Race:
 
 def count_turns(subjects: list[Subject], schedule: Schedule) -> int:
     """How many turns there will be, loading included, for the progress bar."""
-    return 2 * sum(subject.cache is not None for subject in subjects) + len(subjects) * (2 + schedule.repetitions)
+    return 2 * sum(subject.cache is not None for subject in subjects) + len(subjects) * (
+        2 + schedule.repetitions
+    )

@@ -30,7 +30,10 @@ class Report:
         parts = [
             "# Benchmark",
             f"{machine}.",
-            f"{asked}. Median over repetitions and, in brackets, their range; quotients are taken within a repetition.",
+            (
+                f"{asked}. Median over repetitions and, in brackets, their range; quotients are"
+                " taken within a repetition."
+            ),
             "\n".join(f"* {note}" for note in self.notes),
             "## Targets\n\n" + target_table(self.targets, self.results),
             "## Steps and memory\n\n" + step_table(self.results.values()),
@@ -64,7 +67,11 @@ def shown(value: Spread | None, unit: str = "", digits: int = 2) -> str:
     if value is None:
         return "–"
     median = f"{value.median:.{digits}f}{unit}"
-    return median if value.low == value.high else f"{median} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return (
+        median
+        if value.low == value.high
+        else f"{median} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    )
 
 
 def verdict(target: Target, results: dict[str, Result]) -> dict[str, object]:
@@ -91,7 +98,15 @@ def target_table(targets: list[Target], results: dict[str, Result]) -> str:
 
 def step_table(results: Iterable[Result]) -> str:
     """A row a subject."""
-    head = ("row", "step, s", "CPU s", "over the bare network", "first run's build, s", "peak RAM, MiB", "GPU, MiB")
+    head = (
+        "row",
+        "step, s",
+        "CPU s",
+        "over the bare network",
+        "first run's build, s",
+        "peak RAM, MiB",
+        "GPU, MiB",
+    )
     return table(head, [step_row(result) for result in results])
 
 
@@ -124,7 +139,8 @@ def baseline(name: str, results: dict[str, Result]) -> Result | None:
 
 
 def epoch_rows(results: dict[str, Result], steps: dict[str, int]) -> list[dict[str, object]]:
-    """Cost of 1, 2, 5 and 10 epochs in seconds, and the epoch from which storing is cheaper than not."""
+    """Cost of 1, 2, 5 and 10 epochs in seconds, and the epoch from which storing is cheaper than
+    not."""
     rows: list[dict[str, object]] = []
     for result in results.values():
         if result.error is not None or result.step is None:
@@ -132,17 +148,35 @@ def epoch_rows(results: dict[str, Result], steps: dict[str, int]) -> list[dict[s
         count, plain = steps[result.group], baseline(result.name, results)
         costs = {str(epochs): epoch_cost(result, epochs, count) for epochs in EPOCHS}
         even = break_even(result, plain, count) if plain and result.cold_setup is not None else None
-        rows.append({"name": result.name, "build": result.build, "seconds": costs, "break_even": even})
+        rows.append(
+            {"name": result.name, "build": result.build, "seconds": costs, "break_even": even}
+        )
     return rows
 
 
 def epoch_table(results: dict[str, Result], steps: dict[str, int]) -> str:
     """The same as a table."""
-    head = ("row", "build, s", *(f"epochs: {epochs}, s" for epochs in EPOCHS), "cheaper than without from epoch")
+    head = (
+        "row",
+        "build, s",
+        *(f"epochs: {epochs}, s" for epochs in EPOCHS),
+        "cheaper than without from epoch",
+    )
     rows = []
     for row in epoch_rows(results, steps):
         seconds: dict[str, float] = row["seconds"]  # type: ignore[assignment]
         stores = results[str(row["name"])].cold_setup is not None
-        even = str(row["break_even"] or "never") if stores and baseline(str(row["name"]), results) else ""
-        rows.append((str(row["name"]), f"{row['build']:.1f}", *(f"{cost:.0f}" for cost in seconds.values()), even))
+        even = (
+            str(row["break_even"] or "never")
+            if stores and baseline(str(row["name"]), results)
+            else ""
+        )
+        rows.append(
+            (
+                str(row["name"]),
+                f"{row['build']:.1f}",
+                *(f"{cost:.0f}" for cost in seconds.values()),
+                even,
+            )
+        )
     return table(head, rows)

@@ -1,4 +1,5 @@
-"""What was measured, and the arithmetic on it. Times are seconds per optimizer step, memory is MiB."""
+"""What was measured, and the arithmetic on it. Times are seconds per optimizer step, memory is
+MiB."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Result:
 
     @property
     def build(self) -> float:
-        """Seconds that a first run spends on what later ones find stored; 0 for subjects that store nothing."""
+        """Seconds that a first run spends on what later ones find stored; 0 for subjects that store
+        nothing."""
         if self.cold_setup is None or self.setup is None:
             return 0.0
         return max(0.0, self.cold_setup - self.setup)
@@ -57,7 +59,8 @@ def spread(values: list[float]) -> Spread | None:
 
 
 def quotient(above: list[float], below: list[float]) -> Spread | None:
-    """The quotients of repetitions that ran one after the other, so that a slow minute of the machine cancels."""
+    """The quotients of repetitions that ran one after the other, so that a slow minute of the
+    machine cancels."""
     return spread([a / b for a, b in zip(above, below, strict=False)])
 
 
@@ -67,7 +70,8 @@ def epoch_cost(result: Result, epochs: int, steps: int) -> float | None:
 
 
 def break_even(result: Result, other: Result, steps: int) -> int | None:
-    """The first epoch at whose end ``result`` has cost no more than ``other``; None where that never comes."""
+    """The first epoch at whose end ``result`` has cost no more than ``other``; None where that
+    never comes."""
     if result.step is None or other.step is None:
         return None
     dearer, saved = result.build - other.build, steps * (other.step - result.step)

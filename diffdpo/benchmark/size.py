@@ -56,7 +56,8 @@ SMALL = Size(
 
 @dataclass(frozen=True)
 class Work:
-    """Folders of the pipeline, the image pairs and the language model, and the file of text rows."""
+    """Folders of the pipeline, the image pairs and the language model, and the file of text
+    rows."""
 
     folder: Path
     size: Size

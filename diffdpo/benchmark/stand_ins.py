@@ -1,4 +1,5 @@
-"""The little of torchvision, wandb and xformers that the older Diffusion-DPO scripts need, where these are missing."""
+"""The little of torchvision, wandb and xformers that the older Diffusion-DPO scripts need, where
+these are missing."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ class Compose:
 class Resize:
     """The shorter side becomes ``size`` pixels."""
 
-    def __init__(self, size: int, interpolation: Image.Resampling = Image.Resampling.BILINEAR) -> None:
+    def __init__(
+        self, size: int, interpolation: Image.Resampling = Image.Resampling.BILINEAR
+    ) -> None:
         self.size, self.interpolation = size, interpolation
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -98,7 +101,16 @@ def crop(image: Image.Image, top: int, left: int, height: int, width: int) -> Im
     return image.crop((left, top, left + width, top + height))
 
 
-TRANSFORMS = [Compose, Resize, CenterCrop, RandomCrop, RandomHorizontalFlip, Lambda, ToTensor, Normalize]
+TRANSFORMS = [
+    Compose,
+    Resize,
+    CenterCrop,
+    RandomCrop,
+    RandomHorizontalFlip,
+    Lambda,
+    ToTensor,
+    Normalize,
+]
 
 
 def module(name: str, **contents: Any) -> ModuleType:
@@ -113,13 +125,19 @@ def torchvision() -> dict[str, ModuleType]:
     """``from torchvision import transforms`` and ``transforms.functional.crop``."""
     functional = module("torchvision.transforms.functional", crop=crop)
     classes: dict[str, Any] = {kind.__name__: kind for kind in TRANSFORMS}
-    transforms = module("torchvision.transforms", functional=functional, InterpolationMode=Image.Resampling, **classes)
+    transforms = module(
+        "torchvision.transforms",
+        functional=functional,
+        InterpolationMode=Image.Resampling,
+        **classes,
+    )
     whole = module("torchvision", transforms=transforms)
     return {part.__name__: part for part in (whole, transforms, functional)}
 
 
 def use_own_attention() -> None:
-    """Answer that xformers is there, and leave the network's attention as it is when it is asked for."""
+    """Answer that xformers is there, and leave the network's attention as it is when it is asked
+    for."""
     import diffusers
     from diffusers.utils import import_utils
 

@@ -1,9 +1,10 @@
-"""ADD A ROW: what is measured beside what. A subject is one program with its flags; a group takes turns.
+"""ADD A ROW: what is measured beside what. A subject is one program with its flags; a group takes
+turns.
 
-Names are ``kind-precision-variant``: lora, full or text; fp32 or bf16; for images uncached, latents (images and prompts
-encoded beforehand), scores (the reference's scores as well) and compiled (the same under torch.compile); for text live,
-stored (the reference's scores) and unshared (a prompt is computed for each completion).
-"""
+Names are ``kind-precision-variant``: lora, full or text; fp32 or bf16; for images uncached, latents
+(images and prompts encoded beforehand), scores (the reference's scores as well) and compiled (the
+same under torch.compile); for text live, stored (the reference's scores) and unshared (a prompt is
+computed for each completion)."""
 
 from __future__ import annotations
 
@@ -27,8 +28,17 @@ IMAGE_VARIANTS = {
     "scores": ("--cache_latents", *SCORES),
     "compiled": ("--cache_latents", *SCORES, "--torch_compile"),
 }
-TEXT_VARIANTS = {"live": (), "stored": ("--precompute_ref_log_probs",), "unshared": ("--share_prefix", "false")}
-BUILDS = {"latents", "scores", "compiled", "stored"}  # variants that compute something before their first step
+TEXT_VARIANTS = {
+    "live": (),
+    "stored": ("--precompute_ref_log_probs",),
+    "unshared": ("--share_prefix", "false"),
+}
+BUILDS = {
+    "latents",
+    "scores",
+    "compiled",
+    "stored",
+}  # variants that compute something before their first step
 LORA_RATE, FULL_RATE, TEXT_RATE = "5e-4", "1e-5", "1e-5"
 
 
@@ -62,7 +72,11 @@ def image_subjects(work: Work, steps: int) -> list[Subject]:
             for variant, flags in IMAGE_VARIANTS.items():
                 words = (*image_flags(work, precision, steps), *options, *flags)
                 name = f"{kind}-{precision}-{variant}"
-                found.append(Subject(name, kind, "command", "train_diffusion_dpo", words, cache_of(name, variant)))
+                found.append(
+                    Subject(
+                        name, kind, "command", "train_diffusion_dpo", words, cache_of(name, variant)
+                    )
+                )
     return found
 
 
@@ -72,20 +86,50 @@ IMAGE_KINDS = {
     "full": ("--learning_rate", FULL_RATE),
 }
 PEER_FLAGS = {
-    "diffusers": ("--dataset_split_name", "train", "--rank", "4", "--learning_rate", LORA_RATE, "--beta_dpo", "2500"),
-    "salesforce": ("--caption_column", "caption", "--learning_rate", FULL_RATE, "--beta_dpo", "5000",
-                   "--lr_scheduler", "constant", "--lr_warmup_steps", "0"),
-}  # fmt: skip
+    "diffusers": (
+        "--dataset_split_name",
+        "train",
+        "--rank",
+        "4",
+        "--learning_rate",
+        LORA_RATE,
+        "--beta_dpo",
+        "2500",
+    ),
+    "salesforce": (
+        "--caption_column",
+        "caption",
+        "--learning_rate",
+        FULL_RATE,
+        "--beta_dpo",
+        "5000",
+        "--lr_scheduler",
+        "constant",
+        "--lr_warmup_steps",
+        "0",
+    ),
+}
 PEER_KINDS = {"diffusers": "lora", "salesforce": "full"}
 
 
 def image_flags(work: Work, precision: str, steps: int) -> tuple[str, ...]:
     """What our trainer and the older scripts are told alike."""
     return (
-        "--pretrained_model_name_or_path", str(work.pipeline), "--dataset_name", str(work.pairs),
-        "--resolution", str(work.size.resolution), "--train_batch_size", str(BATCH), "--seed", "0",
-        "--max_train_steps", str(steps), "--mixed_precision", PRECISIONS[precision],
-    )  # fmt: skip
+        "--pretrained_model_name_or_path",
+        str(work.pipeline),
+        "--dataset_name",
+        str(work.pairs),
+        "--resolution",
+        str(work.size.resolution),
+        "--train_batch_size",
+        str(BATCH),
+        "--seed",
+        "0",
+        "--max_train_steps",
+        str(steps),
+        "--mixed_precision",
+        PRECISIONS[precision],
+    )
 
 
 def cache_of(name: str, variant: str) -> str | None:
@@ -96,27 +140,50 @@ def cache_of(name: str, variant: str) -> str | None:
 def peer_subjects(work: Work, steps: int, peers: Sequence[Peer]) -> list[Subject]:
     """Older scripts, each beside our rows of its kind."""
     return [
-        Subject(f"{PEER_KINDS[peer.kind]}-{precision}-{peer.kind}", PEER_KINDS[peer.kind], "script", str(peer.path),
-                (*image_flags(work, precision, steps), *PEER_FLAGS[peer.kind]))
+        Subject(
+            f"{PEER_KINDS[peer.kind]}-{precision}-{peer.kind}",
+            PEER_KINDS[peer.kind],
+            "script",
+            str(peer.path),
+            (*image_flags(work, precision, steps), *PEER_FLAGS[peer.kind]),
+        )
         for peer in peers
         for precision in PRECISIONS
-    ]  # fmt: skip
+    ]
 
 
 def text_subjects(work: Work, steps: int) -> list[Subject]:
-    """Our text trainer and, where it is installed, TRL's; a group a precision, for they need much memory."""
+    """Our text trainer and, where it is installed, TRL's; a group a precision, for they need much
+    memory."""
     common = (
-        "--model_name_or_path", str(work.model), "--dataset_name", str(work.rows), "--max_steps", str(steps),
-        "--per_device_train_batch_size", str(BATCH), "--max_length", str(work.size.max_length), "--seed", "0",
-        "--learning_rate", TEXT_RATE, "--lr_scheduler_type", "constant", "--report_to", "none",
-    )  # fmt: skip
+        "--model_name_or_path",
+        str(work.model),
+        "--dataset_name",
+        str(work.rows),
+        "--max_steps",
+        str(steps),
+        "--per_device_train_batch_size",
+        str(BATCH),
+        "--max_length",
+        str(work.size.max_length),
+        "--seed",
+        "0",
+        "--learning_rate",
+        TEXT_RATE,
+        "--lr_scheduler_type",
+        "constant",
+        "--report_to",
+        "none",
+    )
     found = []
     for precision, mixed in PRECISIONS.items():
         group, flags = f"text-{precision}", (*common, "--mixed_precision", mixed)
         for variant, more in TEXT_VARIANTS.items():
             name = f"{group}-{variant}"
             words = (*flags, *more)
-            found.append(Subject(name, group, "command", "train_text_dpo", words, cache_of(name, variant)))
+            found.append(
+                Subject(name, group, "command", "train_text_dpo", words, cache_of(name, variant))
+            )
         if has_trl():
             found.append(Subject(f"{group}-trl", group, "trl", "DPOTrainer", flags))
     return found
@@ -129,7 +196,11 @@ def has_trl() -> bool:
 
 def all_subjects(work: Work, steps: int, peers: Sequence[Peer]) -> list[Subject]:
     """Every row, groups together."""
-    found = [*image_subjects(work, steps), *peer_subjects(work, steps, peers), *text_subjects(work, steps)]
+    found = [
+        *image_subjects(work, steps),
+        *peer_subjects(work, steps, peers),
+        *text_subjects(work, steps),
+    ]
     groups = list(dict.fromkeys(subject.group for subject in found))
     return sorted(found, key=lambda subject: groups.index(subject.group))
 
@@ -139,7 +210,11 @@ def choose(subjects: list[Subject], patterns: list[str]) -> list[Subject]:
     names = [subject.name for subject in subjects]
     if lost := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
         raise UserError(f"--subjects {lost[0]}: no such row; known: {', '.join(names)}")
-    return [s for s in subjects if not patterns or any(fnmatch.fnmatchcase(s.name, pattern) for pattern in patterns)]
+    return [
+        s
+        for s in subjects
+        if not patterns or any(fnmatch.fnmatchcase(s.name, pattern) for pattern in patterns)
+    ]
 
 
 def placed(subject: Subject, folder: Path, run: str) -> Subject:

@@ -1,4 +1,5 @@
-"""The text work: a small Llama with random weights and preference rows with the lengths of a real set.
+"""The text work: a small Llama with random weights and preference rows with the lengths of a real
+set.
 
 The words are those of this package's own sources; only their number matters.
 """
@@ -17,26 +18,35 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from diffdpo.benchmark.size import Size, Work
-from diffdpo.files import write_atomically
+from diffdpo.engine.files import write_atomically
 
 PACKAGE = Path(__file__).resolve().parents[1]
 MARKS = ["<|bos|>", "<|eos|>", "<|pad|>"]
-# Spreads of the logarithms: prompts differ more than answers (means of 118 and 245 tokens over medians of 84 and 248).
+# Spreads of the logarithms: prompts differ more than answers (means of 118 and 245 tokens over
+# medians of 84 and 248).
 PROMPT_SPREAD, COMPLETION_SPREAD = 0.85, 0.4
 
 
 def make_text_work(work: Work) -> None:
     """Write model, tokenizer and rows; the same bytes every time."""
-    words = [word for path in sorted(PACKAGE.rglob("*.py")) for word in re.findall(r"[A-Za-z]+", path.read_text())]
+    words = [
+        word
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for word in re.findall(r"[A-Za-z]+", path.read_text())
+    ]
     tokens = tokenizer(words, work.size.vocabulary)
     tokens.save_pretrained(work.model)
     torch.manual_seed(0)
     llama(work.size).save_pretrained(work.model)
-    write_atomically(work.rows, "".join(json.dumps(row) + "\n" for row in preference_rows(work.size, words, tokens)))
+    write_atomically(
+        work.rows,
+        "".join(json.dumps(row) + "\n" for row in preference_rows(work.size, words, tokens)),
+    )
 
 
 def tokenizer(words: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on the words; the model's vocabulary is larger where these have too few pieces."""
+    """A byte-level BPE trained on the words; the model's vocabulary is larger where these have too
+    few pieces."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -68,7 +78,9 @@ def llama(size: Size) -> LlamaForCausalLM:
     )
 
 
-def preference_rows(size: Size, words: list[str], tokens: PreTrainedTokenizerFast) -> list[dict[str, str]]:
+def preference_rows(
+    size: Size, words: list[str], tokens: PreTrainedTokenizerFast
+) -> list[dict[str, str]]:
     """Plain rows; prompt and completion together keep within the length limit."""
     random = np.random.default_rng(0)
     ids = tokens([" " + word for word in words])["input_ids"]
@@ -90,12 +102,16 @@ def preference_rows(size: Size, words: list[str], tokens: PreTrainedTokenizerFas
 
 
 def normal_quantiles(count: int, random: np.random.Generator) -> np.ndarray:
-    """The normal distribution as ``count`` numbers in random order, so that few rows have its median and width."""
-    return random.permutation([NormalDist().inv_cdf((place + 0.5) / count) for place in range(count)])
+    """The normal distribution as ``count`` numbers in random order, so that few rows have its
+    median and width."""
+    return random.permutation(
+        [NormalDist().inv_cdf((place + 0.5) / count) for place in range(count)]
+    )
 
 
 def words_of_length(pool: list[tuple[str, int]], start: int, wanted: int) -> str:
-    """Words of the pool from ``start`` on, ``wanted`` tokens long at most, each with a blank before it."""
+    """Words of the pool from ``start`` on, ``wanted`` tokens long at most, each with a blank before
+    it."""
     text, used = "", 0
     for place in range(start, start + wanted):
         word, length = pool[place % len(pool)]

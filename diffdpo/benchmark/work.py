@@ -16,8 +16,15 @@ MARKER = ".diffdpo-benchmark"
 def fresh_folder(name: str) -> Path:
     """An empty folder for one benchmark. Raises UserError where it holds files of anything else."""
     folder = Path(name).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / MARKER).exists():
-        raise UserError(f"--work_dir {name}: holds other files, and a benchmark empties its folder; name another")
+    if (
+        folder.exists()
+        and (not folder.is_dir() or any(folder.iterdir()))
+        and not (folder / MARKER).exists()
+    ):
+        raise UserError(
+            f"--work_dir {name}: holds other files, and a benchmark empties its folder; name"
+            " another"
+        )
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

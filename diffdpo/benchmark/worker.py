@@ -1,8 +1,7 @@
 """One subject in a process of its own: ``python -m diffdpo.benchmark.worker SUBJECT.json REPORTS``.
 
-REPORTS is the number of an open file; permissions are lines on the standard input. The subject's own output is
-whatever its program prints.
-"""
+REPORTS is the number of an open file; permissions are lines on the standard input. The subject's
+own output is whatever its program prints."""
 
 from __future__ import annotations
 
@@ -49,7 +48,8 @@ def run(asked: dict[str, Any], channel: Channel) -> None:
 
 
 def watch_network() -> Callable[[], dict[str, float]]:
-    """What times the bare network between repetitions; loads the engine, so for commands of this package only."""
+    """What times the bare network between repetitions; loads the engine, so for commands of this
+    package only."""
     from diffdpo.benchmark.bare import BareNetwork
 
     bare = BareNetwork()

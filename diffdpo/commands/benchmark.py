@@ -1,4 +1,5 @@
-"""Our trainers beside older scripts and TRL on the same models, data and settings: one command, tables and a chart."""
+"""Our trainers beside older scripts and TRL on the same models, data and settings: one command,
+tables and a chart."""
 
 from __future__ import annotations
 
@@ -17,12 +18,19 @@ from diffdpo.benchmark.race import Race, count_turns
 from diffdpo.benchmark.report import Report
 from diffdpo.benchmark.results import Result
 from diffdpo.benchmark.size import FULL, SMALL, Work
-from diffdpo.benchmark.subjects import BATCH, REFERENCE_DRAWS, Subject, all_subjects, choose, has_trl
+from diffdpo.benchmark.subjects import (
+    BATCH,
+    REFERENCE_DRAWS,
+    Subject,
+    all_subjects,
+    choose,
+    has_trl,
+)
 from diffdpo.benchmark.targets import targets
 from diffdpo.benchmark.work import fresh_folder, make_work, network_bytes
 from diffdpo.config import BaseSettings, flag, parse
-from diffdpo.files import atomic_file, write_atomically
-from diffdpo.run import say
+from diffdpo.engine.console import say
+from diffdpo.engine.files import atomic_file, write_atomically
 
 WARMUP = 2  # steps
 SPARE = 2  # steps: one is profiled, and none of these is a run's last
@@ -32,21 +40,34 @@ SPARE = 2  # steps: one is profiled, and none of these is a run's last
 class BenchmarkSettings(BaseSettings):
     """All flags of ``benchmark.py``."""
 
-    subjects: list[str] = flag([], "rows to measure, by name or pattern such as 'lora-*'; default: all")
+    subjects: list[str] = flag(
+        [], "rows to measure, by name or pattern such as 'lora-*'; default: all"
+    )
     peer_script: list[str] = field(
         default_factory=list,
-        metadata={"help": "a Diffusion-DPO script of diffusers or Salesforce, run as it is", "action": "extend"},
+        metadata={
+            "help": "a Diffusion-DPO script of diffusers or Salesforce, run as it is",
+            "action": "extend",
+        },
     )
     repetitions: int = flag(5, "turns of every subject")
     steps: int = flag(2, "optimizer steps of a turn that are counted; one before them is not")
     threads: int | None = flag(None, "CPU threads of every subject; default: all cores")
     small: bool = flag(False, "tiny models: tries the command out, the figures mean nothing")
-    work_dir: str = flag("runs/benchmark", "folder of models, data, runs and logs; emptied at the start")
-    output: str | None = flag(None, "where .json, .md and .png go; default: assets/benchmark, on a GPU with its name")
+    work_dir: str = flag(
+        "runs/benchmark", "folder of models, data, runs and logs; emptied at the start"
+    )
+    output: str | None = flag(
+        None, "where .json, .md and .png go; default: assets/benchmark, on a GPU with its name"
+    )
 
     def problems(self) -> list[str]:
         counts = {name: getattr(self, name) for name in ("repetitions", "steps", "threads")}
-        return [f"--{name} must be at least 1, got {n}" for name, n in counts.items() if n is not None and n < 1]
+        return [
+            f"--{name} must be at least 1, got {n}"
+            for name, n in counts.items()
+            if n is not None and n < 1
+        ]
 
 
 def main(argv: list[str]) -> int:
@@ -63,7 +84,9 @@ def main(argv: list[str]) -> int:
     say(f"work         models and data in {settings.work_dir}")
     make_work(work, {subject.kind for subject in chosen})
     results = measure(chosen, schedule, settings.threads or cores(), folder)
-    write(report(settings, work, results, notes), settings.output or f"assets/benchmark{card_slug()}")
+    write(
+        report(settings, work, results, notes), settings.output or f"assets/benchmark{card_slug()}"
+    )
     return int(any(result.error for result in results.values()))
 
 
@@ -75,7 +98,9 @@ def remarks(peers: list[Peer]) -> list[str]:
     return notes
 
 
-def measure(subjects: list[Subject], schedule: Schedule, threads: int, folder: Path) -> dict[str, Result]:
+def measure(
+    subjects: list[Subject], schedule: Schedule, threads: int, folder: Path
+) -> dict[str, Result]:
     """One group after the other."""
     results: dict[str, Result] = {}
     with tqdm(total=count_turns(subjects, schedule), desc="measuring", unit="turn") as bar:
@@ -84,11 +109,16 @@ def measure(subjects: list[Subject], schedule: Schedule, threads: int, folder: P
     return results
 
 
-def report(settings: BenchmarkSettings, work: Work, results: dict[str, Result], notes: list[str]) -> Report:
+def report(
+    settings: BenchmarkSettings, work: Work, results: dict[str, Result], notes: list[str]
+) -> Report:
     """The figures with what they are held against."""
     size = work.size
     image, text = size.pairs // BATCH, size.rows // BATCH
-    steps = {result.group: text if result.group.startswith("text") else image for result in results.values()}
+    steps = {
+        result.group: text if result.group.startswith("text") else image
+        for result in results.values()
+    }
     facts: dict[str, object] = {
         "repetitions": settings.repetitions,
         "steps a repetition": settings.steps,
@@ -98,7 +128,9 @@ def report(settings: BenchmarkSettings, work: Work, results: dict[str, Result], 
     if settings.small:
         notes = [*notes, "tiny models (--small): the figures mean nothing"]
     threads = settings.threads or cores()
-    return Report(describe(threads), facts, results, targets(image, network_bytes(work) / MIB), steps, notes)
+    return Report(
+        describe(threads), facts, results, targets(image, network_bytes(work) / MIB), steps, notes
+    )
 
 
 def write(page: Report, output: str) -> None:

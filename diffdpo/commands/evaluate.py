@@ -1,4 +1,5 @@
-"""Policy against reference: win rate with interval, held-out implicit accuracy, picture sheet, report."""
+"""Policy against reference: win rate with interval, held-out implicit accuracy, picture sheet,
+report."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from torch import nn
 
 from diffdpo.config import BaseSettings, flag, one_of, parse
 from diffdpo.data.source import open_dataset
-from diffdpo.files import write_atomically
+from diffdpo.engine.console import say
+from diffdpo.engine.files import write_atomically
+from diffdpo.engine.run_folder import writable
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.defaults import hub_options, name_bundled, resolve_resolution
@@ -28,10 +31,9 @@ from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall
 from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
-from diffdpo.plots import accuracy_by_timestep
 from diffdpo.reference import Reference
-from diffdpo.report import Report
-from diffdpo.run import say, writable
+from diffdpo.report.page import Report
+from diffdpo.report.plots import accuracy_by_timestep
 
 SHEET_ROWS = 24
 
@@ -49,14 +51,21 @@ class EvaluateSettings(ImageDataSettings, BaseSettings):
     num_inference_steps: int = flag(20, "sampling steps")
     guidance_scale: float = flag(3.0, "classifier-free guidance")
     sample_batch_size: int = flag(16, "pictures sampled at once")
-    implicit_draws: int = flag(10, "draws (timestep, noise) a held-out pair; 0 leaves the accuracy out")
+    implicit_draws: int = flag(
+        10, "draws (timestep, noise) a held-out pair; 0 leaves the accuracy out"
+    )
     seed: int = flag(0, "of the starting noise and the draws")
 
     def problems(self) -> list[str]:
         found = [] if self.policy else ["--policy is needed: the output folder of a finished run"]
         for name in self.reward:
             found += one_of("reward", name, list(REWARDS))
-        for name in ("num_prompts", "images_per_prompt", "num_inference_steps", "sample_batch_size"):
+        for name in (
+            "num_prompts",
+            "images_per_prompt",
+            "num_inference_steps",
+            "sample_batch_size",
+        ):
             if getattr(self, name) < 1:
                 found.append(f"--{name} must be at least 1, got {getattr(self, name)}")
         if self.implicit_draws < 0:
@@ -70,12 +79,16 @@ def main(argv: list[str]) -> int:
     say(*notices)
     own_model = settings.pretrained_model_name_or_path is not None
     name_bundled(settings)
-    settings.reward = settings.reward or (["colourfulness", "jpeg_compressibility"] if own_model else list(REWARDS)[:3])
+    settings.reward = settings.reward or (
+        ["colourfulness", "jpeg_compressibility"] if own_model else list(REWARDS)[:3]
+    )
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)
     rewards = {name: REWARDS[name]() for name in settings.reward}
     name = settings.pretrained_model_name_or_path or ""
-    backbone = load_backbone(name, settings.pretrained_vae_model_name_or_path, **hub_options(settings))
+    backbone = load_backbone(
+        name, settings.pretrained_vae_model_name_or_path, **hub_options(settings)
+    )
     resolve_resolution(settings, backbone)
     pairs = held_out(settings)
     network, reference = load_policy(backbone, str(settings.policy))
@@ -100,7 +113,9 @@ def main(argv: list[str]) -> int:
 def held_out(settings: EvaluateSettings) -> ImagePairs:
     """The pairs to report on, ties dropped, never mirrored."""
     name = settings.dataset_name or ""
-    dataset = open_dataset(name, settings.dataset_split_name, settings.dataset_config_name, settings.cache_dir)
+    dataset = open_dataset(
+        name, settings.dataset_split_name, settings.dataset_config_name, settings.cache_dir
+    )
     frame_at = FrameSettings(settings.seed, settings.resolution or 0)
     pairs = image_pairs(dataset, frame_at, name, (settings.image_column, settings.caption_column))
     pairs.check(quiet=False)
@@ -113,7 +128,11 @@ def repeat(prompts: list[str], times: int) -> list[str]:
 
 
 def pictures(
-    settings: EvaluateSettings, backbone: Backbone, network: nn.Module, reference: Reference, prompts: list[str]
+    settings: EvaluateSettings,
+    backbone: Backbone,
+    network: nn.Module,
+    reference: Reference,
+    prompts: list[str],
 ) -> tuple[list[Image.Image], list[Image.Image]]:
     """Reference's and policy's pictures at the same prompts and seeds."""
     seeds = seeds_for(settings.seed, len(prompts))
@@ -131,7 +150,8 @@ def scores(
     before: list[Image.Image],
     after: list[Image.Image],
 ) -> dict[str, Any]:
-    """Win rate and mean difference under every reward; the first reward's win rate stands on top."""
+    """Win rate and mean difference under every reward; the first reward's win rate stands on
+    top."""
     table = {}
     for name, reward in rewards.items():
         old, new = np.asarray(reward(before, prompts)), np.asarray(reward(after, prompts))
@@ -155,19 +175,31 @@ def implicit(
 ) -> dict[str, Any]:
     """Held-out implicit accuracy, overall and by timestep, in float32."""
     process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
-    draws = DrawSettings(settings.seed, settings.resolution or 0, vae_chunk=settings.vae_encode_batch_size)
+    draws = DrawSettings(
+        settings.seed, settings.resolution or 0, vae_chunk=settings.vae_encode_batch_size
+    )
     task = ImageTask(backbone, process, draws, device, nullcontext)
-    found = implicit_margins(pairs, task, network, reference, settings.implicit_draws, settings.sample_batch_size)
+    found = implicit_margins(
+        pairs, task, network, reference, settings.implicit_draws, settings.sample_batch_size
+    )
     buckets = by_timestep(found, process.timesteps, settings.seed)
-    return {**overall(found, settings.seed).as_dict(), "draws": settings.implicit_draws, "by_timestep": buckets}
+    return {
+        **overall(found, settings.seed).as_dict(),
+        "draws": settings.implicit_draws,
+        "by_timestep": buckets,
+    }
 
 
-def picture_page(prompts: list[str], before: list[Image.Image], after: list[Image.Image]) -> Image.Image:
+def picture_page(
+    prompts: list[str], before: list[Image.Image], after: list[Image.Image]
+) -> Image.Image:
     """Two sheets side by side, so that the page is about as wide as tall."""
     rows = list(zip(prompts, zip(before, after, strict=True), strict=True))[:SHEET_ROWS]
     half = -(-len(rows) // 2)
     sides = [sheet(part, ["reference", "policy"]) for part in (rows[:half], rows[half:]) if part]
-    page = Image.new("RGB", (sum(s.width for s in sides) + 20 * (len(sides) - 1), sides[0].height), "white")
+    page = Image.new(
+        "RGB", (sum(s.width for s in sides) + 20 * (len(sides) - 1), sides[0].height), "white"
+    )
     for index, side in enumerate(sides):
         page.paste(side, (index * (sides[0].width + 20), 0))
     return page
@@ -181,19 +213,36 @@ def estimate(found: dict[str, Any]) -> Estimate:
 def tell(found: dict[str, Any], reward: str, folder: Path) -> None:
     """The result in a few lines."""
     rate = estimate(found["win_rate"])
-    doubt = "" if rate.interval[0] > 0.5 or rate.interval[1] < 0.5 else " (not significant: the interval holds 50 %)"
+    doubt = (
+        ""
+        if rate.interval[0] > 0.5 or rate.interval[1] < 0.5
+        else " (not significant: the interval holds 50 %)"
+    )
     if "implicit_accuracy" in found:
-        say(f"implicit     {estimate(found['implicit_accuracy']).percent()} accuracy on held-out pairs")
-    say(f"win rate     {rate.percent()} by {reward}, {rate.n} pictures of {rate.clusters} prompts{doubt}")
+        say(
+            f"implicit     {estimate(found['implicit_accuracy']).percent()} accuracy on held-out"
+            " pairs"
+        )
+    say(
+        f"win rate     {rate.percent()} by {reward}, {rate.n} pictures of {rate.clusters}"
+        f" prompts{doubt}"
+    )
     say(f"report       {folder / 'report.html'}")
 
 
-def write_report(settings: EvaluateSettings, found: dict[str, Any], page: Image.Image, folder: Path) -> None:
+def write_report(
+    settings: EvaluateSettings, found: dict[str, Any], page: Image.Image, folder: Path
+) -> None:
     """report.html: result, pictures, tables, curves, settings."""
     rate, run = estimate(found["win_rate"]), Path(str(settings.policy))
     report = Report(f"{run.name}: policy against reference")
-    how = f"by {settings.reward[0]}, {rate.n} pictures of {rate.clusters} held-out prompts, same seeds, ties as 1/2"
-    report.headline(f"Win rate {rate.percent()}", f"Share of pictures on which the policy scores higher, {how}.")
+    how = (
+        f"by {settings.reward[0]}, {rate.n} pictures of {rate.clusters} held-out prompts, same"
+        " seeds, ties as 1/2"
+    )
+    report.headline(
+        f"Win rate {rate.percent()}", f"Share of pictures on which the policy scores higher, {how}."
+    )
     report.section("Before and after", "The same prompts and the same starting noise.")
     report.picture(as_png(page), "reference beside policy")
     report.section("Rewards", "95 % intervals by bootstrap over prompts.")
@@ -201,7 +250,9 @@ def write_report(settings: EvaluateSettings, found: dict[str, Any], page: Image.
     report.table(header, [reward_row(name, row) for name, row in found["rewards"].items()])
     if "implicit_accuracy" in found:
         report.section("Held-out implicit accuracy", estimate(found["implicit_accuracy"]).percent())
-        report.picture(accuracy_by_timestep(found["implicit_accuracy"]["by_timestep"]), "accuracy by timestep")
+        report.picture(
+            accuracy_by_timestep(found["implicit_accuracy"]["by_timestep"]), "accuracy by timestep"
+        )
     report.about_run(run, found["settings"])
     report.save(folder / "report.html")
 

@@ -1,8 +1,9 @@
-"""Language model against its reference: reward of what they write, KL, held-out implicit accuracy, report.
+"""Language model against its reference: reward of what they write, KL, held-out implicit accuracy,
+report.
 
-The controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small: both models continue the same
-held-out prefixes, a rule-based reward scores the texts, and the KL says what the reward cost.
-"""
+The controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small: both models
+continue the same held-out prefixes, a rule-based reward scores the texts, and the KL says what the
+reward cost."""
 
 from __future__ import annotations
 
@@ -15,16 +16,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.assets import bundled
 from diffdpo.config import BaseSettings, flag, parse
+from diffdpo.data.bundled import bundled
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import epoch_order
+from diffdpo.engine.console import say
+from diffdpo.engine.files import write_atomically
+from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
-from diffdpo.files import write_atomically
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.sentiment import load_sentiment
-from diffdpo.report import Report
-from diffdpo.run import say, writable
+from diffdpo.report.page import Report
 from diffdpo.text.comparison import HeldOut, Written, compare, write
 from diffdpo.text.defaults import MODEL, PAIRS, PREFIXES
 from diffdpo.text.generate import SampleSettings
@@ -42,9 +44,15 @@ class EvaluateTextSettings(BaseSettings):
     """All flags of ``evaluate_text.py``."""
 
     policy: str | None = flag(None, "the output folder of a finished run")
-    model_name_or_path: str | None = flag(None, "the reference; default: the bundled model", ["--reference"])
-    dataset_name: str | None = flag(None, "held-out pairs: hub id, folder or file; default: the bundled ones")
-    prompts_name: str | None = flag(None, "rows whose prompts are continued; default: bundled prefixes, or the pairs")
+    model_name_or_path: str | None = flag(
+        None, "the reference; default: the bundled model", ["--reference"]
+    )
+    dataset_name: str | None = flag(
+        None, "held-out pairs: hub id, folder or file; default: the bundled ones"
+    )
+    prompts_name: str | None = flag(
+        None, "rows whose prompts are continued; default: bundled prefixes, or the pairs"
+    )
     split: str = flag("test", "split of both", ["--dataset_test_split"])
     output_dir: str = flag("runs/text-evaluation", "where evaluation.json and report.html go")
     num_prompts: int = flag(400, "at most so many distinct prompts")
@@ -60,7 +68,9 @@ class EvaluateTextSettings(BaseSettings):
             if getattr(self, name) < 1:
                 found.append(f"--{name} must be at least 1, got {getattr(self, name)}")
         if (self.model_name_or_path is None) != (self.dataset_name is None):
-            found.append("--model_name_or_path and --dataset_name: name both, or none for the bundled ones")
+            found.append(
+                "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
+            )
         return found
 
 
@@ -76,7 +86,11 @@ def main(argv: list[str]) -> int:
     before = write(held_out, held_out.reference, "reference writes")
     after = write(held_out, policy, "policy writes")
     found = compare(held_out, policy, before, after)
-    result = {"policy": settings.policy, **{k: v.as_dict() for k, v in found.items()}, "settings": asdict(settings)}
+    result = {
+        "policy": settings.policy,
+        **{k: v.as_dict() for k, v in found.items()},
+        "settings": asdict(settings),
+    }
     write_atomically(folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
     write_report(settings, found, rows_side_by_side(held_out, before, after), folder)
     tell(found, folder)
@@ -84,7 +98,8 @@ def main(argv: list[str]) -> int:
 
 
 def name_bundled(settings: EvaluateTextSettings) -> None:
-    """Where no model is named, the bundled one with its held-out texts; where no prompts are, those of the pairs."""
+    """Where no model is named, the bundled one with its held-out texts; where no prompts are, those
+    of the pairs."""
     if settings.model_name_or_path is None:
         settings.model_name_or_path, settings.dataset_name = bundled(MODEL), bundled(PAIRS)
         settings.prompts_name = settings.prompts_name or bundled(PREFIXES)
@@ -96,7 +111,9 @@ def open_held_out(settings: EvaluateTextSettings) -> HeldOut:
     reward = load_sentiment()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reference = load_scorer(str(settings.model_name_or_path), "model_name_or_path", device)
-    tokenizer = load_tokenizer(reference.network, TextSettings(model_name_or_path=settings.model_name_or_path))
+    tokenizer = load_tokenizer(
+        reference.network, TextSettings(model_name_or_path=settings.model_name_or_path)
+    )
     pairs = read_rows(settings, str(settings.dataset_name), tokenizer, paired=True)
     # Pairs are read one side at a time here, so that rows of either kind give their prompts.
     asked = read_rows(settings, str(settings.prompts_name), tokenizer, paired=False)
@@ -104,14 +121,20 @@ def open_held_out(settings: EvaluateTextSettings) -> HeldOut:
     if not prompts:
         raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
     picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
-    how = SampleSettings(settings.seed, settings.samples_per_prompt, settings.max_new_tokens, settings.batch_size)
+    how = SampleSettings(
+        settings.seed, settings.samples_per_prompt, settings.max_new_tokens, settings.batch_size
+    )
     task = TextTask(device, nullcontext)
     return HeldOut(reference, tokenizer, task, [prompts[i] for i in picked], pairs, reward, how)
 
 
-def read_rows(settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool) -> TextRows:
+def read_rows(
+    settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
+) -> TextRows:
     """The rows of the split that is held out."""
-    return TextRows(open_dataset(name, settings.split), tokenizer, RowSettings(settings.max_length, paired))
+    return TextRows(
+        open_dataset(name, settings.split), tokenizer, RowSettings(settings.max_length, paired)
+    )
 
 
 def load_scorer(name: str, flag_name: str, device: torch.device) -> TokenScorer:
@@ -124,11 +147,14 @@ def check_tokens(policy: TokenScorer, held_out: HeldOut) -> None:
     """Raises UserError where policy and reference do not read the same tokens."""
     sizes = [s.network.config.get_text_config().vocab_size for s in (policy, held_out.reference)]
     if sizes[0] != sizes[1]:
-        raise UserError(f"--policy: its vocabulary has {sizes[0]} tokens, the reference's {sizes[1]}")
+        raise UserError(
+            f"--policy: its vocabulary has {sizes[0]} tokens, the reference's {sizes[1]}"
+        )
 
 
 def rows_side_by_side(held_out: HeldOut, before: Written, after: Written) -> list[list[str]]:
-    """The first continuation of the first prompts, with its reward, by either model; chosen by nothing else."""
+    """The first continuation of the first prompts, with its reward, by either model; chosen by
+    nothing else."""
     every = held_out.how.visits
     firsts = range(0, min(len(before.texts), SHOWN * every), every)
     return [[f"{w.texts[i]} ({w.rewards[i]:+.2f})" for w in (before, after)] for i in firsts]
@@ -143,12 +169,20 @@ def plain(found: Estimate, digits: int = 3) -> str:
 def tell(found: dict[str, Estimate], folder: Path) -> None:
     """The result in a few lines."""
     difference = found["difference"]
-    doubt = " (not significant: the interval holds 0)" if difference.interval[0] <= 0 <= difference.interval[1] else ""
+    doubt = (
+        " (not significant: the interval holds 0)"
+        if difference.interval[0] <= 0 <= difference.interval[1]
+        else ""
+    )
     means = [f"{who} {found[f'{who}_reward'].value:.3f}" for who in ("policy", "reference")]
     say(
-        f"implicit     {found['implicit_accuracy'].percent()} accuracy on {found['implicit_accuracy'].n} held-out pairs"
+        f"implicit     {found['implicit_accuracy'].percent()} accuracy on"
+        f" {found['implicit_accuracy'].n} held-out pairs"
     )
-    say(f"win rate     {found['win_rate'].percent()}, {difference.n} texts of {difference.clusters} prompts")
+    say(
+        f"win rate     {found['win_rate'].percent()}, {difference.n} texts of {difference.clusters}"
+        " prompts"
+    )
     say(f"reward       {', '.join(means)} (VADER, -1 to 1)")
     say(f"difference   {plain(difference)}{doubt}")
     say(f"KL           {plain(found['kl'], 1)} nats a text")
@@ -156,20 +190,43 @@ def tell(found: dict[str, Estimate], folder: Path) -> None:
 
 
 ROWS = {"implicit_accuracy": "held-out implicit accuracy", "win_rate": "win rate"}
-ROWS |= {"policy_reward": "reward, policy", "reference_reward": "reward, reference", "difference": "difference"}
-ROWS |= {"kl": "KL, nats a text", "policy_tokens": "tokens, policy", "reference_tokens": "tokens, reference"}
+ROWS |= {
+    "policy_reward": "reward, policy",
+    "reference_reward": "reward, reference",
+    "difference": "difference",
+}
+ROWS |= {
+    "kl": "KL, nats a text",
+    "policy_tokens": "tokens, policy",
+    "reference_tokens": "tokens, reference",
+}
 
 
-def write_report(settings: EvaluateTextSettings, found: dict[str, Estimate], texts: list[list[str]], to: Path) -> None:
+def write_report(
+    settings: EvaluateTextSettings, found: dict[str, Estimate], texts: list[list[str]], to: Path
+) -> None:
     """report.html: result, texts side by side, curves, settings."""
     run, difference = Path(str(settings.policy)), found["difference"]
     report = Report(f"{run.name}: policy against reference")
-    how = f"{difference.n} texts of {difference.clusters} held-out prompts, the same random numbers, temperature 1"
-    headline = f"Reward {plain(found['policy_reward'], 2)}, reference {plain(found['reference_reward'], 2)}"
-    report.headline(headline, f"VADER's compound score; {how}. KL {plain(found['kl'], 1)} nats a text.")
+    how = (
+        f"{difference.n} texts of {difference.clusters} held-out prompts, the same random numbers,"
+        " temperature 1"
+    )
+    headline = (
+        f"Reward {plain(found['policy_reward'], 2)}, reference"
+        f" {plain(found['reference_reward'], 2)}"
+    )
+    report.headline(
+        headline, f"VADER's compound score; {how}. KL {plain(found['kl'], 1)} nats a text."
+    )
     report.section("Figures", "95 % intervals by bootstrap over prompts; the difference is paired.")
-    report.table(["", "mean and interval"], [[title, plain(found[name])] for name, title in ROWS.items()])
-    report.section("Side by side", "The first prompts, chosen by the seed alone; the reward of each in brackets.")
+    report.table(
+        ["", "mean and interval"], [[title, plain(found[name])] for name, title in ROWS.items()]
+    )
+    report.section(
+        "Side by side",
+        "The first prompts, chosen by the seed alone; the reward of each in brackets.",
+    )
     report.table(["reference", "policy"], texts)
     report.about_run(run, asdict(settings))
     report.save(to / "report.html")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from diffdpo.commands import train_diffusion_dpo, train_text_dpo
-from diffdpo.run import end, make_accelerator, say
+from diffdpo.engine.accelerator import make_accelerator
+from diffdpo.engine.console import say
+from diffdpo.engine.run_folder import end
 
 
 def main(argv: list[str]) -> int:
-    """Latents, prompt embeddings and, with ``--reference_draws``, reference scores; of a language model
-    (``--model_name_or_path``) the reference's log-probabilities. Returns the exit code."""
+    """Latents, prompt embeddings and, with ``--reference_draws``, reference scores; of a language
+    model (``--model_name_or_path``) the reference's log-probabilities. Returns the exit code."""
     if any(word.startswith("--model_name_or_path") for word in argv):
         text, notices = train_text_dpo.read_settings([*argv, "--precompute_ref_log_probs"])
         say(*notices)

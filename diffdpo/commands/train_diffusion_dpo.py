@@ -9,30 +9,31 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from diffdpo.assets import bundled
-from diffdpo.batches import Rows
-from diffdpo.cache import weights_digest
+from diffdpo.cache.keys import weights_digest
+from diffdpo.cache.scores import score_rows
 from diffdpo.config import parse
+from diffdpo.data.bundled import bundled
 from diffdpo.data.source import open_dataset
+from diffdpo.engine.batches import Rows
+from diffdpo.engine.console import say, start_lines
+from diffdpo.engine.run_folder import begin, conclude, start_records
+from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_backbone, load_encoders
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.cache_keys import Identity, reference_facts
 from diffdpo.image.defaults import hub_options, name_bundled, resolve_resolution
 from diffdpo.image.export import export
-from diffdpo.image.identity import Identity, reference_facts
+from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.stored import store_encodings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import Validation
 from diffdpo.losses import LOSSES
 from diffdpo.objective import Objective, loss_options
 from diffdpo.reference import Reference
-from diffdpo.run import begin, conclude, say, start_lines, start_records
-from diffdpo.scores import score_rows
-from diffdpo.trainer import Trainer
 
 RECIPE = "scripts/recipes/emoji.yaml"
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,7 +48,10 @@ def main(argv: list[str]) -> int:
 
 def read_settings(argv: list[str]) -> tuple[ImageSettings, list[str]]:
     """The settings, the bundled run's where no model is named, and notices about flags."""
-    own_model = any(word.startswith(("--pretrained_model_name_or_path", "--config", "-h", "--help")) for word in argv)
+    own_model = any(
+        word.startswith(("--pretrained_model_name_or_path", "--config", "-h", "--help"))
+        for word in argv
+    )
     settings, notices = parse(ImageSettings, argv, base=None if own_model else bundled(RECIPE))
     name_bundled(settings)
     return settings, notices
@@ -71,10 +75,14 @@ def train(settings: ImageSettings, accelerator: Accelerator) -> None:
     run = prepare(settings, accelerator)
     scale = 1.0 if LOSSES[settings.loss_type].reference_free else settings.beta_dpo
     objective = Objective(settings.loss_type, scale=scale, options=loss_options(settings))
-    trainer = Trainer(accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say)
+    trainer = Trainer(
+        accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say
+    )
     start_lines(facts(settings, run, trainer))
     start_records(settings, accelerator)
-    validation = Validation(settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator)
+    validation = Validation(
+        settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator
+    )
     done = trainer.fit(after_step=validation.after_step)
     if done == trainer.total_steps:
         validation.final(done)
@@ -88,9 +96,14 @@ def train(settings: ImageSettings, accelerator: Accelerator) -> None:
 
 def prepare(settings: ImageSettings, accelerator: Accelerator) -> Prepared:
     """Load model and pairs; read or compute what is kept on disk."""
-    place = (settings.pretrained_model_name_or_path or "", settings.pretrained_vae_model_name_or_path)
+    place = (
+        settings.pretrained_model_name_or_path or "",
+        settings.pretrained_vae_model_name_or_path,
+    )
     hub = hub_options(settings)
-    backbone = load_backbone(*place, encoders=not settings.cache_latents or settings.run_validation, **hub)
+    backbone = load_backbone(
+        *place, encoders=not settings.cache_latents or settings.run_validation, **hub
+    )
     resolve(settings, backbone)
     pairs = load_pairs(settings, not accelerator.is_local_main_process)
     process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
@@ -107,7 +120,9 @@ def prepare(settings: ImageSettings, accelerator: Accelerator) -> Prepared:
     if settings.cache_latents and identity:
         embed = store_encodings(pairs, backbone, load, identity, settings, accelerator)
     network = make_trainable(backbone, settings, dtype, accelerator.device)
-    task = ImageTask(backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast, embed)
+    task = ImageTask(
+        backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast, embed
+    )
     reference = make_reference(network, settings)
     run = Prepared(backbone, process, pairs, network, task, pairs, reference)
     if settings.reference_draws and identity:
@@ -115,10 +130,18 @@ def prepare(settings: ImageSettings, accelerator: Accelerator) -> Prepared:
     return run
 
 
-def store_reference(run: Prepared, identity: Identity, settings: ImageSettings, accelerator: Accelerator) -> None:
+def store_reference(
+    run: Prepared, identity: Identity, settings: ImageSettings, accelerator: Accelerator
+) -> None:
     """Put stored scores in place of the reference."""
-    facts = reference_facts(run.pairs, run.process, identity, settings) | {"reference": weights_digest(run.network)}
-    draws, batch, root = settings.reference_draws, settings.train_batch_size, settings.precompute_dir
+    facts = reference_facts(run.pairs, run.process, identity, settings) | {
+        "reference": weights_digest(run.network)
+    }
+    draws, batch, root = (
+        settings.reference_draws,
+        settings.train_batch_size,
+        settings.precompute_dir,
+    )
     run.rows, run.reference = score_rows(
         run.rows, run.task, run.network, run.reference, draws, batch, facts, root, accelerator
     )
@@ -129,7 +152,10 @@ def resolve(settings: ImageSettings, backbone: Backbone) -> None:
     resolve_resolution(settings, backbone)
     family = type(backbone).__name__
     if settings.sdxl and family != "StableDiffusionXL":
-        raise UserError(f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the flag out")
+        raise UserError(
+            f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the"
+            " flag out"
+        )
     if settings.sft:
         settings.loss_type = "sft"
 
@@ -137,7 +163,9 @@ def resolve(settings: ImageSettings, backbone: Backbone) -> None:
 def load_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:
     """The training pairs, checked."""
     name = settings.dataset_name or ""
-    dataset = open_dataset(name, settings.dataset_split_name, settings.dataset_config_name, settings.cache_dir)
+    dataset = open_dataset(
+        name, settings.dataset_split_name, settings.dataset_config_name, settings.cache_dir
+    )
     if settings.dreamlike_pairs_only:
         dataset = dreamlike(dataset)
     frame_at = FrameSettings(
@@ -161,7 +189,11 @@ def dreamlike(dataset):  # type: ignore[no-untyped-def]
     if not set(columns) <= set(dataset.column_names):
         raise UserError("--dreamlike_pairs_only needs the columns model_0 and model_1")
     models = [dataset[column][:] for column in columns]
-    rows = [i for i, both in enumerate(zip(*models, strict=True)) if all("dream" in str(m).lower() for m in both)]
+    rows = [
+        i
+        for i, both in enumerate(zip(*models, strict=True))
+        if all("dream" in str(m).lower() for m in both)
+    ]
     if not rows:
         raise UserError("--dreamlike_pairs_only: no row has two dreamlike images")
     return dataset.select(rows)
@@ -184,15 +216,23 @@ def facts(settings: ImageSettings, run: Prepared, trainer: Trainer) -> dict[str,
     """What will happen, for the lines at the start."""
     backbone, pairs = run.backbone, run.pairs
     trained = sum(p.numel() for p in run.network.parameters() if p.requires_grad)
-    cells = backbone.vae_config.latent_channels * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
+    cells = (
+        backbone.vae_config.latent_channels
+        * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
+    )
     kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
     lines = {
-        "model": f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__}, {run.process.prediction_type}, "
-        f"{settings.resolution} px, {settings.mixed_precision} mixed precision)",
+        "model": (
+            f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"
+            f" {run.process.prediction_type}, {settings.resolution} px, {settings.mixed_precision}"
+            " mixed precision)"
+        ),
         "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "loss": f"{settings.loss_type}; beta {settings.beta_dpo:g} on the mean over latent dimensions "
-        f"= {settings.beta_dpo / cells:.3g} on their sum",
+        "loss": (
+            f"{settings.loss_type}; beta {settings.beta_dpo:g} on the mean over latent dimensions "
+            f"= {settings.beta_dpo / cells:.3g} on their sum"
+        ),
         **trainer.plan("pairs"),
     }
     if pairs.tally.unreadable:
@@ -204,6 +244,13 @@ def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
     """What became of the rows of the data set."""
     tally = pairs.tally
     ties = f"{tally.ties} ties {'dropped' if settings.ties == 'drop' else 'kept as 50:50 labels'}"
-    unread = f"{len(tally.unreadable)} unreadable" if tally.checked else "images checked as they are read"
+    unread = (
+        f"{len(tally.unreadable)} unreadable"
+        if tally.checked
+        else "images checked as they are read"
+    )
     coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
-    return f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled, {unread}{coin}"
+    return (
+        f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled,"
+        f" {unread}{coin}"
+    )

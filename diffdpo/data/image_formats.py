@@ -1,8 +1,8 @@
-"""ADD AN IMAGE FORMAT HERE: one row says which columns hold the two images, the prompt and the label.
+"""ADD AN IMAGE FORMAT HERE: one row says which columns hold the two images, the prompt and the
+label.
 
-A format is known by its columns. ``first_wins`` gives, per row, P(first image ≻ second image): 1, 0, 1/2 for a tie,
-NaN where the label cannot be read.
-"""
+A format is known by its columns. ``first_wins`` gives, per row, P(first image ≻ second image): 1,
+0, 1/2 for a tie, NaN where the label cannot be read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def always(dataset: Dataset) -> np.ndarray:
 
 
 def pickapic_label(dataset: Dataset) -> np.ndarray:
-    """Pick-a-Pic: label_0 is 1, 0 or 0.5; where label_1 stands beside it, the two must add up to 1."""
+    """Pick-a-Pic: label_0 is 1, 0 or 0.5; where label_1 stands beside it, the two must add up to
+    1."""
     first = numbers(dataset, "label_0")
     if "label_1" in dataset.column_names:
         first = np.where(np.isclose(first + numbers(dataset, "label_1"), 1), first, np.nan)
@@ -66,10 +67,13 @@ IMAGE_FORMATS = {
 
 
 def detect(columns: list[str], image: str | None = None, caption: str | None = None) -> ImageFormat:
-    """The first row of the table whose columns are all there; ``image`` and ``caption`` rename the chosen image's
-    and the prompt's column. Raises UserError naming the columns found and those each format needs."""
+    """The first row of the table whose columns are all there; ``image`` and ``caption`` rename the
+    chosen image's and the prompt's column. Raises UserError naming the columns found and those each
+    format needs."""
     for row in IMAGE_FORMATS.values():
-        named = ImageFormat(image or row.first, row.second, caption or row.prompt, row.first_wins, row.labels)
+        named = ImageFormat(
+            image or row.first, row.second, caption or row.prompt, row.first_wins, row.labels
+        )
         if set(named.columns) <= set(columns):
             return named
     needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in IMAGE_FORMATS.items())

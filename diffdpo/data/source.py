@@ -1,4 +1,5 @@
-"""Opens a data set: hub id, parquet, json, jsonl, csv, a ``save_to_disk`` folder, or a folder with metadata.jsonl."""
+"""Opens a data set: hub id, parquet, json, jsonl, csv, a ``save_to_disk`` folder, or a folder with
+metadata.jsonl."""
 
 from __future__ import annotations
 
@@ -11,14 +12,22 @@ from datasets import Dataset, DatasetDict
 
 from diffdpo.errors import UserError
 
-BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}
+BUILDERS = {
+    ".parquet": "parquet",
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".arrow": "arrow",
+}
 
 
-def open_dataset(name: str, split: str, config: str | None = None, cache_dir: str | None = None) -> Dataset:
+def open_dataset(
+    name: str, split: str, config: str | None = None, cache_dir: str | None = None
+) -> Dataset:
     """The rows of ``split``.
 
-    Raises UserError where nothing is found, the split does not exist, the files cannot be parsed, or no row is there.
-    """
+    Raises UserError where nothing is found, the split does not exist, the files cannot be parsed,
+    or no row is there."""
     try:
         dataset = _open(name, split, config, cache_dir)
     except UserError:
@@ -38,8 +47,15 @@ def _open(name: str, split: str, config: str | None, cache_dir: str | None) -> D
             raise UserError(f"data set {name}: no such file or folder")
         try:
             return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
-        except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError, OSError) as error:
-            raise UserError(f"data set {name}: neither a local path nor to be had from the hub") from error
+        except (
+            datasets.exceptions.DatasetNotFoundError,
+            FileNotFoundError,
+            ConnectionError,
+            OSError,
+        ) as error:
+            raise UserError(
+                f"data set {name}: neither a local path nor to be had from the hub"
+            ) from error
     if path.is_file():
         return read_files(name, [path], cache_dir)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -55,11 +71,16 @@ def read_files(name: str, files: list[Path], cache_dir: str | None) -> Dataset:
     builder = BUILDERS.get(files[0].suffix)
     if builder is None:
         known = ", ".join(BUILDERS)
-        raise UserError(f"data set {name}: files ending in {files[0].suffix or 'nothing'} are not read ({known} are)")
+        raise UserError(
+            f"data set {name}: files ending in {files[0].suffix or 'nothing'} are not read ({known}"
+            " are)"
+        )
     paths = [str(file) for file in files]
     try:
         return datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=cache_dir)
-    except Exception as error:  # the loader does not say where; only JSON can be looked through again
+    except (
+        Exception
+    ) as error:  # the loader does not say where; only JSON can be looked through again
         found = [json_mistake(file) for file in files] if builder == "json" else []
         if where := next((mistake for mistake in found if mistake), None):
             raise UserError(f"data set {name}: cannot be read ({where})") from error
@@ -67,7 +88,8 @@ def read_files(name: str, files: list[Path], cache_dir: str | None) -> Dataset:
 
 
 def json_mistake(file: Path) -> str | None:
-    """Where a JSON or JSON-lines file is broken, or which row holds another type than the rows before it."""
+    """Where a JSON or JSON-lines file is broken, or which row holds another type than the rows
+    before it."""
     try:
         rows = json_rows(file.read_text())
     except json.JSONDecodeError as error:
@@ -81,12 +103,16 @@ def json_mistake(file: Path) -> str | None:
         for column, value in row.items():
             kind = type(value).__name__
             if value is not None and types.setdefault(column, kind) != kind:
-                return f"{file}, row {line}: column {column} holds {kind}, in the rows before {types[column]}"
+                return (
+                    f"{file}, row {line}: column {column} holds {kind}, in the rows before"
+                    f" {types[column]}"
+                )
     return None
 
 
 def json_rows(text: str) -> list[Any]:
-    """The rows of a JSON list or of JSON lines. Raises JSONDecodeError with the line of the file."""
+    """The rows of a JSON list or of JSON lines. Raises JSONDecodeError with the line of the
+    file."""
     if text.lstrip().startswith("["):
         return json.loads(text)
     rows = []
@@ -100,10 +126,13 @@ def json_rows(text: str) -> list[Any]:
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split in a folder: those named after it, or all where no file names any split."""
+    """The files of a split in a folder: those named after it, or all where no file names any
+    split."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in BUILDERS)
     if not files:
-        raise UserError(f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it")
+        raise UserError(
+            f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it"
+        )
     named = [file for file in files if split in file.relative_to(folder).as_posix()]
     others = [s for s in ("train", "validation", "test") if any(s in f.name for f in files)]
     if not named and others:

@@ -1,4 +1,5 @@
-"""The result in the form its users load: a diffusers LoRA file or a whole pipeline, with a model card."""
+"""The result in the form its users load: a diffusers LoRA file or a whole pipeline, with a model
+card."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ from huggingface_hub import ModelCardData
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from diffdpo.card import model_card
-from diffdpo.files import atomic_files
+from diffdpo.engine.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.defaults import hub_options
 from diffdpo.image.settings import ImageSettings
+from diffdpo.report.model_card import model_card
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -26,20 +27,26 @@ LOAD_FULL = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{folder}")"""
 
 
-def export(backbone: Backbone, network: nn.Module, settings: ImageSettings, last: Mapping[str, float]) -> Path:
+def export(
+    backbone: Backbone, network: nn.Module, settings: ImageSettings, last: Mapping[str, float]
+) -> Path:
     """Write LoRA or pipeline, and README.md, into ``output_dir``; returns what a user loads."""
     folder = Path(settings.output_dir)
     with atomic_files(folder) as draft:
         if settings.rank:
             layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
-            backbone.pipeline_class.save_lora_weights(draft, unet_lora_layers=layers, weight_name=LORA_FILE)
+            backbone.pipeline_class.save_lora_weights(
+                draft, unet_lora_layers=layers, weight_name=LORA_FILE
+            )
         else:
             save_pipeline(backbone, network, settings, draft)
         (draft / "README.md").write_text(card(settings, last))
     return folder / LORA_FILE if settings.rank else folder
 
 
-def save_pipeline(backbone: Backbone, network: nn.Module, settings: ImageSettings, folder: Path) -> None:
+def save_pipeline(
+    backbone: Backbone, network: nn.Module, settings: ImageSettings, folder: Path
+) -> None:
     """The pipeline as it was published, safety checker and all, with the trained network inside."""
     name = settings.pretrained_model_name_or_path
     pipeline = backbone.pipeline_class.from_pretrained(name, **hub_options(settings), unet=network)
@@ -49,7 +56,12 @@ def save_pipeline(backbone: Backbone, network: nn.Module, settings: ImageSetting
 def card(settings: ImageSettings, last: Mapping[str, float]) -> str:
     """What the result is and how diffusers loads it."""
     base, folder = str(settings.pretrained_model_name_or_path), settings.output_dir
-    facts = ModelCardData(base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"])
+    facts = ModelCardData(
+        base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"]
+    )
     kind, code = ("A LoRA", LOAD_LORA) if settings.rank else ("A full fine-tune", LOAD_FULL)
-    what = f"{kind} of `{base}`, trained with Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908) by diffdpo."
+    what = (
+        f"{kind} of `{base}`, trained with Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908) by"
+        " diffdpo."
+    )
     return model_card(settings, facts, what, code.format(base=base, folder=folder), last)

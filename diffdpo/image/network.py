@@ -1,4 +1,5 @@
-"""The network to train: LoRA or full, master weights in float32, and the reference that belongs to it."""
+"""The network to train: LoRA or full, master weights in float32, and the reference that belongs to
+it."""
 
 from __future__ import annotations
 
@@ -17,11 +18,13 @@ from diffdpo.losses import LOSSES
 from diffdpo.reference import AdapterOff, FrozenCopy, Reference, Start, Zero, without_dropout
 
 
-def make_trainable(backbone: Backbone, settings: ImageSettings, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def make_trainable(
+    backbone: Backbone, settings: ImageSettings, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
     """The backbone's network, ready to train on ``device``.
 
-    Adapters and fully trained weights are float32 whatever the precision; weights frozen under adapters are ``dtype``.
-    """
+    Adapters and fully trained weights are float32 whatever the precision; weights frozen under
+    adapters are ``dtype``."""
     network = backbone.network
     if settings.unet_init:
         start_from(network, settings.unet_init)
@@ -37,14 +40,19 @@ def make_trainable(backbone: Backbone, settings: ImageSettings, dtype: torch.dty
 
 
 def add_lora(network: Any, settings: ImageSettings) -> None:
-    """Attach float32 adapters that start as the identity. Raises UserError where no layer has the names asked for."""
+    """Attach float32 adapters that start as the identity. Raises UserError where no layer has the
+    names asked for."""
     torch.manual_seed(settings.seed)
     rank, targets = settings.rank or 0, list(settings.lora_target_modules)
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets
+    )
     try:
         network.add_adapter(config)
     except ValueError as error:
-        raise UserError(f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(
+            f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
+        ) from error
     for weight in network.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
@@ -66,10 +74,14 @@ def start_from(network: nn.Module, name: str) -> None:
     """
     for inside in ({}, {"subfolder": "unet"}):
         try:
-            network.load_state_dict(UNet2DConditionModel.from_pretrained(name, **inside).state_dict())
+            network.load_state_dict(
+                UNet2DConditionModel.from_pretrained(name, **inside).state_dict()
+            )
             return
         except RuntimeError as error:
-            raise UserError(f"--unet_init {name}: a UNet of another shape than the model's") from error
+            raise UserError(
+                f"--unet_init {name}: a UNet of another shape than the model's"
+            ) from error
         except (OSError, SafetensorError):
             continue
     raise UserError(f"--unet_init {name}: no UNet there")

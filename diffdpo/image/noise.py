@@ -1,4 +1,5 @@
-"""The forward process q(x_t | x_0) of a pipeline's scheduler: timesteps, corruption, and what the network predicts.
+"""The forward process q(x_t | x_0) of a pipeline's scheduler: timesteps, corruption, and what the
+network predicts.
 
 Shapes: ``N`` items, latents ``NCHW``.
 """
@@ -16,16 +17,21 @@ TURBO_STEPS = 4
 
 
 class ForwardProcess:
-    """Wallace et al. 2023 use q in place of the policy's own trajectory (their eq. 13): corruption needs no network."""
+    """Wallace et al. 2023 use q in place of the policy's own trajectory (their eq. 13): corruption
+    needs no network."""
 
     def __init__(self, scheduler_config: dict, turbo: bool = False) -> None:
-        # Turbo models are sampled from pure noise, so their last timestep must carry no signal (Lin et al. 2023).
+        # Turbo models are sampled from pure noise, so their last timestep must carry no signal (Lin
+        # et al. 2023).
         changes = {"rescale_betas_zero_snr": True} if turbo else {}
         self.scheduler = DDPMScheduler.from_config(scheduler_config, **changes)
         self.turbo = turbo
         self.prediction_type = self.scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UserError(f"prediction type {self.prediction_type!r} is not supported (epsilon, v_prediction are)")
+            raise UserError(
+                f"prediction type {self.prediction_type!r} is not supported (epsilon, v_prediction"
+                " are)"
+            )
 
     @property
     def timesteps(self) -> int:
@@ -52,4 +58,6 @@ class ForwardProcess:
 
 def stack_normal(generators: list[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
     """Standard normal numbers, one generator an item: ``(len(generators), *shape)``, float32."""
-    return torch.from_numpy(np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators]))
+    return torch.from_numpy(
+        np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])
+    )

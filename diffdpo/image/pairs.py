@@ -1,4 +1,5 @@
-"""Image preference pairs as the engine reads them: ties, broken labels and unreadable images dealt with once."""
+"""Image preference pairs as the engine reads them: ties, broken labels and unreadable images dealt
+with once."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ Sides = tuple[Placed, Placed]  # first and second image of a row
 
 @dataclass(frozen=True)
 class PairItem:
-    """One pair: row number in the source, visit, prompt, both images as pixels or encoded, P(chosen ≻ rejected), and
-    the reference's scores of both where they are stored."""
+    """One pair: row number in the source, visit, prompt, both images as pixels or encoded, P(chosen
+    ≻ rejected), and the reference's scores of both where they are stored."""
 
     pair: int
     visit: int
@@ -54,7 +55,9 @@ class Tally:
 class ImagePairs:
     """The pairs of a data set, by row; ``read`` draws the augmentation of a visit."""
 
-    def __init__(self, dataset: Dataset, format: ImageFormat, folder: Path | None, frame_at: FrameSettings) -> None:
+    def __init__(
+        self, dataset: Dataset, format: ImageFormat, folder: Path | None, frame_at: FrameSettings
+    ) -> None:
         self.format, self.folder, self.frame_at = format, folder, frame_at
         for column in (format.first, format.second):
             if isinstance(dataset.features[column], ImageFeature):
@@ -66,21 +69,29 @@ class ImagePairs:
         self.rows = self.usable()
         self.sides: Callable[[int, Augmentation], Sides] = self.framed
         if frame_at.random_labels:
-            coins = [generator(frame_at.seed, Purpose.LABEL_NOISE, row).integers(2) for row in range(len(dataset))]
+            coins = [
+                generator(frame_at.seed, Purpose.LABEL_NOISE, row).integers(2)
+                for row in range(len(dataset))
+            ]
             self.first_wins = np.array(coins, dtype=np.float64)
 
     def usable(self) -> np.ndarray:
-        """Row numbers to train on, after ties and broken labels. Raises UserError where none are left."""
+        """Row numbers to train on, after ties and broken labels. Raises UserError where none are
+        left."""
         tie, broken = self.first_wins == 0.5, np.isnan(self.first_wins)
         self.tally.ties, self.tally.unlabelled = int(tie.sum()), int(broken.sum())
         if self.tally.unlabelled > TOLERATED * self.tally.rows:
             raise UserError(
-                f"data: {self.tally.unlabelled} of {self.tally.rows} labels are not 0, 0.5 or 1 "
-                f"(first in row {int(np.flatnonzero(broken)[0])}); mend column {self.format.labels[0]}"
+                f"data: {self.tally.unlabelled} of {self.tally.rows} labels are not 0, 0.5 or 1"
+                f" (first in row {int(np.flatnonzero(broken)[0])}); mend column"
+                f" {self.format.labels[0]}"
             )
         rows = np.flatnonzero(~broken & (~tie | (self.frame_at.ties == "soft")))
         if len(rows) == 0:
-            raise UserError(f"data: all {self.tally.rows} rows are ties; nothing to learn from (see --ties soft)")
+            raise UserError(
+                f"data: all {self.tally.rows} rows are ties; nothing to learn from (see --ties"
+                " soft)"
+            )
         return rows
 
     def __len__(self) -> int:
@@ -113,7 +124,9 @@ class ImagePairs:
             return
         good = []
         on_terminals = True if quiet else None
-        for row in tqdm(self.rows, desc="checking images", unit="pair", disable=on_terminals, leave=False):
+        for row in tqdm(
+            self.rows, desc="checking images", unit="pair", disable=on_terminals, leave=False
+        ):
             try:
                 self.images(int(row))
                 good.append(row)
@@ -122,21 +135,29 @@ class ImagePairs:
         self.keep(np.array(good, dtype=np.int64))
 
     def keep(self, rows: np.ndarray) -> None:
-        """Go on with these source rows. Raises UserError where more than 5 % turned out unreadable."""
+        """Go on with these source rows. Raises UserError where more than 5 % turned out
+        unreadable."""
         if len(self.tally.unreadable) > TOLERATED * len(self.rows):
             first = self.tally.unreadable[0]
-            raise UserError(f"data: {len(self.tally.unreadable)} of {len(self.rows)} pairs are unreadable ({first})")
+            raise UserError(
+                f"data: {len(self.tally.unreadable)} of {len(self.rows)} pairs are unreadable"
+                f" ({first})"
+            )
         self.rows = rows
 
     def images(self, row: int) -> list[Image.Image]:
-        """The first and the second image of a source row, upright RGB. Raises OSError or ValueError for bad ones."""
+        """The first and the second image of a source row, upright RGB. Raises OSError or ValueError
+        for bad ones."""
         return [open_image(image, self.frame_at.resolution) for image in self.stored(row)]
 
     def stored(self, row: int) -> list[Any]:
         """Both images of a source row as they are stored: bytes, a record of them, or a path."""
         record = self.dataset[row]
         found = (record[self.format.first], record[self.format.second])
-        return [self.folder / image if self.folder and isinstance(image, str) else image for image in found]
+        return [
+            self.folder / image if self.folder and isinstance(image, str) else image
+            for image in found
+        ]
 
     def framed(self, number: int, augmentation: Augmentation) -> Sides:
         """Pixels of the first and the second image of usable row ``number``."""
@@ -145,18 +166,22 @@ class ImagePairs:
         return frame(first, resolution, augmentation), frame(second, resolution, augmentation)
 
     def skip(self, row: int, error: Exception) -> None:
-        """Count and name a row that turned out unreadable. Raises UserError where these become too many."""
+        """Count and name a row that turned out unreadable. Raises UserError where these become too
+        many."""
         self.tally.unreadable.append(f"row {row}: {error}")
         tqdm.write(f"skipped      row {row}: {error}", file=sys.stderr)
         self.seen += 1
         if len(self.tally.unreadable) > max(5, TOLERATED * self.seen):
-            raise UserError(f"data: {len(self.tally.unreadable)} of {self.seen} pairs are unreadable; last row {row}")
+            raise UserError(
+                f"data: {len(self.tally.unreadable)} of {self.seen} pairs are unreadable; last row"
+                f" {row}"
+            )
 
     def read(self, row: int, visit: int) -> PairItem:
         """Usable row number ``row`` on its ``visit``-th time round, the winner as chosen.
 
-        In a set too large to be checked at the start, the next row stands in for one that cannot be read.
-        """
+        In a set too large to be checked at the start, the next row stands in for one that cannot be
+        read."""
         for place in range(row, row + len(self.rows)):
             number = place % len(self.rows)
             source = int(self.rows[number])
@@ -168,7 +193,9 @@ class ImagePairs:
         self.seen += 1
         outcome = float(self.first_wins[source])
         chosen, rejected = (first, second) if outcome >= 0.5 else (second, first)
-        return PairItem(source, visit, self.captions[source], chosen, rejected, max(outcome, 1 - outcome))
+        return PairItem(
+            source, visit, self.captions[source], chosen, rejected, max(outcome, 1 - outcome)
+        )
 
 
 @dataclass(frozen=True)
@@ -191,7 +218,9 @@ class FrameSettings:
         return Augmentation(flip, float(top), float(left))
 
 
-def image_pairs(dataset: Dataset, frame_at: FrameSettings, name: str, columns: tuple[str | None, ...]) -> ImagePairs:
+def image_pairs(
+    dataset: Dataset, frame_at: FrameSettings, name: str, columns: tuple[str | None, ...]
+) -> ImagePairs:
     """The pairs of an opened data set; file names in it are relative to the folder ``name``."""
     folder = Path(name) if (Path(name) / "metadata.jsonl").exists() else None
     return ImagePairs(dataset, detect(dataset.column_names, *columns), folder, frame_at)

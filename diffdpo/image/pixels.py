@@ -1,4 +1,5 @@
-"""From stored images to training pixels: decoded right, and the two of a pair cut and flipped alike."""
+"""From stored images to training pixels: decoded right, and the two of a pair cut and flipped
+alike."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ FULL_SIZE = "full size"  # in an image's info: (height, width) before a JPEG was
 def open_image(stored: Any, enough: int | None = None) -> Image.Image:
     """An upright RGB image from bytes, a path, a PIL image or a ``{"bytes", "path"}`` record.
 
-    EXIF rotation is applied, transparency laid on white, 16-bit and grey values scaled to 8-bit RGB. With ``enough``,
-    a JPEG whose sides are at least twice as many pixels is decoded at 1/2, 1/4 or 1/8 of its size, never below it.
-    Raises OSError or ValueError for what is no image, is cut short, or would unpack to a bomb.
-    """
+    EXIF rotation is applied, transparency laid on white, 16-bit and grey values scaled to 8-bit
+    RGB. With ``enough``, a JPEG whose sides are at least twice as many pixels is decoded at 1/2,
+    1/4 or 1/8 of its size, never below it. Raises OSError or ValueError for what is no image, is
+    cut short, or would unpack to a bomb."""
     if isinstance(stored, dict):
         stored = stored["bytes"] if stored.get("bytes") is not None else stored["path"]
     if stored is None:
@@ -65,7 +66,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One geometric draw for both images of a pair: mirror, and the crop's place as fractions of the slack."""
+    """One geometric draw for both images of a pair: mirror, and the crop's place as fractions of
+    the slack."""
 
     flip: bool = False
     top: float = 0.5
@@ -74,7 +76,8 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Placed:
-    """What SDXL wants to know of an image: its size as (height, width) and the crop's corner, in pixels."""
+    """What SDXL wants to know of an image: its size as (height, width) and the crop's corner, in
+    pixels."""
 
     original_size: tuple[int, int]
     crop_top_left: tuple[int, int]

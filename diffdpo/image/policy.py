@@ -15,8 +15,9 @@ from diffdpo.reference import AdapterOff, FrozenCopy, Reference, without_dropout
 
 
 def load_policy(backbone: Backbone, run: str) -> tuple[nn.Module, Reference]:
-    """The backbone's network with the result of ``run`` in it (a folder with a LoRA file or a whole pipeline), and
-    the backbone as it was. Raises UserError where there is no result, or it belongs to another network."""
+    """The backbone's network with the result of ``run`` in it (a folder with a LoRA file or a whole
+    pipeline), and the backbone as it was. Raises UserError where there is no result, or it belongs
+    to another network."""
     folder, network = Path(run), backbone.network
     without_dropout(network)
     network.requires_grad_(False).train()
@@ -26,8 +27,14 @@ def load_policy(backbone: Backbone, run: str) -> tuple[nn.Module, Reference]:
             return network, AdapterOff()
         if (folder / "unet").is_dir():
             reference = FrozenCopy(network)
-            network.load_state_dict(UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict())
+            network.load_state_dict(
+                UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict()
+            )
             return network, reference
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise UserError(f"--policy {run}: cannot be loaded ({' '.join(str(error).split())[:200]})") from error
-    raise UserError(f"--policy {run}: holds neither {LORA_FILE} nor a pipeline; did its run finish?")
+        raise UserError(
+            f"--policy {run}: cannot be loaded ({' '.join(str(error).split())[:200]})"
+        ) from error
+    raise UserError(
+        f"--policy {run}: holds neither {LORA_FILE} nor a pipeline; did its run finish?"
+    )

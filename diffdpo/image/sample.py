@@ -1,4 +1,5 @@
-"""Pictures from a network at fixed prompts and seeds, so that two networks can be laid side by side."""
+"""Pictures from a network at fixed prompts and seeds, so that two networks can be laid side by
+side."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
 from diffdpo.draws import Purpose, generator
-from diffdpo.files import atomic_file
+from diffdpo.engine.files import atomic_file
 from diffdpo.image.backbones.base import Backbone
 
 
@@ -36,11 +37,14 @@ def sample(
     settings: SampleSettings,
     label: str | None = None,
 ) -> list[Image.Image]:
-    """One picture per prompt; its starting noise depends on its seed alone, not on its place in a batch.
+    """One picture per prompt; its starting noise depends on its seed alone, not on its place in a
+    batch.
 
     Uses the backbone's own scheduler. ``label`` shows a progress bar.
     """
-    pipeline = backbone.pipeline_class(**{**backbone.pipeline.components, **backbone.load_options, "unet": network})
+    pipeline = backbone.pipeline_class(
+        **{**backbone.pipeline.components, **backbone.load_options, "unet": network}
+    )
     pipeline.set_progress_bar_config(disable=True)
     was_training = network.training
     network.eval()
@@ -55,7 +59,9 @@ def sample(
     return pictures
 
 
-def run(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: SampleSettings) -> list[Image.Image]:
+def run(
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: SampleSettings
+) -> list[Image.Image]:
     """One batch through the pipeline."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return pipeline(
@@ -69,7 +75,8 @@ def run(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: S
 
 
 def mixed_with(backbone: Backbone, network: Any) -> torch.dtype | None:
-    """The half precision that stands beside float32 in the parts, so that they meet only under autocast; or None."""
+    """The half precision that stands beside float32 in the parts, so that they meet only under
+    autocast; or None."""
     parts = [network, backbone.vae, *backbone.text_encoders()]
     kinds = {weight.dtype for part in parts for weight in part.parameters()}
     return next(iter(kinds - {torch.float32})) if len(kinds) > 1 else None
@@ -80,8 +87,11 @@ def seeds_for(seed: int, count: int) -> list[int]:
     return [int(s) for s in generator(seed, Purpose.SAMPLE).integers(0, 2**31, size=count)]
 
 
-def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], cell: int = 128) -> Image.Image:
-    """A captioned grid: one row a prompt, one column a network or seed, each picture ``cell`` pixels wide."""
+def sheet(
+    rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], cell: int = 128
+) -> Image.Image:
+    """A captioned grid: one row a prompt, one column a network or seed, each picture ``cell``
+    pixels wide."""
     font = ImageFont.load_default(13)
     left, top = 190, 24
     canvas = Image.new("RGB", (left + cell * len(columns), top + cell * len(rows)), "white")

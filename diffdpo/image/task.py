@@ -1,7 +1,8 @@
-"""Image pairs as a task of the engine: one shared (t, ε) per pair, and minus half the mean squared error as a score.
+"""Image pairs as a task of the engine: one shared (t, ε) per pair, and minus half the mean squared
+error as a score.
 
-Shapes: ``B`` pairs, ``N = 2B`` items, winners first; with M draws a pair the network sees ``N·M`` rows.
-"""
+Shapes: ``B`` pairs, ``N = 2B`` items, winners first; with M draws a pair the network sees ``N·M``
+rows."""
 
 from __future__ import annotations
 
@@ -88,20 +89,28 @@ class ImageTask:
             prompts=[item.prompt for item in items],
             images=images,
             pixels_NCHW=stack([image.pixels_CHW for image in images if isinstance(image, Framed)]),
-            posterior_NCHW=stack_posteriors([image for image in images if isinstance(image, Encoded)]),
+            posterior_NCHW=stack_posteriors(
+                [image for image in images if isinstance(image, Encoded)]
+            ),
             outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
             reference_N=torch.tensor(stored) if stored else None,
         )
 
     def draw(self, batch: ImageBatch) -> ImageDraw:
-        """Latents, timesteps, noise and conditions: all that is random or frozen, once for both policies."""
+        """Latents, timesteps, noise and conditions: all that is random or frozen, once for both
+        policies."""
         latents = self.repeat(self.latents(batch))
-        keys = [(p, v * self.settings.draws + m) for p, v in zip(batch.pairs, batch.visits, strict=True)
-                for m in range(self.settings.draws)]  # fmt: skip
-        timestep = torch.tensor([self.process.timestep(self.random(Purpose.TIMESTEP, *key)) for key in keys])
+        visits = zip(batch.pairs, batch.visits, strict=True)
+        draws = self.settings.draws
+        keys = [(pair, visit * draws + m) for pair, visit in visits for m in range(draws)]
+        timestep = torch.tensor(
+            [self.process.timestep(self.random(Purpose.TIMESTEP, *key)) for key in keys]
+        )
         noise, fed_noise = self.noise(keys, tuple(latents.shape[1:]))
         # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
-        timestep, noise, fed_noise = (torch.cat([x, x]).to(self.device) for x in (timestep, noise, fed_noise))
+        timestep, noise, fed_noise = (
+            torch.cat([x, x]).to(self.device) for x in (timestep, noise, fed_noise)
+        )
         return ImageDraw(
             noisy_NCHW=self.process.corrupt(latents, fed_noise, timestep),
             timestep_N=timestep,
@@ -113,18 +122,21 @@ class ImageTask:
         )
 
     def score(self, model: nn.Module, draw: ImageDraw) -> Tensor:
-        """−½ · mean over C, H, W of (prediction − target)², float32, averaged over an item's draws: ``(N,)``.
+        """−½ · mean over C, H, W of (prediction − target)², float32, averaged over an item's draws:
+        ``(N,)``.
 
-        Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is the one place
-        where the ½ and the sign stand.
-        """
+        Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is
+        the one place where the ½ and the sign stand."""
         with self.autocast():
-            prediction = self.backbone.predict(model, draw.noisy_NCHW, draw.timestep_N, draw.condition)
+            prediction = self.backbone.predict(
+                model, draw.noisy_NCHW, draw.timestep_N, draw.condition
+            )
         error_NCHW = (prediction.float() - draw.target_NCHW.float()).square()
         return -0.5 * error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1)
 
     def metrics(self, policy_N: Tensor, reference_N: Tensor | float) -> dict[str, Tensor]:
-        """Mean squared errors of winner and loser apart: a winner whose error rises is the drift users miss."""
+        """Mean squared errors of winner and loser apart: a winner whose error rises is the drift
+        users miss."""
         return {
             **errors("policy", policy_N),
             **(errors("reference", reference_N) if torch.is_tensor(reference_N) else {}),
@@ -136,14 +148,19 @@ class ImageTask:
             mean_NCHW, std_NCHW = batch.posterior_NCHW
         else:
             assert batch.pixels_NCHW is not None, "a batch has pixels or latents"
-            mean_NCHW, std_NCHW = self.backbone.encode_images(batch.pixels_NCHW, self.settings.vae_chunk)
+            mean_NCHW, std_NCHW = self.backbone.encode_images(
+                batch.pixels_NCHW, self.settings.vae_chunk
+            )
         keys = [(side, *key) for side in (Purpose.POSTERIOR_CHOSEN, Purpose.POSTERIOR_REJECTED)
                 for key in zip(batch.pairs, batch.visits, strict=True)]  # fmt: skip
         noise = stack_normal([self.random(*key) for key in keys], tuple(mean_NCHW.shape[1:]))
-        return self.backbone.normalise(mean_NCHW + std_NCHW * noise.to(mean_NCHW.device)).to(self.device)
+        return self.backbone.normalise(mean_NCHW + std_NCHW * noise.to(mean_NCHW.device)).to(
+            self.device
+        )
 
     def noise(self, keys: list[tuple[int, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The noise to predict and the noise that is fed; they differ under input perturbation alone."""
+        """The noise to predict and the noise that is fed; they differ under input perturbation
+        alone."""
         generators = [self.random(Purpose.NOISE, *key) for key in keys]
         noise = stack_normal(generators, shape)
         if self.settings.noise_offset:
@@ -153,16 +170,23 @@ class ImageTask:
         return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
 
     def condition(self, batch: ImageBatch) -> Condition:
-        """Prompt embeddings, the same for both sides of a pair, and size conditions, each side its own."""
+        """Prompt embeddings, the same for both sides of a pair, and size conditions, each side its
+        own."""
         share = self.settings.empty_prompts
         kept = [
-            "" if share and self.random(Purpose.PROMPT_DROPOUT, pair, visit).random() < share else prompt
+            (
+                ""
+                if share and self.random(Purpose.PROMPT_DROPOUT, pair, visit).random() < share
+                else prompt
+            )
             for pair, visit, prompt in zip(batch.pairs, batch.visits, batch.prompts, strict=True)
         ]
         prompts = self.encode_prompts(kept)
         sizes = self.backbone.size_condition(batch.images, self.settings.resolution)
         both = {name: torch.cat([value, value]) for name, value in prompts.items()}
-        return {name: self.repeat(value.to(self.device)) for name, value in {**both, **sizes}.items()}
+        return {
+            name: self.repeat(value.to(self.device)) for name, value in {**both, **sizes}.items()
+        }
 
     def repeat(self, x: Tensor) -> Tensor:
         """Each row once per draw."""
@@ -182,7 +206,9 @@ def stack_posteriors(images: list[Encoded]) -> tuple[Tensor, Tensor] | None:
     """Means and standard deviations of all; None of none."""
     if not images:
         return None
-    return torch.stack([image.mean_CHW for image in images]), torch.stack([image.std_CHW for image in images])
+    return torch.stack([image.mean_CHW for image in images]), torch.stack(
+        [image.std_CHW for image in images]
+    )
 
 
 def errors(who: str, score_N: Tensor) -> dict[str, Tensor]:

@@ -34,7 +34,9 @@ class Validation:
         self.accelerator = accelerator
         self.before: list = []
         if settings.run_validation and accelerator.is_main_process:
-            with reference.network(network) as frozen:  # now: a reference kept as numbers alone is gone later
+            with reference.network(
+                network
+            ) as frozen:  # now: a reference kept as numbers alone is gone later
                 self.before = self.pictures(frozen)
 
     def after_step(self, done: int) -> None:
@@ -51,7 +53,13 @@ class Validation:
         """One sheet: reference left, policy right."""
         if not self.accelerator.is_main_process:
             return
-        rows = list(zip(self.prompts, zip(self.before, self.pictures(self.network), strict=True), strict=True))
+        rows = list(
+            zip(
+                self.prompts,
+                zip(self.before, self.pictures(self.network), strict=True),
+                strict=True,
+            )
+        )
         page = sheet(rows, ["reference", f"policy, step {done}"])
         save_picture(page, Path(self.settings.output_dir) / "validation" / f"step-{done}.png")
         for tracker in self.accelerator.trackers:

@@ -1,7 +1,8 @@
-"""ADD A REWARD HERE: a function of pictures and prompts, one number a picture, higher is better; one row below.
+"""ADD A REWARD HERE: a function of pictures and prompts, one number a picture, higher is better;
+one row below.
 
-A row is a function without arguments that returns the reward, so that a model behind it is loaded only when asked for.
-"""
+A row is a function without arguments that returns the reward, so that a model behind it is loaded
+only when asked for."""
 
 from __future__ import annotations
 

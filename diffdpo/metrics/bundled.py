@@ -8,19 +8,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffdpo.assets import bundled
+from diffdpo.data.bundled import bundled
 from diffdpo.metrics.style import load_style_judge
 
 JUDGE_SIDE = 64
 
 
 def bundled_style_reward() -> Callable[[Sequence[Image.Image], Sequence[str]], np.ndarray]:
-    """Log-odds that a picture is in the preferred artist's style, by the classifier in assets/style-judge."""
+    """Log-odds that a picture is in the preferred artist's style, by the classifier in
+    assets/style-judge."""
     judge = load_style_judge(bundled("assets/style-judge")).eval()
 
     def style(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
         small = [picture.convert("RGB").resize((JUDGE_SIDE, JUDGE_SIDE)) for picture in pictures]
-        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in small])).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in small])).permute(
+            0, 3, 1, 2
+        )
         with torch.no_grad():
             return judge(pixels.float() / 255).flatten().double().numpy()
 

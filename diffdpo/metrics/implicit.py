@@ -1,4 +1,5 @@
-"""Held-out implicit accuracy: does the policy's implicit reward put the winner first? No sampling is needed."""
+"""Held-out implicit accuracy: does the policy's implicit reward put the winner first? No sampling
+is needed."""
 
 from __future__ import annotations
 
@@ -27,7 +28,13 @@ class Margins:
 
 
 def implicit_margins(
-    rows: Any, task: Any, model: nn.Module, reference: Reference, draws: int, batch: int, quiet: bool = False
+    rows: Any,
+    task: Any,
+    model: nn.Module,
+    reference: Reference,
+    draws: int,
+    batch: int,
+    quiet: bool = False,
 ) -> Margins:
     """Margins of every pair at ``draws`` draws; visit k of a pair is its draw k."""
     margins, timesteps, prompts = [], [], []
@@ -38,7 +45,9 @@ def implicit_margins(
             items = [rows.read(row, visit) for row in part]
             draw = task.draw(task.collate(items))
             with torch.no_grad():
-                reward_N = implicit_reward(task.score(model, draw), reference.score(task.score, model, draw))
+                reward_N = implicit_reward(
+                    task.score(model, draw), reference.score(task.score, model, draw)
+                )
             chosen_B, rejected_B = reward_N.chunk(2)
             columns.append((chosen_B - rejected_B, draw.timestep_N.chunk(2)[0]))
         prompts += [item.prompt for item in items]
@@ -48,7 +57,8 @@ def implicit_margins(
 
 
 def overall(found: Margins, seed: int) -> Estimate:
-    """Accuracy of a pair's mean margin over its draws, as in the paper's table of implicit accuracies."""
+    """Accuracy of a pair's mean margin over its draws, as in the paper's table of implicit
+    accuracies."""
     return clustered_share(accuracy(found.margin_PK.mean(dim=1)).tolist(), found.prompts, seed)
 
 

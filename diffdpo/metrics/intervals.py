@@ -1,4 +1,5 @@
-"""Means with honest intervals: resampled by cluster, because pictures of one prompt are not independent."""
+"""Means with honest intervals: resampled by cluster, because pictures of one prompt are not
+independent."""
 
 from __future__ import annotations
 
@@ -25,7 +26,12 @@ class Estimate:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"value": self.value, "interval": list(self.interval), "n": self.n, "clusters": self.clusters}
+        return {
+            "value": self.value,
+            "interval": list(self.interval),
+            "n": self.n,
+            "clusters": self.clusters,
+        }
 
     def percent(self) -> str:
         """'71.3 % [62.0, 79.1]'."""
@@ -34,7 +40,8 @@ class Estimate:
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[Any], seed: int = 0) -> Estimate:
-    """Mean of ``values`` with a percentile interval from resampling whole clusters (Efron & Tibshirani 1993, ch. 8).
+    """Mean of ``values`` with a percentile interval from resampling whole clusters (Efron &
+    Tibshirani 1993, ch. 8).
 
     Raises ValueError for no values.
     """
@@ -53,11 +60,14 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Any], seed: int =
 def clustered_share(values: Sequence[float], clusters: Sequence[Any], seed: int = 0) -> Estimate:
     """The mean of numbers from 0 to 1, as ``clustered_mean``.
 
-    Where all are 0 or all are 1 there is no spread to resample; they get Wilson's interval on the number of clusters,
-    so that 20 wins of 20 are not reported as certain.
-    """
+    Where all are 0 or all are 1 there is no spread to resample; they get Wilson's interval on the
+    number of clusters, so that 20 wins of 20 are not reported as certain."""
     found = clustered_mean(values, clusters, seed)
-    return found if 0 < found.value < 1 else replace(found, interval=wilson(found.value, found.clusters))
+    return (
+        found
+        if 0 < found.value < 1
+        else replace(found, interval=wilson(found.value, found.clusters))
+    )
 
 
 def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -67,7 +77,9 @@ def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def win_rate(policy: np.ndarray, reference: np.ndarray, prompts: Sequence[str], seed: int = 0) -> Estimate:
+def win_rate(
+    policy: np.ndarray, reference: np.ndarray, prompts: Sequence[str], seed: int = 0
+) -> Estimate:
     """Share of pictures on which the policy scores higher, ties as 1/2; clustered by prompt."""
     wins = (np.sign(np.asarray(policy) - np.asarray(reference)) + 1) / 2
     return clustered_share(wins.tolist(), prompts, seed)

@@ -17,7 +17,9 @@ def load_sentiment() -> Callable[[Sequence[str]], np.ndarray]:
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError as error:
-        raise UserError("the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'") from error
+        raise UserError(
+            "the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'"
+        ) from error
     analyzer = SentimentIntensityAnalyzer()
 
     def sentiment(texts: Sequence[str]) -> np.ndarray:

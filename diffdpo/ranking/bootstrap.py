@@ -16,12 +16,17 @@ from diffdpo.ranking.uncertainty import ranks
 TOLERATED = 0.05
 
 
-def resampled(likelihood: Likelihood, best_P: Floats, samples: int, seed: int, progress: bool) -> tuple[Floats, int]:
-    """(S, P) parameters fitted to resampled games, and in how many resamples there was no maximum."""
+def resampled(
+    likelihood: Likelihood, best_P: Floats, samples: int, seed: int, progress: bool
+) -> tuple[Floats, int]:
+    """(S, P) parameters fitted to resampled games, and in how many resamples there was no
+    maximum."""
     count = likelihood.cells.count
     total, found = int(count.sum()), []
     for sample in tqdm(range(samples), desc="bootstrap", disable=None if progress else True):
-        drawn = generator(seed, Purpose.BOOTSTRAP, draw=sample).multinomial(total, count / count.sum())
+        drawn = generator(seed, Purpose.BOOTSTRAP, draw=sample).multinomial(
+            total, count / count.sum()
+        )
         try:
             found.append(maximise(likelihood.counted(drawn.astype(np.float64)), best_P).x_P)
         except NoMaximum:
@@ -29,8 +34,8 @@ def resampled(likelihood: Likelihood, best_P: Floats, samples: int, seed: int, p
     failed = samples - len(found)
     if failed > TOLERATED * samples:
         raise UserError(
-            f"bootstrap: {failed} of {samples} resamples have no finite maximum, so the intervals would be too short; "
-            "set a prior (prior_std) or use the interval `sandwich`"
+            f"bootstrap: {failed} of {samples} resamples have no finite maximum, so the intervals"
+            " would be too short; set a prior (prior_std) or use the interval `sandwich`"
         )
     return np.array(found), failed
 
@@ -46,4 +51,6 @@ def rank_percentiles(strength_Sn: Floats, level: float) -> Codes:
     tail = (1 - level) / 2
     rank_Sn = np.array([ranks(strength) for strength in strength_Sn])
     low = np.quantile(rank_Sn, tail, axis=0, method="lower")
-    return np.stack([low, np.quantile(rank_Sn, 1 - tail, axis=0, method="higher")], axis=1).astype(np.int64)
+    return np.stack([low, np.quantile(rank_Sn, 1 - tail, axis=0, method="higher")], axis=1).astype(
+        np.int64
+    )

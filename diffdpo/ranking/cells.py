@@ -1,4 +1,5 @@
-"""Comparisons added up. A million games of two hundred items are at most eighty thousand different ones.
+"""Comparisons added up. A million games of two hundred items are at most eighty thousand different
+ones.
 
 Shapes: ``C`` cells, one per different comparison; items are integer codes here.
 """
@@ -16,12 +17,15 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Cells:
-    """Different comparisons and how often each was made. The first item is the one with the larger share of the win."""
+    """Different comparisons and how often each was made. The first item is the one with the larger
+    share of the win."""
 
     first: Codes
     second: Codes
-    order: Codes  # +1 where the first item was shown first (at home), −1 where the second was, 0 where neither
-    outcome: Floats  # share of the win that goes to the first item: 1, 1/2 for a tie, between them a soft label
+    # +1 where the first item was shown first (at home), −1 where the second was, 0 where neither.
+    order: Codes
+    # Share of the win that goes to the first item: 1, 1/2 for a tie, between them a soft label.
+    outcome: Floats
     weight: Floats  # what one such comparison counts for in the likelihood
     count: Floats  # how many such comparisons were made; a whole number
 
@@ -59,7 +63,8 @@ def merged(cells: Cells) -> Cells:
 
 
 def _merged_plain(cells: Cells, size: int) -> Cells:
-    """Wins and ties of weight one: a cell is one integer, added up by a histogram where that is small."""
+    """Wins and ties of weight one: a cell is one integer, added up by a histogram where that is
+    small."""
     key = ((cells.first * size + cells.second) * 3 + cells.order + 1) * 2 + (cells.outcome == 1)
     if size * size * 6 <= 4 * len(key) + (1 << 18):
         total = summed(key, cells.count)
@@ -81,8 +86,15 @@ def _merged_any(cells: Cells) -> Cells:
     new = np.ones(len(by_value), dtype=bool)
     new[1:] = np.any([np.diff(column[by_value]) != 0 for column in columns], axis=0)
     start = np.flatnonzero(new)
-    return replace(cells.where(by_value[start]), count=np.add.reduceat(cells.count[by_value], start))
+    return replace(
+        cells.where(by_value[start]), count=np.add.reduceat(cells.count[by_value], start)
+    )
 
 
 def concatenated(parts: list[Cells]) -> Cells:
-    return Cells(*(np.concatenate(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
+    return Cells(
+        *(
+            np.concatenate(columns)
+            for columns in zip(*(vars(part).values() for part in parts), strict=True)
+        )
+    )

@@ -15,12 +15,19 @@ from diffdpo.ranking.report import PLOT_FORMATS, pyplot, table, write_json, writ
 from diffdpo.ranking.sources import ROLES
 from diffdpo.ranking.ties import CHOICES
 
-COMPARISONS = """csv, tsv, jsonl or parquet with the columns winner, loser (or first, second, outcome) and, optional,
-count (equal comparisons), weight (what one counts for), tie (0/1), first (the item shown first)"""
-TIES = "a tie is half a win for each (default), has a parameter of its own (davidson, rao-kupper), or is left out"
-PRIOR = """independent normal priors on the strengths with mean 0 and this standard deviation, in nats; gives finite
-strengths where the comparisons alone do not"""
-INTERVAL = "standard errors by the model (fisher, default), robust to it (sandwich), or by resampling games"
+COMPARISONS = """csv, tsv, jsonl or parquet with the columns winner, loser (or first, second,
+outcome) and, optional, count (equal comparisons), weight (what one counts for), tie (0/1), first
+(the item shown first)"""
+TIES = (
+    "a tie is half a win for each (default), has a parameter of its own (davidson, rao-kupper), or"
+    " is left out"
+)
+PRIOR = """independent normal priors on the strengths with mean 0 and this standard deviation, in
+nats; gives finite strengths where the comparisons alone do not"""
+INTERVAL = (
+    "standard errors by the model (fisher, default), robust to it (sandwich), or by resampling"
+    " games"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,20 +37,38 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """Every flag, once."""
-    p = Parser(prog="fit_bradley_terry", description="Strengths and ranks from a comparisons file.", allow_abbrev=False)
+    p = Parser(
+        prog="fit_bradley_terry",
+        description="Strengths and ranks from a comparisons file.",
+        allow_abbrev=False,
+    )
     add = p.add_argument
     add("--comparisons", type=Path, help=COMPARISONS)
     add("--output", type=Path, help="write everything here as json")
     add("--plot", type=Path, help="write a forest plot here (png, pdf, svg)")
     add("--ties", choices=CHOICES, default="half", help=TIES)
-    add("--home", action="store_true", help="estimate the advantage of the item shown first; needs the column first")
+    add(
+        "--home",
+        action="store_true",
+        help="estimate the advantage of the item shown first; needs the column first",
+    )
     add("--prior_std", type=float, help=PRIOR)
     add("--interval", choices=INTERVALS, default="fisher", help=INTERVAL)
-    add("--level", type=float, default=0.95, help="how often an interval should cover (default 0.95)")
+    add(
+        "--level",
+        type=float,
+        default=0.95,
+        help="how often an interval should cover (default 0.95)",
+    )
     add("--bootstrap_samples", type=int, default=1000, help="how many resamples (default 1000)")
     add("--seed", type=int, default=0, help="of the resamples")
     for role in ROLES:
-        add(f"--{role}_column", metavar="NAME", default=role, help=f"if the column {role} has another name")
+        add(
+            f"--{role}_column",
+            metavar="NAME",
+            default=role,
+            help=f"if the column {role} has another name",
+        )
     return p
 
 
@@ -54,7 +79,10 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     flags = [flag for flag in p._option_string_actions if flag.startswith("--")]
     mistakes = [_unknown(word, flags) for word in unknown]
     if arguments.comparisons is None:
-        mistakes.append("--comparisons FILE is needed: csv, tsv, jsonl or parquet with the columns winner, loser")
+        mistakes.append(
+            "--comparisons FILE is needed: csv, tsv, jsonl or parquet with the columns winner,"
+            " loser"
+        )
     for path in filter(None, (arguments.output, arguments.plot)):
         if path.is_dir():
             mistakes.append(f"{path}: is a folder, not a file")
@@ -63,7 +91,9 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     if arguments.plot is not None:
         pyplot()  # a missing matplotlib is better found now than after the fit
         if arguments.plot.suffix not in PLOT_FORMATS:
-            mistakes.append(f"--plot {arguments.plot}: the name must end in {', '.join(PLOT_FORMATS)}")
+            mistakes.append(
+                f"--plot {arguments.plot}: the name must end in {', '.join(PLOT_FORMATS)}"
+            )
     if mistakes:
         raise UserError(*mistakes)
     return arguments

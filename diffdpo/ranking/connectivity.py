@@ -1,4 +1,5 @@
-"""Whether the strengths exist at all: every item must be linked to every other by a chain of wins."""
+"""Whether the strengths exist at all: every item must be linked to every other by a chain of
+wins."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from diffdpo.ranking.cells import Cells, Codes
 
 
 def groups_of(cells: Cells, size: int) -> list[Codes]:
-    """The strongly connected components of "i won against j at least once", the unbeaten ones first.
+    """The strongly connected components of "i won against j at least once", the unbeaten ones
+    first.
 
-    The likelihood has a finite maximum, unique up to a constant, if and only if there is one (Ford 1957). A tie or a
-    soft label below 1 is part of a win for either side. Tarjan's (1972) algorithm, without recursion.
-    """
+    The likelihood has a finite maximum, unique up to a constant, if and only if there is one (Ford
+    1957). A tie or a soft label below 1 is part of a win for either side. Tarjan's (1972)
+    algorithm, without recursion."""
     both = cells.outcome < 1
     source = np.concatenate([cells.first, cells.second[both]])
     target = np.concatenate([cells.second, cells.first[both]])

@@ -28,11 +28,19 @@ RANKS_BY = {
     "strengths": "simultaneous intervals of strengths (Bonferroni)",
 }
 NO_MAXIMUM = {
-    "strength": "no finite strengths found: one side always wins once the home effect or the ties are accounted for; "
-    "set a prior (prior_std), or a narrower one",
-    "home": "the home effect has no finite estimate: either the item shown first always wins (or always loses) once "
-    "strengths are accounted for, or some items were only ever shown on one side; fit without home",
-    "tie": "the tie parameter has no finite estimate: strengths and ties together explain every outcome; use ties=half",
+    "strength": (
+        "no finite strengths found: one side always wins once the home effect or the ties are"
+        " accounted for; set a prior (prior_std), or a narrower one"
+    ),
+    "home": (
+        "the home effect has no finite estimate: either the item shown first always wins (or always"
+        " loses) once strengths are accounted for, or some items were only ever shown on one side;"
+        " fit without home"
+    ),
+    "tie": (
+        "the tie parameter has no finite estimate: strengths and ties together explain every"
+        " outcome; use ties=half"
+    ),
 }
 
 
@@ -54,25 +62,30 @@ def fit_bradley_terry(
     seed: int = 0,
     progress: bool = False,
 ) -> Ranking:
-    """Fit P(i≻j) = π_i/(π_i+π_j) = σ(θ_i−θ_j) by maximum likelihood (Zermelo 1929; Bradley & Terry 1952).
+    """Fit P(i≻j) = π_i/(π_i+π_j) = σ(θ_i−θ_j) by maximum likelihood (Zermelo 1929; Bradley & Terry
+    1952).
 
-    ``comparisons``: pairs (winner, loser) or triples with a count; an array of two or three such columns; a pandas,
-    arrow or ``datasets`` table or a dict with the columns ``winner, loser`` or ``first, second, outcome`` (the share
-    of the win that goes to ``first``) and, optional, ``count`` (equal comparisons), ``weight`` (what a comparison
-    counts for), ``tie`` (0/1) and ``first`` (the item shown first); a path to such a table (csv, tsv, jsonl,
-    parquet). ``columns`` renames: ``{"winner": "chosen_model"}``. The arrays beside pairs mean the same; with
+    ``comparisons``: pairs (winner, loser) or triples with a count; an array of two or three such
+    columns; a pandas, arrow or ``datasets`` table or a dict with the columns ``winner, loser`` or
+    ``first, second, outcome`` (the share of the win that goes to ``first``) and, optional,
+    ``count`` (equal comparisons), ``weight`` (what a comparison counts for), ``tie`` (0/1) and
+    ``first`` (the item shown first); a path to such a table (csv, tsv, jsonl, parquet). ``columns``
+    renames: ``{"winner": "chosen_model"}``. The arrays beside pairs mean the same; with
     ``outcome``, the first of a pair is the winner by that share.
 
-    ``ties``: "half" a win each, "davidson" and "rao-kupper" with a parameter of their own, "drop" leaves them out.
-    ``home``: estimate the advantage of the item shown first. ``prior_std``: independent N(0, prior_std²) priors on
-    the strengths, so a difference has prior variance 2·prior_std²; the result is the posterior mode, whose mean is
-    zero by itself; home effect and tie parameter have no prior.
+    ``ties``: "half" a win each, "davidson" and "rao-kupper" with a parameter of their own, "drop"
+    leaves them out. ``home``: estimate the advantage of the item shown first. ``prior_std``:
+    independent N(0, prior_std²) priors on the strengths, so a difference has prior variance
+    2·prior_std²; the result is the posterior mode, whose mean is zero by itself; home effect and
+    tie parameter have no prior.
 
-    Raises UserError where no finite maximum exists; with ``prior_std``, strengths are always finite.
-    """
+    Raises UserError where no finite maximum exists; with ``prior_std``, strengths are always
+    finite."""
     _check(ties, prior_std, interval, level, bootstrap_samples)
     beside = {"outcome": outcome, "count": count, "weight": weight, "tie": tie, "first": first}
-    games = read_comparisons(comparisons, beside=beside, columns=columns, use_order=home, progress=progress)
+    games = read_comparisons(
+        comparisons, beside=beside, columns=columns, use_order=home, progress=progress
+    )
     games = _with_ties_as(ties, games)
     if games.skipped:
         warnings.warn("; ".join(games.skipped), stacklevel=2)
@@ -89,7 +102,13 @@ def fit_bradley_terry(
         spread = _spread(likelihood, maximum, interval, level, bootstrap_samples, seed, progress)
     except NoMaximum as reason:
         raise UserError(NO_MAXIMUM[reason.parameter]) from None
-    settings = {"ties": ties, "home": home, "prior_std": prior_std, "solver": "newton", "interval": interval}
+    settings = {
+        "ties": ties,
+        "home": home,
+        "prior_std": prior_std,
+        "solver": "newton",
+        "interval": interval,
+    }
     return _ranking(games, likelihood, maximum, spread, groups, {**settings, "level": level})
 
 
@@ -103,18 +122,35 @@ class Spread(NamedTuple):
 
 
 def _spread(
-    likelihood: Likelihood, maximum: Maximum, interval: str, level: float, samples: int, seed: int, progress: bool
+    likelihood: Likelihood,
+    maximum: Maximum,
+    interval: str,
+    level: float,
+    samples: int,
+    seed: int,
+    progress: bool,
 ) -> Spread:
     x_P, n = maximum.x_P, likelihood.size
     if interval == "bootstrap":
         found_SP, failed = resampled(likelihood, x_P, samples, seed, progress)
-        method = {"rank_interval": RANKS_BY["bootstrap"], "bootstrap_samples": samples, "without_maximum": failed}
+        method = {
+            "rank_interval": RANKS_BY["bootstrap"],
+            "bootstrap_samples": samples,
+            "without_maximum": failed,
+        }
         rank_bounds = rank_percentiles(found_SP[:, :n], level)
-        return Spread(of_samples(found_SP), percentiles(found_SP, level), rank_bounds, {**method, "seed": seed})
+        return Spread(
+            of_samples(found_SP),
+            percentiles(found_SP, level),
+            rank_bounds,
+            {**method, "seed": seed},
+        )
     covariance = of_maximum(likelihood, maximum, interval, seed)
     margin_P = quantile(1 - level) * np.sqrt(covariance.diagonal)
     bounds_P2 = np.stack([x_P - margin_P, x_P + margin_P], axis=1)
-    method = {"rank_interval": RANKS_BY["strengths" if covariance.matrix is None else "differences"]}
+    method = {
+        "rank_interval": RANKS_BY["strengths" if covariance.matrix is None else "differences"]
+    }
     return Spread(covariance, bounds_P2, rank_intervals(x_P[:n], covariance, level), method)
 
 
@@ -164,14 +200,21 @@ def _with_ties_as(ties: str, games: Games) -> Games:
         return without(games, tied)
     if TIES[ties].symbol:
         if not (tied | (outcome == 1)).all():
-            raise UserError(f"soft outcomes between 0, 1/2 and 1 have no place in ties={ties}; use ties=half")
+            raise UserError(
+                f"soft outcomes between 0, 1/2 and 1 have no place in ties={ties}; use ties=half"
+            )
         if tied.all() or not tied.any():
             have = "only ties" if tied.all() else "no tie"
-            raise UserError(f"there is {have} among the comparisons, so ties={ties} has no finite fit; use ties=half")
+            raise UserError(
+                f"there is {have} among the comparisons, so ties={ties} has no finite fit; use"
+                " ties=half"
+            )
     return games
 
 
-def _check(ties: str, prior_std: float | None, interval: str, level: float, bootstrap_samples: int) -> None:
+def _check(
+    ties: str, prior_std: float | None, interval: str, level: float, bootstrap_samples: int
+) -> None:
     mistakes = []
     if ties not in CHOICES:
         mistakes.append(f"ties: {ties!r} is none of {', '.join(CHOICES)}")

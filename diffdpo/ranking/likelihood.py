@@ -1,4 +1,5 @@
-"""The likelihood of all comparisons, its gradient and its curvature, as a function of one vector of parameters."""
+"""The likelihood of all comparisons, its gradient and its curvature, as a function of one vector of
+parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from diffdpo.ranking.ties import TIES
 
 @dataclass(frozen=True)
 class Slopes:
-    """Derivatives of one comparison's log-likelihood with respect to its margin d and the tie parameter t."""
+    """Derivatives of one comparison's log-likelihood with respect to its margin d and the tie
+    parameter t."""
 
     value: float  # the whole penalised log-likelihood, where these were taken
     d_C: Floats
@@ -28,7 +30,8 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Σ count · weight · log P(outcome), minus Σθ²/(2·prior_std²); the free parameters are (θ_1…θ_n, home?, tie?)."""
+    """Σ count · weight · log P(outcome), minus Σθ²/(2·prior_std²); the free parameters are
+    (θ_1…θ_n, home?, tie?)."""
 
     cells: Cells
     size: int
@@ -57,7 +60,9 @@ class Likelihood:
         x_P = np.zeros(self.size + len(self.extras))
         if "tie" in self.extras:
             total = self.cells.count * self.cells.weight
-            x_P[-1] = TIES[self.ties].start(float(total[self.cells.outcome == 0.5].sum() / total.sum()))
+            x_P[-1] = TIES[self.ties].start(
+                float(total[self.cells.outcome == 0.5].sum() / total.sum())
+            )
         return x_P
 
     def value(self, x_P: Floats) -> float:
@@ -65,7 +70,9 @@ class Likelihood:
         cells = self.cells
         with torch.no_grad():
             each_C = self._each(*self._inputs(x_P)).numpy()
-        return float(cells.count * cells.weight @ each_C) - self.level / 2 * float(x_P[: self.size] @ x_P[: self.size])
+        return float(cells.count * cells.weight @ each_C) - self.level / 2 * float(
+            x_P[: self.size] @ x_P[: self.size]
+        )
 
     def slopes(self, x_P: Floats) -> Slopes:
         """First and second derivatives of each cell, by autograd."""
@@ -80,7 +87,13 @@ class Likelihood:
             return zero_C if found is None else found
 
         d_C, t_C = derivative(each_C, margin_C), derivative(each_C, tie_C)
-        found = (d_C, t_C, derivative(d_C, margin_C), derivative(d_C, tie_C), derivative(t_C, tie_C))
+        found = (
+            d_C,
+            t_C,
+            derivative(d_C, margin_C),
+            derivative(d_C, tie_C),
+            derivative(t_C, tie_C),
+        )
         return Slopes(self.value(x_P), *(tensor.detach().numpy() for tensor in found))
 
     def gradient(self, slopes: Slopes, x_P: Floats) -> Floats:
@@ -93,14 +106,17 @@ class Likelihood:
     def information(self, slopes: Slopes) -> Any:
         """Minus the Hessian, the prior included: (P, P), an array or a sparse matrix."""
         total_C = -self.cells.count * self.cells.weight
-        matrix_PP = self._quadratic(total_C * slopes.dd_C, total_C * slopes.dt_C, total_C * slopes.tt_C)
+        matrix_PP = self._quadratic(
+            total_C * slopes.dd_C, total_C * slopes.dt_C, total_C * slopes.tt_C
+        )
         prior_P = np.repeat([self.level, 0.0], [self.size, len(self.extras)])
         if isinstance(matrix_PP, np.ndarray):
             return matrix_PP + np.diag(prior_P)
         return (matrix_PP + scipy_sparse().diags(prior_P)).tocsr()
 
     def scatter(self, slopes: Slopes) -> Any:
-        """Σ over comparisons of score · scoreᵀ: a soft label or a weighted comparison is one observation."""
+        """Σ over comparisons of score · scoreᵀ: a soft label or a weighted comparison is one
+        observation."""
         total_C = self.cells.count * self.cells.weight**2
         d_C, t_C = slopes.d_C, slopes.t_C
         return self._quadratic(total_C * d_C * d_C, total_C * d_C * t_C, total_C * t_C * t_C)
@@ -111,7 +127,9 @@ class Likelihood:
         if self.home:
             margin_C = margin_C + x_P[self.size] * cells.order
         tie = x_P[-1] if "tie" in self.extras else 0.0
-        return torch.from_numpy(margin_C), torch.full((len(margin_C),), float(tie), dtype=torch.float64)
+        return torch.from_numpy(margin_C), torch.full(
+            (len(margin_C),), float(tie), dtype=torch.float64
+        )
 
     def _each(self, margin_C: Tensor, tie_C: Tensor) -> Tensor:
         return TIES[self.ties].log_likelihood(margin_C, torch.from_numpy(self.cells.outcome), tie_C)
@@ -124,13 +142,16 @@ class Likelihood:
         return np.concatenate([strengths, [extras[name] for name in self.extras]])
 
     def _quadratic(self, dd_C: Floats, dt_C: Floats, tt_C: Floats) -> Any:
-        """Σ Zᵀ [[dd, dt], [dt, tt]] Z with Z = ∂(margin, tie)/∂x; its block of the strengths is a graph's Laplacian."""
+        """Σ Zᵀ [[dd, dt], [dt, tt]] Z with Z = ∂(margin, tie)/∂x; its block of the strengths is a
+        graph's Laplacian."""
         cells, n = self.cells, self.size
         border = {
             "home": self._onto(dd_C * cells.order, dt_C * cells.order),
             "tie": self._onto(dt_C, tt_C),
         }
-        beside_EP = np.array([border[name] for name in self.extras]).reshape(-1, n + len(self.extras))
+        beside_EP = np.array([border[name] for name in self.extras]).reshape(
+            -1, n + len(self.extras)
+        )
         diagonal = summed(cells.first, dd_C, n) + summed(cells.second, dd_C, n)
         if n > self.dense_limit:
             sparse = scipy_sparse()
@@ -138,7 +159,9 @@ class Likelihood:
             laplacian = sparse.diags(diagonal) - half - half.T
             if not len(beside_EP):
                 return laplacian.tocsr()
-            return sparse.bmat([[laplacian, beside_EP[:, :n].T], [beside_EP[:, :n], beside_EP[:, n:]]]).tocsr()
+            return sparse.bmat(
+                [[laplacian, beside_EP[:, :n].T], [beside_EP[:, :n], beside_EP[:, n:]]]
+            ).tocsr()
         half_nn = summed(cells.first * n + cells.second, dd_C, n * n).reshape(n, n)
         laplacian_nn = np.diag(diagonal) - half_nn - half_nn.T
         return np.block([[laplacian_nn, beside_EP[:, :n].T], [beside_EP[:, :n], beside_EP[:, n:]]])

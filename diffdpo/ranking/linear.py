@@ -1,7 +1,7 @@
 """Solving with the information matrix, which cannot see the common level of the strengths.
 
-Shapes: ``P`` free parameters: the ``n`` strengths, then the home effect and the tie parameter where there are any.
-"""
+Shapes: ``P`` free parameters: the ``n`` strengths, then the home effect and the tie parameter where
+there are any."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ Solve = Callable[[Floats], Floats]
 
 
 class Singular(Exception):
-    """The information matrix is singular beyond the common level: some parameter runs away or is not identified."""
+    """The information matrix is singular beyond the common level: some parameter runs away or is
+    not identified."""
 
 
 def scipy_sparse() -> Any:
     try:
         import scipy.sparse
     except ImportError:
-        raise UserError(f'more than {DENSE_LIMIT} items need scipy: pip install "diffdpo[ranking]"') from None
+        raise UserError(
+            f'more than {DENSE_LIMIT} items need scipy: pip install "diffdpo[ranking]"'
+        ) from None
     return scipy.sparse
 
 
@@ -40,10 +43,9 @@ def centred(x: Floats, size: int) -> Floats:
 def inverse(information_PP: Any, size: int, level: float) -> Solve:
     """v ↦ the inverse on the strengths that sum to zero, applied to v (P,) or (P, K).
 
-    ``level`` is the information on the common level: the prior's precision, or 0 where there is no prior. Then the
-    matrix H has the null vector u = (1, …, 1, 0, 0)/√n, and its pseudo-inverse is (H + c·uuᵀ)⁻¹ less its part along u,
-    for any c.
-    """
+    ``level`` is the information on the common level: the prior's precision, or 0 where there is no
+    prior. Then the matrix H has the null vector u = (1, …, 1, 0, 0)/√n, and its pseudo-inverse is
+    (H + c·uuᵀ)⁻¹ less its part along u, for any c."""
     if not isinstance(information_PP, np.ndarray):
         return lambda rhs: conjugate_gradients(information_PP, rhs, size)
     scale = np.sqrt(np.diag(information_PP))
@@ -59,14 +61,18 @@ def inverse(information_PP: Any, size: int, level: float) -> Solve:
 
     def solve(rhs: Floats) -> Floats:
         columns = rhs.reshape(len(scale), -1)
-        found = torch.cholesky_solve(torch.from_numpy(columns / scale[:, None]), factor).numpy() / scale[:, None]
+        found = (
+            torch.cholesky_solve(torch.from_numpy(columns / scale[:, None]), factor).numpy()
+            / scale[:, None]
+        )
         return centred(found, size).reshape(rhs.shape)
 
     return solve
 
 
 def conjugate_gradients(matrix_PP: Any, rhs: Floats, size: int, tolerance: float = 1e-12) -> Floats:
-    """The same, for a sparse matrix: Hestenes & Stiefel (1952) preconditioned by the diagonal, all columns at once.
+    """The same, for a sparse matrix: Hestenes & Stiefel (1952) preconditioned by the diagonal, all
+    columns at once.
 
     A right-hand side without a common level keeps the iterates away from the null vector.
     """
@@ -88,5 +94,8 @@ def conjugate_gradients(matrix_PP: Any, rhs: Floats, size: int, tolerance: float
         residual = residual - length * image
         step = residual / diagonal
         before, energy = energy, (residual * step).sum(axis=0)
-        direction = step + np.divide(energy, before, out=np.zeros_like(energy), where=before > 0) * direction
+        direction = (
+            step
+            + np.divide(energy, before, out=np.zeros_like(energy), where=before > 0) * direction
+        )
     raise Singular

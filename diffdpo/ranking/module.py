@@ -10,11 +10,12 @@ from diffdpo.ranking.ties import TIES
 
 
 class BradleyTerry(nn.Module):
-    """Strengths θ of ``n`` items in nats; the optimum of ``log_likelihood`` is that of ``fit_bradley_terry``.
+    """Strengths θ of ``n`` items in nats; the optimum of ``log_likelihood`` is that of
+    ``fit_bradley_terry``.
 
-    Only differences matter, so the common level stays where it started. On separable data the gaps grow without
-    bound, like the logarithm of the number of steps. ``tie`` is log ν (Davidson) or log ϑ (Rao and Kupper).
-    """
+    Only differences matter, so the common level stays where it started. On separable data the gaps
+    grow without bound, like the logarithm of the number of steps. ``tie`` is log ν (Davidson) or
+    log ϑ (Rao and Kupper)."""
 
     def __init__(self, n: int, ties: str = "half", home: bool = False) -> None:
         super().__init__()
@@ -26,7 +27,8 @@ class BradleyTerry(nn.Module):
         self.tie = nn.Parameter(start, requires_grad=bool(self.ties.symbol))
 
     def margin(self, first_B: Tensor, second_B: Tensor, order_B: Tensor | float = 0.0) -> Tensor:
-        """θ_first − θ_second + home · order; ``order`` is +1 where the first item was shown first, −1 the second."""
+        """θ_first − θ_second + home · order; ``order`` is +1 where the first item was shown first,
+        −1 the second."""
         return self.strength[first_B] - self.strength[second_B] + self.home * order_B
 
     def forward(self, first_B: Tensor, second_B: Tensor, order_B: Tensor | float = 0.0) -> Tensor:
@@ -34,7 +36,11 @@ class BradleyTerry(nn.Module):
         return preference_probability(self.margin(first_B, second_B, order_B), 0.0)
 
     def log_likelihood(
-        self, first_B: Tensor, second_B: Tensor, outcome_B: Tensor | float = 1.0, order_B: Tensor | float = 0.0
+        self,
+        first_B: Tensor,
+        second_B: Tensor,
+        outcome_B: Tensor | float = 1.0,
+        order_B: Tensor | float = 0.0,
     ) -> Tensor:
         """Nats per comparison; ``outcome`` is the first item's share of the win, 1/2 for a tie."""
         margin_B = self.margin(first_B, second_B, order_B)

@@ -37,7 +37,8 @@ class Maximum:
 
 
 def maximise(likelihood: Likelihood, start_P: Floats | None = None) -> Maximum:
-    """Newton steps, halved until the likelihood does not fall. All three models are concave in these parameters.
+    """Newton steps, halved until the likelihood does not fall. All three models are concave in
+    these parameters.
 
     Raises NoMaximum instead of returning a large number that is still growing.
     """
@@ -58,8 +59,11 @@ def maximise(likelihood: Likelihood, start_P: Floats | None = None) -> Maximum:
     raise NoMaximum(_suspect(likelihood, x_P))
 
 
-def _halved(likelihood: Likelihood, x_P: Floats, step_P: Floats, value: float) -> tuple[Floats, float, float]:
-    """The longest of step, step/2, step/4, … that does not lower the likelihood (but for rounding)."""
+def _halved(
+    likelihood: Likelihood, x_P: Floats, step_P: Floats, value: float
+) -> tuple[Floats, float, float]:
+    """The longest of step, step/2, step/4, … that does not lower the likelihood (but for
+    rounding)."""
     slack = 1e-12 * abs(value)
     for _ in range(40):
         after = likelihood.value(x_P + step_P)
@@ -75,5 +79,6 @@ def _suspect(likelihood: Likelihood, x_P: Floats) -> str:
     furthest = int(moved.argmax())
     if furthest >= likelihood.size:
         return likelihood.extras[furthest - likelihood.size]
-    # At the very start nothing has moved: with the items connected, only the home effect can be at fault.
+    # At the very start nothing has moved: with the items connected, only the home effect can be at
+    # fault.
     return "home" if moved[furthest] == 0 and likelihood.home else "strength"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
-from diffdpo.files import atomic_file, write_atomically
 from diffdpo.ranking.cells import Codes
 from diffdpo.ranking.result import Estimate, Ranking
 
@@ -31,13 +31,25 @@ def table(ranking: Ranking, rows: int = TABLE_ROWS) -> str:
     for k in order[:rows]:
         low, high = ranking.interval[k]
         best, worst = ranking.rank_interval[k]
-        lines.append((
-            str(rank[k]), str(ranking.items[k]), f"{ranking.strength[k]:+.3f}", f"{ranking.stderr[k]:.3f}",
-            f"{low:+.3f} … {high:+.3f}", f"{best}–{worst}", f"{ranking.wins[k]:g}", f"{ranking.games[k]:g}",
-        ))  # fmt: skip
+        lines.append(
+            (
+                str(rank[k]),
+                str(ranking.items[k]),
+                f"{ranking.strength[k]:+.3f}",
+                f"{ranking.stderr[k]:.3f}",
+                f"{low:+.3f} … {high:+.3f}",
+                f"{best}–{worst}",
+                f"{ranking.wins[k]:g}",
+                f"{ranking.games[k]:g}",
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(_padded(field, w, k == 1) for k, (field, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-            for line in lines]  # fmt: skip
+    text = [
+        "  ".join(
+            _padded(field, w, k == 1) for k, (field, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
     if len(order) > rows:
         text.append(f"… and {len(order) - rows} more")
     return "\n".join([*text, "", *footer(ranking)])
@@ -46,12 +58,18 @@ def table(ranking: Ranking, rows: int = TABLE_ROWS) -> str:
 def footer(ranking: Ranking) -> list[str]:
     """The numbers that belong to no item."""
     total = ranking.games.sum() / 2
-    lines = [f"{len(ranking.items)} items, {total:g} comparisons, log-likelihood {ranking.log_likelihood:.3f} nats"]
+    lines = [
+        f"{len(ranking.items)} items, {total:g} comparisons, log-likelihood"
+        f" {ranking.log_likelihood:.3f} nats"
+    ]
     if ranking.home is not None:
         lines.append(f"home effect (log-odds for the item shown first): {_spelt(ranking.home)}")
     if ranking.tie is not None:
         symbol = "ν" if ranking.method["ties"] == "davidson" else "ϑ"
-        lines.append(f"tie parameter {symbol} {ranking.tie_parameter:.4f}; log {symbol}: {_spelt(ranking.tie)}")
+        lines.append(
+            f"tie parameter {symbol} {ranking.tie_parameter:.4f}; log {symbol}:"
+            f" {_spelt(ranking.tie)}"
+        )
     if not ranking.connected:
         lines.append(
             f"not connected: {len(ranking.groups)} groups that no chain of wins links both ways; "
@@ -77,7 +95,8 @@ def document(ranking: Ranking) -> dict[str, Any]:
         for k in strongest_first(ranking)
     ]
     extras = {
-        name: None if e is None else _estimate(e) for name, e in (("home", ranking.home), ("log_tie", ranking.tie))
+        name: None if e is None else _estimate(e)
+        for name, e in (("home", ranking.home), ("log_tie", ranking.tie))
     }
     return {
         "items": items,
@@ -86,7 +105,11 @@ def document(ranking: Ranking) -> dict[str, Any]:
         **extras,
         "method": ranking.method,
         "connected": ranking.connected,
-        "groups": [] if ranking.connected else [[_plain(item) for item in group] for group in ranking.groups],
+        "groups": (
+            []
+            if ranking.connected
+            else [[_plain(item) for item in group] for group in ranking.groups]
+        ),
         "skipped": ranking.skipped,
     }
 
@@ -117,10 +140,18 @@ def write_plot(ranking: Ranking, path: Path) -> None:
     axes.hlines(height, *ranking.interval[order].T, color="#3b6ea5", linewidth=1.8)
     axes.plot(strength, height, "o", color="#12355b", markersize=5)
     names = [_shortened(str(ranking.items[k])) for k in order]
-    axes.set_yticks(height, [f"{name}  {rank}" for name, rank in zip(names, ranking.rank[order], strict=True)])
+    axes.set_yticks(
+        height, [f"{name}  {rank}" for name, rank in zip(names, ranking.rank[order], strict=True)]
+    )
     axes.set_ylim(-0.7, len(order) - 0.3)
-    more = f", the {len(order)} strongest of {len(ranking.items)}" if len(order) < len(ranking.items) else ""
-    axes.set_xlabel(f"strength in nats (mean 0), {100 * ranking.method['level']:g} % interval{more}")
+    more = (
+        f", the {len(order)} strongest of {len(ranking.items)}"
+        if len(order) < len(ranking.items)
+        else ""
+    )
+    axes.set_xlabel(
+        f"strength in nats (mean 0), {100 * ranking.method['level']:g} % interval{more}"
+    )
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     with atomic_file(path) as draft:

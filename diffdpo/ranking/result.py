@@ -26,10 +26,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Strengths of items in nats, with mean zero: σ(θ_i − θ_j) is the probability that i is preferred to j.
+    """Strengths of items in nats, with mean zero: σ(θ_i − θ_j) is the probability that i is
+    preferred to j.
 
-    Arrays are aligned with ``items``, which are sorted where they can be compared, else in order of appearance.
-    """
+    Arrays are aligned with ``items``, which are sorted where they can be compared, else in order of
+    appearance."""
 
     items: list[Hashable]
     strength: Floats
@@ -69,23 +70,30 @@ class Ranking:
     def probability(self, i: Hashable, j: Hashable) -> float:
         """P(i≻j) = σ(θ_i − θ_j) = π_i/(π_i+π_j), without the home effect.
 
-        With ties as half wins this is the expected share of the win; in Davidson's model the probability given that
-        one of them wins; in Rao and Kupper's the probability that there would be without the threshold.
-        """
-        return float(preference_probability(self.strength[self.index(i)], self.strength[self.index(j)]))
+        With ties as half wins this is the expected share of the win; in Davidson's model the
+        probability given that one of them wins; in Rao and Kupper's the probability that there
+        would be without the threshold."""
+        return float(
+            preference_probability(self.strength[self.index(i)], self.strength[self.index(j)])
+        )
 
     def difference(self, i: Hashable, j: Hashable) -> Estimate:
-        """θ_i − θ_j. Its standard error is not the two strengths' errors added up: those are correlated."""
+        """θ_i − θ_j. Its standard error is not the two strengths' errors added up: those are
+        correlated."""
         first, second = self.index(i), self.index(j)
         stderr = math.sqrt(max(self.covariance.between(first, second), 0.0))
-        return estimate(float(self.strength[first] - self.strength[second]), stderr, self.method["level"])
+        return estimate(
+            float(self.strength[first] - self.strength[second]), stderr, self.method["level"]
+        )
 
     def index(self, item: Hashable) -> int:
         """Where ``item`` is in the arrays."""
         try:
             return self.items.index(item)
         except ValueError:
-            raise UserError(f"no item {item!r} among the {len(self.items)} that were compared") from None
+            raise UserError(
+                f"no item {item!r} among the {len(self.items)} that were compared"
+            ) from None
 
 
 def estimate(value: float, stderr: float, level: float) -> Estimate:

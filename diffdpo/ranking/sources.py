@@ -1,4 +1,5 @@
-"""What a caller may hand over as comparisons, read batch by batch: files, tables, arrays, iterables."""
+"""What a caller may hand over as comparisons, read batch by batch: files, tables, arrays,
+iterables."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from diffdpo.ranking.tally import Games, Tally
 ROLES = ("winner", "loser", "first", "second", "outcome", "count", "weight", "tie")
 DEFAULTS: dict[str, float | None] = {"outcome": 1.0, "count": 1.0, "weight": 1.0, "tie": 0.0}
 BATCH = 1 << 18
-# Fewer where every row is an object of its own: the garbage collector walks all that are alive, again and again.
+# Fewer where every row is an object of its own: the garbage collector walks all that are alive,
+# again and again.
 TEXT_BATCH = 1 << 14
 
 Batches = Iterator[tuple[dict[str, Any], Sequence[int]]]
@@ -32,19 +34,26 @@ def read_comparisons(
     use_order: bool = False,
     progress: bool = False,
 ) -> Games:
-    """All comparisons added up; ``beside`` holds further columns, ``columns`` says which name a role has in a table."""
+    """All comparisons added up; ``beside`` holds further columns, ``columns`` says which name a
+    role has in a table."""
     if isinstance(comparisons, Games):
         return comparisons
     names = {role: role for role in ROLES} | dict(columns or {})
     beside = {role: column for role, column in (beside or {}).items() if column is not None}
     if isinstance(comparisons, (str, Path)):
         path = Path(comparisons)
-        tally = Tally(use_order=use_order, source=str(path), unit="row" if path.suffix == ".parquet" else "line")
+        tally = Tally(
+            use_order=use_order,
+            source=str(path),
+            unit="row" if path.suffix == ".parquet" else "line",
+        )
         batches = _file(path, names, tally)
     else:
         tally = Tally(use_order=use_order, source="comparisons")
         batches = _memory(comparisons, beside, names)
-    with tqdm(desc="reading", unit=" rows", unit_scale=True, disable=None if progress else True) as bar:
+    with tqdm(
+        desc="reading", unit=" rows", unit_scale=True, disable=None if progress else True
+    ) as bar:
         for batch, lines in batches:
             tally.add(batch, lines)
             bar.update(len(lines))
@@ -61,18 +70,28 @@ def roles_of(present: Iterable[str], names: Mapping[str, str], source: str) -> d
         found = {role: name for role, name in found.items() if role not in ("winner", "loser")}
     else:
         raise UserError(
-            f"{source}: needs the columns `{names['winner']}` and `{names['loser']}` (or `{names['first']}`, "
-            f"`{names['second']}` and `{names['outcome']}`); found {', '.join(map(str, present)) or 'none'}"
+            f"{source}: needs the columns `{names['winner']}` and `{names['loser']}` (or"
+            f" `{names['first']}`, `{names['second']}` and `{names['outcome']}`); found"
+            f" {', '.join(map(str, present)) or 'none'}"
         )
     return found
 
 
 def _file(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    readers = {
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".jsonl": _jsonl,
+        ".ndjson": _jsonl,
+        ".parquet": _parquet,
+    }
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     if path.suffix not in readers:
-        raise UserError(f"{path}: files ending in {path.suffix or 'nothing'} are not read ({', '.join(readers)} are)")
+        raise UserError(
+            f"{path}: files ending in {path.suffix or 'nothing'} are not read ({', '.join(readers)}"
+            " are)"
+        )
     try:
         yield from readers[path.suffix](path, names, tally)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -96,7 +115,9 @@ def _csv(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
                     for add, at in fields:
                         add(row[at].strip())
                 elif row:
-                    tally.reject(rows.line_num, f"{len(row)} fields where the header has {len(header)}")
+                    tally.reject(
+                        rows.line_num, f"{len(row)} fields where the header has {len(header)}"
+                    )
             if not read:
                 return
             yield table, lines
@@ -129,7 +150,9 @@ def _columns(
 ) -> dict[str, Any]:
     """Records as columns. A record may lack an optional field that another one has."""
     wanted = {*roles, "count", "weight", "tie"}
-    return {role: [record.get(names[role], DEFAULTS.get(role)) for record in records] for role in wanted}
+    return {
+        role: [record.get(names[role], DEFAULTS.get(role)) for record in records] for role in wanted
+    }
 
 
 def _parquet(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
@@ -145,26 +168,41 @@ def _parquet(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
         start = 1
         for batch in file.iter_batches(BATCH, columns=list(set(roles.values()))):
             lines = range(start, start + batch.num_rows)
-            yield {role: batch.column(batch.schema.get_field_index(name)) for role, name in roles.items()}, lines
+            yield (
+                {
+                    role: batch.column(batch.schema.get_field_index(name))
+                    for role, name in roles.items()
+                },
+                lines,
+            )
             start += batch.num_rows
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
 
 
 def _memory(comparisons: Any, beside: Mapping[str, Any], names: Mapping[str, str]) -> Batches:
-    """Tables (pandas, arrow, datasets, a dict of columns), arrays, or an iterable of pairs, triples or records."""
+    """Tables (pandas, arrow, datasets, a dict of columns), arrays, or an iterable of pairs, triples
+    or records."""
     columns = getattr(comparisons, "column_names", None)
     if columns is None:
-        columns = getattr(comparisons, "columns", comparisons if isinstance(comparisons, Mapping) else None)
+        columns = getattr(
+            comparisons, "columns", comparisons if isinstance(comparisons, Mapping) else None
+        )
     if columns is not None:
-        roles = roles_of([*columns, *beside], {**names, **{role: role for role in beside}}, "comparisons")
-        table = {role: beside[role] if role in beside else comparisons[name] for role, name in roles.items()}
+        roles = roles_of(
+            [*columns, *beside], {**names, **{role: role for role in beside}}, "comparisons"
+        )
+        table = {
+            role: beside[role] if role in beside else comparisons[name]
+            for role, name in roles.items()
+        }
         yield from _whole({role: _plain(column) for role, column in table.items()})
     elif hasattr(comparisons, "__array__"):
         array = np.asarray(comparisons)
         if array.ndim != 2 or array.shape[1] not in (2, 3):
             raise UserError(
-                f"comparisons: an array needs two columns (winner, loser) or three, has shape {array.shape}"
+                "comparisons: an array needs two columns (winner, loser) or three, has shape"
+                f" {array.shape}"
             )
         table = dict(zip(("winner", "loser", "count"), array.T, strict=False))
         yield from _whole({**table, **_arguments(beside)})
@@ -175,10 +213,15 @@ def _memory(comparisons: Any, beside: Mapping[str, Any], names: Mapping[str, str
 
 
 def _plain(column: Any) -> Any:
-    """A pandas column as an array, a ``datasets`` column as a list; what the tally knows stays as it is."""
+    """A pandas column as an array, a ``datasets`` column as a list; what the tally knows stays as
+    it is."""
     if hasattr(column, "to_numpy") and not hasattr(column, "dictionary_encode"):
         return column.to_numpy()
-    return column if isinstance(column, np.ndarray) or hasattr(column, "dictionary_encode") else list(column)
+    return (
+        column
+        if isinstance(column, np.ndarray) or hasattr(column, "dictionary_encode")
+        else list(column)
+    )
 
 
 def _arguments(beside: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +240,9 @@ def _iterated(comparisons: Iterable[Any], names: Mapping[str, str]) -> Batches:
     try:
         rows, start = iter(comparisons), 0
     except TypeError:
-        raise UserError(f"comparisons: expected pairs, a table or a path, got {type(comparisons).__name__}") from None
+        raise UserError(
+            f"comparisons: expected pairs, a table or a path, got {type(comparisons).__name__}"
+        ) from None
     while batch := list(islice(rows, BATCH)):
         lines = range(start, start + len(batch))
         if isinstance(batch[0], Mapping):
@@ -209,13 +254,25 @@ def _iterated(comparisons: Iterable[Any], names: Mapping[str, str]) -> Batches:
 
 def _unzipped(rows: list[Any]) -> dict[str, Any]:
     """Pairs, or triples with a count, as columns; a pair among triples counts once."""
-    # Sets of types and lengths, because a million rows should not be looked at one by one in Python.
+    # Sets of types and lengths, because a million rows should not be looked at one by one in
+    # Python.
     sized = all(hasattr(kind, "__len__") and kind is not str for kind in set(map(type, rows)))
     lengths = set(map(len, rows)) if sized else set()
     if not sized or not lengths <= {2, 3}:
         at = next(
-            k for k, row in enumerate(rows) if isinstance(row, str) or getattr(row, "__len__", int)() not in (2, 3)
+            k
+            for k, row in enumerate(rows)
+            if isinstance(row, str) or getattr(row, "__len__", int)() not in (2, 3)
         )
-        raise UserError(f"comparisons: row {at} is {rows[at]!r}, not (winner, loser) or (winner, loser, count)")
-    columns: dict[str, Any] = {"winner": [row[0] for row in rows], "loser": [row[1] for row in rows]}
-    return columns | {"count": [row[2] if len(row) == 3 else 1 for row in rows]} if 3 in lengths else columns
+        raise UserError(
+            f"comparisons: row {at} is {rows[at]!r}, not (winner, loser) or (winner, loser, count)"
+        )
+    columns: dict[str, Any] = {
+        "winner": [row[0] for row in rows],
+        "loser": [row[1] for row in rows],
+    }
+    return (
+        columns | {"count": [row[2] if len(row) == 3 else 1 for row in rows]}
+        if 3 in lengths
+        else columns
+    )

@@ -37,7 +37,8 @@ def number(value: Any) -> float:
 
 
 def numbers(values: Any, size: int, default: float) -> Floats:
-    """A column as floats: ``default`` where the table has no such column, NaN where a value is not a number."""
+    """A column as floats: ``default`` where the table has no such column, NaN where a value is not
+    a number."""
     if values is None:
         return np.full(size, default)
     try:
@@ -47,7 +48,8 @@ def numbers(values: Any, size: int, default: float) -> Floats:
 
 
 class Tally:
-    """Adds up rows batch by batch: memory follows the number of different comparisons, not of rows."""
+    """Adds up rows batch by batch: memory follows the number of different comparisons, not of
+    rows."""
 
     def __init__(self, *, use_order: bool, source: str, unit: str = "row") -> None:
         self.use_order, self.source, self.unit = use_order, source, unit
@@ -68,7 +70,8 @@ class Tally:
             self._examples.append((line, f"{self.unit} {line}: {why}"))
 
     def add(self, columns: dict[str, Any], lines: Sequence[int]) -> None:
-        """Add rows given as columns: ``winner, loser`` or ``first, second, outcome``; ``lines`` are their numbers."""
+        """Add rows given as columns: ``winner, loser`` or ``first, second, outcome``; ``lines`` are
+        their numbers."""
         rows, size = "winner" in columns, len(lines)
         left = self._encode(columns["winner" if rows else "first"])
         right = self._encode(columns["loser" if rows else "second"])
@@ -92,19 +95,25 @@ class Tally:
         self._keep(merged(oriented(cells if good.all() else cells.where(good))))
 
     def finish(self) -> Games:
-        """All rows added up. Raises where too many rows are bad; otherwise they are left out and listed."""
+        """All rows added up. Raises where too many rows are bad; otherwise they are left out and
+        listed."""
         total, examples = self.rows + self.bad, [text for _, text in sorted(self._examples)]
         if self.bad > TOLERATED * total:
             more = [f"… and {self.bad - SHOWN} more"] if self.bad > SHOWN else []
-            raise UserError(f"{self.source}: {self.bad} of {total} rows cannot be used", *examples, *more)
+            raise UserError(
+                f"{self.source}: {self.bad} of {total} rows cannot be used", *examples, *more
+            )
         cells = merged(concatenated(self._parts)) if self._parts else None
         if cells is None or not len(cells.first):
             raise UserError(f"{self.source}: no comparisons")
-        skipped = [f"{self.source}: left out {self.bad} of {total} rows", *examples] if self.bad else []
+        skipped = (
+            [f"{self.source}: left out {self.bad} of {total} rows", *examples] if self.bad else []
+        )
         return _named(cells, list(self._codes), skipped)
 
     def _order(self, left: Codes, right: Codes, shown: Any) -> Codes:
-        """Which of the two was shown first: +1 the left one, −1 the right one, 0 not said, −2 neither of them."""
+        """Which of the two was shown first: +1 the left one, −1 the right one, 0 not said, −2
+        neither of them."""
         if not self.use_order:
             return np.zeros_like(left)
         if shown is None:
@@ -128,7 +137,8 @@ class Tally:
         return ~bad
 
     def _keep(self, cells: Cells) -> None:
-        """Merge when what waits outgrows what is settled: each row is then merged a constant number of times."""
+        """Merge when what waits outgrows what is settled: each row is then merged a constant number
+        of times."""
         self._parts.append(cells)
         self._pending += len(cells.first)
         if self._pending > max(1 << 18, self._settled):
@@ -150,7 +160,9 @@ class Tally:
     def _look_up(self, values: Any) -> Codes:
         codes, before = self._codes, len(self._codes)
         try:
-            found = np.fromiter((codes.setdefault(value, len(codes)) for value in values), np.int64, len(values))
+            found = np.fromiter(
+                (codes.setdefault(value, len(codes)) for value in values), np.int64, len(values)
+            )
         except TypeError:  # a list among the names: as good as none
             found = self._look_up([value if _hashable(value) else None for value in values])
         for value in islice(codes, before, None):
@@ -168,15 +180,21 @@ def _hashable(value: Any) -> bool:
 
 
 def without(games: Games, dropped: np.ndarray) -> Games:
-    """The games without some cells, and without the items that occur in those alone; the latter are listed."""
+    """The games without some cells, and without the items that occur in those alone; the latter are
+    listed."""
     left = _named(games.cells.where(~dropped), games.items, games.skipped)
     kept = set(left.items)
     gone = [str(item) for item in games.items if item not in kept]
-    return replace(left, skipped=[*left.skipped, f"only ties, so not ranked: {', '.join(gone)}"]) if gone else left
+    return (
+        replace(left, skipped=[*left.skipped, f"only ties, so not ranked: {', '.join(gone)}"])
+        if gone
+        else left
+    )
 
 
 def _named(cells: Cells, names: list[Hashable], skipped: list[str]) -> Games:
-    """Codes 0…n−1 for the items that occur, sorted where they can be: the order of the rows must not matter."""
+    """Codes 0…n−1 for the items that occur, sorted where they can be: the order of the rows must
+    not matter."""
     used = np.unique(np.concatenate([cells.first, cells.second]))
     try:
         ranked = sorted(used.tolist(), key=lambda code: names[code])  # type: ignore[arg-type, return-value]

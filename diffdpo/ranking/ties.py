@@ -1,9 +1,9 @@
-"""ADD A TIE MODEL: the log-likelihood of one comparison as a function of its margin, and a row in TIES.
+"""ADD A TIE MODEL: the log-likelihood of one comparison as a function of its margin, and a row in
+TIES.
 
-Every one is made of ``diffdpo.preference``; derivatives are left to autograd. ``margin`` is θ_i − θ_j plus the home
-effect. ``outcome`` is the first item's share of the win: 1 a win, 1/2 a tie, and in between (without a tie parameter)
-a soft label. Worths are π = exp θ.
-"""
+Every one is made of ``diffdpo.preference``; derivatives are left to autograd. ``margin`` is θ_i −
+θ_j plus the home effect. ``outcome`` is the first item's share of the win: 1 a win, 1/2 a tie, and
+in between (without a tie parameter) a soft label. Worths are π = exp θ."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from diffdpo.preference import preference_log_likelihood
 
 
 def half(margin: Tensor, outcome: Tensor, tie: Tensor) -> Tensor:
-    """A tie is half a win for each: P(i≻j) = π_i/(π_i+π_j) = σ(θ_i−θ_j) (Bradley & Terry 1952). No tie parameter."""
+    """A tie is half a win for each: P(i≻j) = π_i/(π_i+π_j) = σ(θ_i−θ_j) (Bradley & Terry 1952). No
+    tie parameter."""
     return preference_log_likelihood(margin, outcome)
 
 
 def davidson(margin: Tensor, outcome: Tensor, tie: Tensor) -> Tensor:
     """P(i) ∝ π_i, P(j) ∝ π_j, P(tie) ∝ ν√(π_iπ_j) (Davidson 1970); ``tie`` is log ν.
 
-    √(π_iπ_j)/(π_i+π_j) = √(σ(d)σ(−d)), so whether there is a tie is itself a preference, with margin
-    log ν + ½(log σ(d) + log σ(−d)); and given that there is none, i wins with probability σ(d).
-    """
+    √(π_iπ_j)/(π_i+π_j) = √(σ(d)σ(−d)), so whether there is a tie is itself a preference, with
+    margin log ν + ½(log σ(d) + log σ(−d)); and given that there is none, i wins with probability
+    σ(d)."""
     tied = tie + preference_log_likelihood(margin, 0.5)
-    won = preference_log_likelihood(-tied) + preference_log_likelihood(margin, (outcome > 0.5).to(margin.dtype))
+    won = preference_log_likelihood(-tied) + preference_log_likelihood(
+        margin, (outcome > 0.5).to(margin.dtype)
+    )
     return torch.where(outcome == 0.5, preference_log_likelihood(tied), won)
 
 
@@ -38,14 +41,18 @@ def rao_kupper(margin: Tensor, outcome: Tensor, tie: Tensor) -> Tensor:
 
     A win must clear the threshold log ϑ: P(i) = σ(d − log ϑ).
     """
-    i_wins, j_wins = preference_log_likelihood(margin - tie), preference_log_likelihood(-margin - tie)
+    i_wins, j_wins = (
+        preference_log_likelihood(margin - tie),
+        preference_log_likelihood(-margin - tie),
+    )
     tied = torch.log(torch.expm1(2 * tie)) + i_wins + j_wins
     return torch.where(outcome == 0.5, tied, torch.where(outcome > 0.5, i_wins, j_wins))
 
 
 @dataclass(frozen=True)
 class TieModel:
-    """A likelihood, the symbol of its tie parameter ("" for none), and a start from the share of ties."""
+    """A likelihood, the symbol of its tie parameter ("" for none), and a start from the share of
+    ties."""
 
     log_likelihood: Callable[[Tensor, Tensor, Tensor], Tensor]
     symbol: str = ""

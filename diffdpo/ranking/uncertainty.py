@@ -19,7 +19,8 @@ PROBES = 256
 
 @dataclass(frozen=True)
 class Covariance:
-    """The covariance of the parameters as an operator, and as a matrix (P, P) where the items are few enough."""
+    """The covariance of the parameters as an operator, and as a matrix (P, P) where the items are
+    few enough."""
 
     apply: Solve
     matrix: Floats | None
@@ -36,12 +37,15 @@ def of_samples(found_SP: Floats) -> Covariance:
     """The covariance of resampled parameters."""
     centred_SP = found_SP - found_SP.mean(axis=0)
     free = len(found_SP) - 1
-    return Covariance(lambda v: centred_SP.T @ (centred_SP @ v) / free, None, (centred_SP**2).sum(axis=0) / free)
+    return Covariance(
+        lambda v: centred_SP.T @ (centred_SP @ v) / free, None, (centred_SP**2).sum(axis=0) / free
+    )
 
 
 def of_maximum(likelihood: Likelihood, maximum: Maximum, kind: str, seed: int) -> Covariance:
-    """Under Σθ = 0: the inverse information H⁻¹ ("fisher"), or H⁻¹ G H⁻¹ with G = Σ score·scoreᵀ ("sandwich",
-    Huber 1967), which also holds where outcomes are soft, weighted, or noisier than the model says."""
+    """Under Σθ = 0: the inverse information H⁻¹ ("fisher"), or H⁻¹ G H⁻¹ with G = Σ score·scoreᵀ
+    ("sandwich", Huber 1967), which also holds where outcomes are soft, weighted, or noisier than
+    the model says."""
     apply = maximum.solve
     if kind == "sandwich":
         scatter_PP = likelihood.scatter(maximum.slopes)
@@ -56,10 +60,15 @@ def of_maximum(likelihood: Likelihood, maximum: Maximum, kind: str, seed: int) -
     return Covariance(apply, None, probed_diagonal(apply, parameters, likelihood.size, seed))
 
 
-def probed_diagonal(apply: Callable[[Floats], Floats], parameters: int, size: int, seed: int) -> Floats:
-    """The diagonal of an operator nobody can write down: the mean of z ⊙ Vz over random signs z (Hutchinson 1990;
-    Bekas et al. 2007), off by a few per cent; exact for the home effect and the tie parameter."""
-    signs = generator(seed, Purpose.BOOTSTRAP, draw=-1).choice([-1.0, 1.0], size=(parameters, PROBES))
+def probed_diagonal(
+    apply: Callable[[Floats], Floats], parameters: int, size: int, seed: int
+) -> Floats:
+    """The diagonal of an operator nobody can write down: the mean of z ⊙ Vz over random signs z
+    (Hutchinson 1990; Bekas et al. 2007), off by a few per cent; exact for the home effect and the
+    tie parameter."""
+    signs = generator(seed, Purpose.BOOTSTRAP, draw=-1).choice(
+        [-1.0, 1.0], size=(parameters, PROBES)
+    )
     signs[size:] = 0.0
     diagonal = (signs * apply(signs)).mean(axis=1)
     if parameters > size:
@@ -81,11 +90,12 @@ def ranks(strength: Floats) -> Codes:
 
 
 def rank_intervals(strength: Floats, covariance: Covariance, level: float) -> Codes:
-    """(n, 2): for each item, the ranks not ruled out: 1 + how many items are surely stronger, n − how many are surely
-    weaker, by intervals for its differences from all others that hold at once (Bonferroni; Mogstad et al. 2024).
+    """(n, 2): for each item, the ranks not ruled out: 1 + how many items are surely stronger, n −
+    how many are surely weaker, by intervals for its differences from all others that hold at once
+    (Bonferroni; Mogstad et al. 2024).
 
-    Without a covariance matrix, by intervals of all strengths that hold at once (Klein et al. 2020), which are wider.
-    """
+    Without a covariance matrix, by intervals of all strengths that hold at once (Klein et al.
+    2020), which are wider."""
     n = len(strength)
     if covariance.matrix is None:
         margin = quantile((1 - level) / n) * np.sqrt(covariance.diagonal[:n])

@@ -19,7 +19,8 @@ from diffdpo.text.rows import TextItem
 
 @dataclass(frozen=True)
 class TextBatch:
-    """``N`` prompts with a completion each: pairs with the winners first, or single items with their labels."""
+    """``N`` prompts with a completion each: pairs with the winners first, or single items with
+    their labels."""
 
     prompts: list[Sequence[int]]
     completions: list[Sequence[int]]
@@ -33,8 +34,8 @@ class TextBatch:
         return len(self.prompts) // (2 if self.desirable_N is None else 1)
 
     def items(self) -> list[list[Sequence[int]]]:
-        """A prompt with its completions each: two where both halves of the batch have the same prompts, which is what
-        pairs look like, else one."""
+        """A prompt with its completions each: two where both halves of the batch have the same
+        prompts, which is what pairs look like, else one."""
         half = len(self.prompts) // 2
         paired = self.desirable_N is None and self.prompts[:half] == self.prompts[half:]
         count = half if paired else len(self.prompts)
@@ -47,8 +48,8 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class TextDraw:
-    """What the network is asked. ``sizes`` are the scored tokens of each item: all completions, then the prompts of
-    the winners where these are scored as well."""
+    """What the network is asked. ``sizes`` are the scored tokens of each item: all completions,
+    then the prompts of the winners where these are scored as well."""
 
     token_S: Tensor  # of every pair or single item: its prompt, then its completions
     lengths: list[Lengths]
@@ -72,7 +73,9 @@ class TextDraw:
     @property
     def size_N(self) -> Tensor:
         """The sizes beside the scores, at least 1."""
-        return torch.tensor(self.sizes, dtype=torch.float32, device=self.target_P.device).clamp(min=1)
+        return torch.tensor(self.sizes, dtype=torch.float32, device=self.target_P.device).clamp(
+            min=1
+        )
 
 
 def collate(items: list[TextItem]) -> TextBatch:
@@ -90,8 +93,8 @@ def collate(items: list[TextItem]) -> TextBatch:
 
 
 def spans(lengths: list[Lengths], score_prompts: bool) -> list[tuple[int, int]]:
-    """(first, end) of the tokens to score, all first completions, all second ones, then prompts. The first token of a
-    row has nothing before it to predict it from."""
+    """(first, end) of the tokens to score, all first completions, all second ones, then prompts.
+    The first token of a row has nothing before it to predict it from."""
     starts = [0]
     for sizes in lengths:
         starts.append(starts[-1] + sum(sizes))
@@ -101,7 +104,10 @@ def spans(lengths: list[Lengths], score_prompts: bool) -> list[tuple[int, int]]:
             first = start + sum(sizes[:side])
             found.append((first if sizes[0] else first + 1, first + sizes[side]))
     if score_prompts:
-        found += [(start + 1, max(start + 1, start + sizes[0])) for start, sizes in zip(starts, lengths, strict=False)]
+        found += [
+            (start + 1, max(start + 1, start + sizes[0]))
+            for start, sizes in zip(starts, lengths, strict=False)
+        ]
     return found
 
 
@@ -120,10 +126,13 @@ def make_draw(batch: TextBatch, device: torch.device, score_prompts: bool = Fals
         sizes=[end - first for first, end in scored],
         outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(device),
         desirable_N=None if batch.desirable_N is None else batch.desirable_N.to(device),
-        reference_N=None if batch.reference_N is None else pad_to(batch.reference_N, len(scored)).to(device),
+        reference_N=None
+        if batch.reference_N is None
+        else pad_to(batch.reference_N, len(scored)).to(device),
     )
 
 
 def pad_to(value_N: Tensor, size: int) -> Tensor:
-    """``value_N`` with zeros behind it: prompts that are scored have no stored score, and no loss compares them."""
+    """``value_N`` with zeros behind it: prompts that are scored have no stored score, and no loss
+    compares them."""
     return F.pad(value_N, (0, size - len(value_N)))

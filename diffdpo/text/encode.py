@@ -1,4 +1,5 @@
-"""From texts to tokens: the boundary of prompt and completion on token level, BOS and EOS once, and truncation."""
+"""From texts to tokens: the boundary of prompt and completion on token level, BOS and EOS once, and
+truncation."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from diffdpo.text.chat import Rendered
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a prompt and of its completions; ``cut`` says whether the length limit touched them."""
+    """Token ids of a prompt and of its completions; ``cut`` says whether the length limit touched
+    them."""
 
     prompt: list[int]
     completions: tuple[list[int], ...]
@@ -22,9 +24,9 @@ class Encoded:
 def encode(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Tokens of an example.
 
-    Prompt and completion are tokenised as one text, as they will be read. The completion begins where the tokens of
-    all sides part from those of the prompt alone, which is earlier than its first letter where tokens merge across it.
-    """
+    Prompt and completion are tokenised as one text, as they will be read. The completion begins
+    where the tokens of all sides part from those of the prompt alone, which is earlier than its
+    first letter where tokens merge across it."""
     alone = tokenize(rendered.prompt, tokenizer, rendered.templated)
     wholes = [tokenize(whole, tokenizer, rendered.templated) for whole in rendered.wholes]
     if not rendered.templated:
@@ -34,7 +36,8 @@ def encode(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Encoded:
 
 
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase, templated: bool) -> list[int]:
-    """Token ids. A template writes its own BOS; plain text gets the tokenizer's, unless it begins with it."""
+    """Token ids. A template writes its own BOS; plain text gets the tokenizer's, unless it begins
+    with it."""
     opened = templated or bool(tokenizer.bos_token and text.startswith(str(tokenizer.bos_token)))
     return list(tokenizer(text, add_special_tokens=not opened)["input_ids"])
 
@@ -51,10 +54,11 @@ def end_once(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def truncate(encoded: Encoded, limit: int | None, bos: int | None) -> Encoded:
-    """``encoded`` in at most ``limit`` tokens: the completions and the end of the prompt stay, and its BOS.
+    """``encoded`` in at most ``limit`` tokens: the completions and the end of the prompt stay, and
+    its BOS.
 
-    A completion too long by itself loses its end; one token of the prompt is left to predict its first token from.
-    """
+    A completion too long by itself loses its end; one token of the prompt is left to predict its
+    first token from."""
     longest = max(len(completion) for completion in encoded.completions)
     if limit is None or len(encoded.prompt) + longest <= limit:
         return encoded

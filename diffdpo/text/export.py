@@ -1,4 +1,5 @@
-"""The result in the form its users load: ``save_pretrained`` of the adapter or the whole model, and the tokenizer."""
+"""The result in the form its users load: ``save_pretrained`` of the adapter or the whole model, and
+the tokenizer."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffdpo.card import model_card
-from diffdpo.files import atomic_files
+from diffdpo.engine.files import atomic_files
+from diffdpo.report.model_card import model_card
 from diffdpo.text.network import is_adapter
 from diffdpo.text.settings import TextSettings
 
@@ -19,7 +20,10 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")"""
 
 
 def export(
-    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: TextSettings, last: Mapping[str, float]
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: TextSettings,
+    last: Mapping[str, float],
 ) -> Path:
     """Write model or adapter, tokenizer and README.md into ``output_dir``."""
     folder = Path(settings.output_dir)
@@ -33,7 +37,9 @@ def export(
 def card(network: PreTrainedModel, settings: TextSettings, last: Mapping[str, float]) -> str:
     """What the result is and how transformers loads it."""
     base, losses = str(settings.model_name_or_path), " + ".join(settings.loss_type)
-    facts = ModelCardData(base_model=base, library_name="transformers", tags=["preference-optimization"])
+    facts = ModelCardData(
+        base_model=base, library_name="transformers", tags=["preference-optimization"]
+    )
     kind = "An adapter" if is_adapter(network) else "A full fine-tune"
     what = f"{kind} of `{base}`, trained on text preferences ({losses}) by diffdpo."
     return model_card(settings, facts, what, LOAD.format(folder=settings.output_dir), last)

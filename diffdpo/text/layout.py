@@ -1,7 +1,8 @@
-"""Where tokens stand in the rows that the network reads: a prompt before one completion, or before both of a pair.
+"""Where tokens stand in the rows that the network reads: a prompt before one completion, or before
+both of a pair.
 
-Shapes: ``N`` rows × ``T`` tokens of one forward pass; ``S`` tokens of one row; ``P`` scored tokens of all items.
-"""
+Shapes: ``N`` rows × ``T`` tokens of one forward pass; ``S`` tokens of one row; ``P`` scored tokens
+of all items."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ WHOLE_PROMPT = 2  # stands behind sides 0 and 1 in the order of the items
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and the completions ``sides`` of it. A second one stands behind the first and does not see it."""
+    """A prompt and the completions ``sides`` of it. A second one stands behind the first and does
+    not see it."""
 
     item: int
     sides: tuple[int, ...]
@@ -54,8 +56,9 @@ class Row:
         return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
 
     def sources(self) -> dict[int, Tensor]:
-        """For every side the places in the row from which its tokens are predicted, and for ``WHOLE_PROMPT`` those of
-        the prompt's. The first token of a row has nothing before it; both completions begin after the prompt's last."""
+        """For every side the places in the row from which its tokens are predicted, and for
+        ``WHOLE_PROMPT`` those of the prompt's. The first token of a row has nothing before it; both
+        completions begin after the prompt's last."""
         found, end = {WHOLE_PROMPT: torch.arange(max(0, self.prompt - 1))}, self.prompt
         for side in self.sides:
             size = self.lengths[1 + side]
@@ -66,19 +69,24 @@ class Row:
 
 
 def lay_out(lengths: list[Lengths], shares: Callable[[Lengths], bool]) -> list[Row]:
-    """Rows of all items: one for both completions of a pair that shares its prompt, else one for each."""
+    """Rows of all items: one for both completions of a pair that shares its prompt, else one for
+    each."""
     rows, start = [], 0
     for item, sizes in enumerate(lengths):
         sides = tuple(range(len(sizes) - 1))
         shared = len(sides) == 2 and shares(sizes)
-        rows += [Row(item, taken, start, sizes) for taken in ([sides] if shared else [(side,) for side in sides])]
+        rows += [
+            Row(item, taken, start, sizes)
+            for taken in ([sides] if shared else [(side,) for side in sides])
+        ]
         start += sum(sizes)
     return rows
 
 
 def passes(rows: list[Row], at_once: int) -> list[list[Row]]:
-    """The rows cut into forward passes, the longest first: rows of like length in one, with little padding, of
-    ``at_once`` tokens unless a row alone has more. Rows with one completion and with two never mix."""
+    """The rows cut into forward passes, the longest first: rows of like length in one, with little
+    padding, of ``at_once`` tokens unless a row alone has more. Rows with one completion and with
+    two never mix."""
     found: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: (len(row.sides), row.size), reverse=True):
         if found:
@@ -93,8 +101,9 @@ def passes(rows: list[Row], at_once: int) -> list[list[Row]]:
 
 
 def source_places(batches: list[list[Row]], score_prompts: bool) -> Tensor:
-    """``(P,)``: places in the flattened passes from which the scored tokens are predicted: all first completions, all
-    second ones, then the prompts of the first where these are scored as well."""
+    """``(P,)``: places in the flattened passes from which the scored tokens are predicted: all
+    first completions, all second ones, then the prompts of the first where these are scored as
+    well."""
     found: dict[tuple[int, int], Tensor] = {}
     base = 0
     for rows in batches:
@@ -112,6 +121,7 @@ def padded(rows: list[Tensor], value: int) -> Tensor:
 
 
 def visible(part_NT: Tensor) -> Tensor:
-    """``(N, 1, T, T)``, True where the third axis may look at the fourth: backward, at the prompt and the own part."""
+    """``(N, 1, T, T)``, True where the third axis may look at the fourth: backward, at the prompt
+    and the own part."""
     own = part_NT[:, :, None] == part_NT[:, None, :]
     return ((own | (part_NT == PROMPT)[:, None, :]).tril())[:, None]

@@ -1,4 +1,5 @@
-"""Log-probabilities of given tokens, and what TRL reports beside them, in as few passes over the logits as it takes.
+"""Log-probabilities of given tokens, and what TRL reports beside them, in as few passes over the
+logits as it takes.
 
 Shapes: ``P`` positions × ``V`` words.
 """
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Columns of what is found. The last three make a training step 1 % longer (width 384, 32,000 words, one CPU core).
+# Columns of what is found. The last three make a training step 1 % longer (width 384, 32,000 words,
+# one CPU core).
 LOGP, IS_TOP, ENTROPY, MEAN_LOGIT = range(4)
-# Numbers at once. On a CPU a block stays in the cache: 8 rows of 32,000 take 0.23 of the time of 1,024 (one core).
+# Numbers at once. On a CPU a block stays in the cache: 8 rows of 32,000 take 0.23 of the time of
+# 1,024 (one core).
 BLOCK = {"cpu": 1 << 18}
 LARGE_BLOCK = 1 << 24
 
@@ -21,10 +24,9 @@ class TokenLogProbability(torch.autograd.Function):
     """(logits ``(P, V)`` of any precision, targets ``(P,)``, extra) → ``LOGP`` alone, ``(P, 1)``,
     or with ``extra`` all columns, ``(P, 4)``, float32.
 
-    log p = z_y − log Σ exp(z), so ∂ log p / ∂ z = onehot(y) − softmax(z). The gradient is written over the logits,
-    which therefore must not be needed by anything else; a second backward pass is refused by autograd. The further
-    columns carry no gradient.
-    """
+    log p = z_y − log Σ exp(z), so ∂ log p / ∂ z = onehot(y) − softmax(z). The gradient is written
+    over the logits, which therefore must not be needed by anything else; a second backward pass is
+    refused by autograd. The further columns carry no gradient."""
 
     @staticmethod
     def forward(ctx: Any, logits_PV: Tensor, target_P: Tensor, extra: bool) -> Tensor:
@@ -58,9 +60,8 @@ def blocks(logits_PV: Tensor) -> list[slice]:
 def measure(logits_PV: Tensor, target_P: Tensor, out_PK: Tensor) -> Tensor:
     """Fill the columns for one block; returns log Σ exp(z) ``(P,)``.
 
-    The entropy is log Σ exp(z) − Σ p z. A target is on top where no word is likelier (in TRL, also none before it as
-    likely).
-    """
+    The entropy is log Σ exp(z) − Σ p z. A target is on top where no word is likelier (in TRL, also
+    none before it as likely)."""
     top_P1 = logits_PV.amax(dim=1, keepdim=True)
     weight_PV = torch.sub(logits_PV, top_P1).exp_()
     total_P = weight_PV.sum(dim=1)

@@ -1,4 +1,5 @@
-"""The language model to train: LoRA, a loaded adapter or all weights, and the reference that belongs to it."""
+"""The language model to train: LoRA, a loaded adapter or all weights, and the reference that
+belongs to it."""
 
 from __future__ import annotations
 
@@ -8,10 +9,24 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from diffdpo.errors import UserError
-from diffdpo.reference import AdapterCopy, AdapterOff, FrozenCopy, OtherModel, Reference, Start, Zero, without_dropout
+from diffdpo.reference import (
+    AdapterCopy,
+    AdapterOff,
+    FrozenCopy,
+    OtherModel,
+    Reference,
+    Start,
+    Zero,
+    without_dropout,
+)
 from diffdpo.text.scorer import TokenScorer, prove_head
 from diffdpo.text.settings import ALL_LINEAR, TextSettings
 
@@ -23,11 +38,19 @@ def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
 
     Raises UserError where there is none.
     """
-    options = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
+    options = (
+        {"attn_implementation": settings.attn_implementation}
+        if settings.attn_implementation
+        else {}
+    )
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **hub_options(settings), **options)
+        return AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, **hub_options(settings), **options
+        )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise UserError(f"--{flag} {name}: cannot be loaded ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(
+            f"--{flag} {name}: cannot be loaded ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def hub_options(settings: TextSettings) -> dict[str, Any]:
@@ -37,9 +60,13 @@ def hub_options(settings: TextSettings) -> dict[str, Any]:
 
 
 def load_tokenizer(network: PreTrainedModel, settings: TextSettings) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is none."""
+    """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
+    none."""
     places = [str(settings.model_name_or_path)]
-    places += [str(config.base_model_name_or_path) for config in getattr(network, "peft_config", {}).values()]
+    places += [
+        str(config.base_model_name_or_path)
+        for config in getattr(network, "peft_config", {}).values()
+    ]
     for place in places:
         try:
             return AutoTokenizer.from_pretrained(place, **hub_options(settings))
@@ -58,11 +85,13 @@ def is_continued(network: PreTrainedModel) -> bool:
     return is_adapter(network) and AdapterCopy.frozen in network.peft_config
 
 
-def make_trainable(network: PreTrainedModel, settings: TextSettings, device: torch.device) -> TokenScorer:
+def make_trainable(
+    network: PreTrainedModel, settings: TextSettings, device: torch.device
+) -> TokenScorer:
     """The scorer of the network, ready to train on ``device``.
 
-    Adapters and fully trained weights are float32 whatever the precision; weights frozen under adapters are not.
-    """
+    Adapters and fully trained weights are float32 whatever the precision; weights frozen under
+    adapters are not."""
     without_dropout(network)
     scorer = TokenScorer(network, settings.sharing)
     prove_head(scorer, str(settings.model_name_or_path))
@@ -76,12 +105,15 @@ def make_trainable(network: PreTrainedModel, settings: TextSettings, device: tor
         weight.data = weight.data.to(device, torch.float32 if weight.requires_grad else dtype)
     network.to(device)  # type: ignore[arg-type]
     if settings.gradient_checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        network.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
     return scorer
 
 
 def keep_first_adapter(network: PreTrainedModel) -> None:
-    """Make the loaded adapter trainable and lay a frozen copy of it beside it, which will be the reference."""
+    """Make the loaded adapter trainable and lay a frozen copy of it beside it, which will be the
+    reference."""
     first = AdapterCopy.trained
     config: Any = network.peft_config[first]
     config.inference_mode = False
@@ -98,20 +130,29 @@ def keep_first_adapter(network: PreTrainedModel) -> None:
 
 
 def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
-    """Attach adapters that start as the identity. Raises UserError where no layer has the names asked for."""
+    """Attach adapters that start as the identity. Raises UserError where no layer has the names
+    asked for."""
     torch.manual_seed(settings.seed)
     targets = list(settings.lora_target_modules)
     named: Any = targets[0] if targets == ALL_LINEAR else targets
-    config = LoraConfig(r=settings.lora_r, lora_alpha=settings.lora_alpha, target_modules=named, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        target_modules=named,
+        task_type="CAUSAL_LM",
+    )
     network.requires_grad_(False)
     try:
         network.add_adapter(config)
     except ValueError as error:
-        raise UserError(f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(
+            f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def make_reference(scorer: TokenScorer, settings: TextSettings, free: bool) -> Reference:
-    """None, another model, the adapter's first state, adapters off, or a copy as the network is now.
+    """None, another model, the adapter's first state, adapters off, or a copy as the network is
+    now.
 
     Raises UserError where another model does not read the same tokens.
     """
@@ -131,7 +172,8 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
     sizes = [model.config.get_text_config().vocab_size for model in (other, network)]
     if sizes[0] != sizes[1]:
         raise UserError(
-            f"--ref_model_name_or_path {name}: its vocabulary has {sizes[0]} tokens, the model's {sizes[1]}"
+            f"--ref_model_name_or_path {name}: its vocabulary has {sizes[0]} tokens, the model's"
+            f" {sizes[1]}"
         )
     without_dropout(other)
     device = next(network.parameters()).device

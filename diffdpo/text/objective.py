@@ -1,7 +1,8 @@
-"""A weighted sum of losses over text: sums or means over tokens, pairs or single items, KTO's reference point.
+"""A weighted sum of losses over text: sums or means over tokens, pairs or single items, KTO's
+reference point.
 
-Shapes: ``B`` pairs, ``N`` items (winners first, or single); behind them the prompts of the winners, where scored.
-"""
+Shapes: ``B`` pairs, ``N`` items (winners first, or single); behind them the prompts of the winners,
+where scored."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from diffdpo.text.batch import TextBatch, TextDraw
 
 @dataclass(frozen=True)
 class Known:
-    """What a step knows of its effective batch: which share of it one micro-batch is, KTO's z, and tokens per pair of
-    the chosen completions and of the prompts before them."""
+    """What a step knows of its effective batch: which share of it one micro-batch is, KTO's z, and
+    tokens per pair of the chosen completions and of the prompts before them."""
 
     share: float = 1.0
     kl: Tensor | float = 0.0
@@ -60,10 +61,13 @@ class TextObjective:
         return any(term.row.reads_nll for term in self.terms)
 
     def prepare(self, engine: Engine, micro_batches: list[TextBatch]) -> Known:
-        """KTO's z over mismatched pairs, clamped at 0 after the mean over all processes; and the token counts."""
+        """KTO's z over mismatched pairs, clamped at 0 after the mean over all processes; and the
+        token counts."""
         share = 1 / (len(micro_batches) * engine.task.world)
         if self.needs_kl:
-            return Known(share, kl=engine.mean_reward(engine.task.mismatched(micro_batches)).clamp(min=0))
+            return Known(
+                share, kl=engine.mean_reward(engine.task.mismatched(micro_batches)).clamp(min=0)
+            )
         if not self.reads_nll and not any(term.row.mean_of_batch for term in self.terms):
             return Known(share)
         draws = [engine.task.draw(batch) for batch in micro_batches]
@@ -72,8 +76,13 @@ class TextObjective:
             chosen, prompts = draw.sizes[: batch.pairs], draw.sizes[2 * batch.pairs :]
             counts += torch.tensor([sum(chosen), sum(prompts), batch.pairs])
         chosen_tokens, prompt_tokens, pairs = engine.total(counts)
-        # At least one token: a step of nothing but empty completions has a loss of zero, not of zero by zero.
-        return Known(share, chosen_tokens=chosen_tokens.clamp(min=1) / pairs, prompt_tokens=prompt_tokens / pairs)
+        # At least one token: a step of nothing but empty completions has a loss of zero, not of
+        # zero by zero.
+        return Known(
+            share,
+            chosen_tokens=chosen_tokens.clamp(min=1) / pairs,
+            prompt_tokens=prompt_tokens / pairs,
+        )
 
     def judge(
         self, policy_N: Tensor, reference_N: Tensor | float, draw: TextDraw, known: Known
@@ -81,7 +90,8 @@ class TextObjective:
         """The loss of a micro-batch and TRL's metrics of it."""
         judge = self.judge_pairs if self.paired else self.judge_items
         loss, found = judge(policy_N, reference_N, draw, known)
-        # A sum over the effective batch, in the form of a mean: the counts of all micro-batches add up to 1.
+        # A sum over the effective batch, in the form of a mean: the counts of all micro-batches add
+        # up to 1.
         return loss, {**found, "num_tokens": loss.new_tensor([draw.tokens, known.share])}
 
     def judge_pairs(
@@ -97,21 +107,23 @@ class TextObjective:
             if term.row.mean_tokens:
                 reward_N = reward_N / (known.chosen_tokens if term.row.mean_of_batch else size_N)
             chosen_B, rejected_B = reward_N.chunk(2)
-            loss_B = term(chosen_B, rejected_B, draw.outcome_B, nll_B=self.nll(policy_N, prompt_B, known))
+            loss_B = term(
+                chosen_B, rejected_B, draw.outcome_B, nll_B=self.nll(policy_N, prompt_B, known)
+            )
             loss = loss + weight * loss_B.mean()
         with torch.no_grad():
             return loss, self.pair_metrics(policy_N, frozen_N, size_N)
 
     def nll(self, policy_N: Tensor, prompt_B: Tensor, known: Known) -> Tensor:
-        """−log p of the chosen completions, with their prompts where these are scored, per token of the step: its
-        mean is a language model's loss, as ORPO in TRL has it."""
+        """−log p of the chosen completions, with their prompts where these are scored, per token of
+        the step: its mean is a language model's loss, as ORPO in TRL has it."""
         chosen_B = policy_N.chunk(2)[0]
         whole_B = chosen_B + prompt_B if len(prompt_B) else chosen_B
         return -whole_B / (known.chosen_tokens + known.prompt_tokens)
 
     def pair_metrics(self, policy_N: Tensor, frozen_N: Tensor | float, size_N: Tensor) -> Metrics:
-        """Rewards and log-probabilities: sums over tokens as in TRL's DPO, means where no reference is used, as in
-        its ORPO and SimPO."""
+        """Rewards and log-probabilities: sums over tokens as in TRL's DPO, means where no reference
+        is used, as in its ORPO and SimPO."""
         unit_N = size_N if self.reference_free else torch.ones_like(size_N)
         chosen_B, rejected_B = (self.reward_scale * (policy_N - frozen_N) / unit_N).chunk(2)
         logp_chosen_B, logp_rejected_B = (policy_N / unit_N).chunk(2)
@@ -125,7 +137,9 @@ class TextObjective:
         term, desirable_N = self.terms[0], draw.desirable_N
         assert desirable_N is not None, "an unpaired loss got items without labels"
         reward_N = implicit_reward(policy_N, reference_N)
-        loss_N = LOSSES[term.name].fn(reward_N, desirable_N, known.kl, beta=term.beta, **term.options)
+        loss_N = LOSSES[term.name].fn(
+            reward_N, desirable_N, known.kl, beta=term.beta, **term.options
+        )
         with torch.no_grad():
             found: Metrics = {}
             for name, has in (("chosen", desirable_N), ("rejected", ~desirable_N)):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from diffdpo.batches import Rows
 from diffdpo.draws import Purpose, epoch_order, generator
+from diffdpo.engine.batches import Rows
 from diffdpo.text.rows import TextRows
 from diffdpo.text.settings import TextSettings
 
@@ -15,12 +15,15 @@ STEPS_AT_ONCE = 50  # whose rows are sorted together, as in transformers' Length
 
 
 class ByLength:
-    """The same rows, each step's of like length; the order is a function of (seed, epoch, effective batch)."""
+    """The same rows, each step's of like length; the order is a function of (seed, epoch, effective
+    batch)."""
 
     def __init__(self, rows: TextRows, effective_batch: int) -> None:
         self.rows, self.batch = rows, effective_batch
         self.fingerprint = rows.fingerprint
-        self.size = np.array([len(item.prompt) + max(map(len, item.completions)) for item in rows.items])
+        self.size = np.array(
+            [len(item.prompt) + max(map(len, item.completions)) for item in rows.items]
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -30,7 +33,8 @@ class ByLength:
         return self.rows.read(row, visit)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """A permutation. Its steps come in any order of length, so that training does not go from long to short."""
+        """A permutation. Its steps come in any order of length, so that training does not go from
+        long to short."""
         count, batch = len(self), self.batch
         shuffled = epoch_order(seed, epoch, count)
         first = -epoch * count % batch  # the first rows may belong to the last epoch's last step

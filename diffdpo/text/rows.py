@@ -1,4 +1,5 @@
-"""Text preferences as the engine reads them: every row rendered, tokenised and cut to length once, bad rows named."""
+"""Text preferences as the engine reads them: every row rendered, tokenised and cut to length once,
+bad rows named."""
 
 from __future__ import annotations
 
@@ -26,14 +27,17 @@ TOLERATED = 0.05
 
 @dataclass(frozen=True)
 class TextItem:
-    """One row, tokenised: a prompt with two completions and P(chosen ≻ rejected), or with one and its label."""
+    """One row, tokenised: a prompt with two completions and P(chosen ≻ rejected), or with one and
+    its label."""
 
     row: int
     prompt: Sequence[int]
     completions: tuple[Sequence[int], ...]
     outcome: float = 1.0
     desirable: bool | None = None
-    reference: tuple[float, ...] | None = None  # the reference's scores of the completions, where they are stored
+    reference: tuple[float, ...] | None = (
+        None  # the reference's scores of the completions, where they are stored
+    )
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,20 @@ class TextRows:
     """The items of a data set, by number."""
 
     def __init__(
-        self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: RowSettings, quiet: bool = True
+        self,
+        dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: RowSettings,
+        quiet: bool = True,
     ) -> None:
         self.tokenizer, self.settings = tokenizer, settings
         name, self.format = detect(dataset.column_names, dataset[0])
         check_scores(dataset.column_names, settings)
         self.tally = Tally(len(dataset), name)
         self.items: list[TextItem] = []
-        for row in tqdm(range(len(dataset)), desc="tokenising", unit="row", disable=quiet, leave=False):
+        for row in tqdm(
+            range(len(dataset)), desc="tokenising", unit="row", disable=quiet, leave=False
+        ):
             self.add(row, dataset[row])
         self.check()
 
@@ -101,21 +111,37 @@ class TextRows:
     def far_enough(self, example: Example) -> bool:
         """Whether the two scores differ by what was asked for."""
         least = self.settings.min_score_margin
-        return least is None or example.scores is None or example.scores[0] - example.scores[1] >= least
+        return (
+            least is None
+            or example.scores is None
+            or example.scores[0] - example.scores[1] >= least
+        )
 
     def check(self) -> None:
-        """Raises UserError where too many rows are bad, none is left, or all completions are longer than the limit."""
+        """Raises UserError where too many rows are bad, none is left, or all completions are longer
+        than the limit."""
         tally = self.tally
         if len(tally.bad) > TOLERATED * tally.rows:
-            raise UserError(f"data: {len(tally.bad)} of {tally.rows} rows cannot be used ({tally.bad[0]})")
+            raise UserError(
+                f"data: {len(tally.bad)} of {tally.rows} rows cannot be used ({tally.bad[0]})"
+            )
         if not self.items:
-            raise UserError(f"data: none of {tally.rows} rows is left; {tally.close} have too small a score margin")
+            raise UserError(
+                f"data: none of {tally.rows} rows is left; {tally.close} have too small a score"
+                " margin"
+            )
         kinds = {item.desirable is None for item in self.items}
         if kinds != {self.settings.paired}:
-            raise UserError(f"data: rows of format {tally.format!r} are single labelled items; take a loss like kto")
+            raise UserError(
+                f"data: rows of format {tally.format!r} are single labelled items; take a loss"
+                " like kto"
+            )
         if tally.completions_cut == tally.rows - len(tally.bad) - tally.close:
             limit = self.settings.max_length
-            raise UserError(f"--max_length {limit} is smaller than any completion; the shortest needs {tally.shortest}")
+            raise UserError(
+                f"--max_length {limit} is smaller than any completion; the shortest needs"
+                f" {tally.shortest}"
+            )
 
     def limit(self, count: int | None, seed: int) -> None:
         """Keep ``count`` items, picked by the seed."""
@@ -148,8 +174,12 @@ class TextRows:
         """The first items as the model will see them: what is only read, then what is learned."""
         lines = []
         for item in self.items[:count]:
-            names = ("chosen", "rejected") if item.desirable is None else (f"label {item.desirable}",)
-            lines.append(f"row {item.row}, masked ({len(item.prompt)} tokens): {self.show(item.prompt)}")
+            names = (
+                ("chosen", "rejected") if item.desirable is None else (f"label {item.desirable}",)
+            )
+            lines.append(
+                f"row {item.row}, masked ({len(item.prompt)} tokens): {self.show(item.prompt)}"
+            )
             for name, ids in zip(names, item.completions, strict=True):
                 lines.append(f"row {item.row}, {name} ({len(ids)} tokens): {self.show(ids)}")
         return lines
@@ -161,22 +191,32 @@ class TextRows:
 
 def contents(item: TextItem) -> bytes:
     """Tokens and labels of an item."""
-    tokens = [np.asarray([len(ids), *ids], dtype=np.int32).tobytes() for ids in (item.prompt, *item.completions)]
+    tokens = [
+        np.asarray([len(ids), *ids], dtype=np.int32).tobytes()
+        for ids in (item.prompt, *item.completions)
+    ]
     return b"".join(tokens) + repr((item.outcome, item.desirable)).encode()
 
 
 def check_scores(columns: list[str], settings: RowSettings) -> None:
     """Raises UserError where scores are asked for and the data has none."""
-    asked = {"soft_label_scale": settings.soft_label_scale, "min_score_margin": settings.min_score_margin}
+    asked = {
+        "soft_label_scale": settings.soft_label_scale,
+        "min_score_margin": settings.min_score_margin,
+    }
     missing = {"score_chosen", "score_rejected"} - set(columns)
     if missing and (found := [name for name, value in asked.items() if value is not None]):
         raise UserError(f"--{found[0]}: the data has no column {' and '.join(sorted(missing))}")
 
 
 def items(row: int, example: Example, encoded: Encoded, settings: RowSettings) -> list[TextItem]:
-    """One item of a pair or of a labelled completion; two of a pair where the loss judges single completions."""
+    """One item of a pair or of a labelled completion; two of a pair where the loss judges single
+    completions."""
     # Four bytes a token: a list of Python's integers takes nine times as much.
-    prompt, completions = array("i", encoded.prompt), tuple(array("i", ids) for ids in encoded.completions)
+    prompt, completions = (
+        array("i", encoded.prompt),
+        tuple(array("i", ids) for ids in encoded.completions),
+    )
     item = TextItem(row, prompt, completions, outcome(example, settings), example.desirable)
     if settings.paired or example.desirable is not None:
         return [item]
@@ -185,7 +225,8 @@ def items(row: int, example: Example, encoded: Encoded, settings: RowSettings) -
 
 
 def outcome(example: Example, settings: RowSettings) -> float:
-    """P(chosen ≻ rejected) = σ(scale · (score_chosen − score_rejected)) where soft labels are asked for, else 1."""
+    """P(chosen ≻ rejected) = σ(scale · (score_chosen − score_rejected)) where soft labels are asked
+    for, else 1."""
     if settings.soft_label_scale is None or example.scores is None:
         return 1.0
     chosen, rejected = (settings.soft_label_scale * score for score in example.scores)

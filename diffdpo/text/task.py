@@ -1,4 +1,5 @@
-"""Text preferences as a task of the engine: an item's score is the log-likelihood of its completion tokens."""
+"""Text preferences as a task of the engine: an item's score is the log-likelihood of its completion
+tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from diffdpo.text.rows import TextItem
 
 
 class TextTask:
-    """Scores completions; with ``score_prompts`` the prompts of the winners as well, as further items."""
+    """Scores completions; with ``score_prompts`` the prompts of the winners as well, as further
+    items."""
 
     def __init__(
         self,
@@ -39,13 +41,15 @@ class TextTask:
         return make_draw(batch, self.device, self.score_prompts)
 
     def score(self, model: nn.Module, draw: TextDraw) -> Tensor:
-        """Σ_t log p(y_t | x, y_<t) over the scored tokens of each item, float32: ``(N,)`` (Rafailov et al. 2023,
-        eq. 7)."""
+        """Σ_t log p(y_t | x, y_<t) over the scored tokens of each item, float32: ``(N,)`` (Rafailov
+        et al. 2023, eq. 7)."""
         with self.autocast():
             found_PK = model(draw.token_S, draw.lengths, draw.target_P, draw.score_prompts)
         if torch.is_grad_enabled():
             self.seen = of_tokens(found_PK.detach(), draw)
-        logp_P = found_PK[:, LOGP].contiguous()  # or the columns beside it would decide how the sums are rounded
+        logp_P = found_PK[
+            :, LOGP
+        ].contiguous()  # or the columns beside it would decide how the sums are rounded
         return torch.stack([part.sum() for part in logp_P.split(draw.sizes)])
 
     def metrics(self, policy_N: Tensor, reference_N: Tensor | float) -> dict[str, Tensor]:
@@ -53,11 +57,11 @@ class TextTask:
         return self.seen
 
     def mismatched(self, micro_batches: list[TextBatch]) -> Iterator[TextDraw]:
-        """Every prompt of the step with the completion of the item before it, over micro-batches and processes.
+        """Every prompt of the step with the completion of the item before it, over micro-batches
+        and processes.
 
-        Ethayarajh et al. 2024, section 4.1 estimate KTO's z on such pairs. Items stand in the order of the stream,
-        so z is the same however the effective batch is cut.
-        """
+        Ethayarajh et al. 2024, section 4.1 estimate KTO's z on such pairs. Items stand in the order
+        of the stream, so z is the same however the effective batch is cut."""
         own = [batch.completions for batch in micro_batches]
         everyone = gather_object(own) if self.world > 1 else own  # process after process
         flat: list[Sequence[int]] = []
@@ -72,13 +76,17 @@ class TextTask:
 
 
 def of_tokens(found_P4: Tensor, draw: TextDraw) -> Metrics:
-    """(sum, count) over the tokens of completions, as in TRL: the entropy of all, the mean over the vocabulary of the
-    logits of either kind, and for how many of the chosen no word is likelier."""
+    """(sum, count) over the tokens of completions, as in TRL: the entropy of all, the mean over the
+    vocabulary of the logits of either kind, and for how many of the chosen no word is likelier."""
     count = draw.completions
     sum_N4 = torch.stack([part.sum(dim=0) for part in found_P4.split(draw.sizes)[:count]])
     size_N1 = sum_N4.new_tensor(draw.sizes[:count])[:, None]
     table = torch.cat([sum_N4, size_N1], dim=1)
-    chosen_N = torch.arange(count, device=table.device) < count // 2 if draw.desirable_N is None else draw.desirable_N
+    chosen_N = (
+        torch.arange(count, device=table.device) < count // 2
+        if draw.desirable_N is None
+        else draw.desirable_N
+    )
     chosen, rejected = ((table * who_N[:, None]).sum(dim=0) for who_N in (chosen_N, ~chosen_N))
     return {
         "entropy": (chosen + rejected)[[ENTROPY, -1]],

@@ -1,4 +1,5 @@
-"""Held-out loss and reward accuracy during training, and answers of policy beside reference to the same prompts."""
+"""Held-out loss and reward accuracy during training, and answers of policy beside reference to the
+same prompts."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from diffdpo.files import write_atomically
-from diffdpo.journal import Journal
+from diffdpo.engine.console import say
+from diffdpo.engine.files import write_atomically
+from diffdpo.engine.journal import Journal
 from diffdpo.objective import complete, fraction
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, Stored
-from diffdpo.run import say
 from diffdpo.text.objective import TextObjective
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -24,7 +25,8 @@ from diffdpo.text.task import TextTask
 
 
 class Validation:
-    """Writes ``eval.jsonl`` and ``samples/step-N.txt``. The held-out rows count as one step of the objective.
+    """Writes ``eval.jsonl`` and ``samples/step-N.txt``. The held-out rows count as one step of the
+    objective.
 
     Every process measures all of them, so that none waits for another; the first one writes.
     """
@@ -49,7 +51,8 @@ class Validation:
         self.begun = False
 
     def after_step(self, done: int) -> None:
-        """Measure when it is due; at the first step of a resumed run, forget what lies ahead of it."""
+        """Measure when it is due; at the first step of a resumed run, forget what lies ahead of
+        it."""
         if not self.begun and self.accelerator.is_main_process:
             self.journal.keep_until(done - 1)
         self.begun = True
@@ -76,13 +79,18 @@ class Validation:
     def measure(self) -> dict[str, float]:
         """Means over all held-out rows, under TRL's names."""
         size = self.settings.eval_batch_size
-        batches = [self.task.collate(self.rows.items[first : first + size]) for first in range(0, len(self.rows), size)]
+        batches = [
+            self.task.collate(self.rows.items[first : first + size])
+            for first in range(0, len(self.rows), size)
+        ]
         known = self.objective.prepare(self, batches)
         totals: dict[str, Tensor] = {}
         for batch in batches:
             draw = self.task.draw(batch)
             reference_N = self.reference.score(self.task.score, self.scorer, draw)
-            loss, metrics = self.objective.judge(self.task.score(self.scorer, draw), reference_N, draw, known)
+            loss, metrics = self.objective.judge(
+                self.task.score(self.scorer, draw), reference_N, draw, known
+            )
             for name, value in {"loss": loss, **metrics}.items():
                 weight = batch.pairs if value.dim() == 0 else 1
                 totals[name] = totals.get(name, 0) + weight * fraction(value)
@@ -92,7 +100,9 @@ class Validation:
     def mean_reward(self, draws: Iterable[Any]) -> Tensor:
         """What the objective asks of an engine, over the held-out rows."""
         pairs = ((draw, self.reference.score(self.task.score, self.scorer, draw)) for draw in draws)
-        return torch.cat([implicit_reward(self.task.score(self.scorer, draw), frozen) for draw, frozen in pairs]).mean()
+        return torch.cat(
+            [implicit_reward(self.task.score(self.scorer, draw), frozen) for draw, frozen in pairs]
+        ).mean()
 
     def total(self, value: Tensor) -> Tensor:
         """Every process has all of the rows already."""
@@ -114,11 +124,16 @@ class Validation:
 
     def prompts(self) -> list[list[int]]:
         """The prompts that are answered."""
-        return [list(item.prompt) for item in self.rows.items[: self.settings.eval_generations] if item.prompt]
+        return [
+            list(item.prompt)
+            for item in self.rows.items[: self.settings.eval_generations]
+            if item.prompt
+        ]
 
     def reference_answers(self) -> list[str]:
-        """What the reference answers, asked before the first step: of one that is stored, numbers alone are left
-        later, and of another model than the policy's they are all that is left now."""
+        """What the reference answers, asked before the first step: of one that is stored, numbers
+        alone are left later, and of another model than the policy's they are all that is left
+        now."""
         gone = isinstance(self.reference, Stored) and not self.reference.starts_equal
         if self.objective.reference_free or gone or not self.accelerator.is_main_process:
             return []
@@ -136,11 +151,19 @@ class Validation:
             length, pad = self.settings.max_new_tokens, self.rows.tokenizer.eos_token_id
             with self.accelerator.autocast():
                 found = network.generate(
-                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False, pad_token_id=pad
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=length,
+                    do_sample=False,
+                    pad_token_id=pad,
                 )
         finally:
             network.train(training)
         return str(self.rows.tokenizer.decode(found[0, len(prompt) :]))
 
 
-SHOWN = {"loss": "eval_loss", "accuracy": "eval_rewards/accuracies", "margin": "eval_rewards/margins"}
+SHOWN = {
+    "loss": "eval_loss",
+    "accuracy": "eval_rewards/accuracies",
+    "margin": "eval_rewards/margins",
+}

@@ -2,9 +2,10 @@
 
 Needs, beside ``pip install -e .[assets]`` (caption names come from the package ``emoji``):
 
-    apt-get download fonts-noto-color-emoji && dpkg-deb -x fonts-noto-color-emoji_*.deb noto
-    npm pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz       # unpacks to package/
-    python scripts/assets/build_emoji.py --font noto/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf \
+    apt-get download fonts-noto-color-emoji && dpkg-deb -x fonts-noto-color-emoji_*.deb noto npm
+    pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz # unpacks to package/
+    python scripts/assets/build_emoji.py --font
+    noto/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf \
         --fluent package/assets
 
 An installed ``fonts-noto-color-emoji`` does as well: its font is found without ``--font``.
@@ -38,7 +39,8 @@ def named_code_points() -> dict[str, str]:
 
 
 def on_white(picture: Image.Image) -> np.ndarray | None:
-    """The drawing, cut to its bounds, centred on a white square with a small margin; None if there is nothing."""
+    """The drawing, cut to its bounds, centred on a white square with a small margin; None if there
+    is nothing."""
     picture = picture.convert("RGBA")
     box = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 12)).getbbox()
     if box is None:
@@ -47,7 +49,8 @@ def on_white(picture: Image.Image) -> np.ndarray | None:
     room = SIZE - 2 * MARGIN
     scale = room / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # Resized with premultiplied alpha, else the colour behind transparent pixels bleeds into the edge.
+    # Resized with premultiplied alpha, else the colour behind transparent pixels bleeds into the
+    # edge.
     picture = picture.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
     canvas = Image.new("RGBA", (SIZE, SIZE), "white")
     canvas.alpha_composite(picture, ((SIZE - size[0]) // 2, (SIZE - size[1]) // 2))
@@ -75,14 +78,18 @@ def is_missing(picture: np.ndarray | None, missing: np.ndarray | None) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--font", type=Path, default=DEBIAN_FONT)
     parser.add_argument("--fluent", type=Path, required=True, help="folder of the webp files")
     parser.add_argument("--output_dir", type=Path, default=WORK / "emoji")
     args = parser.parse_args()
 
     font = ImageFont.truetype(str(args.font), STRIKE)
-    missing = draw_noto("\U000f0000", font)  # a private code point: what the font draws for what it lacks
+    missing = draw_noto(
+        "\U000f0000", font
+    )  # a private code point: what the font draws for what it lacks
     captions, pictures = [], []
     for caption, character in sorted(named_code_points().items()):
         drawn = {PREFERRED: draw_fluent(character, args.fluent), OTHER: draw_noto(character, font)}
@@ -93,8 +100,15 @@ def main() -> None:
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(args.output_dir / "emoji.npz", captions=np.array(captions), pixels=pixels)
-    sheet(pixels[:, ::24].swapaxes(0, 1).reshape(-1, SIZE, SIZE, 3), 18, args.output_dir / "preview.png")
-    print(f"{len(captions)} captions × {len(ARTISTS)} artists; by split: {dict(Counter(map(split_of, captions)))}")
+    sheet(
+        pixels[:, ::24].swapaxes(0, 1).reshape(-1, SIZE, SIZE, 3),
+        18,
+        args.output_dir / "preview.png",
+    )
+    print(
+        f"{len(captions)} captions × {len(ARTISTS)} artists; by split:"
+        f" {dict(Counter(map(split_of, captions)))}"
+    )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     pip download --no-binary :all: --no-deps vaderSentiment
     python scripts/assets/build_reviews.py --sdist vaderSentiment-3.3.2.tar.gz
 
-Reads sentences of movie and product reviews, each rated by some 20 people from −4 to 4 (Hutto & Gilbert 2014). Writes
-``assets/reviews/{texts,pairs,labels}/{train,validation,test}-00000.parquet``. A text's split is a function of the text
-alone, so no text of one split is in another, in whatever form.
-"""
+Reads sentences of movie and product reviews, each rated by some 20 people from −4 to 4 (Hutto &
+Gilbert 2014). Writes ``assets/reviews/{texts,pairs,labels}/{train,validation,test}-00000.parquet``.
+A text's split is a function of the text alone, so no text of one split is in another, in whatever
+form."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ from pathlib import Path
 import pandas as pd
 from common import ASSETS, fraction
 
-from diffdpo.files import write_atomically
+from diffdpo.engine.files import write_atomically
 
 TARGET = ASSETS / "reviews"
 ARCHIVE = "additional_resources/hutto_ICWSM_2014.tar.gz"
-DOMAINS = {"movies": "movieReviewSnippets_GroundTruth.txt", "products": "amazonReviewSnippets_GroundTruth.txt"}
+DOMAINS = {
+    "movies": "movieReviewSnippets_GroundTruth.txt",
+    "products": "amazonReviewSnippets_GroundTruth.txt",
+}
 VALIDATION_SHARE, TEST_SHARE = 0.07, 0.13
 WORDS = (5, 45)
-CLEAR = 1.0  # a rating this far from 0 is clearly good or bad, so the two sides of a pair are 2 apart at least
+# A rating this far from 0 is clearly good or bad, so the two sides of a pair are 2 apart at least.
+CLEAR = 1.0
 LENGTH_RATIO = 1.2  # of the two sides, so that length is not what is learned
 SHARED = (4, 3, 2, 1)  # words that the two texts of a pair begin with, most first
 ENDS = re.compile(r"[.!?…][\"')]*$")
@@ -60,7 +64,8 @@ class Review:
 
 
 def clean(raw: str) -> str:
-    """Entities read twice (the source escaped some twice), dashes that were lost put back, quotes made plain."""
+    """Entities read twice (the source escaped some twice), dashes that were lost put back, quotes
+    made plain."""
     text = html.unescape(html.unescape(raw)).strip()
     text = re.sub(r"\s{3,}", " – ", text).replace("''", '"').replace("’", "'")
     text = re.sub(r"\s+", " ", text)
@@ -70,7 +75,12 @@ def clean(raw: str) -> str:
 
 def fit(text: str) -> bool:
     """Whole sentences of ordinary length that can be shown to anyone."""
-    shown = text[0].isalpha() and ENDS.search(text) and text.count('"') % 2 == 0 and not UNFIT.search(text)
+    shown = (
+        text[0].isalpha()
+        and ENDS.search(text)
+        and text.count('"') % 2 == 0
+        and not UNFIT.search(text)
+    )
     return bool(shown) and WORDS[0] <= text.count(" ") + 1 <= WORDS[1]
 
 
@@ -83,7 +93,8 @@ def read(sdist: Path) -> tuple[list[Review], str]:
     found: dict[str, Review] = {}
     with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
         for domain, name in DOMAINS.items():
-            lines = archive.extractfile(f"hutto_ICWSM_2014/{name}").read().decode("utf-8-sig").splitlines()  # type: ignore[union-attr]
+            part = archive.extractfile(f"hutto_ICWSM_2014/{name}")
+            lines = part.read().decode("utf-8-sig").splitlines()  # type: ignore[union-attr]
             for _, rating, raw in (line.split("\t") for line in lines if line):
                 text = clean(raw)
                 if fit(text):
@@ -97,7 +108,8 @@ def texts(reviews: list[Review]) -> pd.DataFrame:
 
 
 def pairs(reviews: list[Review]) -> pd.DataFrame:
-    """Two texts that begin with the same words: a clearly good one and a clearly bad one, each text once.
+    """Two texts that begin with the same words: a clearly good one and a clearly bad one, each text
+    once.
 
     The words they share are the prompt, the rest of each is a completion.
     """
@@ -118,13 +130,15 @@ def pairs(reviews: list[Review]) -> pd.DataFrame:
 def match_by_length(group: list[Review]) -> list[tuple[Review, Review]]:
     """Good and bad texts of about the same length, each once.
 
-    In no order of length: from the shortest on, the good ones would take the bad ones that are a little longer.
-    """
+    In no order of length: from the shortest on, the good ones would take the bad ones that are a
+    little longer."""
     bad = [r for r in group if r.rating < 0]
     found = []
     for good in sorted((r for r in group if r.rating > 0), key=lambda r: fraction(r.text, "match")):
         near = min(bad, key=lambda r: abs(len(r.text) - len(good.text)), default=None)
-        if near and max(len(near.text), len(good.text)) <= LENGTH_RATIO * min(len(near.text), len(good.text)):
+        if near and max(len(near.text), len(good.text)) <= LENGTH_RATIO * min(
+            len(near.text), len(good.text)
+        ):
             found.append((good, near))
             bad.remove(near)
     return found
@@ -139,19 +153,30 @@ def pair_row(good: Review, bad: Review, shared: int) -> dict[str, object]:
 
 
 def labels(reviews: list[Review]) -> pd.DataFrame:
-    """Clearly good and clearly bad texts one by one; two, three or four words of each are the prompt."""
+    """Clearly good and clearly bad texts one by one; two, three or four words of each are the
+    prompt."""
     rows = []
     for review in reviews:
         prompt = " ".join(review.words[: 2 + int(3 * fraction(review.text, "prompt"))])
         if abs(review.rating) >= CLEAR and len(prompt) < len(review.text):
-            rows.append({"prompt": prompt, "completion": review.text[len(prompt) :], "label": review.rating > 0})
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "completion": review.text[len(prompt) :],
+                    "label": review.rating > 0,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def main() -> None:
     """Write all tables, and the licence beside them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sdist", type=Path, required=True, help="the source package as downloaded")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sdist", type=Path, required=True, help="the source package as downloaded"
+    )
     reviews, licence = read(parser.parse_args().sdist)
     for name, make in (("texts", texts), ("pairs", pairs), ("labels", labels)):
         (TARGET / name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""What the scripts that build assets/ share: the picture set, its split by caption, and picture sheets.
+"""What the scripts that build assets/ share: the picture set, its split by caption, and picture
+sheets.
 
 Not run by itself. The picture set is made by ``build_emoji.py``.
 """
@@ -32,19 +33,20 @@ SIZE = 64
 PREFERRED, OTHER = "fluent-3d", "noto"
 ARTISTS = (PREFERRED, OTHER)
 
-# A caption's place is a pure function of its text, so it never moves when the set grows.
-# "spare" captions are seen by the autoencoder and the judge; "held_out" ones by nothing that is trained.
+# A caption's place is a pure function of its text, so it never moves when the set grows. "spare"
+# captions are seen by the autoencoder and the judge; "held_out" ones by nothing that is trained.
 PAIR_SPLITS = ("train", "validation", "test")
 SPARE_SHARE, VALIDATION_SHARE, TEST_SHARE, HELD_OUT_SHARE = 0.25, 0.12, 0.22, 0.30
-# Left to "spare": lettering and signs rather than pictures, the many people that differ in small details only, and
-# what has no place in a demonstration.
+# Left to "spare": lettering and signs rather than pictures, the many people that differ in small
+# details only, and what has no place in a demonstration.
 LEFT_OUT = frozenset(
     """
-    button o’clock thirty arrow person people square sign men women men’s women’s symbol oncoming no circled mark
-    information registered copyright trade prohibited customs passport baggage luggage closet restroom wireless mode
-    antenna plus minus divide multiply infinity om khanda hamsa keycap input joker x-ray dvd currency banknote
-    cigarette coffin funeral headstone dagger bomb middle bikini briefs pregnant breast feeding kiss kissing biting
-    love syringe pill vomiting gun pistol razor sake wedding hole level left hundred
+    button o’clock thirty arrow person people square sign men women men’s women’s symbol
+    oncoming no circled mark information registered copyright trade prohibited customs passport
+    baggage luggage closet restroom wireless mode antenna plus minus divide multiply infinity om
+    khanda hamsa keycap input joker x-ray dvd currency banknote cigarette coffin funeral
+    headstone dagger bomb middle bikini briefs pregnant breast feeding kiss kissing biting love
+    syringe pill vomiting gun pistol razor sake wedding hole level left hundred
     """.split()
 )
 
@@ -108,7 +110,8 @@ def sheet(pictures_NHWC: np.ndarray, columns: int, path: Path, zoom: int = 1) ->
 
 
 class Ema:
-    """A running mean of the weights; the decay warms up so that the first steps do not weigh for ever."""
+    """A running mean of the weights; the decay warms up so that the first steps do not weigh for
+    ever."""
 
     def __init__(self, modules: list[nn.Module], decay: float) -> None:
         self.modules, self.decay = modules, decay
@@ -123,14 +126,17 @@ class Ema:
     @torch.no_grad()
     def swap(self) -> None:
         """Exchanges weights and means; called twice, it changes nothing."""
-        for weight, mean in zip((p for m in self.modules for p in m.parameters()), self.shadow, strict=True):
+        for weight, mean in zip(
+            (p for m in self.modules for p in m.parameters()), self.shadow, strict=True
+        ):
             kept = weight.detach().clone()
             weight.copy_(mean)
             mean.copy_(kept)
 
 
 def cosine_rate(progress: float, step: int, warmup: int, floor: float = 0.02) -> float:
-    """A factor for the learning rate: linear warm-up in steps, then a cosine over the share of the time used."""
+    """A factor for the learning rate: linear warm-up in steps, then a cosine over the share of the
+    time used."""
     decay = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return min(1.0, (step + 1) / warmup) * decay
 
@@ -141,7 +147,8 @@ def as_pixels(values_NCHW: torch.Tensor) -> torch.Tensor:
 
 
 def quiet_start() -> None:
-    """The same start every time, on both cores; denormal numbers would slow the end of training down."""
+    """The same start every time, on both cores; denormal numbers would slow the end of training
+    down."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
     torch.set_flush_denormal(True)
@@ -161,7 +168,8 @@ def clock(minutes: float, name: str) -> Iterator[tuple[int, float, Any]]:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Puts ``new`` in the place of ``target`` in two renames, so that a reader never meets half a folder."""
+    """Puts ``new`` in the place of ``target`` in two renames, so that a reader never meets half a
+    folder."""
     old = target.with_name(target.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

@@ -1,10 +1,10 @@
-"""Trains the bundled autoencoder: 64 px pictures to 16×16×4 latents of mean 0 and deviation 1, and back.
+"""Trains the bundled autoencoder: 64 px pictures to 16×16×4 latents of mean 0 and deviation 1, and
+back.
 
     python scripts/assets/train_autoencoder.py --minutes 16
 
-Reads the picture set of ``build_emoji.py``; writes ``runs/assets/autoencoder``, goes on from it when run again, and
-prints the signal-to-noise ratio on captions it never saw.
-"""
+Reads the picture set of ``build_emoji.py``; writes ``runs/assets/autoencoder``, goes on from it
+when run again, and prints the signal-to-noise ratio on captions it never saw."""
 
 from __future__ import annotations
 
@@ -52,14 +52,20 @@ def reconstruction(decoded: Tensor, pixels: Tensor) -> Tensor:
 
 def train(autoencoder: Any, pixels: Tensor, minutes: float) -> None:
     """For so many minutes; leaves the running mean of the weights in place."""
-    optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(
+        autoencoder.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+    )
     mean = Ema([autoencoder], 0.998)
     for step, progress, bar in clock(minutes, "autoencoder"):
         for group in optimizer.param_groups:
             group["lr"] = RATE * cosine_rate(progress, step, 100)
-        batch = as_pixels(pixels[torch.randint(len(pixels), (BATCH,))]).contiguous(memory_format=torch.channels_last)
+        batch = as_pixels(pixels[torch.randint(len(pixels), (BATCH,))]).contiguous(
+            memory_format=torch.channels_last
+        )
         posterior = autoencoder.encode(batch).latent_dist
-        decoded = autoencoder.decode(posterior.mean + posterior.std * torch.randn_like(posterior.std)).sample
+        decoded = autoencoder.decode(
+            posterior.mean + posterior.std * torch.randn_like(posterior.std)
+        ).sample
         loss = reconstruction(decoded, batch) + KL_WEIGHT * posterior.kl().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -73,8 +79,11 @@ def train(autoencoder: Any, pixels: Tensor, minutes: float) -> None:
 
 @torch.no_grad()
 def normalise(autoencoder: Any, pixels: Tensor) -> None:
-    """Fold mean and deviation of the latents into the 1×1 convolutions round them, so that scaling_factor is 1."""
-    latents = torch.cat([autoencoder.encode(as_pixels(part)).latent_dist.mean for part in pixels.split(64)])
+    """Fold mean and deviation of the latents into the 1×1 convolutions round them, so that
+    scaling_factor is 1."""
+    latents = torch.cat(
+        [autoencoder.encode(as_pixels(part)).latent_dist.mean for part in pixels.split(64)]
+    )
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out = autoencoder.quant_conv, autoencoder.post_quant_conv
     into.weight[:4] /= std[:, None, None, None]
@@ -86,17 +95,24 @@ def normalise(autoencoder: Any, pixels: Tensor) -> None:
 
 @torch.no_grad()
 def test(autoencoder: Any, pixels: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB on unseen captions; writes a sheet of originals and copies."""
+    """Peak signal-to-noise ratio in dB on unseen captions; writes a sheet of originals and
+    copies."""
     original = as_pixels(pixels)
     decoded = autoencoder.decode(autoencoder.encode(original).latent_dist.mean).sample.clamp(-1, 1)
     both = torch.stack([original[:32], decoded[:32]], 1).flatten(0, 1)
-    sheet(((both + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy(), 16, WORK / "autoencoder.png")
+    sheet(
+        ((both + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy(),
+        16,
+        WORK / "autoencoder.png",
+    )
     return (-10 * ((decoded - original) / 2).square().mean((1, 2, 3)).log10()).mean().item()
 
 
 def main() -> None:
     """Train, normalise, test, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=16)
     settings = parser.parse_args()
     quiet_start()

@@ -1,10 +1,11 @@
-"""Trains the bundled language model and its tokenizer, from scratch, on the training split of the bundled reviews.
+"""Trains the bundled language model and its tokenizer, from scratch, on the training split of the
+bundled reviews.
 
     python scripts/assets/train_language_model.py --minutes 30
 
-A byte-level BPE and a small Llama with dropout; the weights of the epoch with the lowest validation loss are kept, as
-bfloat16. Loss and perplexity on texts that it was not trained on go into ``assets/reviews-model/perplexity.json``.
-"""
+A byte-level BPE and a small Llama with dropout; the weights of the epoch with the lowest validation
+loss are kept, as bfloat16. Loss and perplexity on texts that it was not trained on go into
+``assets/reviews-model/perplexity.json``."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from diffdpo.files import atomic_folder
+from diffdpo.engine.files import atomic_folder
 
 TARGET = ASSETS / "reviews-model"
 MARKS = ["<|begin|>", "<|end|>", "<|pad|>"]
@@ -40,9 +41,12 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     inner.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=MARKS, initial_alphabet=alphabet)
+        texts,
+        trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=MARKS, initial_alphabet=alphabet),
     )
-    inner.post_processor = TemplateProcessing(single=f"{MARKS[BEGIN]} $A", special_tokens=[(MARKS[BEGIN], BEGIN)])
+    inner.post_processor = TemplateProcessing(
+        single=f"{MARKS[BEGIN]} $A", special_tokens=[(MARKS[BEGIN], BEGIN)]
+    )
     named = dict(zip(("bos_token", "eos_token", "pad_token"), MARKS, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=inner, **named)
 
@@ -65,13 +69,18 @@ def make_model() -> LlamaForCausalLM:
 
 
 def add_dropout(model: LlamaForCausalLM) -> list[torch.utils.hooks.RemovableHandle]:
-    """Dropout on the embeddings and on what every block adds: a Llama has none there, and the corpus is small."""
+    """Dropout on the embeddings and on what every block adds: a Llama has none there, and the
+    corpus is small."""
 
     def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return F.dropout(output, DROPOUT, module.training)
 
     places = [model.model.embed_tokens]
-    places += [part for layer in model.model.layers for part in (layer.self_attn.o_proj, layer.mlp.down_proj)]
+    places += [
+        part
+        for layer in model.model.layers
+        for part in (layer.self_attn.o_proj, layer.mlp.down_proj)
+    ]
     return [place.register_forward_hook(drop) for place in places]
 
 
@@ -85,11 +94,14 @@ def read(split: str) -> list[str]:
 
 
 def batches(rows: list[Tensor]) -> Iterator[Tensor]:
-    """One epoch of padded batches (rows, length); texts of about the same length share one, so little is padding."""
+    """One epoch of padded batches (rows, length); texts of about the same length share one, so
+    little is padding."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]) + 6 * torch.rand(1).item())
     parts = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
     for place in torch.randperm(len(parts)).tolist():
-        yield nn.utils.rnn.pad_sequence([rows[i] for i in parts[place]], batch_first=True, padding_value=PAD)
+        yield nn.utils.rnn.pad_sequence(
+            [rows[i] for i in parts[place]], batch_first=True, padding_value=PAD
+        )
 
 
 def endless(rows: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
@@ -102,10 +114,13 @@ def endless(rows: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
 
 
 def loss_of(model: LlamaForCausalLM, ids_NT: Tensor, reduction: str = "mean") -> Tensor:
-    """Negative log-likelihood of the tokens after the first, in nats; padding stands behind them and is left out."""
+    """Negative log-likelihood of the tokens after the first, in nats; padding stands behind them
+    and is left out."""
     logits_NTV = model(input_ids=ids_NT).logits[:, :-1]
     target_NT = ids_NT[:, 1:].masked_fill(ids_NT[:, 1:] == PAD, IGNORED)
-    return F.cross_entropy(logits_NTV.flatten(0, 1), target_NT.flatten(), ignore_index=IGNORED, reduction=reduction)
+    return F.cross_entropy(
+        logits_NTV.flatten(0, 1), target_NT.flatten(), ignore_index=IGNORED, reduction=reduction
+    )
 
 
 @torch.no_grad()
@@ -121,18 +136,30 @@ def make_optimizer(model: nn.Module) -> torch.optim.AdamW:
     """AdamW; gains are not decayed."""
     weights = [weight for weight in model.parameters() if weight.dim() > 1]
     gains = [weight for weight in model.parameters() if weight.dim() == 1]
-    groups = [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": gains, "weight_decay": 0.0}]
+    groups = [
+        {"params": weights, "weight_decay": WEIGHT_DECAY},
+        {"params": gains, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), fused=True)
 
 
-def train(model: LlamaForCausalLM, rows: list[Tensor], validation: list[Tensor], minutes: float) -> int:
+def train(
+    model: LlamaForCausalLM, rows: list[Tensor], validation: list[Tensor], minutes: float
+) -> int:
     """Leaves the weights of the best epoch in the model; returns its number."""
-    optimizer, best, kept, last = make_optimizer(model), math.inf, (0, copy.deepcopy(model.state_dict())), 0
+    optimizer, best, kept, last = (
+        make_optimizer(model),
+        math.inf,
+        (0, copy.deepcopy(model.state_dict())),
+        0,
+    )
 
     def measure(epoch: int, loss: float) -> None:
         nonlocal best, kept
         found = held_out_loss(model, validation)
-        print(f"\nepoch {epoch}: training {loss:.4f}, validation {found:.4f} nats a token", flush=True)
+        print(
+            f"\nepoch {epoch}: training {loss:.4f}, validation {found:.4f} nats a token", flush=True
+        )
         if found < best:
             best, kept = found, (epoch, copy.deepcopy(model.state_dict()))
 
@@ -150,7 +177,9 @@ def train(model: LlamaForCausalLM, rows: list[Tensor], validation: list[Tensor],
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-        bar.set_postfix_str(f"epoch {epoch}, loss {sum(losses[-100:]) / len(losses[-100:]):.4f}", refresh=False)
+        bar.set_postfix_str(
+            f"epoch {epoch}, loss {sum(losses[-100:]) / len(losses[-100:]):.4f}", refresh=False
+        )
     measure(last + 1, sum(losses[-400:]) / len(losses[-400:]))
     model.load_state_dict(kept[1])
     return kept[0]
@@ -158,23 +187,35 @@ def train(model: LlamaForCausalLM, rows: list[Tensor], validation: list[Tensor],
 
 def main() -> None:
     """Train tokenizer and model, measure, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
     minutes = parser.parse_args().minutes
     torch.manual_seed(0)
     tokenizer, model = train_tokenizer(read("train")), make_model()
     rows = {split: encode(tokenizer, read(split)) for split in ("train", "validation", "test")}
     tokens = sum(map(len, rows["train"]))
-    print(f"{len(rows['train']):,} texts, {tokens:,} tokens, {model.num_parameters():,} parameters", flush=True)
+    print(
+        f"{len(rows['train']):,} texts, {tokens:,} tokens, {model.num_parameters():,} parameters",
+        flush=True,
+    )
     hooks = add_dropout(model)
     epoch = train(model, rows["train"], rows["validation"], minutes)
     for hook in hooks:
         hook.remove()
     model.bfloat16().float()  # the perplexity is that of the weights in the file
-    found: dict[str, object] = {"training_tokens": tokens, "parameters": model.num_parameters(), "epoch": epoch}
+    found: dict[str, object] = {
+        "training_tokens": tokens,
+        "parameters": model.num_parameters(),
+        "epoch": epoch,
+    }
     for split in ("validation", "test"):
         nats = held_out_loss(model, rows[split])
-        found |= {f"{split}_nats_per_token": round(nats, 4), f"{split}_perplexity": round(math.exp(nats), 2)}
+        found |= {
+            f"{split}_nats_per_token": round(nats, 4),
+            f"{split}_perplexity": round(math.exp(nats), 2),
+        }
     with atomic_folder(TARGET) as draft:
         tokenizer.save_pretrained(draft)
         model.bfloat16().save_pretrained(draft)

@@ -1,11 +1,12 @@
-"""Trains the bundled text-to-image pipeline from scratch: tokenizer, CLIP text encoder and UNet together.
+"""Trains the bundled text-to-image pipeline from scratch: tokenizer, CLIP text encoder and UNet
+together.
 
     python scripts/assets/train_pipeline.py --minutes 46
 
-Reads the picture set, the pairs (for their captions) and ``runs/assets/autoencoder``. Every few minutes it writes a
-sheet of the 24 prompts and the whole pipeline, float16, into ``runs/assets``; at the end into assets/emoji-pipeline.
-Captions do not name the artist, so both styles stay in the model: that is what preference training later decides.
-"""
+Reads the picture set, the pairs (for their captions) and ``runs/assets/autoencoder``. Every few
+minutes it writes a sheet of the 24 prompts and the whole pipeline, float16, into ``runs/assets``;
+at the end into assets/emoji-pipeline. Captions do not name the artist, so both styles stay in the
+model: that is what preference training later decides."""
 
 from __future__ import annotations
 
@@ -103,7 +104,9 @@ def make_pipeline(captions: list[str]) -> Any:
         prediction_type="v_prediction",
     )
     vae: Any = AutoencoderKL.from_pretrained(WORK / "autoencoder").eval().requires_grad_(False)
-    return assemble(vae, CLIPTextModel(text), tokenizer, unet.to(memory_format=torch.channels_last), scheduler)
+    return assemble(
+        vae, CLIPTextModel(text), tokenizer, unet.to(memory_format=torch.channels_last), scheduler
+    )
 
 
 def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> Any:
@@ -124,7 +127,9 @@ def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: 
 
 def tokens(tokenizer: Any, captions: list[str]) -> Tensor:
     """Token ids (captions, LENGTH)."""
-    found = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+    found = tokenizer(
+        captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+    )
     return found.input_ids
 
 
@@ -136,7 +141,8 @@ def cached_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stratified_timesteps() -> Tensor:
-    """One uniform timestep from each of BATCH equal parts of the schedule, shuffled: less noise in the loss."""
+    """One uniform timestep from each of BATCH equal parts of the schedule, shuffled: less noise in
+    the loss."""
     places = (torch.arange(BATCH) + torch.rand(BATCH)) * 1000 / BATCH
     return places.long().clamp(max=999)[torch.randperm(BATCH)]
 
@@ -145,7 +151,9 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
     """v-prediction on UNet and text encoder; returns the running mean of their weights."""
     unet, text_encoder, scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
     weights = [*unet.parameters(), *text_encoder.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(
+        weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+    )
     mean, empty = Ema([unet, text_encoder], 0.999), tokens(pipeline.tokenizer, [""])[0]
     order, losses, shown = torch.empty(0, dtype=torch.long), [], time.monotonic()
     for step, progress, bar in clock(minutes, "pipeline"):
@@ -157,7 +165,9 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
         clean = latents[0][index] + latents[1][index] * torch.randn_like(latents[1][index])
         noise, timestep = torch.randn_like(clean), stratified_timesteps()
         words = torch.where((torch.rand(BATCH) < EMPTY_PROMPTS)[:, None], empty, ids[index])
-        predicted = unet(scheduler.add_noise(clean, noise, timestep), timestep, text_encoder(words)[0]).sample
+        predicted = unet(
+            scheduler.add_noise(clean, noise, timestep), timestep, text_encoder(words)[0]
+        ).sample
         loss = F.mse_loss(predicted, scheduler.get_velocity(clean, noise, timestep))
         optimizer.zero_grad()
         loss.backward()
@@ -174,25 +184,41 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
 
 @torch.no_grad()
 def show(pipeline: Any, mean: Ema, target: Path, tag: str) -> None:
-    """A sheet of the 24 prompts, and the pipeline in float16, from the running mean of the weights."""
+    """A sheet of the 24 prompts, and the pipeline in float16, from the running mean of the
+    weights."""
     mean.swap()
     seeds = [torch.Generator().manual_seed(i) for i in range(len(read_prompts()))]
-    how = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "np", "generator": seeds}
+    how = {
+        "num_inference_steps": 20,
+        "guidance_scale": 4.0,
+        "output_type": "np",
+        "generator": seeds,
+    }
     pictures = pipeline(list(read_prompts()), **how).images
     sheet((pictures * 255).round().astype(np.uint8), 8, WORK / f"sample-{tag}.png", 2)
-    halves = {name: copy.deepcopy(getattr(pipeline, name)).half() for name in ("vae", "text_encoder", "unet")}
+    halves = {
+        name: copy.deepcopy(getattr(pipeline, name)).half()
+        for name in ("vae", "text_encoder", "unet")
+    }
     draft = target.with_name(target.name + ".tmp")
-    assemble(**halves, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler).save_pretrained(draft)
-    # Half precision is for the file alone; by its own config the text encoder would load in it beside a float32 UNet.
+    assemble(**halves, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler).save_pretrained(
+        draft
+    )
+    # Half precision is for the file alone; by its own config the text encoder would load in it
+    # beside a float32 UNet.
     config = draft / "text_encoder" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n"
+    )
     replace_folder(draft, target)
     mean.swap()
 
 
 def main() -> None:
     """Train on the captions of the pairs and the prompts; save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=46)
     settings = parser.parse_args()
     quiet_start()

@@ -2,10 +2,9 @@
 
     python scripts/assets/train_style_judge.py
 
-Half of what it sees has been through the bundled autoencoder, so that it judges the drawing and not the decoder's
-blur. Tested on captions that neither it nor the autoencoder has seen, and on the pictures of the test pairs; both
-accuracies go into its config.json.
-"""
+Half of what it sees has been through the bundled autoencoder, so that it judges the drawing and not
+the decoder's blur. Tested on captions that neither it nor the autoencoder has seen, and on the
+pictures of the test pairs; both accuracies go into its config.json."""
 
 from __future__ import annotations
 
@@ -39,13 +38,16 @@ def round_trip(autoencoder: Any, pixels_NCHW: Tensor) -> Tensor:
 
 
 def disturbed(pixels_NCHW: Tensor) -> Tensor:
-    """Mirrored, shifted, a little brighter or darker, sometimes blurred, a little noisy: style survives all this."""
+    """Mirrored, shifted, a little brighter or darker, sometimes blurred, a little noisy: style
+    survives all this."""
     count = len(pixels_NCHW)
     pixels = torch.where(torch.rand(count, 1, 1, 1) < 0.5, pixels_NCHW, pixels_NCHW.flip(-1))
     down, right = torch.randint(-3, 4, (2,)).tolist()
     pixels = torch.roll(pixels, (down, right), (2, 3))
     pixels = torch.where(
-        torch.rand(count, 1, 1, 1) < 0.3, F.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False), pixels
+        torch.rand(count, 1, 1, 1) < 0.3,
+        F.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False),
+        pixels,
     )
     pixels = pixels + 0.05 * torch.randn(count, 3, 1, 1) * (pixels < 0.99)
     return (pixels + 0.03 * torch.rand(count, 1, 1, 1) * torch.randn_like(pixels)).clamp(0, 1)
@@ -88,7 +90,9 @@ def train(real: Tensor, decoded: Tensor, labels: Tensor, steps: int) -> StyleJud
 
 def main() -> None:
     """Train, test, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--autoencoder", default=str(PIPELINE / "vae"))
     settings = parser.parse_args()

@@ -22,7 +22,8 @@ raise SystemExit(2)
 def benchmark(folder, *words):
     places = ["--work_dir", str(folder / "work"), "--output", str(folder / "out" / "table")]
     code = run_command(
-        "benchmark", ["--small", "--repetitions", "1", "--steps", "1", "--threads", "1", *places, *words]
+        "benchmark",
+        ["--small", "--repetitions", "1", "--steps", "1", "--threads", "1", *places, *words],
     )
     read = json.loads((folder / "out" / "table.json").read_text())
     return code, {row["name"]: row for row in read["rows"]}, read
@@ -69,7 +70,9 @@ def subjects(tmp_path):
 def test_groups_stand_together_and_names_say_what_they_are(tmp_path):
     found = subjects(tmp_path)
     groups = [subject.group for subject in found]
-    assert [g for i, g in enumerate(groups) if i == 0 or groups[i - 1] != g] == list(dict.fromkeys(groups))
+    assert [g for i, g in enumerate(groups) if i == 0 or groups[i - 1] != g] == list(
+        dict.fromkeys(groups)
+    )
     assert len({subject.name for subject in found}) == len(found)
     assert all(subject.name.startswith(subject.group) for subject in found)
 

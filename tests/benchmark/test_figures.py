@@ -7,12 +7,33 @@ import pytest
 from diffdpo.benchmark.chart import step_chart
 from diffdpo.benchmark.report import Report, table
 from diffdpo.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
-from diffdpo.benchmark.targets import Target, faster, first_epoch, memory, memory_saved, over_bare, targets
+from diffdpo.benchmark.targets import (
+    Target,
+    faster,
+    first_epoch,
+    memory,
+    memory_saved,
+    over_bare,
+    targets,
+)
 
 
 def result(name, *wall, setup=1.0, cold=None, ram=1000.0, bare=(), error=None, operations=()):
     group = name.split("-")[0]
-    return Result(name, group, list(wall), list(wall), list(bare), [], setup, cold, ram, None, dict(operations), error)
+    return Result(
+        name,
+        group,
+        list(wall),
+        list(wall),
+        list(bare),
+        [],
+        setup,
+        cold,
+        ram,
+        None,
+        dict(operations),
+        error,
+    )
 
 
 ROWS = {
@@ -20,7 +41,15 @@ ROWS = {
     for row in (
         result("full-fp32-uncached", 3.0, 3.2, 3.1),
         result("full-fp32-latents", 2.0, 2.4, 2.0, cold=21.0, ram=900.0, bare=[1.6, 2.0, 2.0]),
-        result("full-fp32-scores", 1.0, 1.5, 1.2, cold=61.0, ram=800.0, operations={"norms": 0.25, "copies": 0.75}),
+        result(
+            "full-fp32-scores",
+            1.0,
+            1.5,
+            1.2,
+            cold=61.0,
+            ram=800.0,
+            operations={"norms": 0.25, "copies": 0.75},
+        ),
         result("full-fp32-salesforce", 4.0, 3.0, 4.8, ram=1600.0),
         result("full-bf16-uncached", error="no | such thing"),
     )
@@ -71,11 +100,16 @@ def test_measures():
     assert memory("full-fp32-scores", "full-fp32-salesforce")(ROWS).median == 0.5
     assert memory_saved("full-fp32-scores", "full-fp32-latents", 50.0)(ROWS).median == 2.0
     # 10 steps: 31 uncached, 40 with latents, 72 with scores; theirs 40
-    assert first_epoch("full", "fp32", "full-fp32-salesforce", 10)(ROWS).median == pytest.approx(40 / 31)
+    assert first_epoch("full", "fp32", "full-fp32-salesforce", 10)(ROWS).median == pytest.approx(
+        40 / 31
+    )
 
 
 def test_bounds_hold_on_their_own_side():
-    least, most = Target("", "", 2.0, lambda rows: None), Target("", "", 2.0, lambda rows: None, at_most=True)
+    least, most = (
+        Target("", "", 2.0, lambda rows: None),
+        Target("", "", 2.0, lambda rows: None, at_most=True),
+    )
     assert least.met(Spread(2.0, 0, 9))
     assert not least.met(Spread(1.9, 0, 9))
     assert most.met(Spread(2.0, 0, 9))
@@ -84,17 +118,27 @@ def test_bounds_hold_on_their_own_side():
 
 def test_every_target_says_when_nothing_was_measured():
     assert all(target.measure({}) is None for target in targets(32, 88.0))
-    assert all(target.measure(ROWS) is None for target in targets(32, 88.0) if "bf16" in target.work)
+    assert all(
+        target.measure(ROWS) is None for target in targets(32, 88.0) if "bf16" in target.work
+    )
 
 
 def page(rows):
-    return Report({"processor": "P"}, {"repetitions": 3}, rows, targets(10, 50.0), {"full": 10}, ["a note"])
+    return Report(
+        {"processor": "P"}, {"repetitions": 3}, rows, targets(10, 50.0), {"full": 10}, ["a note"]
+    )
 
 
 def test_markdown_says_all_in_tables():
     text = page(ROWS).markdown()
-    assert "| full fp32, everything stored | salesforce fp32 | at least 2x | 4.00x [2.00, 4.00] | yes |" in text
-    assert "| full fp32, first epoch, nothing stored | salesforce fp32 | at least 1.2x | 1.29x | yes |" in text
+    assert (
+        "| full fp32, everything stored | salesforce fp32 | at least 2x | 4.00x [2.00, 4.00] |"
+        " yes |" in text
+    )
+    assert (
+        "| full fp32, first epoch, nothing stored | salesforce fp32 | at least 1.2x | 1.29x | yes |"
+        in text
+    )
     assert "| full-fp32-latents | bare network | at most 1.05x | 1.20x [1.00, 1.25] | no |" in text
     assert "| full-bf16-uncached | failed: no / such thing |" in text
     assert "| full-fp32-latents | 20.0 | 40 | 60 | 120 | 220 | 2 |" in text

@@ -16,7 +16,8 @@ SCHEDULE = Schedule(warmup=2, steps=3, repetitions=2)
 
 
 def train(optimizer, steps=100, pause=0.0, cold=()):
-    """A loop that knows nothing of the gate; returns how far it came. The steps in ``cold`` are slow."""
+    """A loop that knows nothing of the gate; returns how far it came. The steps in ``cold`` are
+    slow."""
     for step in range(steps):
         time.sleep(0.6 if step in cold else pause)
         optimizer.step()
@@ -44,7 +45,9 @@ def test_stops_after_the_warm_up_and_after_every_repetition():
 
 
 def test_first_step_only():
-    reports, done, _ = drive(torch.optim.SGD(weights()), 0, Schedule(warmup=1, steps=1, repetitions=0), pause=0.02)
+    reports, done, _ = drive(
+        torch.optim.SGD(weights()), 0, Schedule(warmup=1, steps=1, repetitions=0), pause=0.02
+    )
     assert [report["kind"] for report in reports] == ["warm"]
     assert done == 1
     assert reports[0]["setup"] >= 0.02
@@ -141,4 +144,6 @@ def test_peak_memory_grows_with_what_is_held_and_stays():
     with_it = peak_memory()["ram"]
     del held
     assert with_it >= before + 64
-    assert peak_memory()["ram"] == pytest.approx(with_it, rel=0.01)  # the kernel's counters are not exact
+    assert peak_memory()["ram"] == pytest.approx(
+        with_it, rel=0.01
+    )  # the kernel's counters are not exact

@@ -15,7 +15,8 @@ from diffdpo.errors import UserError
 
 DIFFUSERS = 'parser.add_argument("--beta_dpo")\nparser.add_argument("--vae_encode_batch_size")\n'
 SALESFORCE = 'parser.add_argument("--beta_dpo")\nparser.add_argument("--dreamlike_pairs_only")\n'
-# A training script that needs torchvision, xformers and the older loop's parts; it never heard of the gate.
+# A training script that needs torchvision, xformers and the older loop's parts; it never heard of
+# the gate.
 SCRIPT = """
 import argparse, torch, xformers
 from torchvision import transforms
@@ -49,9 +50,13 @@ def test_told_apart_by_their_flags(tmp_path, text, kind):
     assert (recognise(str(path)).kind, recognise(str(path)).path) == (kind, path)
 
 
-@pytest.mark.parametrize("text", ["print()", DIFFUSERS + SALESFORCE, DIFFUSERS.replace("beta_dpo", "beta")])
+@pytest.mark.parametrize(
+    "text", ["print()", DIFFUSERS + SALESFORCE, DIFFUSERS.replace("beta_dpo", "beta")]
+)
 def test_others_are_refused_in_a_line(tmp_path, text):
-    with pytest.raises(UserError, match=r"--peer_script .*not a Diffusion-DPO script that is known here"):
+    with pytest.raises(
+        UserError, match=r"--peer_script .*not a Diffusion-DPO script that is known here"
+    ):
         recognise(str(write(tmp_path, text)))
 
 
@@ -70,13 +75,23 @@ def test_every_stand_in_is_there_and_explained():
 def test_transforms_by_hand():
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     transforms = stand_ins.torchvision()["torchvision.transforms"]
-    steps = [transforms.Resize(4), transforms.CenterCrop(4), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
+    steps = [
+        transforms.Resize(4),
+        transforms.CenterCrop(4),
+        transforms.ToTensor(),
+        transforms.Normalize([0.5], [0.5]),
+    ]
     found = transforms.Compose(steps)(Image.fromarray(pixels))
     torch.testing.assert_close(found, torch.from_numpy(pixels[:, 1:5]).permute(2, 0, 1) / 127.5 - 1)
-    halved = transforms.Resize(2, interpolation=transforms.InterpolationMode.BILINEAR)(Image.fromarray(pixels))
+    halved = transforms.Resize(2, interpolation=transforms.InterpolationMode.BILINEAR)(
+        Image.fromarray(pixels)
+    )
     assert halved.size == (3, 2)
     assert transforms.RandomCrop(4)(Image.fromarray(pixels)).size == (4, 4)
-    flipped = {np.asarray(transforms.RandomHorizontalFlip()(Image.fromarray(pixels)))[0, 0, 0] for _ in range(40)}
+    flipped = {
+        np.asarray(transforms.RandomHorizontalFlip()(Image.fromarray(pixels)))[0, 0, 0]
+        for _ in range(40)
+    }
     assert flipped == {0, 15}
 
 
@@ -92,7 +107,9 @@ def test_a_script_runs_unmodified_and_stops_at_the_gate(tmp_path):
 
 
 def test_a_failure_is_said_in_a_line():
-    assert last_line(ValueError("several lines\nand the last one\n")) == "ValueError: and the last one"
+    assert (
+        last_line(ValueError("several lines\nand the last one\n")) == "ValueError: and the last one"
+    )
     assert last_line(ValueError()) == "ValueError: no reason"
     assert last_line(SystemExit("nothing to train on")) == "nothing to train on"
     assert last_line(SystemExit(2)) == ""  # its own output says why

@@ -9,7 +9,10 @@ from tests.commands.test_train_diffusion_dpo import flags, train
 from tests.conftest import run, script
 from tests.factory import make_pairs
 
-QUICK = "--num_prompts 4 --images_per_prompt 2 --num_inference_steps 2 --implicit_draws 3 --sample_batch_size 3".split()
+QUICK = (
+    "--num_prompts 4 --images_per_prompt 2 --num_inference_steps 2 --implicit_draws 3"
+    " --sample_batch_size 3".split()
+)
 
 
 @pytest.fixture(scope="module", params=[4, None], ids=["lora", "full"])
@@ -20,12 +23,23 @@ def policy(request, models, pairs, tmp_path_factory):
 
 
 def evaluate(model, data, policy, out, *more):
-    words = ["--pretrained_model_name_or_path", model, "--dataset_name", data, "--policy", policy, "--output_dir", out]
+    words = [
+        "--pretrained_model_name_or_path",
+        model,
+        "--dataset_name",
+        data,
+        "--policy",
+        policy,
+        "--output_dir",
+        out,
+    ]
     return [str(word) for word in [*words, "--split", "train", *QUICK, *more]]
 
 
 def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
-    words = evaluate(models(), pairs, policy, tmp_path, "--reward", "jpeg_incompressibility", "colourfulness")
+    words = evaluate(
+        models(), pairs, policy, tmp_path, "--reward", "jpeg_incompressibility", "colourfulness"
+    )
     found = run(script("evaluate", *words))
     assert found.returncode == 0, found.stderr
     result = json.loads((tmp_path / "evaluation.json").read_text())
@@ -47,7 +61,9 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
 
 def test_a_policy_against_itself_is_a_tie(models, pairs, tmp_path):
     train(*flags(models(), pairs, tmp_path / "run", learning_rate=0, max_train_steps=1))
-    words = evaluate(models(), pairs, tmp_path / "run", tmp_path / "out", "--reward", "colourfulness")
+    words = evaluate(
+        models(), pairs, tmp_path / "run", tmp_path / "out", "--reward", "colourfulness"
+    )
     assert run_command("evaluate", words) == 0
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result["win_rate"]["value"] == 0.5
@@ -58,7 +74,16 @@ def test_a_policy_against_itself_is_a_tie(models, pairs, tmp_path):
 def test_the_same_evaluation_twice_gives_the_same_numbers(models, pairs, policy, tmp_path):
     results = []
     for name in ("a", "b"):
-        words = evaluate(models(), pairs, policy, tmp_path / name, "--reward", "colourfulness", "--implicit_draws", 1)
+        words = evaluate(
+            models(),
+            pairs,
+            policy,
+            tmp_path / name,
+            "--reward",
+            "colourfulness",
+            "--implicit_draws",
+            1,
+        )
         assert run_command("evaluate", words) == 0
         result = json.loads((tmp_path / name / "evaluation.json").read_text())
         results.append({key: result[key] for key in ("win_rate", "rewards", "implicit_accuracy")})
@@ -66,12 +91,21 @@ def test_the_same_evaluation_twice_gives_the_same_numbers(models, pairs, policy,
 
 
 def test_sampled_pairs_are_labelled_by_the_reward_and_can_be_trained_on(models, pairs, tmp_path):
-    words = ["--pretrained_model_name_or_path", models(), "--dataset_name", pairs, "--output_dir", tmp_path / "new"]
+    words = [
+        "--pretrained_model_name_or_path",
+        models(),
+        "--dataset_name",
+        pairs,
+        "--output_dir",
+        tmp_path / "new",
+    ]
     words += ["--num_inference_steps", 2, "--reward", "colourfulness"]
     assert run_command("make_pairs", [str(word) for word in words]) == 0
     from datasets import load_dataset
 
-    rows = load_dataset("parquet", data_files=str(tmp_path / "new" / "train-00000.parquet"), split="train")
+    rows = load_dataset(
+        "parquet", data_files=str(tmp_path / "new" / "train-00000.parquet"), split="train"
+    )
     assert len(rows) == 15
     for row in rows:
         assert row["label_0"] == (row["colourfulness_0"] > row["colourfulness_1"])

@@ -19,7 +19,16 @@ def policy(request, lm, data, tmp_path_factory):
 
 
 def evaluate(lm, pairs, policy, out, *more):
-    words = ["--model_name_or_path", lm, "--dataset_name", pairs, "--policy", policy, "--output_dir", out]
+    words = [
+        "--model_name_or_path",
+        lm,
+        "--dataset_name",
+        pairs,
+        "--policy",
+        policy,
+        "--output_dir",
+        out,
+    ]
     return [str(word) for word in [*words, *QUICK, *more]]
 
 
@@ -84,7 +93,17 @@ def test_what_must_be_named_is_named(lm, tmp_path, capsys):
 def test_a_policy_of_other_tokens_is_refused(lm, data, tmp_path, capsys):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    small = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
     LlamaForCausalLM(LlamaConfig(vocab_size=50, **small)).save_pretrained(tmp_path / "other")
-    assert run_command("evaluate_text", evaluate(lm, data["pairs"], tmp_path / "other", tmp_path / "out")) == 2
+    assert (
+        run_command(
+            "evaluate_text", evaluate(lm, data["pairs"], tmp_path / "other", tmp_path / "out")
+        )
+        == 2
+    )
     assert "--policy: its vocabulary has 50 tokens" in capsys.readouterr().err

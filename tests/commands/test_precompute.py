@@ -1,4 +1,5 @@
-"""What is computed once, through the real commands: the same numbers, found again, by one process or two."""
+"""What is computed once, through the real commands: the same numbers, found again, by one process
+or two."""
 
 import pytest
 
@@ -40,21 +41,39 @@ def test_another_loss_beta_rank_and_rate_read_the_same_scores(models, pairs, tmp
     precompute(*flags(models(), pairs, tmp_path / "none", **shared))
     assert not (tmp_path / "none").exists()
     capsys.readouterr()
-    changes = {"loss_type": "ipo", "beta_dpo": 100, "rank": 2, "learning_rate": 1e-4, "train_batch_size": 2}
+    changes = {
+        "loss_type": "ipo",
+        "beta_dpo": 100,
+        "rank": 2,
+        "learning_rate": 1e-4,
+        "train_batch_size": 2,
+    }
     train(*flags(models(), pairs, tmp_path / "other", **shared, **changes))
     train(*flags(models(), pairs, tmp_path / "full", **shared, **{"rank": None}))
     said = capsys.readouterr().out
     assert "computing" not in said
     assert said.count("reference    12 rows read from") == 2
     train(*flags(models(), pairs, tmp_path / "seed", **shared, seed=5))
-    assert "reference    computing 12 of 12 rows: those stored differ in --seed" in capsys.readouterr().out
+    assert (
+        "reference    computing 12 of 12 rows: those stored differ in --seed"
+        in capsys.readouterr().out
+    )
 
 
 def test_in_bfloat16_the_difference_is_small_and_said(models, pairs, tmp_path, capsys):
-    changes = {"mixed_precision": "bf16", "precompute_dir": tmp_path / "cache", "cache_latents": True, "beta_dpo": 5000}
+    changes = {
+        "mixed_precision": "bf16",
+        "precompute_dir": tmp_path / "cache",
+        "cache_latents": True,
+        "beta_dpo": 5000,
+    }
     train(*flags(models(), pairs, tmp_path / "live", **changes))
     train(*flags(models(), pairs, tmp_path / "stored", **changes, reference_draws=2))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("reference    stored and")]
+    (line,) = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("reference    stored and")
+    ]
     assert float(line.split("at most ")[1].split()[0]) < 0.05
     for live, stored in zip(metrics(tmp_path / "live"), metrics(tmp_path / "stored"), strict=True):
         assert stored["rewards/margins"] == pytest.approx(live["rewards/margins"], abs=0.05)
@@ -78,24 +97,43 @@ def test_two_processes_write_one_cache(models, pairs, tmp_path, capsys):
 
 
 def test_a_full_fine_tune_resumes_with_stored_scores_and_shows_pictures(models, pairs, tmp_path):
-    changes = {"rank": None, "precompute_dir": tmp_path / "cache", "reference_draws": 2, "cache_latents": True}
+    changes = {
+        "rank": None,
+        "precompute_dir": tmp_path / "cache",
+        "reference_draws": 2,
+        "cache_latents": True,
+    }
     changes |= {"checkpointing_steps": 2, "max_train_steps": 4}
     train(*flags(models(), pairs, tmp_path / "whole", **changes))
     train(*flags(models(), pairs, tmp_path / "parts", **changes | {"max_train_steps": 2}))
     for path in (tmp_path / "parts").glob("model_index.json"):
         path.unlink()
-    shown = {"run_validation": True, "validation_steps": 4, "num_inference_steps": 2, "resolution": 32}
-    train(*flags(models(), pairs, tmp_path / "parts", **changes | shown, resume_from_checkpoint="latest"))
+    shown = {
+        "run_validation": True,
+        "validation_steps": 4,
+        "num_inference_steps": 2,
+        "resolution": 32,
+    }
+    train(
+        *flags(
+            models(), pairs, tmp_path / "parts", **changes | shown, resume_from_checkpoint="latest"
+        )
+    )
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     assert (tmp_path / "parts" / "validation" / "step-4.png").exists()
 
 
 def test_what_cannot_be_stored_is_one_line(models, pairs, tmp_path, capsys):
     def fails_with(line, **changes):
-        assert run_command("train_diffusion_dpo", flags(models(), pairs, tmp_path / "run", **changes)) == 2
+        assert (
+            run_command("train_diffusion_dpo", flags(models(), pairs, tmp_path / "run", **changes))
+            == 2
+        )
         assert line in capsys.readouterr().err
 
-    fails_with("excludes --random_crop; leave out one of the two", cache_latents=True, random_crop=True)
+    fails_with(
+        "excludes --random_crop; leave out one of the two", cache_latents=True, random_crop=True
+    )
     fails_with("--reference_draws must be 0 or more", reference_draws=-1)
     (tmp_path / "file").write_text("")
     fails_with("--precompute_dir", cache_latents=True, precompute_dir=tmp_path / "file")
@@ -103,12 +141,20 @@ def test_what_cannot_be_stored_is_one_line(models, pairs, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [4, None])
-def test_a_compiled_network_trains_to_the_same_numbers_and_resumes(models, pairs, tmp_path, capsys, rank):
+def test_a_compiled_network_trains_to_the_same_numbers_and_resumes(
+    models, pairs, tmp_path, capsys, rank
+):
     changes = {"rank": rank, "checkpointing_steps": 2}
     train(*flags(models(), pairs, tmp_path / "plain", **changes))
-    train(*flags(models(), pairs, tmp_path / "compiled", **changes, torch_compile=True, max_train_steps=3))
+    train(
+        *flags(
+            models(), pairs, tmp_path / "compiled", **changes, torch_compile=True, max_train_steps=3
+        )
+    )
     assert "compiled     in " in capsys.readouterr().out
     last = {"torch_compile": True, "resume_from_checkpoint": "latest"}
     train(*flags(models(), pairs, tmp_path / "compiled", **changes, **last))
-    for plain, compiled in zip(metrics(tmp_path / "plain"), metrics(tmp_path / "compiled"), strict=True):
+    for plain, compiled in zip(
+        metrics(tmp_path / "plain"), metrics(tmp_path / "compiled"), strict=True
+    ):
         assert compiled == pytest.approx(plain, rel=1e-2, abs=1e-3)

@@ -37,7 +37,13 @@ def flags(model, data, out, **changes):
         if value is not None:
             words += [
                 f"--{name}",
-                *(map(str, value) if isinstance(value, list) else [] if value is True else [str(value)]),
+                *(
+                    map(str, value)
+                    if isinstance(value, list)
+                    else []
+                    if value is True
+                    else [str(value)]
+                ),
             ]
     return words
 
@@ -48,7 +54,10 @@ def train(*words):
 
 
 def metrics(out):
-    return [{k: v for k, v in line.items() if k not in TIMED} for line in read_jsonl(Path(out) / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in TIMED}
+        for line in read_jsonl(Path(out) / "metrics.jsonl")
+    ]
 
 
 def weights(out):
@@ -73,10 +82,19 @@ def test_accelerate_launch_trains_saves_and_resumes(models, pairs, tmp_path):
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     train(*flags(models(), pairs, straight))
     first = run(
-        accelerate("train_diffusion_dpo", *flags(models(), pairs, cut, max_train_steps=2, checkpointing_steps=2))
+        accelerate(
+            "train_diffusion_dpo",
+            *flags(models(), pairs, cut, max_train_steps=2, checkpointing_steps=2),
+        )
     )
     assert first.returncode == 0, first.stderr
-    for word in ("12 of 15 rows; 3 ties dropped", "beta 5000", "LoRA rank 4", "4 pairs = 4 x 1", "epochs"):
+    for word in (
+        "12 of 15 rows; 3 ties dropped",
+        "beta 5000",
+        "LoRA rank 4",
+        "4 pairs = 4 x 1",
+        "epochs",
+    ):
         assert word in first.stdout
     again = flags(models(), pairs, cut, resume_from_checkpoint="latest", checkpointing_steps=2)
     second = run(accelerate("train_diffusion_dpo", *again))
@@ -91,7 +109,9 @@ def test_every_line_has_the_documented_metrics_and_step_one_is_ln_2(models, pair
     train(*flags(models(), pairs, tmp_path / "run"))
     lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     rewards = {f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")}
-    errors = {f"error/{who}_{side}" for who in ("policy", "reference") for side in ("chosen", "rejected")}
+    errors = {
+        f"error/{who}_{side}" for who in ("policy", "reference") for side in ("chosen", "rejected")
+    }
     expected = {"step", "loss", "grad_norm", "lr", "pairs_per_second"} | rewards | errors
     assert all(set(line) == expected for line in lines)
     assert lines[0]["loss"] == pytest.approx(0.6931471805599453, abs=1e-7)
@@ -103,29 +123,48 @@ def test_every_line_has_the_documented_metrics_and_step_one_is_ln_2(models, pair
 @pytest.mark.parametrize("rank", [4, None])
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("family", ["StableDiffusionPipeline", "StableDiffusionXLPipeline"])
-def test_step_one_is_exact_in_every_precision(models, pairs, tmp_path, family, precision, rank, capsys):
+def test_step_one_is_exact_in_every_precision(
+    models, pairs, tmp_path, family, precision, rank, capsys
+):
     out = tmp_path / "run"
-    train(*flags(models(family), pairs, out, max_train_steps=1, mixed_precision=precision, rank=rank))
+    train(
+        *flags(models(family), pairs, out, max_train_steps=1, mixed_precision=precision, rank=rank)
+    )
     line = metrics(out)[0]
     assert line["rewards/chosen"] == line["rewards/rejected"] == line["rewards/margins"] == 0.0
     assert "WARNING" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in ("orpo", "simpo", "sigmoid_norm")])
+@pytest.mark.parametrize(
+    "loss", [name for name in LOSSES if name not in ("orpo", "simpo", "sigmoid_norm")]
+)
 def test_every_loss_trains_on_images(models, pairs, tmp_path, loss):
     out = tmp_path / "run"
-    train(*flags(models(), pairs, out, loss_type=loss, max_train_steps=2, gradient_accumulation_steps=2))
+    train(
+        *flags(
+            models(), pairs, out, loss_type=loss, max_train_steps=2, gradient_accumulation_steps=2
+        )
+    )
     lines = metrics(out)
     assert len(lines) == 2
     assert lines[1]["grad_norm"] > 0
-    assert any(bool((w != 0).any()) for name, w in weights(out).items() if "lora_B" in name or "lora.up" in name)
+    assert any(
+        bool((w != 0).any())
+        for name, w in weights(out).items()
+        if "lora_B" in name or "lora.up" in name
+    )
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
 def test_margins_grow_when_the_same_pairs_come_again(models, tmp_path, loss):
     data = make_pairs(tmp_path / "few", 2)
     plain = {"no_hflip": True, "proportion_empty_prompts": 0, "train_batch_size": 2, "rank": None}
-    several = {"timesteps_per_pair": 8, "beta_dpo": 200, "learning_rate": 2e-4, "max_train_steps": 60}
+    several = {
+        "timesteps_per_pair": 8,
+        "beta_dpo": 200,
+        "learning_rate": 2e-4,
+        "max_train_steps": 60,
+    }
     train(*flags(models(), data, tmp_path / "run", loss_type=loss, **plain, **several))
     margins = [line["rewards/margins"] for line in metrics(tmp_path / "run")]
     assert sum(margins[-30:]) / 30 > 0.1
@@ -146,16 +185,28 @@ def test_the_cut_into_processes_and_micro_batches_changes_nothing(models, pairs,
         other = metrics(tmp_path / name)
         assert len(other) == 4
         for a, b in zip(reference, other, strict=True):
-            assert b == pytest.approx(a, rel=5e-3, abs=2e-3)  # float32 rounding of the errors, times beta 5000
+            assert b == pytest.approx(
+                a, rel=5e-3, abs=2e-3
+            )  # float32 rounding of the errors, times beta 5000
 
 
 def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    changes = {"max_train_steps": 40, "checkpointing_steps": 3, "checkpoints_total_limit": 2, "mixed_precision": "bf16"}
+    changes = {
+        "max_train_steps": 40,
+        "checkpointing_steps": 3,
+        "checkpoints_total_limit": 2,
+        "mixed_precision": "bf16",
+    }
     train(*flags(models(), pairs, straight, **changes))
-    command = script("train_diffusion_dpo", *flags(models(), pairs, killed, resume_from_checkpoint="latest", **changes))
+    command = script(
+        "train_diffusion_dpo",
+        *flags(models(), pairs, killed, resume_from_checkpoint="latest", **changes),
+    )
     for least in (1, 5, 17):
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-3, stderr=-3)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-3, stderr=-3
+        )
         wait_for_lines(process, killed, least)
         process.kill()
         process.wait()
@@ -169,7 +220,9 @@ def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):
 def test_a_polite_stop_saves_and_says_how_to_go_on(models, pairs, tmp_path, number):
     out = tmp_path / "run"
     command = script("train_diffusion_dpo", *flags(models(), pairs, out, max_train_steps=5000))
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-1, stderr=-1, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-1, stderr=-1, text=True
+    )
     wait_for_lines(process, out, 2)
     process.send_signal(number)
     printed, complaint = process.communicate(timeout=60)
@@ -196,9 +249,17 @@ def test_soft_ties_are_trained_on(models, pairs, tmp_path, capsys):
 
 def test_validation_lays_policy_beside_reference(models, pairs, tmp_path):
     out = tmp_path / "run"
-    seen = {"run_validation": True, "validation_steps": 2, "num_inference_steps": 2, "validation_prompts": ["a", "b"]}
+    seen = {
+        "run_validation": True,
+        "validation_steps": 2,
+        "num_inference_steps": 2,
+        "validation_prompts": ["a", "b"],
+    }
     train(*flags(models(), pairs, out, max_train_steps=3, report_to="tensorboard", **seen))
-    assert sorted(path.name for path in (out / "validation").iterdir()) == ["step-2.png", "step-3.png"]
+    assert sorted(path.name for path in (out / "validation").iterdir()) == [
+        "step-2.png",
+        "step-3.png",
+    ]
     assert list(out.glob("logs/**/events*"))
 
 
@@ -207,11 +268,18 @@ def test_other_optimizers_and_schedules(models, pairs, tmp_path, capsys):
     assert metrics(tmp_path / "a")[0]["lr"] == pytest.approx(4e-3)
     train(
         *flags(
-            models(), pairs, tmp_path / "b", use_8bit_adam=True, lr_scheduler="constant_with_warmup", lr_warmup_steps=4
+            models(),
+            pairs,
+            tmp_path / "b",
+            use_8bit_adam=True,
+            lr_scheduler="constant_with_warmup",
+            lr_warmup_steps=4,
         )
     )
     assert "bitsandbytes is not installed" in capsys.readouterr().out
-    assert [line["lr"] for line in metrics(tmp_path / "b")] == pytest.approx([0, 2.5e-4, 5e-4, 7.5e-4])
+    assert [line["lr"] for line in metrics(tmp_path / "b")] == pytest.approx(
+        [0, 2.5e-4, 5e-4, 7.5e-4]
+    )
 
 
 def test_a_dry_run_changes_nothing(models, pairs, tmp_path):
@@ -221,7 +289,16 @@ def test_a_dry_run_changes_nothing(models, pairs, tmp_path):
 
 def test_gradient_checkpointing_changes_no_number(models, pairs, tmp_path):
     for name, on in (("plain", None), ("checkpointed", True)):
-        train(*flags(models(), pairs, tmp_path / name, gradient_checkpointing=on, rank=None, max_train_steps=2))
+        train(
+            *flags(
+                models(),
+                pairs,
+                tmp_path / name,
+                gradient_checkpointing=on,
+                rank=None,
+                max_train_steps=2,
+            )
+        )
     for a, b in zip(*(metrics(tmp_path / name) for name in ("plain", "checkpointed")), strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
 
@@ -257,7 +334,9 @@ def test_a_mistake_is_one_line(models, pairs, tmp_path, capsys, changes, line):
 
 def test_all_wrong_settings_are_named_at_once(models, pairs, tmp_path, capsys):
     changes = {"beta_dpo": -1, "train_batch_size": 0, "learning_rate": -1, "ties": "keep"}
-    assert run_command("train_diffusion_dpo", flags(models(), pairs, tmp_path / "run", **changes)) == 2
+    assert (
+        run_command("train_diffusion_dpo", flags(models(), pairs, tmp_path / "run", **changes)) == 2
+    )
     assert len(capsys.readouterr().err.strip().splitlines()) == 4
 
 
@@ -278,7 +357,9 @@ def test_two_processes_say_a_mistake_once(models, pairs, tmp_path):
 
 def test_data_mistakes(models, tmp_path, capsys):
     def fails_with(data, line, **changes):
-        code = run_command("train_diffusion_dpo", flags(models(), data, tmp_path / "run", **changes))
+        code = run_command(
+            "train_diffusion_dpo", flags(models(), data, tmp_path / "run", **changes)
+        )
         assert code == 2
         assert line in capsys.readouterr().err
 
@@ -289,7 +370,9 @@ def test_data_mistakes(models, tmp_path, capsys):
     fails_with(tmp_path / "broken.jsonl", "cannot be read")
     (tmp_path / "empty.jsonl").write_text("")
     fails_with(tmp_path / "empty.jsonl", "data set")
-    fails_with(make_pairs(tmp_path / "good"), "no row has two dreamlike images", dreamlike_pairs_only=True)
+    fails_with(
+        make_pairs(tmp_path / "good"), "no row has two dreamlike images", dreamlike_pairs_only=True
+    )
 
 
 def test_a_folder_with_another_run_is_not_continued_unasked(models, pairs, tmp_path, capsys):
@@ -305,7 +388,11 @@ def test_a_folder_with_another_run_is_not_continued_unasked(models, pairs, tmp_p
     refused("holds another run")
     refused("--beta_dpo 5000.0, this one 1.0", resume_from_checkpoint="latest", beta_dpo=1)
     refused("effective batch is 4, not 2", resume_from_checkpoint="latest", train_batch_size=2)
-    refused("other data", resume_from_checkpoint="latest", dataset_name=make_pairs(tmp_path / "other", 5))
+    refused(
+        "other data",
+        resume_from_checkpoint="latest",
+        dataset_name=make_pairs(tmp_path / "other", 5),
+    )
     shutil.copytree(out / "checkpoint-4", tmp_path / "foreign")
     state = json.loads((tmp_path / "foreign" / "state.json").read_text())
     (tmp_path / "foreign" / "state.json").write_text(json.dumps(state | {"format": "x"}))
@@ -315,25 +402,39 @@ def test_a_folder_with_another_run_is_not_continued_unasked(models, pairs, tmp_p
     refused("damaged", resume_from_checkpoint="latest")
 
 
-# The launch commands of the two older scripts, as printed in their READMEs and launchers; paths, data and step counts
-# replaced.
+# The launch commands of the two older scripts, as printed in their READMEs and launchers; paths,
+# data and step counts replaced.
 OLD_COMMANDS = {
-    "diffusers SD": "--mixed_precision=fp16 --resolution=32 --train_batch_size=16 --gradient_accumulation_steps=2 "
-    "--gradient_checkpointing --use_8bit_adam --rank=8 --learning_rate=1e-5 --report_to=wandb --lr_scheduler=constant "
-    "--lr_warmup_steps=0 --max_train_steps=1 --checkpointing_steps=2000 --run_validation --validation_steps=200 "
-    "--seed=0 --report_to=wandb --push_to_hub",
-    "Salesforce SD": "--train_batch_size=1 --dataloader_num_workers=2 --gradient_accumulation_steps=4 "
-    "--max_train_steps=1 --lr_scheduler=constant_with_warmup --lr_warmup_steps=500 --learning_rate=1e-8 --scale_lr "
-    "--cache_dir={cache} --checkpointing_steps 500 --beta_dpo 5000",
-    "Salesforce SDXL": "--pretrained_vae_model_name_or_path={xl} --train_batch_size=1 --gradient_accumulation_steps=2 "
-    "--max_train_steps=1 --lr_scheduler=constant_with_warmup --lr_warmup_steps=200 --learning_rate=1e-8 --scale_lr "
-    "--cache_dir={cache} --checkpointing_steps 200 --beta_dpo 5000 --sdxl",
-    "Salesforce turbo": "--train_batch_size=1 --gradient_accumulation_steps=2 --max_train_steps=1 --learning_rate=1e-8 "
-    "--scale_lr --beta_dpo 5000 --sdxl --resolution 32 --proportion_empty_prompts 0 --hard_skip_resume",
-    "diffusers turbo": "--pretrained_vae_model_name_or_path={xl} --mixed_precision=fp16 --train_batch_size=8 "
-    "--gradient_accumulation_steps=2 --gradient_checkpointing --use_8bit_adam --rank=8 --learning_rate=1e-5 "
-    "--lr_scheduler=constant --lr_warmup_steps=0 --max_train_steps=1 --validation_steps=50 --seed=0 --is_turbo "
-    "--resolution 32",
+    "diffusers SD": (
+        "--mixed_precision=fp16 --resolution=32 --train_batch_size=16"
+        " --gradient_accumulation_steps=2 --gradient_checkpointing --use_8bit_adam --rank=8"
+        " --learning_rate=1e-5 --report_to=wandb --lr_scheduler=constant --lr_warmup_steps=0"
+        " --max_train_steps=1 --checkpointing_steps=2000 --run_validation --validation_steps=200"
+        " --seed=0 --report_to=wandb --push_to_hub"
+    ),
+    "Salesforce SD": (
+        "--train_batch_size=1 --dataloader_num_workers=2 --gradient_accumulation_steps=4"
+        " --max_train_steps=1 --lr_scheduler=constant_with_warmup --lr_warmup_steps=500"
+        " --learning_rate=1e-8 --scale_lr --cache_dir={cache} --checkpointing_steps 500 --beta_dpo"
+        " 5000"
+    ),
+    "Salesforce SDXL": (
+        "--pretrained_vae_model_name_or_path={xl} --train_batch_size=1"
+        " --gradient_accumulation_steps=2 --max_train_steps=1 --lr_scheduler=constant_with_warmup"
+        " --lr_warmup_steps=200 --learning_rate=1e-8 --scale_lr --cache_dir={cache}"
+        " --checkpointing_steps 200 --beta_dpo 5000 --sdxl"
+    ),
+    "Salesforce turbo": (
+        "--train_batch_size=1 --gradient_accumulation_steps=2 --max_train_steps=1"
+        " --learning_rate=1e-8 --scale_lr --beta_dpo 5000 --sdxl --resolution 32"
+        " --proportion_empty_prompts 0 --hard_skip_resume"
+    ),
+    "diffusers turbo": (
+        "--pretrained_vae_model_name_or_path={xl} --mixed_precision=fp16 --train_batch_size=8"
+        " --gradient_accumulation_steps=2 --gradient_checkpointing --use_8bit_adam --rank=8"
+        " --learning_rate=1e-5 --lr_scheduler=constant --lr_warmup_steps=0 --max_train_steps=1"
+        " --validation_steps=50 --seed=0 --is_turbo --resolution 32"
+    ),
 }
 
 
@@ -342,18 +443,30 @@ def test_the_older_scripts_commands_run_as_they_are(models, pairs, tmp_path, nam
     xl = models("StableDiffusionXLPipeline")
     model = xl if "SDXL" in name or "turbo" in name else models()
     words = OLD_COMMANDS[name].format(cache=tmp_path / "cache", xl=xl).split()
-    fixed = [f"--pretrained_model_name_or_path={model}", f"--dataset_name={pairs}", f"--output_dir={tmp_path / 'run'}"]
+    fixed = [
+        f"--pretrained_model_name_or_path={model}",
+        f"--dataset_name={pairs}",
+        f"--output_dir={tmp_path / 'run'}",
+    ]
     train(*fixed, *words)
     assert len(metrics(tmp_path / "run")) == 1
 
 
 def test_every_flag_of_the_older_scripts_is_known():
     listed = (ROOT / "tests" / "commands" / "old_flags.txt").read_text().split()
-    known = set(ImageSettings.__dataclass_fields__) | set(ImageSettings.inert()) | {"split", "tracker_project_name"}
+    known = (
+        set(ImageSettings.__dataclass_fields__)
+        | set(ImageSettings.inert())
+        | {"split", "tracker_project_name"}
+    )
     assert not set(listed) - known
 
 
-RECIPES = [path for path in sorted((ROOT / "scripts" / "recipes").glob("*.yaml")) if "beta_dpo" in path.read_text()]
+RECIPES = [
+    path
+    for path in sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
+    if "beta_dpo" in path.read_text()
+]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

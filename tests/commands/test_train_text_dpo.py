@@ -1,4 +1,5 @@
-"""The real command line on real files: every loss, resume, processes, formats, results, mistakes."""
+"""The real command line on real files: every loss, resume, processes, formats, results,
+mistakes."""
 
 from pathlib import Path
 
@@ -25,9 +26,16 @@ def test_two_steps_then_two_more_are_four_in_one_go(lm, data, tmp_path):
     words = flags(lm, data["chats"], cut, max_train_steps=2, checkpointing_steps=2, **schedule)
     first = run(accelerate("train_text_dpo", *words))
     assert first.returncode == 0, first.stderr
-    for word in ("12 pairs of 12 rows (pairs), 0 unusable", "LoRA rank 16", "adapters off", "1 sigmoid; beta 0.1"):
+    for word in (
+        "12 pairs of 12 rows (pairs), 0 unusable",
+        "LoRA rank 16",
+        "adapters off",
+        "1 sigmoid; beta 0.1",
+    ):
         assert word in first.stdout
-    again = flags(lm, data["chats"], cut, resume_from_checkpoint="latest", checkpointing_steps=2, **schedule)
+    again = flags(
+        lm, data["chats"], cut, resume_from_checkpoint="latest", checkpointing_steps=2, **schedule
+    )
     second = run(script("train_text_dpo", *again))
     assert second.returncode == 0, second.stderr
     assert "resumed" in second.stdout
@@ -53,7 +61,12 @@ def test_metrics_have_trls_names_and_step_one_is_ln_2(lm, data, tmp_path, capsys
 @pytest.mark.parametrize("peft", [None, True])
 @pytest.mark.parametrize("checkpointing", [None, True])
 def test_step_one_is_exact_in_bf16(lm, data, tmp_path, capsys, peft, checkpointing):
-    changes = {"bf16": True, "use_peft": peft, "gradient_checkpointing": checkpointing, "max_train_steps": 2}
+    changes = {
+        "bf16": True,
+        "use_peft": peft,
+        "gradient_checkpointing": checkpointing,
+        "max_train_steps": 2,
+    }
     train(*flags(lm, data["chats"], tmp_path / "run", **changes))
     lines = metrics(tmp_path / "run")
     assert lines[0]["rewards/chosen"] == lines[0]["rewards/rejected"] == 0.0
@@ -64,7 +77,11 @@ def test_step_one_is_exact_in_bf16(lm, data, tmp_path, capsys, peft, checkpointi
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_on_text(lm, data, tmp_path, loss):
     out = tmp_path / "run"
-    train(*flags(lm, data["pairs"], out, loss_type=loss, max_train_steps=2, gradient_accumulation_steps=2))
+    train(
+        *flags(
+            lm, data["pairs"], out, loss_type=loss, max_train_steps=2, gradient_accumulation_steps=2
+        )
+    )
     lines = metrics(out)
     assert len(lines) == 2
     assert lines[1]["grad_norm"] > 0
@@ -72,7 +89,11 @@ def test_every_loss_trains_on_text(lm, data, tmp_path, loss):
 
 
 def test_sums_of_losses_and_the_added_sft_term(lm, data, tmp_path, capsys):
-    train(*flags(lm, data["pairs"], tmp_path / "a", loss_type=["sigmoid", "sft"], loss_weights=[1, 0.2]))
+    train(
+        *flags(
+            lm, data["pairs"], tmp_path / "a", loss_type=["sigmoid", "sft"], loss_weights=[1, 0.2]
+        )
+    )
     assert "1 sigmoid + 0.2 sft" in capsys.readouterr().out
     train(*flags(lm, data["pairs"], tmp_path / "b", rpo_alpha=0.2))
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
@@ -80,7 +101,8 @@ def test_sums_of_losses_and_the_added_sft_term(lm, data, tmp_path, capsys):
 
 @pytest.mark.parametrize("loss", ["sigmoid", "kto", "orpo"])
 def test_the_cut_into_processes_and_micro_batches_changes_nothing(lm, data, tmp_path, loss):
-    """1 x 4, 2 x 2 and 1 x 1 x 4 accumulated: the same losses, reference point and metrics to float32 rounding."""
+    """1 x 4, 2 x 2 and 1 x 1 x 4 accumulated: the same losses, reference point and metrics to
+    float32 rounding."""
     rows = data["labels" if loss == "kto" else "pairs"]
     cuts = {"whole": {}, "accumulated": {"train_batch_size": 1, "gradient_accumulation_steps": 4}}
     for name, changes in cuts.items():
@@ -109,14 +131,19 @@ def test_the_result_loads_as_its_users_load_it(lm, data, tmp_path):
 
 
 def test_an_sft_adapter_goes_on_from_itself_and_against_itself(lm, data, tmp_path, capsys):
-    train(*flags(lm, data["chats"], tmp_path / "sft", loss_type="sft", use_peft=True, learning_rate=1e-2))
+    train(
+        *flags(
+            lm, data["chats"], tmp_path / "sft", loss_type="sft", use_peft=True, learning_rate=1e-2
+        )
+    )
     train(*flags(tmp_path / "sft", data["chats"], tmp_path / "dpo", learning_rate=1e-2))
     shown = capsys.readouterr().out
     assert "reference: the adapter as it was before the first step" in shown
     assert "WARNING" not in shown
     lines = metrics(tmp_path / "dpo")
     assert lines[0]["rewards/chosen"] == 0.0
-    # The policy of the first step is the adapter, not the base: its likelihood is the one SFT ended with.
+    # The policy of the first step is the adapter, not the base: its likelihood is the one SFT ended
+    # with.
     train(*flags(lm, data["chats"], tmp_path / "base"))
     assert lines[0]["logps/chosen"] > metrics(tmp_path / "base")[0]["logps/chosen"] + 1
     a, b = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("sft", "dpo"))
@@ -134,7 +161,10 @@ def test_another_model_as_reference(lm, data, tmp_path, capsys):
 def test_labels_are_counted_and_weights_suggested(lm, data, tmp_path, capsys):
     train(*flags(lm, data["labels"], tmp_path / "a", loss_type="kto"))
     shown = capsys.readouterr().out
-    assert "8 desirable, 4 undesirable; weighted 2.00 to 1, --undesirable_weight 2 balances them" in shown
+    assert (
+        "8 desirable, 4 undesirable; weighted 2.00 to 1, --undesirable_weight 2 balances them"
+        in shown
+    )
     train(*flags(lm, data["pairs"], tmp_path / "b", loss_type="kto"))
     assert "24 labelled items of 12 rows" in capsys.readouterr().out
     for line in metrics(tmp_path / "b"):
@@ -146,31 +176,51 @@ def test_a_model_without_pad_token_and_a_preview(lm, data, tmp_path, capsys):
     train(*flags(bare, data["chats"], tmp_path / "run", preview=1))
     train(*flags(lm, data["chats"], tmp_path / "other"))
     assert metrics(tmp_path / "run") == metrics(tmp_path / "other")
-    assert r"row 0, masked (27 tokens): '<|im_start|>user\nQ0: good?<|im_end|>" in capsys.readouterr().out
+    assert (
+        r"row 0, masked (27 tokens): '<|im_start|>user\nQ0: good?<|im_end|>"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared demo files are not here")
 @pytest.mark.parametrize(("name", "loss"), [("dpo_en_demo", "sigmoid"), ("kto_en_demo", "kto")])
 def test_demo_files_train_untouched(lm, tmp_path, capsys, name, loss):
-    limits = {"max_length": 256, "train_batch_size": 2, "max_train_steps": 1, "max_train_samples": 8}
+    limits = {
+        "max_length": 256,
+        "train_batch_size": 2,
+        "max_train_steps": 1,
+        "max_train_samples": 8,
+    }
     train(*flags(lm, SHARED / f"{name}.json", tmp_path / "run", loss_type=loss, **limits))
     assert "of 300 rows" in capsys.readouterr().out
 
 
 TRL_COMMANDS = {
-    "dpo": "--loss_type sigmoid --beta 0.1 --max_steps 1 --per_device_train_batch_size 2"
-    " --gradient_accumulation_steps 2 --learning_rate 5.0e-7"
-    " --num_train_epochs 1 --lr_scheduler_type cosine --warmup_steps 1 --weight_decay 0.01"
-    " --logging_steps 25 --save_steps 50 --save_total_limit 1 --report_to none --bf16 True --gradient_checkpointing"
-    " --max_length 64 --dataset_train_split train",
-    "lora": "--max_steps 1 --use_peft --lora_r 8 --lora_alpha 16 --lora_dropout 0.05 --lora_target_modules q_proj"
-    " v_proj --report_to none --save_strategy steps --dataset_num_proc 2 --truncation_mode keep_start",
+    "dpo": (
+        "--loss_type sigmoid --beta 0.1 --max_steps 1 --per_device_train_batch_size 2"
+        " --gradient_accumulation_steps 2 --learning_rate 5.0e-7 --num_train_epochs 1"
+        " --lr_scheduler_type cosine --warmup_steps 1 --weight_decay 0.01 --logging_steps 25"
+        " --save_steps 50 --save_total_limit 1 --report_to none --bf16 True"
+        " --gradient_checkpointing --max_length 64 --dataset_train_split train"
+    ),
+    "lora": (
+        "--max_steps 1 --use_peft --lora_r 8 --lora_alpha 16 --lora_dropout 0.05"
+        " --lora_target_modules q_proj v_proj --report_to none --save_strategy steps"
+        " --dataset_num_proc 2 --truncation_mode keep_start"
+    ),
 }
 
 
 @pytest.mark.parametrize("name", TRL_COMMANDS)
 def test_launch_commands_of_trl_run_as_they_are(lm, data, tmp_path, capsys, name):
-    where = ["--model_name_or_path", lm, "--dataset_name", data["chats"], "--output_dir", tmp_path / "run"]
+    where = [
+        "--model_name_or_path",
+        lm,
+        "--dataset_name",
+        data["chats"],
+        "--output_dir",
+        tmp_path / "run",
+    ]
     train(*where, *TRL_COMMANDS[name].split())
     assert len(metrics(tmp_path / "run")) == 1
     if name == "lora":
@@ -178,10 +228,15 @@ def test_launch_commands_of_trl_run_as_they_are(lm, data, tmp_path, capsys, name
 
 
 def test_the_written_settings_repeat_the_run(lm, data, tmp_path):
-    train(*flags(lm, data["pairs"], tmp_path / "one", max_train_steps=2, loss_type=["sigmoid", "sft"]))
+    train(
+        *flags(lm, data["pairs"], tmp_path / "one", max_train_steps=2, loss_type=["sigmoid", "sft"])
+    )
     train("--config", tmp_path / "one" / "config.yaml", "--output_dir", tmp_path / "two")
     assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
-    assert yaml.safe_load((tmp_path / "two" / "config.yaml").read_text())["loss_type"] == ["sigmoid", "sft"]
+    assert yaml.safe_load((tmp_path / "two" / "config.yaml").read_text())["loss_type"] == [
+        "sigmoid",
+        "sft",
+    ]
 
 
 # What newcomers do wrong: one line each on stderr, exit code 2, no traceback.
@@ -209,16 +264,29 @@ def test_a_mistake_is_one_line(lm, data, tmp_path, capsys, changes, line):
 def test_data_mistakes(lm, data, tmp_path, capsys):
     def refused(rows, line, model=lm, **changes):
         path = (
-            rows if isinstance(rows, Path) else write_jsonl(tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl", rows)
+            rows
+            if isinstance(rows, Path)
+            else write_jsonl(tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl", rows)
         )
         fails_with(flags(model, path, tmp_path / "run", **changes), line, capsys)
 
-    refused([{"text": "a", "score": 1}], "no preferences in columns text, score; needed are llama-factory pairs")
     refused(
-        [{**row, "label": 0.5} for row in label_rows(4)], "label 0.5 is neither true/false nor 1/0", loss_type="kto"
+        [{"text": "a", "score": 1}],
+        "no preferences in columns text, score; needed are llama-factory pairs",
     )
-    refused([{**row, "chosen": ""} for row in pair_rows(4)], "4 of 4 rows cannot be used (row 0: chosen is empty)")
-    refused([{**row, "prompt": row["prompt"] * 2} for row in chat_rows(3)], "roles in the wrong order: user, user")
+    refused(
+        [{**row, "label": 0.5} for row in label_rows(4)],
+        "label 0.5 is neither true/false nor 1/0",
+        loss_type="kto",
+    )
+    refused(
+        [{**row, "chosen": ""} for row in pair_rows(4)],
+        "4 of 4 rows cannot be used (row 0: chosen is empty)",
+    )
+    refused(
+        [{**row, "prompt": row["prompt"] * 2} for row in chat_rows(3)],
+        "roles in the wrong order: user, user",
+    )
     refused(data["chats"], "no chat template", model=save_model(tmp_path / "plain", template=None))
     refused(data["labels"], "take a loss like kto")
     broken = tmp_path / "broken.jsonl"

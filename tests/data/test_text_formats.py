@@ -55,7 +55,13 @@ def test_every_format_is_told_by_its_columns_and_read_to_one_schema(name):
 def test_plain_text_stays_plain_and_a_textual_prompt_before_messages_becomes_one():
     assert read({"prompt": "q", "chosen": "a", "rejected": "b"})[1].completions == ("a", "b")
     assert read({"prompt": "q", "chosen": [A], "rejected": [B]})[1].prompt == [U]
-    whole = {"prompt": "q", "chosen": [U, A], "rejected": [U, B], "score_chosen": 8, "score_rejected": 5.5}
+    whole = {
+        "prompt": "q",
+        "chosen": [U, A],
+        "rejected": [U, B],
+        "score_chosen": 8,
+        "score_rejected": 5.5,
+    }
     example = read(whole)[1]
     assert (example.prompt, example.completions, example.scores) == ([U], ([A], [B]), (8.0, 5.5))
     assert read({"system": "", "prompt": "q", "chosen": "a", "rejected": "b"})[1].prompt == [U]
@@ -104,13 +110,22 @@ BAD = {
     "same whole": ({"chosen": "a b", "rejected": "a b"}, "the same"),
     "empty": ({"prompt": "q", "chosen": "", "rejected": "b"}, "chosen is empty"),
     "empty whole": ({"chosen": "a", "rejected": ""}, "rejected is empty"),
-    "empty message": ({"prompt": [U], "chosen": [{**A, "content": ""}], "rejected": [B]}, "chosen is empty"),
+    "empty message": (
+        {"prompt": [U], "chosen": [{**A, "content": ""}], "rejected": [B]},
+        "chosen is empty",
+    ),
     "no messages": ({"prompt": [], "chosen": [A], "rejected": [B]}, "no message of a user"),
     "missing": ({"prompt": "q", "chosen": None, "rejected": "b"}, "chosen is missing"),
     "mixed": ({"prompt": [U], "chosen": "a", "rejected": [B]}, "mix text and messages"),
     "label": ({"prompt": "q", "completion": "a", "label": 0.5}, "neither true/false nor 1/0"),
-    "label text": ({"prompt": "q", "completion": "a", "label": "yes"}, "neither true/false nor 1/0"),
-    "role": ({"prompt": [{"role": "bot", "content": "q"}], "chosen": [A], "rejected": [B]}, "role 'bot' is unknown"),
+    "label text": (
+        {"prompt": "q", "completion": "a", "label": "yes"},
+        "neither true/false nor 1/0",
+    ),
+    "role": (
+        {"prompt": [{"role": "bot", "content": "q"}], "chosen": [A], "rejected": [B]},
+        "role 'bot' is unknown",
+    ),
     "order": ({"prompt": [U, U], "chosen": [A], "rejected": [B]}, "wrong order: user, user"),
     "late system": ({"prompt": [U, S, U], "chosen": [A], "rejected": [B]}, "wrong order"),
     "user answers": ({"prompt": [U, A], "chosen": [U], "rejected": [B]}, "begins with role 'user'"),
@@ -118,7 +133,10 @@ BAD = {
     "prompt only": ({"messages": [U, A, U], "label": True}, "begins with role 'user'"),
     "tools": ({"prompt": [U], "chosen": [A], "rejected": [B], "tools": "{"}, "tools is not JSON"),
     "nothing shared": ({"chosen": [U, A], "rejected": [S, B]}, "share no first message"),
-    "transcripts": ({"chosen": HUMAN + " a", "rejected": "\n\nHuman: z\n\nAssistant: b"}, "differ before"),
+    "transcripts": (
+        {"chosen": HUMAN + " a", "rejected": "\n\nHuman: z\n\nAssistant: b"},
+        "differ before",
+    ),
 }
 
 
@@ -133,7 +151,9 @@ def test_labels():
 
 
 def test_unknown_columns_name_what_was_found_and_what_is_needed():
-    with pytest.raises(UserError, match=r"in columns text, score; needed are .*labels: prompt, completion, label"):
+    with pytest.raises(
+        UserError, match=r"in columns text, score; needed are .*labels: prompt, completion, label"
+    ):
         detect(["text", "score"], {})
 
 
@@ -175,9 +195,12 @@ def test_broken_json_is_named_by_file_and_line(tmp_path, name, text, where):
 
 
 def test_rows_of_mixed_schemas_are_read_one_by_one_or_named(tmp_path):
-    """Some versions of datasets refuse such a file: then the row is named. Others read it: then the row is bad."""
+    """Some versions of datasets refuse such a file: then the row is named. Others read it: then the
+    row is bad."""
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(ROWS["pairs"]) + "\n" + json.dumps({**ROWS["pairs"], "chosen": "a"}) + "\n")
+    path.write_text(
+        json.dumps(ROWS["pairs"]) + "\n" + json.dumps({**ROWS["pairs"], "chosen": "a"}) + "\n"
+    )
     assert json_mistake(path) == f"{path}, row 2: column chosen holds str, in the rows before list"
     with pytest.raises((UserError, BadRow), match=r"row 2|mix text and messages"):
         [read(row) for row in open_dataset(str(path), "train", cache_dir=str(tmp_path / "cache"))]

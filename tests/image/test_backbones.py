@@ -31,7 +31,9 @@ def folder(family, models):
 def trained(folder, tmp_path, rank):
     """A backbone whose network has been moved away from its reference."""
     name, run = str(folder), str(tmp_path / "run")
-    settings = ImageSettings(pretrained_model_name_or_path=name, output_dir=run, rank=rank, loss_type="sigmoid")
+    settings = ImageSettings(
+        pretrained_model_name_or_path=name, output_dir=run, rank=rank, loss_type="sigmoid"
+    )
     backbone = load_backbone(str(folder))
     network = make_trainable(backbone, settings, torch.float32, CPU)
     reference = make_reference(network, settings)
@@ -118,7 +120,9 @@ def test_pictures_depend_on_prompt_and_seed_alone(folder):
     prompts, seeds = ["a", "b", "c"], [1, 2, 3]
     together = sample(backbone, backbone.network, prompts, seeds, QUICK)
     alone = sample(backbone, backbone.network, prompts[2:], seeds[2:], QUICK)
-    difference = [abs(a - b) for a, b in zip(together[2].tobytes(), alone[0].tobytes(), strict=True)]
+    difference = [
+        abs(a - b) for a, b in zip(together[2].tobytes(), alone[0].tobytes(), strict=True)
+    ]
     assert max(difference) <= 1  # rounding to 8 bits after another batch size
     assert together[0].tobytes() != together[1].tobytes()
     assert together[0].size == (32, 32)
@@ -137,7 +141,9 @@ def test_unet_init_replaces_the_start(folder, tmp_path):
     started = make_trainable(load_backbone(str(folder)), again, torch.float32, CPU)
     assert torch.equal(started.conv_in.weight, network.conv_in.weight)
     with pytest.raises(UserError, match="no UNet there"):
-        make_trainable(load_backbone(str(folder)), ImageSettings(unet_init="/nowhere"), torch.float32, CPU)
+        make_trainable(
+            load_backbone(str(folder)), ImageSettings(unet_init="/nowhere"), torch.float32, CPU
+        )
 
 
 def test_bad_models_are_one_line(models, tmp_path):
@@ -153,7 +159,9 @@ def test_bad_models_are_one_line(models, tmp_path):
         load_backbone(str(copy))
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
-    with pytest.raises(UserError, match=r"FluxPipeline is not supported; these are: StableDiffusionPipeline"):
+    with pytest.raises(
+        UserError, match=r"FluxPipeline is not supported; these are: StableDiffusionPipeline"
+    ):
         load_backbone(str(copy))
     with pytest.raises(UserError, match="did its run finish"):
         load_policy(load_backbone(str(models())), str(tmp_path))

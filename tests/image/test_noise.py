@@ -19,7 +19,9 @@ def test_corruption_and_targets_are_the_published_equations():
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alpha = torch.tensor(np.cumprod(1 - betas)[[5, 700]], dtype=torch.float32).view(2, 1, 1, 1)
     x, noise, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([5, 700])
-    assert torch.allclose(process().corrupt(x, noise, t), alpha.sqrt() * x + (1 - alpha).sqrt() * noise, atol=1e-5)
+    assert torch.allclose(
+        process().corrupt(x, noise, t), alpha.sqrt() * x + (1 - alpha).sqrt() * noise, atol=1e-5
+    )
     assert torch.equal(process().target(x, noise, t), noise)
     velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * x
     assert torch.allclose(process("v_prediction").target(x, noise, t), velocity, atol=1e-5)
@@ -29,12 +31,16 @@ def test_clean_latents_come_back_from_a_perfect_prediction():
     found = process("v_prediction")
     x, noise, t = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 300, 999])
     alpha = found.scheduler.alphas_cumprod[t].view(3, 1, 1, 1)
-    back = alpha.sqrt() * found.corrupt(x, noise, t) - (1 - alpha).sqrt() * found.target(x, noise, t)
+    back = alpha.sqrt() * found.corrupt(x, noise, t) - (1 - alpha).sqrt() * found.target(
+        x, noise, t
+    )
     assert torch.allclose(back, x, atol=1e-5)
 
 
 def test_timesteps_are_uniform_over_the_schedule():
-    draws = np.array([process().timestep(generator(0, Purpose.TIMESTEP, pair)) for pair in range(2000)])
+    draws = np.array(
+        [process().timestep(generator(0, Purpose.TIMESTEP, pair)) for pair in range(2000)]
+    )
     assert draws.min() >= 0
     assert draws.max() <= 999
     assert np.abs(np.histogram(draws, 4, (0, 1000))[0] - 500).max() < 100  # 5 standard deviations
@@ -42,7 +48,12 @@ def test_timesteps_are_uniform_over_the_schedule():
 
 def test_turbo_trains_its_four_steps_and_ends_in_pure_noise():
     turbo = process(turbo=True)
-    assert {turbo.timestep(generator(0, Purpose.TIMESTEP, pair)) for pair in range(99)} == {249, 499, 749, 999}
+    assert {turbo.timestep(generator(0, Purpose.TIMESTEP, pair)) for pair in range(99)} == {
+        249,
+        499,
+        749,
+        999,
+    }
     assert turbo.scheduler.alphas_cumprod[-1] < 1e-6
 
 

@@ -33,13 +33,18 @@ def test_every_format_is_told_by_its_columns_and_keeps_the_winner(name):
     pairs = load([stored(name, i) for i in range(3)])
     item = pairs.read(1, 0)
     expected = [picture(2).getpixel((0, 0)), picture(3).getpixel((0, 0))]
-    found = [tuple(((x.pixels_CHW[:, 0, 0] + 1) * 127.5).round().int().tolist()) for x in (item.chosen, item.rejected)]
+    found = [
+        tuple(((x.pixels_CHW[:, 0, 0] + 1) * 127.5).round().int().tolist())
+        for x in (item.chosen, item.rejected)
+    ]
     assert found == expected
     assert (item.prompt, item.pair, item.outcome) == ("p1", 1, 1.0)
 
 
 def test_an_unknown_format_names_what_it_found_and_what_it_needs():
-    with pytest.raises(UserError, match=r"image, text; needed are pick-a-pic: jpg_0, jpg_1, caption, label_0"):
+    with pytest.raises(
+        UserError, match=r"image, text; needed are pick-a-pic: jpg_0, jpg_1, caption, label_0"
+    ):
         detect(["image", "text"])
     assert detect(["a", "rejected", "b"], "a", "b").first == "a"
 
@@ -144,7 +149,13 @@ def folder_of_files(folder):
     for index in range(3):
         for side in ("chosen", "rejected"):
             picture(index).save(folder / f"{side}-{index}.png")
-        lines.append({"chosen": f"chosen-{index}.png", "rejected": f"rejected-{index}.png", "prompt": f"p{index}"})
+        lines.append(
+            {
+                "chosen": f"chosen-{index}.png",
+                "rejected": f"rejected-{index}.png",
+                "prompt": f"p{index}",
+            }
+        )
     (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

@@ -16,7 +16,14 @@ def test_bytes_paths_pictures_and_records_are_the_same(tmp_path):
     path = tmp_path / "a.png"
     image.save(path)
     raw = encoded(image)
-    for stored in (raw, str(path), path, image, {"bytes": raw, "path": None}, {"bytes": None, "path": str(path)}):
+    for stored in (
+        raw,
+        str(path),
+        path,
+        image,
+        {"bytes": raw, "path": None},
+        {"bytes": None, "path": str(path)},
+    ):
         assert np.array_equal(np.asarray(open_image(stored)), np.asarray(image))
 
 
@@ -46,10 +53,14 @@ def test_sixteen_bit_and_grey_keep_their_brightness():
     assert open_image(encoded(deep)).getpixel((0, 0)) == (128, 128, 128)
     assert open_image(encoded(Image.new("L", (4, 4), 77))).getpixel((0, 0)) == (77, 77, 77)
     assert open_image(encoded(Image.new("1", (4, 4), 1))).getpixel((0, 0)) == (255, 255, 255)
-    assert open_image(encoded(Image.new("CMYK", (4, 4), (0, 0, 0, 0)), "JPEG")).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(encoded(Image.new("CMYK", (4, 4), (0, 0, 0, 0)), "JPEG")).getpixel(
+        (0, 0)
+    ) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("stored", [b"", b"not an image", encoded(picture(0))[:200], None, "/no/such/file.png"])
+@pytest.mark.parametrize(
+    "stored", [b"", b"not an image", encoded(picture(0))[:200], None, "/no/such/file.png"]
+)
 def test_what_is_no_image_is_refused(stored):
     with pytest.raises((OSError, ValueError)):
         open_image(stored)
@@ -72,7 +83,9 @@ def test_framing_cuts_a_square_from_the_scaled_image(size):
 
 
 def test_pixels_run_from_minus_one_to_one():
-    values = frame(Image.fromarray(np.array([[[0, 255, 255]]], dtype=np.uint8)), 1, Augmentation()).pixels_CHW
+    values = frame(
+        Image.fromarray(np.array([[[0, 255, 255]]], dtype=np.uint8)), 1, Augmentation()
+    ).pixels_CHW
     assert values.flatten().tolist() == [-1.0, 1.0, 1.0]
 
 

@@ -1,4 +1,5 @@
-"""The score and the loss over every backbone, against an independent derivation on the same draw."""
+"""The score and the loss over every backbone, against an independent derivation on the same
+draw."""
 
 from contextlib import nullcontext
 
@@ -19,21 +20,30 @@ def autocast():
     return torch.autocast("cpu", torch.bfloat16)
 
 
-@pytest.fixture(params=[(family, kind) for family in BACKBONES for kind in ("epsilon", "v_prediction")], ids="-".join)
+@pytest.fixture(
+    params=[(family, kind) for family in BACKBONES for kind in ("epsilon", "v_prediction")],
+    ids="-".join,
+)
 def backbone(request, models):
     return load_backbone(str(models(*request.param)))
 
 
 @pytest.fixture
 def items(pairs):
-    rows = image_pairs(open_dataset(str(pairs), "train"), FrameSettings(0, 32, flip=True), "", (None, None))
+    rows = image_pairs(
+        open_dataset(str(pairs), "train"), FrameSettings(0, 32, flip=True), "", (None, None)
+    )
     return [rows.read(row, 2) for row in range(4)]
 
 
 def task_of(backbone, precision=nullcontext, **changes):
     process = ForwardProcess(backbone.pipeline.scheduler.config)
     return ImageTask(
-        backbone, process, DrawSettings(**{"seed": 3, "resolution": 32} | changes), torch.device("cpu"), precision
+        backbone,
+        process,
+        DrawSettings(**{"seed": 3, "resolution": 32} | changes),
+        torch.device("cpu"),
+        precision,
     )
 
 
@@ -60,7 +70,9 @@ def test_a_draw_depends_on_pair_and_visit_alone(backbone, items):
 @pytest.mark.parametrize("precision", [nullcontext, autocast])
 def test_policy_and_reference_agree_to_the_last_bit_before_training(backbone, items, precision):
     task = task_of(backbone, precision)
-    backbone.place(torch.device("cpu"), torch.float32 if precision is nullcontext else torch.bfloat16)
+    backbone.place(
+        torch.device("cpu"), torch.float32 if precision is nullcontext else torch.bfloat16
+    )
     network = backbone.network.train()
     reference = FrozenCopy(network)
     draw = task.draw(task.collate(items))
@@ -117,7 +129,9 @@ def test_posterior_noise_is_drawn_for_each_side(backbone, items):
 
 
 def test_noise_offset_and_perturbation_are_shared_by_the_pair(backbone, items):
-    plain, moved = (task_of(backbone, **c) for c in ({}, {"noise_offset": 0.5, "input_perturbation": 0.1}))
+    plain, moved = (
+        task_of(backbone, **c) for c in ({}, {"noise_offset": 0.5, "input_perturbation": 0.1})
+    )
     draw = moved.draw(moved.collate(items))
     before = plain.draw(plain.collate(items))
     assert not torch.allclose(draw.noisy_NCHW, before.noisy_NCHW)
@@ -128,7 +142,9 @@ def test_noise_offset_and_perturbation_are_shared_by_the_pair(backbone, items):
 def test_empty_prompts_are_as_frequent_as_asked(backbone, items):
     task = task_of(backbone, empty_prompts=1.0)
     empty = backbone.encode_prompts([""])["tokens_NLD"]
-    assert torch.allclose(task.draw(task.collate(items)).condition["tokens_NLD"][:1], empty, atol=1e-6)
+    assert torch.allclose(
+        task.draw(task.collate(items)).condition["tokens_NLD"][:1], empty, atol=1e-6
+    )
 
 
 def test_sizes_reach_the_networks_that_ask_for_them(models, items):

@@ -15,7 +15,11 @@ from tests.factory import picture
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_every_reward_gives_a_finite_number_a_picture_whatever_its_mode(name):
-    pictures = [picture(0, (64, 64)), picture(1, (64, 64)).convert("L"), picture(2, (80, 48)).convert("RGBA")]
+    pictures = [
+        picture(0, (64, 64)),
+        picture(1, (64, 64)).convert("L"),
+        picture(2, (80, 48)).convert("RGBA"),
+    ]
     found = np.asarray(REWARDS[name]()(pictures, ["a", "b", "c"]))
     assert found.shape == (3,)
     assert np.isfinite(found).all()

@@ -21,15 +21,30 @@ def games(tmp_path):
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(
-            [f"item {w}", f"item {x}", tie, f"item {first}"] for w, x, tie, first in zip(*table.values(), strict=True)
+            [f"item {w}", f"item {x}", tie, f"item {first}"]
+            for w, x, tie, first in zip(*table.values(), strict=True)
         )
     return path
 
 
 def test_table_json_and_plot_from_the_script(games, tmp_path):
     out, plot = tmp_path / "ranking.json", tmp_path / "ranking.png"
-    done = run(script("fit_bradley_terry", "--comparisons", games, "--output", out, "--plot", plot,
-                      "--ties", "davidson", "--home", "--interval", "sandwich"))  # fmt: skip
+    done = run(
+        script(
+            "fit_bradley_terry",
+            "--comparisons",
+            games,
+            "--output",
+            out,
+            "--plot",
+            plot,
+            "--ties",
+            "davidson",
+            "--home",
+            "--interval",
+            "sandwich",
+        )
+    )
     assert done.returncode == 0, done.stderr
     ranking = fit_bradley_terry(games, ties="davidson", home=True, interval="sandwich")
     found = json.loads(out.read_text())
@@ -58,7 +73,11 @@ def test_table_json_and_plot_from_the_script(games, tmp_path):
     assert found["connected"] is True
     assert found["method"]["interval"] == "sandwich"
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["games.csv", "ranking.json", "ranking.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "games.csv",
+        "ranking.json",
+        "ranking.png",
+    ]
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["rank", "item", "strength"]
     assert lines[1].split()[0] == "1"
@@ -76,7 +95,12 @@ def test_output_is_strict_json_whatever_the_data(games, tmp_path, interval, caps
 def test_columns_by_other_names(tmp_path, capsys):
     path = tmp_path / "games.csv"
     path.write_text("chosen,rejected\n" + "".join(f"{w},{x}\n" for w, x in random_games(3, 40)))
-    assert main(["--comparisons", str(path), "--winner_column", "chosen", "--loser_column", "rejected"]) == 0
+    assert (
+        main(
+            ["--comparisons", str(path), "--winner_column", "chosen", "--loser_column", "rejected"]
+        )
+        == 0
+    )
 
 
 def test_rows_left_out_are_warned_about_on_stderr(games, capsys):
@@ -84,12 +108,17 @@ def test_rows_left_out_are_warned_about_on_stderr(games, capsys):
         file.write("item 1,item 1,0,item 1\n")
     assert main(["--comparisons", str(games)]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert said == [f"warning: {games}: left out 1 of 401 rows", "warning: line 402: an item against itself"]
+    assert said == [
+        f"warning: {games}: left out 1 of 401 rows",
+        "warning: line 402: an item against itself",
+    ]
 
 
 def test_many_items_are_cut_on_the_terminal_and_in_the_plot(tmp_path, capsys):
     path, plot = tmp_path / "games.csv", tmp_path / "plot.svg"
-    np.savetxt(path, random_games(150, 6000), fmt="%d", delimiter=",", header="winner,loser", comments="")
+    np.savetxt(
+        path, random_games(150, 6000), fmt="%d", delimiter=",", header="winner,loser", comments=""
+    )
     assert main(["--comparisons", str(path), "--plot", str(plot), "--prior_std", "2"]) == 0
     assert "… and 100 more" in capsys.readouterr().out
     assert plot.read_text().count("<svg") == 1
@@ -105,10 +134,16 @@ MISTAKES = [
     (["--comparisons", "{games}", "--level", "95"], "level: must lie between 0 and 1"),
     (["--comparisons", "{games}", "--level", "high"], "invalid float value: 'high'"),
     (["--comparisons", "{games}", "--prior_std", "-1"], "prior_std: must be a number above 0"),
-    (["--comparisons", "{games}", "--home", "--first_column", "shown"], "a home effect needs to know"),
+    (
+        ["--comparisons", "{games}", "--home", "--first_column", "shown"],
+        "a home effect needs to know",
+    ),
     (["--comparisons", "{games}", "--output", "{folder}"], "is a folder, not a file"),
     (["--comparisons", "{games}", "--output", "{folder}/no/x.json"], "there is no folder"),
-    (["--comparisons", "{games}", "--plot", "{folder}/x.txt"], "the name must end in .png, .pdf, .svg"),
+    (
+        ["--comparisons", "{games}", "--plot", "{folder}/x.txt"],
+        "the name must end in .png, .pdf, .svg",
+    ),
 ]
 
 
@@ -117,22 +152,30 @@ def test_a_mistake_is_one_line_and_exit_code_two(games, tmp_path, capsys, flags,
     assert main([flag.format(games=games, folder=tmp_path) for flag in flags]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert [line for line in printed.err.splitlines() if said in line and line.startswith("error: ")]
+    assert [
+        line for line in printed.err.splitlines() if said in line and line.startswith("error: ")
+    ]
 
 
 def test_separable_games_stop_the_script_without_a_traceback(tmp_path):
     path = tmp_path / "games.csv"
     path.write_text("winner,loser\n0,1\n2,3\n1,3\n")
-    done = run(script("fit_bradley_terry", "--comparisons", path, "--output", tmp_path / "out.json"))
+    done = run(
+        script("fit_bradley_terry", "--comparisons", path, "--output", tmp_path / "out.json")
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: no finite strengths exist: 4 groups of items")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.json").exists()
 
 
-@pytest.mark.parametrize(("missing", "flags", "extra"), [
-    ("matplotlib", ["--plot", "plot.png"], "diffdpo[report]"), ("scipy.sparse", [], "diffdpo[ranking]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("missing", "flags", "extra"),
+    [
+        ("matplotlib", ["--plot", "plot.png"], "diffdpo[report]"),
+        ("scipy.sparse", [], "diffdpo[ranking]"),
+    ],
+)
 def test_a_missing_extra_is_named(games, monkeypatch, capsys, missing, flags, extra):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.setattr("diffdpo.ranking.fit.DENSE_LIMIT", 2)

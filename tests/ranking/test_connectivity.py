@@ -22,7 +22,9 @@ def test_groups_are_the_strongly_connected_components(seed):
     groups = groups_of(cells, n)
     graph = coo_matrix((np.ones(len(cells.first)), (cells.first, cells.second)), shape=(n, n))
     count, label = connected_components(graph, connection="strong")
-    assert sorted(map(tuple, groups)) == sorted(tuple(np.flatnonzero(label == k)) for k in range(count))
+    assert sorted(map(tuple, groups)) == sorted(
+        tuple(np.flatnonzero(label == k)) for k in range(count)
+    )
     place = np.empty(n, dtype=int)
     for position, group in enumerate(groups):
         place[group] = position
@@ -74,7 +76,8 @@ def shown(outcome, first="abab", second="baba"):
     shown([1, 1, 1, 1]),  # the first always wins
     shown([0, 0, 0, 0]),
     shown([1, 0, 1, 1], "aaaa", "bbbb"),  # a was never shown second
-    # Strengths do not explain it, yet each pair's winner is the first shown: a, b, c beat each other in turn.
+    # Strengths do not explain it, yet each pair's winner is the first shown: a, b, c beat each
+    # other in turn.
     shown([1, 1, 1], "abc", "bca"),
 ])  # fmt: skip
 @pytest.mark.parametrize("prior_std", [None, 1.0])
@@ -94,7 +97,8 @@ def test_a_tie_parameter_without_a_finite_estimate(ties):
     for tie, said in (([0] * 4, "no tie among"), ([1] * 4, "only ties among")):
         with pytest.raises(UserError, match=said):
             fit_bradley_terry({**columns, "tie": tie}, ties=ties)
-    # a wins once and ties once, b never wins: a gap and a tie parameter that grow together explain both ever better.
+    # a wins once and ties once, b never wins: a gap and a tie parameter that grow together explain
+    # both ever better.
     with pytest.raises(UserError, match="no finite"):
         fit_bradley_terry({"winner": ["a", "a"], "loser": ["b", "b"], "tie": [0, 1]}, ties=ties)
 

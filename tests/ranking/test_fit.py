@@ -15,12 +15,33 @@ from diffdpo.ranking.ties import TIES
 from tests.ranking.games import random_games, random_table
 
 # An 8-item set of choix's tests, without a finite maximum unless there is a prior.
-EIGHT = [(7, 3), (2, 0), (5, 2), (4, 2), (2, 1), (4, 5), (6, 3), (5, 4), (7, 0), (2, 3),
-         (4, 0), (0, 4), (6, 5), (3, 2), (3, 4), (3, 4), (5, 2), (7, 3), (7, 6), (6, 5)]  # fmt: skip
+EIGHT = [
+    (7, 3),
+    (2, 0),
+    (5, 2),
+    (4, 2),
+    (2, 1),
+    (4, 5),
+    (6, 3),
+    (5, 4),
+    (7, 0),
+    (2, 3),
+    (4, 0),
+    (0, 4),
+    (6, 5),
+    (3, 2),
+    (3, 4),
+    (3, 4),
+    (5, 2),
+    (7, 3),
+    (7, 6),
+    (6, 5),
+]
 
 
 def minorise_maximise(pairs, items, steps=5000):
-    """π_i ← wins_i / Σ_j n_ij/(π_i+π_j) (Zermelo 1929; Hunter 2004): no derivatives, nothing shared with the fit."""
+    """π_i ← wins_i / Σ_j n_ij/(π_i+π_j) (Zermelo 1929; Hunter 2004): no derivatives, nothing shared
+    with the fit."""
     wins = np.zeros((items, items))
     np.add.at(wins, (pairs[:, 0], pairs[:, 1]), 1)
     worth = np.ones(items)
@@ -35,7 +56,9 @@ def test_agrees_with_minorisation_and_with_choix(seed):
     pairs = random_games(12, 600, seed)
     strength = fit_bradley_terry(pairs).strength
     np.testing.assert_allclose(strength, minorise_maximise(pairs, 12), atol=1e-9)
-    np.testing.assert_allclose(strength, choix.ilsr_pairwise(12, pairs.tolist(), max_iter=1000), atol=1e-6)
+    np.testing.assert_allclose(
+        strength, choix.ilsr_pairwise(12, pairs.tolist(), max_iter=1000), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("prior_std", [0.3, 1.0, 3.0])
@@ -43,18 +66,27 @@ def test_prior_agrees_with_choix_whose_penalty_is_half_a_precision(prior_std):
     with pytest.raises(UserError, match="no finite strengths"):
         fit_bradley_terry(EIGHT)
     expected = choix.opt_pairwise(8, EIGHT, alpha=0.5 / prior_std**2, tol=1e-10)
-    np.testing.assert_allclose(fit_bradley_terry(EIGHT, prior_std=prior_std).strength, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        fit_bradley_terry(EIGHT, prior_std=prior_std).strength, expected, atol=1e-6
+    )
 
 
 def test_one_comparison_under_a_standard_normal_prior():
     # Each θ solves σ(−2θ) = θ.
-    np.testing.assert_allclose(fit_bradley_terry([(0, 1)], prior_std=1).strength, [0.3374, -0.3374], atol=1e-4)
+    np.testing.assert_allclose(
+        fit_bradley_terry([(0, 1)], prior_std=1).strength, [0.3374, -0.3374], atol=1e-4
+    )
 
 
 def tensors(table):
     as_long = {name: torch.as_tensor(column) for name, column in table.items()}
     order = torch.where(as_long["first"] == as_long["winner"], 1.0, -1.0).double()
-    return as_long["winner"], as_long["loser"], torch.where(as_long["tie"] == 1, 0.5, 1.0).double(), order
+    return (
+        as_long["winner"],
+        as_long["loser"],
+        torch.where(as_long["tie"] == 1, 0.5, 1.0).double(),
+        order,
+    )
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -62,8 +94,13 @@ def tensors(table):
 def test_module_trained_by_gradient_reaches_the_newton_fit(ties, home):
     table = random_table(7, 400)
     ranking, module = fit_bradley_terry(table, ties=ties, home=home), BradleyTerry(7, ties, home)
-    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=300, tolerance_grad=1e-10, tolerance_change=1e-14,
-                                  line_search_fn="strong_wolfe")  # fmt: skip
+    optimizer = torch.optim.LBFGS(
+        module.parameters(),
+        max_iter=300,
+        tolerance_grad=1e-10,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss():
         optimizer.zero_grad()
@@ -142,23 +179,32 @@ def test_fisher_information_doubles_with_weights_but_the_sandwich_knows_they_are
 
 @pytest.mark.parametrize("ties", TIES)
 def test_changing_the_reference_item_changes_the_covariance_linearly(ties):
-    """Identities of BradleyTerry2's test-BTabilities: θ_k − θ_r has covariance M V Mᵀ, whatever constraint gave V."""
+    """Identities of BradleyTerry2's test-BTabilities: θ_k − θ_r has covariance M V Mᵀ, whatever
+    constraint gave V."""
     table = random_table(6, 400)
     ranking = fit_bradley_terry(table, ties=ties, home=True)
     matrix = ranking.covariance.matrix
     np.testing.assert_allclose(matrix[:6].sum(axis=0), 0, atol=1e-12)  # sum-to-zero
-    likelihood = fit_module.Likelihood(fit_module.read_comparisons(table, use_order=True).cells, 6, ties, True)
-    x = np.concatenate([ranking.strength, [ranking.home.value], [ranking.tie.value] if ranking.tie else []])
+    likelihood = fit_module.Likelihood(
+        fit_module.read_comparisons(table, use_order=True).cells, 6, ties, True
+    )
+    x = np.concatenate(
+        [ranking.strength, [ranking.home.value], [ranking.tie.value] if ranking.tie else []]
+    )
     information = likelihood.information(likelihood.slopes(x))
     for reference in range(6):
         free = np.arange(len(x)) != reference
-        corner = np.linalg.inv(information[np.ix_(free, free)])  # the fit with θ_reference fixed at zero
+        corner = np.linalg.inv(
+            information[np.ix_(free, free)]
+        )  # the fit with θ_reference fixed at zero
         change = np.eye(len(x))[free]
         change[np.flatnonzero(free) < 6, reference] = -1
         np.testing.assert_allclose(change @ matrix @ change.T, corner, atol=1e-10)
         other = (reference + 1) % 6
         at = int(np.flatnonzero(np.flatnonzero(free) == other)[0])
-        assert ranking.difference(other, reference).stderr == pytest.approx(corner[at, at] ** 0.5, rel=1e-8)
+        assert ranking.difference(other, reference).stderr == pytest.approx(
+            corner[at, at] ** 0.5, rel=1e-8
+        )
 
 
 def test_soft_outcomes_give_the_same_strengths_as_fractions_of_wins_and_smaller_sandwich_errors():
@@ -166,8 +212,11 @@ def test_soft_outcomes_give_the_same_strengths_as_fractions_of_wins_and_smaller_
     pairs = random_games(5, 400)
     share = rng.uniform(0.55, 0.75, 400)
     soft = fit_bradley_terry(pairs, outcome=share, interval="sandwich")
-    split = {"winner": np.r_[pairs[:, 0], pairs[:, 1]], "loser": np.r_[pairs[:, 1], pairs[:, 0]],
-             "weight": np.r_[share, 1 - share]}  # fmt: skip
+    split = {
+        "winner": np.r_[pairs[:, 0], pairs[:, 1]],
+        "loser": np.r_[pairs[:, 1], pairs[:, 0]],
+        "weight": np.r_[share, 1 - share],
+    }
     np.testing.assert_allclose(soft.strength, fit_bradley_terry(split).strength, atol=1e-10)
     # A soft label near the model's probability is far less noisy than a coin thrown with it.
     fisher = fit_bradley_terry(pairs, outcome=share).stderr
@@ -185,8 +234,10 @@ def test_an_outcome_below_a_half_is_the_other_items_win():
 @pytest.mark.parametrize("ties", TIES)
 def test_bootstrap_sandwich_and_fisher_agree_where_the_model_holds(ties):
     table = random_table(5, 1500)
-    by = {kind: fit_bradley_terry(table, ties=ties, home=True, interval=kind, bootstrap_samples=300)
-          for kind in ("fisher", "sandwich", "bootstrap")}  # fmt: skip
+    by = {
+        kind: fit_bradley_terry(table, ties=ties, home=True, interval=kind, bootstrap_samples=300)
+        for kind in ("fisher", "sandwich", "bootstrap")
+    }
     for kind in ("sandwich", "bootstrap"):
         if ties != "half":  # a half win is less noisy than the model of wins and losses says
             np.testing.assert_allclose(by[kind].stderr, by["fisher"].stderr, rtol=0.15)
@@ -199,7 +250,8 @@ def test_bootstrap_sandwich_and_fisher_agree_where_the_model_holds(ties):
 def test_bootstrap_is_a_function_of_the_seed():
     pairs = random_games(5, 300)
     first, again, other = (
-        fit_bradley_terry(pairs, interval="bootstrap", bootstrap_samples=20, seed=seed) for seed in (1, 1, 2)
+        fit_bradley_terry(pairs, interval="bootstrap", bootstrap_samples=20, seed=seed)
+        for seed in (1, 1, 2)
     )
     assert (first.interval == again.interval).all()
     assert (first.interval != other.interval).any()
@@ -213,7 +265,9 @@ def test_intervals_cover_as_often_as_they_say():
         i = rng.integers(0, 5, 400)
         j = (i + rng.integers(1, 5, 400)) % 5
         won = rng.random(400) < 1 / (1 + np.exp(strength[j] - strength[i]))
-        ranking = fit_bradley_terry(np.stack([np.where(won, i, j), np.where(won, j, i)], axis=1), level=0.9)
+        ranking = fit_bradley_terry(
+            np.stack([np.where(won, i, j), np.where(won, j, i)], axis=1), level=0.9
+        )
         low, high = ranking.interval.T
         best, worst = ranking.rank_interval.T
         covered += np.mean((low < strength) & (strength < high))
@@ -223,7 +277,14 @@ def test_intervals_cover_as_often_as_they_say():
 
 
 def test_equal_items_share_a_rank():
-    games = [("a", "b", 3), ("b", "a", 3), ("a", "c", 4), ("c", "a", 2), ("b", "c", 4), ("c", "b", 2)]
+    games = [
+        ("a", "b", 3),
+        ("b", "a", 3),
+        ("a", "c", 4),
+        ("c", "a", 2),
+        ("b", "c", 4),
+        ("c", "b", 2),
+    ]
     ranking = fit_bradley_terry(games)
     assert ranking.rank.tolist() == [1, 1, 3]
 
@@ -270,13 +331,19 @@ def test_rows_left_out_are_warned_about():
         fit_bradley_terry(random_games(4, 60))
 
 
-@pytest.mark.parametrize(("settings", "said"), [
-    ({"ties": "coin"}, "ties: 'coin' is none of half, davidson, rao-kupper, drop"),
-    ({"interval": "wald"}, "interval: 'wald' is none of fisher, sandwich, bootstrap"),
-    ({"prior_std": 0.0}, "prior_std: must be a number above 0"),
-    ({"level": 95}, "level: must lie between 0 and 1"),
-    ({"interval": "bootstrap", "bootstrap_samples": 1}, "bootstrap_samples: must be at least 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ties": "coin"}, "ties: 'coin' is none of half, davidson, rao-kupper, drop"),
+        ({"interval": "wald"}, "interval: 'wald' is none of fisher, sandwich, bootstrap"),
+        ({"prior_std": 0.0}, "prior_std: must be a number above 0"),
+        ({"level": 95}, "level: must lie between 0 and 1"),
+        (
+            {"interval": "bootstrap", "bootstrap_samples": 1},
+            "bootstrap_samples: must be at least 2",
+        ),
+    ],
+)
 def test_wrong_settings(settings, said):
     with pytest.raises(UserError, match=said):
         fit_bradley_terry(random_games(4, 60), **settings)

@@ -16,7 +16,9 @@ TIED, WON, LOST = (torch.full_like(MARGIN, outcome) for outcome in (0.5, 1.0, 0.
 
 def probabilities(ties, tie):
     tie_C = torch.full_like(MARGIN, tie)
-    return [TIES[ties].log_likelihood(MARGIN, outcome, tie_C).exp() for outcome in (WON, TIED, LOST)]
+    return [
+        TIES[ties].log_likelihood(MARGIN, outcome, tie_C).exp() for outcome in (WON, TIED, LOST)
+    ]
 
 
 def test_ties_as_half_wins_are_the_one_likelihood():
@@ -43,7 +45,9 @@ def test_rao_and_kupper_is_a_threshold():
 
 @pytest.mark.parametrize("ties", [name for name, model in TIES.items() if model.symbol])
 def test_outcomes_exhaust_the_probability(ties):
-    torch.testing.assert_close(sum(probabilities(ties, 0.4)), torch.ones_like(MARGIN), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        sum(probabilities(ties, 0.4)), torch.ones_like(MARGIN), rtol=1e-14, atol=0
+    )
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -85,7 +89,9 @@ def test_gradient_and_hessian_match_finite_differences(ties, home, scale):
         return model.gradient(model.slopes(x), x)
 
     np.testing.assert_allclose(gradient(x), differences(model.value, x), rtol=1e-6, atol=1e-5)
-    np.testing.assert_allclose(-model.information(model.slopes(x)), differences(gradient, x), rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(
+        -model.information(model.slopes(x)), differences(gradient, x), rtol=1e-6, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -93,7 +99,9 @@ def test_sparse_matrices_equal_dense_ones(ties):
     dense, sparse = likelihood(ties, True), likelihood(ties, True, dense_limit=0)
     x = dense.start() + 0.2
     slopes = dense.slopes(x)
-    np.testing.assert_allclose(sparse.information(slopes).toarray(), dense.information(slopes), atol=1e-10)
+    np.testing.assert_allclose(
+        sparse.information(slopes).toarray(), dense.information(slopes), atol=1e-10
+    )
     np.testing.assert_allclose(sparse.scatter(slopes).toarray(), dense.scatter(slopes), atol=1e-10)
 
 
@@ -104,10 +112,14 @@ def test_scatter_is_the_sum_over_single_comparisons():
     x = model.start() + np.linspace(-0.5, 0.5, 7)
     expected = np.zeros((7, 7))
     for row in range(60):
-        one = read_comparisons({name: column[row : row + 1] for name, column in table.items()}, use_order=True)
+        one = read_comparisons(
+            {name: column[row : row + 1] for name, column in table.items()}, use_order=True
+        )
         cells = one.cells
         at = [one.items[cells.first[0]], one.items[cells.second[0]]]
-        moved = type(cells)(at[:1] * np.ones(1, int), at[1:] * np.ones(1, int), *list(vars(cells).values())[2:])
+        moved = type(cells)(
+            at[:1] * np.ones(1, int), at[1:] * np.ones(1, int), *list(vars(cells).values())[2:]
+        )
         single = Likelihood(moved, 5, "davidson", True)
         score = single.gradient(single.slopes(x), x)
         expected += np.outer(score, score)

@@ -18,7 +18,9 @@ MATRIX = DESIGN.T @ DESIGN
 def test_without_a_prior_it_is_the_pseudo_inverse(kind):
     solve = inverse(kind(MATRIX), 5, level=0.0)
     np.testing.assert_allclose(solve(np.eye(7)), np.linalg.pinv(MATRIX), atol=1e-10)
-    np.testing.assert_allclose(solve(np.arange(7.0)), np.linalg.pinv(MATRIX) @ np.arange(7.0), atol=1e-10)
+    np.testing.assert_allclose(
+        solve(np.arange(7.0)), np.linalg.pinv(MATRIX) @ np.arange(7.0), atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
@@ -27,7 +29,9 @@ def test_with_a_prior_it_is_the_covariance_of_centred_strengths(kind):
     centre = np.eye(7)
     centre[:5, :5] -= 1 / 5
     expected = centre @ np.linalg.inv(matrix) @ centre
-    np.testing.assert_allclose(inverse(kind(matrix), 5, level=0.25)(np.eye(7)), expected, atol=1e-10)
+    np.testing.assert_allclose(
+        inverse(kind(matrix), 5, level=0.25)(np.eye(7)), expected, atol=1e-10
+    )
 
 
 def test_parameters_that_cannot_be_told_apart_are_noticed():

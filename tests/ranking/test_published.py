@@ -20,17 +20,37 @@ Baltimore: Milwaukee 2 5, Detroit 1 5, Toronto 1 6, New York 2 4, Boston 1 6, Cl
 TEAMS = ["Baltimore", "Boston", "Cleveland", "Detroit", "Milwaukee", "New York", "Toronto"]
 # Stigler (1994): cited, citing, how often.
 CITATIONS = [
-    ("Biometrika", "CommStat", 730), ("Biometrika", "JASA", 498), ("Biometrika", "JRSS-B", 221),
-    ("CommStat", "Biometrika", 33), ("CommStat", "JASA", 68), ("CommStat", "JRSS-B", 17),
-    ("JASA", "Biometrika", 320), ("JASA", "CommStat", 813), ("JASA", "JRSS-B", 142),
-    ("JRSS-B", "Biometrika", 284), ("JRSS-B", "CommStat", 276), ("JRSS-B", "JASA", 325),
-]  # fmt: skip
+    ("Biometrika", "CommStat", 730),
+    ("Biometrika", "JASA", 498),
+    ("Biometrika", "JRSS-B", 221),
+    ("CommStat", "Biometrika", 33),
+    ("CommStat", "JASA", 68),
+    ("CommStat", "JRSS-B", 17),
+    ("JASA", "Biometrika", 320),
+    ("JASA", "CommStat", 813),
+    ("JASA", "JRSS-B", 142),
+    ("JRSS-B", "Biometrika", 284),
+    ("JRSS-B", "CommStat", 276),
+    ("JRSS-B", "JASA", 325),
+]
 # Davidson (1970): i, j, wins of i, wins of j, ties.
 PUDDINGS = [
-    (1, 2, 19, 22, 16), (1, 3, 16, 19, 12), (2, 3, 19, 19, 10), (1, 4, 18, 23, 13), (2, 4, 23, 19, 9),
-    (3, 4, 19, 20, 15), (1, 5, 13, 19, 18), (2, 5, 16, 20, 12), (3, 5, 16, 15, 17), (4, 5, 17, 14, 16),
-    (1, 6, 18, 21, 12), (2, 6, 22, 20, 12), (3, 6, 13, 18, 10), (4, 6, 14, 19, 18), (5, 6, 11, 21, 12),
-]  # fmt: skip
+    (1, 2, 19, 22, 16),
+    (1, 3, 16, 19, 12),
+    (2, 3, 19, 19, 10),
+    (1, 4, 18, 23, 13),
+    (2, 4, 23, 19, 9),
+    (3, 4, 19, 20, 15),
+    (1, 5, 13, 19, 18),
+    (2, 5, 16, 20, 12),
+    (3, 5, 16, 15, 17),
+    (4, 5, 17, 14, 16),
+    (1, 6, 18, 21, 12),
+    (2, 6, 22, 20, 12),
+    (3, 6, 13, 18, 10),
+    (4, 6, 14, 19, 18),
+    (5, 6, 11, 21, 12),
+]
 
 
 def baseball():
@@ -68,9 +88,20 @@ def against(ranking, reference):
 def test_baseball_without_home_effect():
     ranking = fit_bradley_terry(baseball())
     strength, stderr = against(ranking, "Baltimore")
-    assert sorted(strength.round(2)) == [0.68, 1.11, 1.25, 1.29, 1.44, 1.58]  # Agresti's table 10.11
-    np.testing.assert_allclose(strength, [1.10770, 0.68385, 1.43641, 1.58136, 1.24762, 1.29449], atol=5e-6)
-    np.testing.assert_allclose(stderr, [0.33388, 0.33188, 0.33957, 0.34326, 0.33586, 0.33667], atol=5e-6)
+    assert sorted(strength.round(2)) == [
+        0.68,
+        1.11,
+        1.25,
+        1.29,
+        1.44,
+        1.58,
+    ]  # Agresti's table 10.11
+    np.testing.assert_allclose(
+        strength, [1.10770, 0.68385, 1.43641, 1.58136, 1.24762, 1.29449], atol=5e-6
+    )
+    np.testing.assert_allclose(
+        stderr, [0.33388, 0.33188, 0.33957, 0.34326, 0.33586, 0.33667], atol=5e-6
+    )
     assert ranking.log_likelihood == pytest.approx(-172.24818, abs=5e-6)
     assert deviance(pairs_of_baseball(), ranking.log_likelihood) == pytest.approx(44.0535, abs=5e-5)
     assert ranking.items == TEAMS
@@ -78,7 +109,9 @@ def test_baseball_without_home_effect():
 
 
 def test_baseball_centred_with_both_standard_errors():
-    fisher, sandwich = (fit_bradley_terry(baseball(), interval=kind) for kind in ("fisher", "sandwich"))
+    fisher, sandwich = (
+        fit_bradley_terry(baseball(), interval=kind) for kind in ("fisher", "sandwich")
+    )
     expected = [-1.05020, 0.05750, -0.36635, 0.38621, 0.53115, 0.19742, 0.24428]
     np.testing.assert_allclose(fisher.strength, expected, atol=5e-6)
     expected = [0.23246, 0.20092, 0.20504, 0.20416, 0.20742, 0.20160, 0.20206]
@@ -93,7 +126,9 @@ def test_baseball_with_home_effect():
     assert round(ranking.home.value, 3) == 0.302
     assert round(math.exp(ranking.home.value), 2) == 1.35
     strength, _ = against(ranking, "Baltimore")
-    np.testing.assert_allclose(strength, [1.14380, 0.70469, 1.47536, 1.61955, 1.28134, 1.32711], atol=5e-6)
+    np.testing.assert_allclose(
+        strength, [1.14380, 0.70469, 1.47536, 1.61955, 1.28134, 1.32711], atol=5e-6
+    )
     assert ranking.home.value == pytest.approx(0.30226, abs=5e-6)
     assert ranking.home.stderr == pytest.approx(0.13094, abs=5e-6)
     assert deviance(pairs_of_baseball(), ranking.log_likelihood) == pytest.approx(38.6429, abs=5e-5)
@@ -138,8 +173,16 @@ def test_puddings_with_ties_by_rao_and_kupper_and_as_half_wins():
 
 
 def test_four_players_of_the_encyclopedia():
-    games = [("A", "B", 2), ("B", "A", 3), ("A", "D", 1), ("D", "A", 4),
-             ("B", "C", 5), ("C", "B", 3), ("C", "D", 1), ("D", "C", 3)]  # fmt: skip
+    games = [
+        ("A", "B", 2),
+        ("B", "A", 3),
+        ("A", "D", 1),
+        ("D", "A", 4),
+        ("B", "C", 5),
+        ("C", "B", 3),
+        ("C", "D", 1),
+        ("D", "C", 3),
+    ]
     worth = np.exp(fit_bradley_terry(games).strength)
     assert worth.round(3).tolist() == [0.640, 1.043, 0.660, 2.270]
     np.testing.assert_allclose(worth, [0.639835, 1.043314, 0.659810, 2.270377], atol=5e-7)

@@ -28,15 +28,32 @@ def same(ranking):
     np.testing.assert_allclose(ranking.strength, EXPECTED.strength, atol=1e-12)
 
 
-@pytest.mark.parametrize("make", [
-    list, iter, np.array, lambda pairs: (pair for pair in pairs), lambda pairs: [list(pair) for pair in pairs],
-    lambda pairs: [(*pair, 1) for pair in pairs], lambda pairs: [pairs[0], *((*pair, 1) for pair in pairs[1:])],
-    lambda pairs: [{"winner": w, "loser": x} for w, x in pairs], lambda pairs: TABLE,
-    lambda pairs: pandas.DataFrame(TABLE), lambda pairs: pandas.DataFrame(TABLE).astype("category"),
-    lambda pairs: pyarrow.table(TABLE), lambda pairs: datasets.Dataset.from_dict(TABLE),
-    lambda pairs: pyarrow.table({k: pyarrow.array(v).dictionary_encode() for k, v in TABLE.items()}),
-    lambda pairs: {"first": [x for _, x in pairs], "second": TABLE["winner"], "outcome": np.zeros(150)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        iter,
+        np.array,
+        lambda pairs: (pair for pair in pairs),
+        lambda pairs: [list(pair) for pair in pairs],
+        lambda pairs: [(*pair, 1) for pair in pairs],
+        lambda pairs: [pairs[0], *((*pair, 1) for pair in pairs[1:])],
+        lambda pairs: [{"winner": w, "loser": x} for w, x in pairs],
+        lambda pairs: TABLE,
+        lambda pairs: pandas.DataFrame(TABLE),
+        lambda pairs: pandas.DataFrame(TABLE).astype("category"),
+        lambda pairs: pyarrow.table(TABLE),
+        lambda pairs: datasets.Dataset.from_dict(TABLE),
+        lambda pairs: pyarrow.table(
+            {k: pyarrow.array(v).dictionary_encode() for k, v in TABLE.items()}
+        ),
+        lambda pairs: {
+            "first": [x for _, x in pairs],
+            "second": TABLE["winner"],
+            "outcome": np.zeros(150),
+        },
+    ],
+)
 def test_in_memory(make):
     same(fit_bradley_terry(make(PAIRS)))
 
@@ -59,8 +76,12 @@ def test_files_of_every_kind_in_batches_of_any_size(tmp_path, monkeypatch, suffi
     monkeypatch.setattr(sources, "BATCH", batch)
     monkeypatch.setattr(sources, "TEXT_BATCH", batch)
     same(fit_bradley_terry(write(tmp_path, suffix, TABLE)))
-    same(fit_bradley_terry(str(write(tmp_path, suffix, {"b": TABLE["loser"], "a": TABLE["winner"]})),
-                           columns={"winner": "a", "loser": "b"}))  # fmt: skip
+    same(
+        fit_bradley_terry(
+            str(write(tmp_path, suffix, {"b": TABLE["loser"], "a": TABLE["winner"]})),
+            columns={"winner": "a", "loser": "b"},
+        )
+    )
     full = random_table(5, 200)
     expected = fit_bradley_terry(full, ties="davidson", home=True)
     ranking = fit_bradley_terry(write(tmp_path, suffix, full), ties="davidson", home=True)
@@ -106,10 +127,19 @@ b,a,3,1,0,1,"a"
 b,a,0,1,0,1,
 """
 FAULTS = {
-    3: "an item against itself", 4: "an item is missing", 5: "`count` must be", 6: "`count` must be",
-    7: "`count` must be", 8: "`count` must be", 9: "`weight` must be", 10: "`weight` must be", 11: "`tie` must be",
-    12: "`outcome` must lie", 13: "`first` names neither", 14: "5 fields where the header has 7",
-}  # fmt: skip
+    3: "an item against itself",
+    4: "an item is missing",
+    5: "`count` must be",
+    6: "`count` must be",
+    7: "`count` must be",
+    8: "`count` must be",
+    9: "`weight` must be",
+    10: "`weight` must be",
+    11: "`tie` must be",
+    12: "`outcome` must lie",
+    13: "`first` names neither",
+    14: "5 fields where the header has 7",
+}
 
 
 @pytest.mark.parametrize("line", FAULTS)
@@ -138,11 +168,17 @@ def test_many_bad_rows_are_an_error_that_shows_the_first(tmp_path):
 def test_few_bad_rows_are_left_out(tmp_path):
     path = tmp_path / "games.jsonl"
     good = [json.dumps({"winner": w, "loser": x}) for w, x in PAIRS]
-    path.write_text("\n".join([*good[:100], '{"winner": "ann"', '{"winner": "ann"}', "[]", "", *good[100:]]))
+    path.write_text(
+        "\n".join([*good[:100], '{"winner": "ann"', '{"winner": "ann"}', "[]", "", *good[100:]])
+    )
     with pytest.warns(UserWarning, match="left out 3 of 153 rows"):
         ranking = fit_bradley_terry(path)
     same(ranking)
-    assert [line.split(":")[0] for line in ranking.skipped[1:]] == ["line 101", "line 102", "line 103"]
+    assert [line.split(":")[0] for line in ranking.skipped[1:]] == [
+        "line 101",
+        "line 102",
+        "line 103",
+    ]
 
 
 def test_an_item_of_bad_rows_alone_is_not_ranked():
@@ -150,16 +186,19 @@ def test_an_item_of_bad_rows_alone_is_not_ranked():
         same(fit_bradley_terry([*PAIRS, ("ghost", "ghost")]))
 
 
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("none.csv", None, "no such file"),
-    ("a.xlsx", b"x", "files ending in .xlsx are not read"),
-    ("a.csv", b"", "found none"),
-    ("a.csv", b"winner,loser\n", "no comparisons"),
-    ("a.csv", b"ann,bob\ncy,ann\n", "needs the columns `winner` and `loser`.*found ann, bob"),
-    ("a.csv", b"winner,loser\n\xff\xfe,b\n", "cannot be read"),
-    ("a.jsonl", b'{"won": 1}\n', "found won"),
-    ("a.parquet", b"PAR1 not", "cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.csv", None, "no such file"),
+        ("a.xlsx", b"x", "files ending in .xlsx are not read"),
+        ("a.csv", b"", "found none"),
+        ("a.csv", b"winner,loser\n", "no comparisons"),
+        ("a.csv", b"ann,bob\ncy,ann\n", "needs the columns `winner` and `loser`.*found ann, bob"),
+        ("a.csv", b"winner,loser\n\xff\xfe,b\n", "cannot be read"),
+        ("a.jsonl", b'{"won": 1}\n', "found won"),
+        ("a.parquet", b"PAR1 not", "cannot be read"),
+    ],
+)
 def test_files_that_cannot_be_used(tmp_path, name, content, said):
     path = tmp_path / name
     if content is not None:
@@ -168,18 +207,21 @@ def test_files_that_cannot_be_used(tmp_path, name, content, said):
         fit_bradley_terry(path)
 
 
-@pytest.mark.parametrize(("comparisons", "beside", "said"), [
-    (["ab", "bc"], {}, "row 0 is 'ab'"),
-    ([("a", "b"), ("a",)], {}, r"row 1 is \('a',\)"),
-    (7, {}, "got int"),
-    ([], {}, "no comparisons"),
-    (np.zeros(3), {}, "has shape"),
-    (PAIRS, {"count": [1, 2]}, "columns of different lengths"),
-    (PAIRS, {"home": True}, "add a column `first`"),
-    ([(["a"], "b")], {}, "an item is missing, or a list"),
-    ({"winner": ["a"]}, {}, "found winner"),
-    (PAIRS, {"outcome": np.full(150, 0.7), "ties": "davidson"}, "soft outcomes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("comparisons", "beside", "said"),
+    [
+        (["ab", "bc"], {}, "row 0 is 'ab'"),
+        ([("a", "b"), ("a",)], {}, r"row 1 is \('a',\)"),
+        (7, {}, "got int"),
+        ([], {}, "no comparisons"),
+        (np.zeros(3), {}, "has shape"),
+        (PAIRS, {"count": [1, 2]}, "columns of different lengths"),
+        (PAIRS, {"home": True}, "add a column `first`"),
+        ([(["a"], "b")], {}, "an item is missing, or a list"),
+        ({"winner": ["a"]}, {}, "found winner"),
+        (PAIRS, {"outcome": np.full(150, 0.7), "ties": "davidson"}, "soft outcomes"),
+    ],
+)
 def test_values_that_cannot_be_used(comparisons, beside, said):
     with pytest.raises(UserError, match=said):
         fit_bradley_terry(comparisons, **beside)
@@ -209,7 +251,9 @@ def big_parquet(path: Path, rows: int) -> None:
 
 
 def measured(path: Path) -> list[float]:
-    found = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True
+    )
     return [float(number) for number in found.stdout.split()]
 
 
@@ -219,5 +263,7 @@ def test_parquet_streams_in_memory_that_does_not_follow_the_rows(tmp_path, rows)
     big_parquet(path, rows)
     megabytes, seconds, games = measured(path)
     assert games == rows
-    assert megabytes < 400  # ten million rows of two names are 300 MB as text, and over a gigabyte as Python objects
+    assert (
+        megabytes < 400
+    )  # ten million rows of two names are 300 MB as text, and over a gigabyte as Python objects
     assert seconds < 10 + rows / 400_000

@@ -38,4 +38,6 @@ class OneStep:
         known = objective.prepare(self, [batch])
         draw = self.task.draw(batch)
         policy_N, reference_N = self.scores(draw)
-        return objective.judge(policy_N, 0.0 if objective.reference_free else reference_N, draw, known)
+        return objective.judge(
+            policy_N, 0.0 if objective.reference_free else reference_N, draw, known
+        )

@@ -13,8 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 LOOP = "{% for m in messages %}"
 CONTENT = "{% if m['content'] is string %}{{ m['content'] }}{% endif %}"
 CHATML = (
-    LOOP + "<|im_start|>{{ m['role'] }}\n" + CONTENT + "<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    LOOP
+    + "<|im_start|>{{ m['role'] }}\n"
+    + CONTENT
+    + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LLAMA3 = (
     "{{ bos_token }}{% if tools %}[tools {{ tools | length }}]{% endif %}"
@@ -23,11 +25,14 @@ LLAMA3 = (
     + CONTENT
     + "<|eot|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant<|end|>\n\n{% endif %}"
 )
-# Opens the answer with <think> where a prompt stands alone; an answer in the history is written as it is.
+# Opens the answer with <think> where a prompt stands alone; an answer in the history is written as
+# it is.
 DEEPSEEK = (
-    "{{ bos_token }}" + LOOP + "{% if m['role'] == 'user' %}<|User|>{{ m['content'] }}"
-    "{% elif m['role'] == 'assistant' %}<|Assistant|>{{ m['content'] }}<|eos|>{% else %}{{ m['content'] }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
+    "{{ bos_token }}"
+    + LOOP
+    + "{% if m['role'] == 'user' %}<|User|>{{ m['content'] }}{% elif m['role'] == 'assistant'"
+    " %}<|Assistant|>{{ m['content'] }}<|eos|>{% else %}{{ m['content'] }}{% endif %}{% endfor"
+    " %}{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
 )
 # Says nothing round the messages: no marker tells where the answer begins.
 BARE = LOOP + CONTENT + "{% endfor %}"
@@ -39,12 +44,23 @@ MOODY = (
     + "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "deepseek": DEEPSEEK, "bare": BARE}
-MARKS = ["<|bos|>", "<|eos|>", "<|pad|>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>"]
+MARKS = [
+    "<|bos|>",
+    "<|eos|>",
+    "<|pad|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start|>",
+    "<|end|>",
+    "<|eot|>",
+]
 MARKS += ["<|User|>", "<|Assistant|>"]
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "a"), ("i", "n"), (":", "Ġ")]
 
 
-def tokenizer(template: str | None = None, bos: bool = False, pad: bool = True) -> PreTrainedTokenizerFast:
+def tokenizer(
+    template: str | None = None, bos: bool = False, pad: bool = True
+) -> PreTrainedTokenizerFast:
     """Byte-level BPE with a few merges, so that tokens can merge across the end of a prompt."""
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = MARKS + symbols + ["".join(pair) for pair in MERGES]
@@ -52,7 +68,9 @@ def tokenizer(template: str | None = None, bos: bool = False, pad: bool = True) 
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     if bos:
-        inner.post_processor = TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", 0)])
+        inner.post_processor = TemplateProcessing(
+            single="<|bos|> $A", special_tokens=[("<|bos|>", 0)]
+        )
     made = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token="<|bos|>",
@@ -84,7 +102,9 @@ def model(seed: int = 0, layers: int = 1, dropout: float = 0.0) -> LlamaForCausa
     return LlamaForCausalLM(config)
 
 
-def save_model(folder: Path, template: str | None = CHATML, seed: int = 0, pad: bool = True, **options: float) -> Path:
+def save_model(
+    folder: Path, template: str | None = CHATML, seed: int = 0, pad: bool = True, **options: float
+) -> Path:
     model(seed, **options).save_pretrained(folder)
     tokenizer(template, pad=pad).save_pretrained(folder)
     return folder

@@ -41,12 +41,19 @@ def train(*words):
 
 
 def metrics(out):
-    return [{k: v for k, v in line.items() if k not in TIMED} for line in read_jsonl(Path(out) / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in TIMED}
+        for line in read_jsonl(Path(out) / "metrics.jsonl")
+    ]
 
 
 def fails_with(words, line, capsys):
     assert run_command("train_text_dpo", words) == 2
-    shown = [text for text in capsys.readouterr().err.splitlines() if text.strip() and "tokenising" not in text]
+    shown = [
+        text
+        for text in capsys.readouterr().err.splitlines()
+        if text.strip() and "tokenising" not in text
+    ]
     assert len(shown) == 1, shown
     assert shown[0].startswith("error: ")
     assert line in shown[0]

@@ -1,4 +1,5 @@
-"""TRL as the oracle: the same tokens and, for every loss that both have, the same value, gradient and metrics."""
+"""TRL as the oracle: the same tokens and, for every loss that both have, the same value, gradient
+and metrics."""
 
 import warnings
 from dataclasses import replace
@@ -17,10 +18,27 @@ with warnings.catch_warnings():
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-QUIET = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 64}
+QUIET = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "max_length": 64,
+}
 SMOOTH = {"robust": 0.2, "exo_pair": 0.05}
-# TRL has label smoothing for these two alone where both packages have the loss; sigmoid ignores it there.
-PAIRED = ["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero"]
+# TRL has label smoothing for these two alone where both packages have the loss; sigmoid ignores it
+# there.
+PAIRED = [
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+]
 PAIRED += ["apo_down", "sft", "sigmoid_norm"]
 SIDES = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
 ROWS = 6
@@ -42,11 +60,21 @@ def dpo(request, tmp_path):
 
 def make_trainer(trainer_class, config_class, rows, folder, paired, **extra):
     tokenizer = factory.tokenizer(factory.CHATML)
-    config = config_class(output_dir=str(folder), per_device_train_batch_size=ROWS, **QUIET, **extra)
+    config = config_class(
+        output_dir=str(folder), per_device_train_batch_size=ROWS, **QUIET, **extra
+    )
     policy = factory.model(seed=POLICY)
-    keywords = {} if trainer_class in (CPOTrainer, ORPOTrainer) else {"ref_model": factory.model(seed=REFERENCE)}
+    keywords = (
+        {}
+        if trainer_class in (CPOTrainer, ORPOTrainer)
+        else {"ref_model": factory.model(seed=REFERENCE)}
+    )
     trainer = trainer_class(
-        model=policy, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, **keywords
+        model=policy,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        **keywords,
     )
     ours = TextRows(Dataset.from_list(rows), tokenizer, RowSettings(64, paired=paired))
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(ROWS)])
@@ -54,7 +82,11 @@ def make_trainer(trainer_class, config_class, rows, folder, paired, **extra):
 
 
 def norm(model):
-    return torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None]).norm().item()
+    return (
+        torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])
+        .norm()
+        .item()
+    )
 
 
 def test_the_tokens_are_the_same(dpo):
@@ -76,7 +108,9 @@ def compare(dpo, models, names, weights, **settings):
     theirs.backward()
     policy, reference = models
     policy.zero_grad()
-    loss, _ = OneStep(policy, reference).run(ours.items, loss_type=names, loss_weights=weights, beta=0.1, **settings)
+    loss, _ = OneStep(policy, reference).run(
+        ours.items, loss_type=names, loss_weights=weights, beta=0.1, **settings
+    )
     loss.backward()
     assert loss.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-5)
     assert norm(policy) == pytest.approx(norm(trainer.model), rel=1e-4)
@@ -106,10 +140,21 @@ def test_metrics_agree(dpo, models):
     trainer._compute_loss(trainer.model, dict(batch), False)
     one = OneStep(*models)
     _, found = one.run(ours.items)
-    found = {name: value[0] / value[1] if value.dim() else value for name, value in (found | one.task.seen).items()}
+    found = {
+        name: value[0] / value[1] if value.dim() else value
+        for name, value in (found | one.task.seen).items()
+    }
     for name, value in found.items():
-        assert value.item() == pytest.approx(trainer._metrics["train"][name][-1], rel=1e-5, abs=1e-5), name
-    assert {"logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies", "num_tokens"} <= set(found)
+        assert value.item() == pytest.approx(
+            trainer._metrics["train"][name][-1], rel=1e-5, abs=1e-5
+        ), name
+    assert {
+        "logps/chosen",
+        "logps/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "num_tokens",
+    } <= set(found)
     assert {"logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy"} <= set(found)
 
 
@@ -147,24 +192,40 @@ def test_orpo_agrees(models, tmp_path, on_prompt):
         assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
     else:
         assert loss.item() != pytest.approx(theirs.item(), rel=1e-3)
-    for metric in ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected"):
-        assert found[metric].item() == pytest.approx(float(metrics[metric]), rel=1e-5, abs=1e-6), metric
+    for metric in (
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "logps/chosen",
+        "logps/rejected",
+    ):
+        assert found[metric].item() == pytest.approx(float(metrics[metric]), rel=1e-5, abs=1e-6), (
+            metric
+        )
 
 
 def test_simpo_agrees(models, tmp_path):
     extra = {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": 0.7, "beta": 2.0}
-    trainer, batch, ours = make_trainer(CPOTrainer, CPOConfig, factory.pair_rows(ROWS), tmp_path, paired=True, **extra)
+    trainer, batch, ours = make_trainer(
+        CPOTrainer, CPOConfig, factory.pair_rows(ROWS), tmp_path, paired=True, **extra
+    )
     theirs, metrics = trainer.get_batch_loss_metrics(trainer.model, batch)
     items = as_read_by_trl(batch, ours)
     loss, found = OneStep(*models).run(items, loss_type=["simpo"], simpo_gamma=0.7, beta=2.0)
     assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
     for metric in ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"):
-        assert found[metric].item() == pytest.approx(float(metrics[metric]), rel=1e-5, abs=1e-6), metric
+        assert found[metric].item() == pytest.approx(float(metrics[metric]), rel=1e-5, abs=1e-6), (
+            metric
+        )
 
 
 def as_read_by_trl(batch, ours):
     """TRL's ORPO and CPO put a BOS in front of everything, whatever the tokenizer does."""
     tokens = batch["chosen_input_ids"][0][batch["chosen_attention_mask"][0].bool()].tolist()
-    items = [replace(item, prompt=[0, *item.prompt]) for item in ours.items] if tokens[0] == 0 else ours.items
+    items = (
+        [replace(item, prompt=[0, *item.prompt]) for item in ours.items]
+        if tokens[0] == 0
+        else ours.items
+    )
     assert tokens == [*items[0].prompt, *items[0].completions[0]]
     return items

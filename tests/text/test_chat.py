@@ -1,4 +1,5 @@
-"""Chat templates: the same texts as TRL, round trips, tokens of the boundary, BOS and EOS once, truncation."""
+"""Chat templates: the same texts as TRL, round trips, tokens of the boundary, BOS and EOS once,
+truncation."""
 
 import pytest
 
@@ -22,11 +23,18 @@ def templated(request):
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 def test_texts_are_those_of_trl(templated, prompt):
     trl = pytest.importorskip("trl.data_utils")
-    theirs = trl.apply_chat_template({"prompt": prompt, "chosen": SIDES[0], "rejected": SIDES[1]}, templated)
+    theirs = trl.apply_chat_template(
+        {"prompt": prompt, "chosen": SIDES[0], "rejected": SIDES[1]}, templated
+    )
     ours = render(Example(prompt, SIDES), templated)
     assert ours.prompt == theirs["prompt"]
-    assert ours.wholes == (theirs["prompt"] + theirs["chosen"], theirs["prompt"] + theirs["rejected"])
-    single = trl.apply_chat_template({"prompt": prompt, "completion": SIDES[0], "label": True}, templated)
+    assert ours.wholes == (
+        theirs["prompt"] + theirs["chosen"],
+        theirs["prompt"] + theirs["rejected"],
+    )
+    single = trl.apply_chat_template(
+        {"prompt": prompt, "completion": SIDES[0], "label": True}, templated
+    )
     assert render(Example(prompt, SIDES[:1], desirable=True), templated).prompt == single["prompt"]
 
 
@@ -44,7 +52,9 @@ def test_a_prompt_that_ends_with_the_assistant_is_continued():
     prompt = [user("hi"), assistant("par")]
     for template in (TEMPLATES["chatml"], TEMPLATES["llama3"]):
         words = tokenizer(template)
-        theirs = trl.apply_chat_template({"prompt": prompt, "chosen": SIDES[0], "rejected": SIDES[1]}, words)
+        theirs = trl.apply_chat_template(
+            {"prompt": prompt, "chosen": SIDES[0], "rejected": SIDES[1]}, words
+        )
         assert render(Example(prompt, SIDES), words).prompt == theirs["prompt"]
 
 
@@ -63,7 +73,9 @@ def test_tools_and_options_reach_the_template():
     tools = [{"type": "function", "function": {"name": "f"}}]
     assert "[tools 1]" in render(Example([user("hi")], SIDES, tools=tools), words).prompt
     assert "[tools" not in render(Example([user("hi")], SIDES), words).prompt
-    moody = render(Example([user("hi")], SIDES, template_options={"mood": "glad"}), tokenizer(MOODY))
+    moody = render(
+        Example([user("hi")], SIDES, template_options={"mood": "glad"}), tokenizer(MOODY)
+    )
     assert moody.prompt.startswith("(glad)")
 
 
@@ -71,7 +83,9 @@ def test_no_template_and_a_template_that_refuses():
     with pytest.raises(UserError, match="no chat template"):
         render(Example([user("hi")], SIDES), tokenizer())
     with pytest.raises(BadRow, match=r"refuses it .*roles must alternate"):
-        render(Example([user("hi")], SIDES), tokenizer("{{ raise_exception('roles must alternate') }}"))
+        render(
+            Example([user("hi")], SIDES), tokenizer("{{ raise_exception('roles must alternate') }}")
+        )
 
 
 def plain(prompt, *sides, **options):
@@ -84,7 +98,9 @@ def test_plain_text_gets_bos_and_eos_once():
     assert encoded.prompt[0] == words.bos_token_id
     for ids in encoded.completions:
         assert ids[-1] == words.eos_token_id
-        assert (encoded.prompt + ids).count(words.bos_token_id) == ids.count(words.eos_token_id) == 1
+        assert (
+            (encoded.prompt + ids).count(words.bos_token_id) == ids.count(words.eos_token_id) == 1
+        )
     _, again = plain("<|bos|>hi", " yes<|eos|>", " no", bos=True)
     assert again == encoded
     assert end_once([5, 1, 1], words) == end_once([5], words) == [5, 1]
@@ -110,8 +126,12 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize(("limit", "prompt", "chosen", "rejected", "cut", "_"), LIMITS.values(), ids=LIMITS)
-def test_truncation_keeps_the_completion_and_the_end_of_the_prompt(limit, prompt, chosen, rejected, cut, _):
+@pytest.mark.parametrize(
+    ("limit", "prompt", "chosen", "rejected", "cut", "_"), LIMITS.values(), ids=LIMITS
+)
+def test_truncation_keeps_the_completion_and_the_end_of_the_prompt(
+    limit, prompt, chosen, rejected, cut, _
+):
     full = Encoded([7, 8, 9], ([1, 2, 3], [4, 5]))
     found = truncate(full, limit, bos=None)
     assert found == Encoded(prompt, (chosen, rejected), cut)

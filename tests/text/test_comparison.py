@@ -28,7 +28,10 @@ def test_the_mean_log_ratio_is_the_kl(scorers):
     drawn = sample(policy.network, [prompt], None, how)
     ratio_N = log_ratios(TASK, policy, reference, [prompt] * 3000, drawn, 1000)
     with torch.no_grad():
-        p, q = (s.network(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(0) for s in scorers)
+        p, q = (
+            s.network(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(0)
+            for s in scorers
+        )
     kl = (p.exp() * (p - q)).sum().item()
     assert kl > 0.5
     assert ratio_N.mean().item() == pytest.approx(kl, abs=4 * ratio_N.std().item() / 3000**0.5)
@@ -43,6 +46,8 @@ def test_a_model_is_no_distance_from_itself(scorers):
 def test_margins_are_differences_of_log_ratios_whatever_the_batch(scorers):
     margin_B = held_out_margins(TASK, *scorers, ITEMS, 2)
     sides = [[item.completions[side] for item in ITEMS] for side in (0, 1)]
-    chosen, rejected = (log_ratios(TASK, *scorers, [item.prompt for item in ITEMS], side, 5) for side in sides)
+    chosen, rejected = (
+        log_ratios(TASK, *scorers, [item.prompt for item in ITEMS], side, 5) for side in sides
+    )
     assert torch.allclose(margin_B, chosen - rejected, atol=1e-4)
     assert margin_B.abs().min() > 0

@@ -1,4 +1,5 @@
-"""Every faster road leads to the numbers of the plain one: scores, loss, gradients, to float32 rounding."""
+"""Every faster road leads to the numbers of the plain one: scores, loss, gradients, to float32
+rounding."""
 
 import copy
 from contextlib import nullcontext
@@ -22,10 +23,13 @@ from tests.text.factory import model
 def item(row, prompt, chosen, rejected, **more):
     first = 11 + 17 * row
     flat = [(first + 7 * place) % 271 for place in range(prompt + chosen + rejected)]
-    return TextItem(row, flat[:prompt], (flat[prompt : prompt + chosen], flat[prompt + chosen :]), **more)
+    return TextItem(
+        row, flat[:prompt], (flat[prompt : prompt + chosen], flat[prompt + chosen :]), **more
+    )
 
 
-# Different lengths, an empty prompt, completions of one token, a long prompt, identical completions.
+# Different lengths, an empty prompt, completions of one token, a long prompt, identical
+# completions.
 ITEMS = [item(0, 9, 4, 7), item(1, 0, 3, 2), item(2, 5, 1, 1), item(3, 40, 2, 3), item(4, 1, 8, 2)]
 ITEMS.append(TextItem(5, [60, 61, 62], ([63, 64], [63, 64])))
 
@@ -40,14 +44,23 @@ def run(policy, items=ITEMS, score_prompts=False, autocast=nullcontext, **settin
     """Scores, loss and gradients of a batch, against a fixed reference score."""
     task = TextTask(torch.device("cpu"), autocast, score_prompts)
     objective = make_objective(TextSettings(**settings))
-    batch, engine = collate(items), type("Engine", (), {"task": task, "total": staticmethod(lambda value: value)})
+    batch, engine = (
+        collate(items),
+        type("Engine", (), {"task": task, "total": staticmethod(lambda value: value)}),
+    )
     known, draw = objective.prepare(engine, [batch]), task.draw(batch)
     policy.zero_grad()
     score_N = task.score(policy, draw)
-    reference_N = 0.0 if objective.reference_free else score_N.detach() - torch.linspace(-2, 2, len(score_N))
+    reference_N = (
+        0.0 if objective.reference_free else score_N.detach() - torch.linspace(-2, 2, len(score_N))
+    )
     loss, _ = objective.judge(score_N, reference_N, draw, known)
     loss.backward()
-    return score_N.detach(), loss.detach(), [w.grad.clone() for w in policy.parameters() if w.grad is not None]
+    return (
+        score_N.detach(),
+        loss.detach(),
+        [w.grad.clone() for w in policy.parameters() if w.grad is not None],
+    )
 
 
 def assert_same(a, b, rtol=1e-5):
@@ -58,7 +71,11 @@ def assert_same(a, b, rtol=1e-5):
         assert torch.allclose(left, right, rtol=1e-4, atol=1e-5 * left.abs().max().clamp(min=1))
 
 
-LOSSES = [{}, {"loss_type": ["sigmoid_norm", "sft"], "loss_weights": [1.0, 0.3]}, {"loss_type": ["orpo"]}]
+LOSSES = [
+    {},
+    {"loss_type": ["sigmoid_norm", "sft"], "loss_weights": [1.0, 0.3]},
+    {"loss_type": ["orpo"]},
+]
 
 
 @pytest.mark.parametrize("settings", LOSSES, ids=["sigmoid", "sum of means", "orpo"])
@@ -70,7 +87,8 @@ def test_a_shared_prompt_changes_nothing(settings, score_prompts, attention):
     plain, shared = (scorer(network, share) for share in (False, True))
     assert shared.can_share
     assert_same(
-        run(plain, score_prompts=score_prompts, **settings), run(shared, score_prompts=score_prompts, **settings)
+        run(plain, score_prompts=score_prompts, **settings),
+        run(shared, score_prompts=score_prompts, **settings),
     )
 
 
@@ -103,9 +121,13 @@ def test_a_shared_prompt_under_checkpointing_lora_and_bf16():
     for one in (plain, shared):
         torch.manual_seed(0)
         one.network.requires_grad_(False)
-        one.network.add_adapter(LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+        one.network.add_adapter(
+            LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        )
     shared.network.train()
-    shared.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    shared.network.gradient_checkpointing_enable(
+        gradient_checkpointing_kwargs={"use_reentrant": False}
+    )
     assert_same(run(plain), run(shared))
 
     def autocast():
@@ -118,23 +140,37 @@ def test_a_shared_prompt_under_checkpointing_lora_and_bf16():
 
 def small(config_class, network_class, **more):
     torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return network_class(config_class(vocab_size=271, num_key_value_heads=1, initializer_range=0.3, **shape, **more))
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    return network_class(
+        config_class(vocab_size=271, num_key_value_heads=1, initializer_range=0.3, **shape, **more)
+    )
 
 
 def test_where_prompts_cannot_be_shared_it_is_said(capsys):
     windowed = scorer(small(MistralConfig, MistralForCausalLM, sliding_window=4), share=None)
     assert not windowed.can_share
-    assert "prompts      computed for each completion: layers that see a part" in capsys.readouterr().out
+    assert (
+        "prompts      computed for each completion: layers that see a part"
+        in capsys.readouterr().out
+    )
     whole = scorer(small(MistralConfig, MistralForCausalLM, sliding_window=None), share=None)
     assert whole.can_share
 
     class Deaf(GPT2LMHeadModel):
         """Its body does as it pleases about masks."""
 
-    deaf = Deaf(GPT2Config(vocab_size=271, n_embd=16, n_layer=1, n_head=2, initializer_range=0.3)).eval()
+    deaf = Deaf(
+        GPT2Config(vocab_size=271, n_embd=16, n_layer=1, n_head=2, initializer_range=0.3)
+    ).eval()
     own = deaf.transformer.forward
-    deaf.transformer.forward = lambda input_ids, **ignored: own(input_ids=input_ids, use_cache=False)
+    deaf.transformer.forward = lambda input_ids, **ignored: own(
+        input_ids=input_ids, use_cache=False
+    )
     one = TokenScorer(deaf, True)
     prove_head(one, "x")
     assert not one.can_share
@@ -160,7 +196,10 @@ def test_a_prompt_is_shared_where_that_pays():
     assert not pays((100, 200, 200), 64)
     assert not pays((10, 200, 200), 384)
     assert not pays((200, 700, 700), 384)
-    assert [len(row.sides) for row in lay_out([(400, 50, 50), (0, 5, 5), (9, 5)], scorer(share=None).shares)] == [
+    assert [
+        len(row.sides)
+        for row in lay_out([(400, 50, 50), (0, 5, 5), (9, 5)], scorer(share=None).shares)
+    ] == [
         2,
         1,
         1,
@@ -198,7 +237,9 @@ def test_log_probabilities_and_their_gradient_are_the_plain_ones(monkeypatch, dt
     (found[:, 0] * weight_P).sum().backward()
     assert found.dtype == torch.float32
     assert torch.allclose(found[:, 0], expected, rtol=1e-6, atol=1e-6)
-    assert torch.allclose(ours.grad, plain.grad, rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6)
+    assert torch.allclose(
+        ours.grad, plain.grad, rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6
+    )
     spread = torch.distributions.Categorical(logits=logits.detach())
     assert torch.equal(found[:, 1].bool(), logits.argmax(1) == target_P)
     assert torch.allclose(found[:, 2], spread.entropy(), rtol=1e-4, atol=1e-3)

@@ -1,4 +1,5 @@
-"""Sampling against the model's own distribution, and its randomness as a function of (seed, prompt, visit)."""
+"""Sampling against the model's own distribution, and its randomness as a function of (seed, prompt,
+visit)."""
 
 from dataclasses import replace
 
@@ -34,7 +35,10 @@ def test_the_edges_draw_possible_tokens():
 
 def test_with_a_cache_as_without(network):
     """Token by token with the whole text read anew."""
-    prompt, uniform = PROMPTS[0], torch.from_numpy(uniforms(HOW.seed, PROMPTS[0], 1, HOW.max_new_tokens))
+    prompt, uniform = (
+        PROMPTS[0],
+        torch.from_numpy(uniforms(HOW.seed, PROMPTS[0], 1, HOW.max_new_tokens)),
+    )
     ids = list(prompt)
     for number in uniform:
         with torch.no_grad():

@@ -1,4 +1,5 @@
-"""What is trained and what it is compared with: LoRA, all weights, another model, and a continued SFT adapter."""
+"""What is trained and what it is compared with: LoRA, all weights, another model, and a continued
+SFT adapter."""
 
 import pytest
 import torch
@@ -7,7 +8,13 @@ from transformers import AutoModelForCausalLM
 
 from diffdpo.errors import UserError
 from diffdpo.reference import AdapterCopy, AdapterOff, FrozenCopy, OtherModel, Zero
-from diffdpo.text.network import is_adapter, load_model, load_tokenizer, make_reference, make_trainable
+from diffdpo.text.network import (
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    make_reference,
+    make_trainable,
+)
 from diffdpo.text.settings import TextSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, save_model, tokenizer
@@ -26,7 +33,9 @@ def sft(base, tmp_path_factory):
     """An adapter that says something else than its base."""
     folder = tmp_path_factory.mktemp("sft")
     network = AutoModelForCausalLM.from_pretrained(base)
-    network.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    network.add_adapter(
+        LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    )
     network.save_pretrained(folder)
     return folder
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffdpo.batches import Stream
+from diffdpo.engine.batches import Stream
 from diffdpo.text.order import ByLength
 from diffdpo.text.rows import TextItem
 
@@ -14,7 +14,9 @@ class Rows:
     fingerprint = "x"
 
     def __init__(self):
-        self.items = [TextItem(row, [1] * 3, ([1] * length, [1])) for row, length in enumerate(LENGTHS)]
+        self.items = [
+            TextItem(row, [1] * 3, ([1] * length, [1])) for row, length in enumerate(LENGTHS)
+        ]
 
     def __len__(self):
         return len(self.items)
@@ -34,9 +36,13 @@ def test_every_epoch_sees_every_row_once(batch):
 
 def test_steps_hold_rows_of_like_length_in_any_order_of_length():
     stream = Stream(ByLength(Rows(), 4), seed=0)
-    sizes = np.array([len(stream[position].completions[0]) for position in range(4 * 203)]).reshape(-1, 4)
+    sizes = np.array([len(stream[position].completions[0]) for position in range(4 * 203)]).reshape(
+        -1, 4
+    )
     plain = Stream(Rows(), seed=0)
-    by_chance = np.array([len(plain[position].completions[0]) for position in range(4 * 203)]).reshape(-1, 4)
+    by_chance = np.array(
+        [len(plain[position].completions[0]) for position in range(4 * 203)]
+    ).reshape(-1, 4)
     assert np.ptp(sizes, axis=1).mean() < 0.1 * np.ptp(by_chance, axis=1).mean()
     tops = sizes.max(axis=1)[:50]
     assert 10 < (np.diff(tops) > 0).sum() < 40

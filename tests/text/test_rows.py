@@ -1,4 +1,5 @@
-"""Rows to items: counting and naming bad ones, cutting to length, soft labels, both sides of a pair apart."""
+"""Rows to items: counting and naming bad ones, cutting to length, soft labels, both sides of a pair
+apart."""
 
 import pytest
 from datasets import Dataset
@@ -42,7 +43,9 @@ def test_the_length_limit_keeps_completions_and_counts_what_it_touched():
 
 
 def test_a_limit_below_every_completion_is_an_error():
-    with pytest.raises(UserError, match=r"--max_length 3 is smaller than any completion; the shortest needs \d+"):
+    with pytest.raises(
+        UserError, match=r"--max_length 3 is smaller than any completion; the shortest needs \d+"
+    ):
         rows_of(pair_rows(6), max_length=3)
 
 
@@ -51,7 +54,10 @@ def test_a_loss_on_single_items_takes_pairs_apart():
     assert len(apart) == 10
     assert [item.desirable for item in apart.items] == [True, False] * 5
     for index, item in enumerate(together.items):
-        assert (apart.items[2 * index].completions[0], apart.items[2 * index + 1].completions[0]) == item.completions
+        assert (
+            apart.items[2 * index].completions[0],
+            apart.items[2 * index + 1].completions[0],
+        ) == item.completions
 
 
 def test_a_loss_on_pairs_refuses_single_items():
@@ -60,14 +66,20 @@ def test_a_loss_on_pairs_refuses_single_items():
 
 
 def test_scores_as_soft_labels_and_as_a_filter():
-    records = [{**row, "score_chosen": 4.0 + i % 2, "score_rejected": 4.0} for i, row in enumerate(pair_rows(6))]
+    records = [
+        {**row, "score_chosen": 4.0 + i % 2, "score_rejected": 4.0}
+        for i, row in enumerate(pair_rows(6))
+    ]
     assert {item.outcome for item in rows_of(records).items} == {1.0}
     soft = [item.outcome for item in rows_of(records, soft_label_scale=2.0).items]
     assert soft[:2] == pytest.approx([0.5, 0.880797], abs=1e-6)
     filtered = rows_of(records, min_score_margin=0.5)
     assert [item.row for item in filtered.items] == [1, 3, 5]
     assert filtered.tally.close == 3
-    with pytest.raises(UserError, match="--min_score_margin: the data has no column score_chosen and score_rejected"):
+    with pytest.raises(
+        UserError,
+        match="--min_score_margin: the data has no column score_chosen and score_rejected",
+    ):
         rows_of(pair_rows(6), min_score_margin=0.5)
     with pytest.raises(UserError, match="none of 6 rows is left; 6 have too small a score margin"):
         rows_of(records, min_score_margin=9.0)

@@ -10,13 +10,19 @@ from tests.text.runs import fails_with, flags, metrics, train
 
 def close(live, stored):
     """Equal to rounding; so at the first step the sign of a margin of nothing may be either."""
-    compared = [{k: v for k, v in line.items() if k != "rewards/accuracies"} for line in (live, stored)]
+    compared = [
+        {k: v for k, v in line.items() if k != "rewards/accuracies"} for line in (live, stored)
+    ]
     return compared[1] == pytest.approx(compared[0], rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("peft", [None, True])
 def test_reference_scores_are_computed_once_and_found_again(lm, data, tmp_path, capsys, peft):
-    stored = {"precompute_ref_log_probs": True, "reference_cache_dir": tmp_path / "cache", "use_peft": peft}
+    stored = {
+        "precompute_ref_log_probs": True,
+        "reference_cache_dir": tmp_path / "cache",
+        "use_peft": peft,
+    }
 
     def said(name, **changes):
         train(*flags(lm, data["pairs"], tmp_path / name, **stored | changes))
@@ -25,9 +31,13 @@ def test_reference_scores_are_computed_once_and_found_again(lm, data, tmp_path, 
     train(*flags(lm, data["pairs"], tmp_path / "live", use_peft=peft))
     assert "reference    computing 12 of 12 rows: none are stored yet" in said("first")
     assert "reference    12 rows read from" in said("second")
-    assert "reference    12 rows read from" in said("other", beta=0.5, loss_type=["ipo", "sft"], learning_rate=1e-2)
+    assert "reference    12 rows read from" in said(
+        "other", beta=0.5, loss_type=["ipo", "sft"], learning_rate=1e-2
+    )
     assert "those stored differ in tokens" in said("shorter", max_length=12)
-    for a, b, c in zip(*(metrics(tmp_path / name) for name in ("live", "first", "second")), strict=True):
+    for a, b, c in zip(
+        *(metrics(tmp_path / name) for name in ("live", "first", "second")), strict=True
+    ):
         assert b == c
         assert close(a, b)
     for found in (tmp_path / "cache").glob("*/*.arrow"):
@@ -37,7 +47,11 @@ def test_reference_scores_are_computed_once_and_found_again(lm, data, tmp_path, 
 
 
 def test_two_processes_share_the_scoring(lm, data, tmp_path):
-    stored = {"precompute_ref_log_probs": True, "reference_cache_dir": tmp_path / "cache", "train_batch_size": 2}
+    stored = {
+        "precompute_ref_log_probs": True,
+        "reference_cache_dir": tmp_path / "cache",
+        "train_batch_size": 2,
+    }
     words = flags(lm, data["pairs"], tmp_path / "two", **stored)
     found = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
     assert found.returncode == 0, found.stderr
@@ -50,21 +64,34 @@ def test_two_processes_share_the_scoring(lm, data, tmp_path):
 def test_scores_that_no_loss_would_read_are_refused(lm, data, tmp_path, capsys):
     for loss, line in (("kto", "kto scores new pairs"), ("orpo", "loss orpo has no reference")):
         fails_with(
-            flags(lm, data["pairs"], tmp_path / "run", loss_type=loss, precompute_ref_log_probs=True), line, capsys
+            flags(
+                lm, data["pairs"], tmp_path / "run", loss_type=loss, precompute_ref_log_probs=True
+            ),
+            line,
+            capsys,
         )
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "kto", "orpo"])
 def test_held_out_rows_are_measured_and_answered(lm, data, tmp_path, capsys, loss):
-    held = write_jsonl(tmp_path / "held.jsonl", (label_rows(20) if loss == "kto" else pair_rows(20))[13:])
-    changes = {"loss_type": loss, "eval_strategy": "steps", "eval_steps": 3, "eval_dataset_name": held}
+    held = write_jsonl(
+        tmp_path / "held.jsonl", (label_rows(20) if loss == "kto" else pair_rows(20))[13:]
+    )
+    changes = {
+        "loss_type": loss,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
+        "eval_dataset_name": held,
+    }
     changes |= {"eval_batch_size": 4, "max_new_tokens": 5, "eval_generations": 2}
     rows, out = data["labels" if loss == "kto" else "pairs"], tmp_path / "run"
     train(*flags(lm, rows, out, **changes))
     assert "held out     step 4: loss" in capsys.readouterr().out
     lines = read_jsonl(out / "eval.jsonl")
     assert [line["step"] for line in lines] == [3, 4]
-    assert {"eval_loss", "eval_rewards/chosen", "eval_rewards/margins", "eval_logps/chosen"} <= set(lines[0])
+    assert {"eval_loss", "eval_rewards/chosen", "eval_rewards/margins", "eval_logps/chosen"} <= set(
+        lines[0]
+    )
     shown = (out / "samples" / "step-4.txt").read_text()
     assert shown.count("[policy, step 4]") == 2
     assert shown.count("[reference]") == (0 if loss == "orpo" else 2)
@@ -78,12 +105,29 @@ def test_held_out_rows_are_measured_and_answered(lm, data, tmp_path, capsys, los
 
 def test_held_out_rows_with_stored_scores_and_after_a_resume(lm, data, tmp_path):
     held = write_jsonl(tmp_path / "held.jsonl", pair_rows(20)[13:])
-    changes = {"eval_strategy": "epoch", "eval_dataset_name": held, "max_train_steps": 6, "max_new_tokens": 3}
+    changes = {
+        "eval_strategy": "epoch",
+        "eval_dataset_name": held,
+        "max_train_steps": 6,
+        "max_new_tokens": 3,
+    }
     stored = {"precompute_ref_log_probs": True, "reference_cache_dir": tmp_path / "cache"}
     train(*flags(lm, data["pairs"], tmp_path / "live", **changes))
-    train(*flags(lm, data["pairs"], tmp_path / "stored", checkpointing_steps=5, **changes, **stored))
+    train(
+        *flags(lm, data["pairs"], tmp_path / "stored", checkpointing_steps=5, **changes, **stored)
+    )
     resume = {"resume_from_checkpoint": "latest"}
-    train(*flags(lm, data["pairs"], tmp_path / "stored", checkpointing_steps=5, **changes, **stored, **resume))
+    train(
+        *flags(
+            lm,
+            data["pairs"],
+            tmp_path / "stored",
+            checkpointing_steps=5,
+            **changes,
+            **stored,
+            **resume,
+        )
+    )
     live, kept = (read_jsonl(tmp_path / name / "eval.jsonl") for name in ("live", "stored"))
     assert [line["step"] for line in live] == [3, 6]
     for a, b in zip(live, kept, strict=True):
@@ -91,4 +135,6 @@ def test_held_out_rows_with_stored_scores_and_after_a_resume(lm, data, tmp_path)
 
 
 def test_held_out_rows_must_not_be_the_training_rows(lm, data, tmp_path, capsys):
-    fails_with(flags(lm, data["pairs"], tmp_path / "run", eval_strategy="steps"), "are trained on", capsys)
+    fails_with(
+        flags(lm, data["pairs"], tmp_path / "run", eval_strategy="steps"), "are trained on", capsys
+    )

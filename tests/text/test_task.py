@@ -1,4 +1,5 @@
-"""Scores of text: the naive log-probabilities, whatever the padding, the chunk or the company in the batch."""
+"""Scores of text: the naive log-probabilities, whatever the padding, the chunk or the company in
+the batch."""
 
 from dataclasses import replace
 
@@ -40,7 +41,9 @@ def naive(network, prompt, completion):
 def test_scores_are_sums_of_the_naive_log_probabilities(one, items):
     policy_N, _ = one.scores(one.task.draw(one.task.collate(items)))
     assert policy_N.dtype == torch.float32
-    expected = [naive(one.policy.network, i.prompt, i.completions[side]) for side in (0, 1) for i in items]
+    expected = [
+        naive(one.policy.network, i.prompt, i.completions[side]) for side in (0, 1) for i in items
+    ]
     assert torch.allclose(policy_N.double(), torch.stack(expected), rtol=1e-6)
 
 
@@ -68,7 +71,9 @@ def test_chunks_change_neither_value_nor_gradient(one, items):
 
 def test_only_scored_positions_reach_the_output_head(one, items):
     seen = []
-    one.policy.network.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    one.policy.network.lm_head.register_forward_hook(
+        lambda module, inputs, output: seen.append(len(output))
+    )
     draw = one.task.draw(one.task.collate(items))
     one.task.score(one.policy, draw)
     assert seen == [sum(len(ids) for item in items for ids in item.completions)]
@@ -86,17 +91,22 @@ def test_an_empty_prompt_leaves_the_first_token_out_of_sum_and_count(one):
     item = TextItem(0, [], ([30, 31, 32], [33, 34]))
     draw = one.task.draw(one.task.collate([item]))
     assert draw.sizes == [2, 1]
-    assert one.scores(draw)[0][0].item() == pytest.approx(naive(one.policy.network, [], [30, 31, 32]).item(), rel=1e-6)
+    assert one.scores(draw)[0][0].item() == pytest.approx(
+        naive(one.policy.network, [], [30, 31, 32]).item(), rel=1e-6
+    )
 
 
 def test_orpo_stays_finite_for_certain_and_for_empty_completions(one):
-    """The completion [1] with an empty prompt has no scored token; a huge head makes the others certain."""
+    """The completion [1] with an empty prompt has no scored token; a huge head makes the others
+    certain."""
     with torch.no_grad():
         one.policy.network.lm_head.weight.mul_(200)
     draw = one.task.draw(one.task.collate([TextItem(0, [40, 41], ([42], [43]))]))
     with torch.no_grad():
         best = (
-            one.policy.logits(one.policy.network.base_model(draw.token_S[None, :2]).last_hidden_state)[0, 1]
+            one.policy.logits(
+                one.policy.network.base_model(draw.token_S[None, :2]).last_hidden_state
+            )[0, 1]
             .argmax()
             .item()
         )
@@ -114,7 +124,8 @@ def test_the_reference_point_pairs_every_prompt_with_another_rows_completion(one
     whole = list(one.task.mismatched([one.task.collate(items)]))
     assert len(whole) == 1
     expected = [
-        naive(one.policy.network, item.prompt, items[index - 1].completions[0]) for index, item in enumerate(items)
+        naive(one.policy.network, item.prompt, items[index - 1].completions[0])
+        for index, item in enumerate(items)
     ]
     assert torch.allclose(one.scores(whole[0])[0].double(), torch.stack(expected), rtol=1e-6)
     parts = list(one.task.mismatched([one.task.collate([item]) for item in items]))
@@ -149,14 +160,23 @@ def test_sigmoid_with_label_smoothing_is_cdpo(one, items):
 
 def gemma():
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = Gemma2Config(vocab_size=271, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.5, **small)
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config = Gemma2Config(
+        vocab_size=271, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.5, **small
+    )
     return Gemma2ForCausalLM(config)
 
 
 def gpt2():
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=271, n_embd=16, n_layer=1, n_head=2, n_positions=128))
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=271, n_embd=16, n_layer=1, n_head=2, n_positions=128)
+    )
 
 
 @pytest.mark.parametrize("make", [gemma, gpt2])

@@ -1,12 +1,13 @@
-"""Twenty optimizer steps beside TRL's trainers, from the command line: the same model, rows and losses."""
+"""Twenty optimizer steps beside TRL's trainers, from the command line: the same model, rows and
+losses."""
 
 import numpy as np
 import pytest
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from diffdpo import batches
 from diffdpo.cli import run_command
+from diffdpo.engine import batches
 from tests.factory import read_jsonl
 from tests.text.factory import label_rows, model, pair_rows, save_model, tokenizer, write_jsonl
 
@@ -55,8 +56,18 @@ def theirs(trainer_class, config_class, rows, folder):
 def ours(rows, folder, loss):
     save_model(folder / "model", template=None)
     data = write_jsonl(folder / "rows.jsonl", rows)
-    words = f"--loss_type {loss} --max_steps {STEPS} --per_device_train_batch_size {ROWS} --learning_rate {RATE}"
-    where = ["--model_name_or_path", folder / "model", "--dataset_name", data, "--output_dir", folder / "run"]
+    words = (
+        f"--loss_type {loss} --max_steps {STEPS} --per_device_train_batch_size {ROWS}"
+        f" --learning_rate {RATE}"
+    )
+    where = [
+        "--model_name_or_path",
+        folder / "model",
+        "--dataset_name",
+        data,
+        "--output_dir",
+        folder / "run",
+    ]
     words += " --lr_scheduler_type constant --report_to none"
     assert run_command("train_text_dpo", [*map(str, where), *words.split()]) == 0
     return [line["loss"] for line in read_jsonl(folder / "run" / "metrics.jsonl")]
@@ -64,7 +75,8 @@ def ours(rows, folder, loss):
 
 @pytest.mark.parametrize("loss", ["sigmoid", "kto"])
 def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss):
-    """All rows in every step. TRL's KTO never shuffles, and who is paired with whom follows the order."""
+    """All rows in every step. TRL's KTO never shuffles, and who is paired with whom follows the
+    order."""
     monkeypatch.setattr(batches, "epoch_order", lambda seed, epoch, size: np.arange(size))
     kinds = {
         "sigmoid": (trl.DPOTrainer, trl.DPOConfig, pair_rows(ROWS)),
@@ -73,7 +85,10 @@ def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss):
     trainer, config, rows = kinds[loss]
     expected, found = theirs(trainer, config, rows, tmp_path / "trl"), ours(rows, tmp_path, loss)
     assert len(expected) == len(found) == STEPS
-    print(f"\n{loss}: step 1 {expected[0]:.8f} {found[0]:.8f}; step 20 {expected[-1]:.8f} {found[-1]:.8f}")
+    print(
+        f"\n{loss}: step 1 {expected[0]:.8f} {found[0]:.8f}; step 20 {expected[-1]:.8f}"
+        f" {found[-1]:.8f}"
+    )
     assert found[0] == pytest.approx(expected[0], abs=1e-6)
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert found[-1] < 0.8 * found[0]

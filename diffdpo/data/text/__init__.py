@@ -1,4 +1,5 @@
-"""ADD A TEXT FORMAT HERE: a function from a row to an ``Example`` in a file of its own, and one line in the table."""
+"""ADD A TEXT FORMAT HERE: a function from a row to an ``Example`` in a file of its own, and one
+line in the table."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ TEXT_FORMATS = {
     "llama-factory pairs": TextFormat(("conversations", "chosen", "rejected"), sharegpt),
     "llama-factory labels": TextFormat(("messages", "label"), labelled_messages),
     "llama-factory tags": TextFormat(("messages", "kto_tag"), tagged_messages),
-    "system and pairs": TextFormat(("system", "prompt", "chosen", "rejected"), with_system, is_text),
+    "system and pairs": TextFormat(
+        ("system", "prompt", "chosen", "rejected"), with_system, is_text
+    ),
     "pairs": TextFormat(("prompt", "chosen", "rejected"), explicit),
     "labels": TextFormat(("prompt", "completion", "label"), unpaired),
     "transcripts": TextFormat(("chosen", "rejected"), transcripts, is_transcript),
@@ -42,7 +45,8 @@ TEXT_FORMATS = {
 
 
 def detect(columns: list[str], first: dict[str, Any]) -> tuple[str, TextFormat]:
-    """The name and the row of the format. Raises UserError naming the columns found and those each format needs."""
+    """The name and the row of the format. Raises UserError naming the columns found and those each
+    format needs."""
     for name, row in TEXT_FORMATS.items():
         if set(row.columns) <= set(columns) and row.holds(first):
             return name, row

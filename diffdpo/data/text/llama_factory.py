@@ -1,4 +1,5 @@
-"""LLaMA-Factory's rows: conversations + chosen + rejected in {from, value} form, and messages + label (KTO)."""
+"""LLaMA-Factory's rows: conversations + chosen + rejected in {from, value} form, and messages +
+label (KTO)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from diffdpo.data.text.schema import BadRow, Example, label, messages, pair, sin
 
 
 def sharegpt(record: dict[str, Any]) -> Example:
-    """conversations, chosen, rejected; a ``system`` column, where there is one, opens the conversation."""
+    """conversations, chosen, rejected; a ``system`` column, where there is one, opens the
+    conversation."""
     opening = [{"role": "system", "content": record["system"]}] if record.get("system") else []
     prompt = opening + messages(record["conversations"])
     return pair(prompt, messages(record["chosen"]), messages(record["rejected"]), record)

@@ -1,4 +1,5 @@
-"""TRL's preference rows: prompt, chosen, rejected as text or messages; also with a system text or scores beside."""
+"""TRL's preference rows: prompt, chosen, rejected as text or messages; also with a system text or
+scores beside."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ from diffdpo.data.text.schema import BadRow, Example, Message, pair, split_commo
 
 
 def explicit(record: dict[str, Any]) -> Example:
-    """prompt, chosen, rejected. Where the sides are whole conversations that repeat a textual prompt (UltraFeedback),
-    the messages say where it ends."""
-    prompt, chosen, rejected = (text_or_messages(record[name], name) for name in ("prompt", "chosen", "rejected"))
+    """prompt, chosen, rejected. Where the sides are whole conversations that repeat a textual
+    prompt (UltraFeedback), the messages say where it ends."""
+    prompt, chosen, rejected = (
+        text_or_messages(record[name], name) for name in ("prompt", "chosen", "rejected")
+    )
     if isinstance(prompt, str) and not isinstance(chosen, str) and not isinstance(rejected, str):
         if [side[0]["role"] for side in (chosen, rejected) if side] == ["assistant"] * 2:
             prompt = [{"role": "user", "content": prompt}]

@@ -13,7 +13,12 @@ Message = dict[str, Any]
 Text = str | list[Message]  # plain text, or the messages of a conversation
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
+SHAREGPT_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "observation": "tool",
+    "function_call": "assistant",
+}
 
 
 class BadRow(ValueError):
@@ -22,7 +27,8 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt with two completions, the preferred one first, or with one completion and its label."""
+    """A prompt with two completions, the preferred one first, or with one completion and its
+    label."""
 
     prompt: Text
     completions: tuple[Text, ...]
@@ -48,7 +54,8 @@ def pair(prompt: Text, chosen: Text, rejected: Text, record: dict[str, Any]) -> 
 
 
 def single(prompt: Text, completion: Text, desirable: bool, record: dict[str, Any]) -> Example:
-    """An example of one completion with its label. Raises BadRow where it is empty or kinds are mixed."""
+    """An example of one completion with its label. Raises BadRow where it is empty or kinds are
+    mixed."""
     if isinstance(prompt, str) != isinstance(completion, str):
         raise BadRow("prompt and completion mix text and messages")
     check_completion("completion", completion)
@@ -83,7 +90,8 @@ def check_prompt(prompt: Text) -> None:
 
 
 def messages(value: Any) -> list[Message]:
-    """Messages in {role, content} or {from, value} form, with the columns that a table padded in taken out.
+    """Messages in {role, content} or {from, value} form, with the columns that a table padded in
+    taken out.
 
     Raises BadRow for anything else.
     """
@@ -98,9 +106,15 @@ def message(entry: dict[str, Any]) -> Message:
     role = entry.get("role") or entry.get("from")
     role = SHAREGPT_ROLES.get(str(role), role)
     if role not in ROLES:
-        raise BadRow(f"role {role!r} is unknown; known: {', '.join(sorted(ROLES | set(SHAREGPT_ROLES)))}")
+        raise BadRow(
+            f"role {role!r} is unknown; known: {', '.join(sorted(ROLES | set(SHAREGPT_ROLES)))}"
+        )
     content = entry["content"] if "content" in entry else entry.get("value")
-    rest = {k: v for k, v in entry.items() if k not in ("role", "from", "content", "value") and v is not None}
+    rest = {
+        k: v
+        for k, v in entry.items()
+        if k not in ("role", "from", "content", "value") and v is not None
+    }
     return {"role": role, "content": content if content is not None else "", **rest}
 
 
@@ -127,7 +141,8 @@ def scores(record: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def template_columns(record: dict[str, Any]) -> dict[str, Any]:
-    """What a row hands to its chat template: ``tools`` (a list or its JSON) and ``chat_template_kwargs``."""
+    """What a row hands to its chat template: ``tools`` (a list or its JSON) and
+    ``chat_template_kwargs``."""
     tools = record.get("tools")
     try:
         tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools
@@ -140,9 +155,9 @@ def template_columns(record: dict[str, Any]) -> dict[str, Any]:
 def split_common(chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
     """The prompt that two full texts or conversations share, and what each makes of it.
 
-    Text is cut in front of the last white space that both share, so never inside a word, and each side keeps words
-    of its own also where one is the beginning of the other. Raises BadRow where nothing can be told apart.
-    """
+    Text is cut in front of the last white space that both share, so never inside a word, and each
+    side keeps words of its own also where one is the beginning of the other. Raises BadRow where
+    nothing can be told apart."""
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected mix text and messages")
     if chosen == rejected:

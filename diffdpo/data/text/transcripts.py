@@ -12,7 +12,10 @@ LAST_TURN = "\n\nAssistant:"
 def is_transcript(record: dict[str, Any]) -> bool:
     """Whether both sides are texts of human and assistant turns."""
     sides = [record["chosen"], record["rejected"]]
-    return all(isinstance(side, str) and side.startswith("\n\nHuman:") and LAST_TURN in side for side in sides)
+    return all(
+        isinstance(side, str) and side.startswith("\n\nHuman:") and LAST_TURN in side
+        for side in sides
+    )
 
 
 def transcripts(record: dict[str, Any]) -> Example:

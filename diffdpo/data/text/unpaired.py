@@ -1,4 +1,5 @@
-"""TRL's unpaired rows: prompt, completion and a label that says whether the completion is desirable."""
+"""TRL's unpaired rows: prompt, completion and a label that says whether the completion is
+desirable."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a model family must be able to do, and what all latent-diffusion UNets share.
 
-Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents ``NCHW``, ``L`` tokens, ``D`` channels of an embedding.
-"""
+Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents ``NCHW``, ``L`` tokens, ``D``
+channels of an embedding."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ Condition = dict[str, Tensor]
 
 
 class Backbone:
-    """A loaded pipeline seen as: an encoder of images, an encoder of prompts, and a network that predicts."""
+    """A loaded pipeline seen as: an encoder of images, an encoder of prompts, and a network that
+    predicts."""
 
     pipeline_class: Any  # of diffusers
     load_options: ClassVar[dict[str, Any]] = {}
-    encoder_parts: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")  # not needed where their output is stored
+    encoder_parts: ClassVar[tuple[str, ...]] = (
+        "vae",
+        "text_encoder",
+    )  # not needed where their output is stored
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
-        # Stored in half precision, parts load in different ones; all begin in float32, ``place`` decides what stays.
+        # Stored in half precision, parts load in different ones; all begin in float32, ``place``
+        # decides what stays.
         self.network.float()
         for encoder in self.encoders():
             encoder.float().requires_grad_(False).eval()
@@ -52,14 +57,19 @@ class Backbone:
 
     def text_encoders(self) -> list[Any]:
         """The frozen text encoders, where they are loaded."""
-        return [getattr(self.pipeline, part) for part in self.encoder_parts[1:] if getattr(self.pipeline, part)]
+        return [
+            getattr(self.pipeline, part)
+            for part in self.encoder_parts[1:]
+            if getattr(self.pipeline, part)
+        ]
 
     def encoders(self) -> list[Any]:
         """All frozen parts that are loaded."""
         return [*([self.vae] if self.vae else []), *self.text_encoders()]
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move the frozen parts. On a CPU channels_last makes the autoencoder faster, in bfloat16 twice as fast."""
+        """Move the frozen parts. On a CPU channels_last makes the autoencoder faster, in bfloat16
+        twice as fast."""
         if self.vae:
             layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
             self.vae.to(device, vae_dtype(dtype), memory_format=layout)
@@ -73,11 +83,13 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels_NCHW: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latent posterior, float32, ``chunk`` images at a time."""
+        """Mean and standard deviation of the latent posterior, float32, ``chunk`` images at a
+        time."""
         means, stds = [], []
         for part in pixels_NCHW.split(chunk):
             posterior = self.vae.encode(part.to(self.vae.device, self.vae.dtype)).latent_dist
-            # The autoencoder's own layout must not reach the network, which rounds differently in another.
+            # The autoencoder's own layout must not reach the network, which rounds differently in
+            # another.
             means.append(posterior.mean.float().contiguous())
             stds.append(posterior.std.float().contiguous())
         return torch.cat(means), torch.cat(stds)
@@ -95,18 +107,23 @@ class Backbone:
         """What the network is told about each image's size and crop; nothing, for most."""
         return {}
 
-    def predict(self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition) -> Tensor:
+    def predict(
+        self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+    ) -> Tensor:
         """The network's output, shape of ``noisy_NCHW``."""
         raise NotImplementedError
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The autoencoder's precision beside a network's: many overflow in float16, so only bfloat16 is passed on."""
+    """The autoencoder's precision beside a network's: many overflow in float16, so only bfloat16 is
+    passed on."""
     return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], device: torch.device) -> Tensor:
     """Token ids ``(B, L)``, padded and cut to the tokenizer's length."""
     length = tokenizer.model_max_length
-    found = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    found = tokenizer(
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
     return found.input_ids.to(device)

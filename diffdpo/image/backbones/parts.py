@@ -1,4 +1,5 @@
-"""The encoders of a pipeline on disk: where they lie, and what tells one version from another. Nothing is loaded."""
+"""The encoders of a pipeline on disk: where they lie, and what tells one version from another.
+Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -8,13 +9,14 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 
-from diffdpo.cache import digest, files_digest
+from diffdpo.cache.keys import digest, files_digest
 
 Place = tuple[str, dict[str, Any]]  # a folder or hub id, and the options to load from it
 
 
 def vae_place(name: str, vae: str | None, hub: dict[str, Any]) -> Place:
-    """The autoencoder of the pipeline ``name``, or another: alone, or inside a pipeline's folder."""
+    """The autoencoder of the pipeline ``name``, or another: alone, or inside a pipeline's
+    folder."""
     if vae is None:
         return name, {"subfolder": "vae", **{k: v for k, v in hub.items() if k != "variant"}}
     inside = {"subfolder": "vae"} if (Path(vae) / "vae").is_dir() else {}
@@ -40,7 +42,9 @@ def vae_identity(name: str, vae: str | None, hub: dict[str, Any]) -> str:
 def text_identity(name: str, parts: tuple[str, ...], hub: dict[str, Any]) -> str:
     """Changes when the files of the text encoders or of their tokenizers change."""
     if Path(name).is_dir():
-        folders = [Path(name) / part.replace("text_encoder", kind) for part in parts for kind in KINDS]
+        folders = [
+            Path(name) / part.replace("text_encoder", kind) for part in parts for kind in KINDS
+        ]
         return digest(*map(files_digest, folders))
     return at_commit(DiffusionPipeline, name, {k: v for k, v in hub.items() if k != "variant"}, hub)
 

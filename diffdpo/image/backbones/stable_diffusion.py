@@ -21,7 +21,11 @@ class StableDiffusion(Backbone):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         encoder = self.pipeline.text_encoder
-        return {"tokens_NLD": encoder(tokenize(self.pipeline.tokenizer, prompts, encoder.device))[0]}
+        return {
+            "tokens_NLD": encoder(tokenize(self.pipeline.tokenizer, prompts, encoder.device))[0]
+        }
 
-    def predict(self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition) -> Tensor:
+    def predict(
+        self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+    ) -> Tensor:
         return network(noisy_NCHW, timestep_N, encoder_hidden_states=condition["tokens_NLD"]).sample

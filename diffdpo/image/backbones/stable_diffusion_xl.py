@@ -22,7 +22,8 @@ class StableDiffusionXL(Backbone):
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """Both encoders' last hidden layer but one, side by side; the pooled output is the second encoder's."""
+        """Both encoders' last hidden layer but one, side by side; the pooled output is the second
+        encoder's."""
         tokenizers = (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
         outputs = [
             encoder(tokenize(tokenizer, prompts, encoder.device), output_hidden_states=True)
@@ -32,11 +33,18 @@ class StableDiffusionXL(Backbone):
         return {"tokens_NLD": tokens, "pooled_ND": outputs[-1].text_embeds}
 
     def size_condition(self, images: Sequence[Placed], resolution: int) -> Condition:
-        """(height, width, top, left, target height, target width) of each image (their section 2.2)."""
-        rows = [(*image.original_size, *image.crop_top_left, resolution, resolution) for image in images]
+        """(height, width, top, left, target height, target width) of each image (their section
+        2.2)."""
+        rows = [
+            (*image.original_size, *image.crop_top_left, resolution, resolution) for image in images
+        ]
         return {"time_ids_N6": torch.tensor(rows, dtype=torch.float32)}
 
-    def predict(self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition) -> Tensor:
+    def predict(
+        self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+    ) -> Tensor:
         added = {"text_embeds": condition["pooled_ND"], "time_ids": condition["time_ids_N6"]}
         tokens = condition["tokens_NLD"]
-        return network(noisy_NCHW, timestep_N, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+        return network(
+            noisy_NCHW, timestep_N, encoder_hidden_states=tokens, added_cond_kwargs=added
+        ).sample

@@ -1,7 +1,8 @@
-"""The reference's scores, computed once and kept for every later run that would ask for the same, in either modality.
+"""The reference's scores, computed once and kept for every later run that would ask for the same,
+in either modality.
 
-The draws of a pair are a function of (seed, pair, visit); with K draws a pair, visit v sees draw v mod K again.
-"""
+The draws of a pair are a function of (seed, pair, visit); with K draws a pair, visit v sees draw v
+mod K again."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from accelerate import Accelerator
 from datasets import Dataset, Features, List, Value
 from torch import nn
 
-from diffdpo.batches import Rows
-from diffdpo.cache import Key, table
+from diffdpo.cache.keys import Key
+from diffdpo.cache.tables import table
+from diffdpo.engine.batches import Rows
+from diffdpo.engine.trainer import Task
 from diffdpo.reference import Reference, Stored
-from diffdpo.trainer import Task
 
 KIND = "reference"
 
@@ -41,7 +43,9 @@ class Scored:
         draw = visit % self.draws
         stored = self.scores[row]["scores"]
         sides = len(stored) // self.draws
-        return replace(self.rows.read(row, draw), reference=tuple(stored[draw * sides : (draw + 1) * sides]))
+        return replace(
+            self.rows.read(row, draw), reference=tuple(stored[draw * sides : (draw + 1) * sides])
+        )
 
 
 def score_rows(
@@ -55,16 +59,20 @@ def score_rows(
     root: str,
     accelerator: Accelerator,
 ) -> tuple[Scored, Stored]:
-    """The rows with the reference's scores at ``draws`` draws each, and the reference that reads them.
+    """The rows with the reference's scores at ``draws`` draws each, and the reference that reads
+    them.
 
-    ``facts`` is all that the scores depend on, ``batch`` the rows at once: where these are as many as in training,
-    the numbers are the same to the last bit. Raises UserError where the scores cannot be kept.
-    """
+    ``facts`` is all that the scores depend on, ``batch`` the rows at once: where these are as many
+    as in training, the numbers are the same to the last bit. Raises UserError where the scores
+    cannot be kept."""
 
     def compute(part: range) -> Iterator[dict[str, Any]]:
         for first in range(part.start, part.stop, batch):
             numbers = range(first, min(first + batch, part.stop))
-            columns = [score_batch(rows, task, model, reference, numbers, draw, batch) for draw in range(draws)]
+            columns = [
+                score_batch(rows, task, model, reference, numbers, draw, batch)
+                for draw in range(draws)
+            ]
             for row in torch.cat(columns, dim=1).tolist():
                 yield {"scores": row}
 
@@ -75,11 +83,19 @@ def score_rows(
 
 
 def score_batch(
-    rows: Rows, task: Task, model: nn.Module, reference: Reference, numbers: range, draw: int, batch: int
+    rows: Rows,
+    task: Task,
+    model: nn.Module,
+    reference: Reference,
+    numbers: range,
+    draw: int,
+    batch: int,
 ) -> torch.Tensor:
     """Scores ``(rows, sides)`` of some rows at one draw."""
     items = [rows.read(number, draw) for number in numbers]
-    items += items[-1:] * (batch - len(items))  # a full batch, as in training: its shape decides how sums are rounded
+    items += items[-1:] * (
+        batch - len(items)
+    )  # a full batch, as in training: its shape decides how sums are rounded
     asked = task.draw(task.collate(items))
     score_N = torch.as_tensor(reference.score(task.score, model, asked))
     return score_N.view(-1, batch).T[: len(numbers)].float().cpu()

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import Adafactor
 
-from diffdpo import checkpoint
+from diffdpo.engine import checkpoint
+from diffdpo.engine.files import atomic_files, atomic_folder, write_atomically
+from diffdpo.engine.journal import Journal
 from diffdpo.errors import UserError
-from diffdpo.files import atomic_files, atomic_folder, write_atomically
-from diffdpo.journal import Journal
 
 
 def trained(optimizer_class, **options):
@@ -37,7 +37,10 @@ def train_step(model, optimizer):
 
 @pytest.mark.parametrize(
     ("optimizer_class", "options"),
-    [(torch.optim.AdamW, {"fused": True}), (Adafactor, {"scale_parameter": False, "relative_step": False})],
+    [
+        (torch.optim.AdamW, {"fused": True}),
+        (Adafactor, {"scale_parameter": False, "relative_step": False}),
+    ],
 )
 def test_training_goes_on_bit_for_bit(tmp_path, optimizer_class, options):
     model, optimizer = trained(optimizer_class, **options)
@@ -47,7 +50,9 @@ def test_training_goes_on_bit_for_bit(tmp_path, optimizer_class, options):
     checkpoint.load(path, other, fresh, checkpoint.read_state(path))
     for pair in ((model, optimizer), (other, fresh)):
         train_step(*pair)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_only_what_is_trained_is_written_and_nothing_is_pickled(tmp_path):
@@ -65,7 +70,10 @@ def test_the_oldest_go_first(tmp_path):
     for step in (2, 10, 9):
         save(tmp_path, *parts, {"step": step})
     checkpoint.prune(tmp_path, 2)
-    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == [
+        "checkpoint-9",
+        "checkpoint-10",
+    ]
     checkpoint.prune(tmp_path, None)
     assert checkpoint.find(tmp_path, "latest").name == "checkpoint-10"
 
@@ -90,7 +98,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
     path = save(tmp_path, *trained(torch.optim.AdamW), {"step": 3})
     other = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Linear(3, 1))
     with pytest.raises(UserError, match="another network"):
-        checkpoint.load(path, other, torch.optim.AdamW(other.parameters()), checkpoint.read_state(path))
+        checkpoint.load(
+            path, other, torch.optim.AdamW(other.parameters()), checkpoint.read_state(path)
+        )
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
@@ -104,7 +114,12 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-3"]
-    checkpoint.load(tmp_path / "checkpoint-3", model, optimizer, checkpoint.read_state(tmp_path / "checkpoint-3"))
+    checkpoint.load(
+        tmp_path / "checkpoint-3",
+        model,
+        optimizer,
+        checkpoint.read_state(tmp_path / "checkpoint-3"),
+    )
 
 
 def test_a_snapshot_is_what_was_and_not_what_becomes(tmp_path):
@@ -157,7 +172,11 @@ def test_files_move_in_beside_others(tmp_path):
     with atomic_files(tmp_path) as draft:
         (draft / "unet").mkdir()
         (draft / "unet" / "fresh").touch()
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["kept", "unet", "unet/fresh"]
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
+        "kept",
+        "unet",
+        "unet/fresh",
+    ]
 
 
 def test_the_journal_forgets_later_steps_and_half_lines(tmp_path):
@@ -168,7 +187,11 @@ def test_the_journal_forgets_later_steps_and_half_lines(tmp_path):
     assert [record["step"] for record in journal.read()] == [1, 2, 3]
     journal.keep_until(2)
     journal.append([{"step": 3, "loss": 1.0}])
-    assert journal.read() == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}, {"step": 3, "loss": 1.0}]
+    assert journal.read() == [
+        {"step": 1, "loss": 1 / 3},
+        {"step": 2, "loss": 2 / 3},
+        {"step": 3, "loss": 1.0},
+    ]
 
 
 def test_write_atomically_replaces(tmp_path):

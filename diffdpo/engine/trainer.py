@@ -16,17 +16,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffdpo import checkpoint
-from diffdpo.batches import Rows, Stream, positions, step_batches
-from diffdpo.compilation import compilation, compile_networks
 from diffdpo.config import TrainSettings, as_dict
+from diffdpo.engine import checkpoint
+from diffdpo.engine.batches import Rows, Stream, positions, step_batches
+from diffdpo.engine.compilation import compilation, compile_networks
+from diffdpo.engine.journal import Journal
+from diffdpo.engine.optim import make_optimizer, make_schedule
+from diffdpo.engine.signals import StopRequest
 from diffdpo.errors import UserError
-from diffdpo.journal import Journal
 from diffdpo.objective import Criterion, Metrics, complete, fraction
-from diffdpo.optim import make_optimizer, make_schedule
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, Stored, unwrapped
-from diffdpo.signals import StopRequest
 
 TOTALS = {"num_tokens"}  # metrics that add up over a run, as TRL's do
 
@@ -39,8 +39,9 @@ class Task(Protocol):
         ...
 
     def draw(self, batch: Any) -> Any:
-        """Everything random and everything without gradient, once, for policy and reference alike. The value has an
-        attribute ``outcome_B``: P(chosen ≻ rejected) per pair, or None where every label is certain."""
+        """Everything random and everything without gradient, once, for policy and reference alike.
+        The value has an attribute ``outcome_B``: P(chosen ≻ rejected) per pair, or None where every
+        label is certain."""
         ...
 
     def score(self, model: nn.Module, draw: Any) -> Tensor:
@@ -53,7 +54,8 @@ class Task(Protocol):
 
 
 class Trainer:
-    """Trains ``model`` against ``reference`` on the pairs in ``rows``; ``fit`` returns the last step done."""
+    """Trains ``model`` against ``reference`` on the pairs in ``rows``; ``fit`` returns the last
+    step done."""
 
     def __init__(
         self,
@@ -85,7 +87,11 @@ class Trainer:
     def effective_batch(self) -> int:
         """Pairs per optimizer step, over all processes and micro-batches."""
         settings = self.settings
-        return settings.train_batch_size * settings.gradient_accumulation_steps * self.accelerator.num_processes
+        return (
+            settings.train_batch_size
+            * settings.gradient_accumulation_steps
+            * self.accelerator.num_processes
+        )
 
     @property
     def peak_rate(self) -> float:
@@ -107,25 +113,44 @@ class Trainer:
     def plan(self, what: str) -> dict[str, str]:
         """How the run will go, for the lines at its start; ``what`` the rows are."""
         settings, steps = self.settings, self.total_steps
-        parts = [settings.train_batch_size, settings.gradient_accumulation_steps, self.accelerator.num_processes]
+        parts = [
+            settings.train_batch_size,
+            settings.gradient_accumulation_steps,
+            self.accelerator.num_processes,
+        ]
         scaled = " (scaled)" if settings.scale_lr else ""
         epochs = steps * self.effective_batch / len(self.rows)
         return {
-            "batch": f"{self.effective_batch} {what} = {parts[0]} x {parts[1]} accumulated x {parts[2]} processes",
-            "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler}, {settings.lr_warmup_steps} warm-up steps",
+            "batch": (
+                f"{self.effective_batch} {what} = {parts[0]} x {parts[1]} accumulated x {parts[2]}"
+                " processes"
+            ),
+            "rate": (
+                f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler}, {settings.lr_warmup_steps}"
+                " warm-up steps"
+            ),
             "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
         }
 
     def fit(self, after_step: Callable[[int], None] = lambda step: None) -> int:
-        """Train from where the run stands to its end, or to a request to stop; returns the steps done."""
+        """Train from where the run stands to its end, or to a request to stop; returns the steps
+        done."""
         begun = done = self.resume()
         settings, accelerator = self.settings, self.accelerator
-        rank, world, parts = accelerator.process_index, accelerator.num_processes, settings.gradient_accumulation_steps
+        rank, world, parts = (
+            accelerator.process_index,
+            accelerator.num_processes,
+            settings.gradient_accumulation_steps,
+        )
         plan = positions(done, self.total_steps, settings.train_batch_size, parts, rank, world)
         stream = Stream(self.rows, settings.seed)
-        batches = step_batches(stream, plan, self.task.collate, parts, settings.dataloader_num_workers)
+        batches = step_batches(
+            stream, plan, self.task.collate, parts, settings.dataloader_num_workers
+        )
         quiet = not accelerator.is_local_main_process
-        bar = tqdm(total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet)
+        bar = tqdm(
+            total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
+        )
         self.model.train()
         self.clock = time.perf_counter()
         with StopRequest() as stop, bar:
@@ -140,7 +165,9 @@ class Trainer:
                 due = saving or done % settings.logging_steps == 0
                 if due:
                     bar.set_postfix(self.flush())
-                if due or world == 1:  # several processes agree only where they wait for each other anyway
+                if (
+                    due or world == 1
+                ):  # several processes agree only where they wait for each other anyway
                     stop.agree(accelerator)
                 if saving or stop.agreed:
                     self.flush()
@@ -154,7 +181,8 @@ class Trainer:
         return done
 
     def step(self, micro_batches: list[Any], rate: float, first: bool = False) -> Metrics:
-        """One optimizer step at the given learning rate; returns means over its micro-batches, on the device."""
+        """One optimizer step at the given learning rate; returns means over its micro-batches, on
+        the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         known = self.objective.prepare(self, micro_batches)
@@ -176,17 +204,23 @@ class Trainer:
     def micro_step(self, batch: Any, known: Any) -> tuple[Metrics, Tensor, Tensor]:
         """Metrics, rewards ``(N,)`` and loss of one micro-batch; the loss carries the gradient."""
         draw = self.task.draw(batch)
-        # The reference goes first: switching adapters off and on must not touch a graph that waits for backward.
+        # The reference goes first: switching adapters off and on must not touch a graph that waits
+        # for backward.
         reference_N = self.reference.score(self.task.score, self.model, draw)
         policy_N = self.task.score(self.model, draw)
         loss, metrics = self.objective.judge(policy_N, reference_N, draw, known)
         with torch.no_grad():
-            metrics = {"loss": loss.detach(), **metrics, **self.task.metrics(policy_N.detach(), reference_N)}
+            metrics = {
+                "loss": loss.detach(),
+                **metrics,
+                **self.task.metrics(policy_N.detach(), reference_N),
+            }
         return metrics, (policy_N - reference_N).detach(), loss
 
     @torch.no_grad()
     def mean_reward(self, draws: Iterable[Any]) -> Tensor:
-        """The mean reward of all items of ``draws``, over all processes; an extra pass without gradient."""
+        """The mean reward of all items of ``draws``, over all processes; an extra pass without
+        gradient."""
         total = torch.zeros(2, device=self.accelerator.device)
         for draw in draws:
             reference_N = self.reference.score(self.task.score, self.model, draw)
@@ -200,22 +234,36 @@ class Trainer:
         return self.accelerator.reduce(value.to(self.accelerator.device))
 
     def prove_start(self, reward_N: Tensor) -> None:
-        """Before the first step policy and reference are the same function: every reward must be exactly zero, up to
-        rounding where the reference was scored before, in other batches."""
+        """Before the first step policy and reference are the same function: every reward must be
+        exactly zero, up to rounding where the reference was scored before, in other batches."""
         worst = reward_N.abs().max().item() * self.objective.reward_scale
         if isinstance(self.reference, Stored):
-            self.notice(f"reference    stored and live logits differ by at most {2 * worst:.3g} in the first batch")
-        elif worst and self.settings.torch_compile:  # policy and reference, with and without gradient, round apart
-            self.notice(f"compiled     policy and reference differ by {worst:.3g} nats before the first step: rounding")
+            self.notice(
+                f"reference    stored and live logits differ by at most {2 * worst:.3g} in the"
+                " first batch"
+            )
+        elif (
+            worst and self.settings.torch_compile
+        ):  # policy and reference, with and without gradient, round apart
+            self.notice(
+                f"compiled     policy and reference differ by {worst:.3g} nats before the first"
+                " step: rounding"
+            )
         elif worst != 0:
-            self.notice(f"WARNING: policy and reference differ before the first step (reward up to {worst:.3g} nats)")
+            self.notice(
+                "WARNING: policy and reference differ before the first step (reward up to"
+                f" {worst:.3g} nats)"
+            )
 
     def flush(self) -> dict[str, str]:
-        """Write the collected metrics out; the only place that waits for the device. Returns the bar's postfix."""
+        """Write the collected metrics out; the only place that waits for the device. Returns the
+        bar's postfix."""
         if not self.pending:
             return {}
         names = list(self.pending[0][2])
-        table = torch.stack([torch.stack([fraction(m[name]) for name in names]) for _, _, m in self.pending])
+        table = torch.stack(
+            [torch.stack([fraction(m[name]) for name in names]) for _, _, m in self.pending]
+        )
         rows = self.accelerator.reduce(table, reduction="mean").tolist()
         elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         pace = len(self.pending) * self.effective_batch / elapsed
@@ -230,7 +278,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.journal.append(records)
         for record in records:
-            self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=record["step"])
+            self.accelerator.log(
+                {k: v for k, v in record.items() if k != "step"}, step=record["step"]
+            )
         latest = records[-1]
         shown = {"loss": "loss", "acc": "rewards/accuracies", "margin": "rewards/margins"}
         return {word: f"{latest[name]:.4g}" for word, name in shown.items() if name in latest}
@@ -249,7 +299,9 @@ class Trainer:
     def save(self, done: int) -> None:
         """Write a checkpoint from the main process, beside training."""
         if self.accelerator.is_main_process:
-            moment = checkpoint.snapshot(unwrapped(self.model), self.optimizer.optimizer, self.state(done))
+            moment = checkpoint.snapshot(
+                unwrapped(self.model), self.optimizer.optimizer, self.state(done)
+            )
 
             def work() -> None:
                 checkpoint.write(self.output_dir, moment)
@@ -271,7 +323,9 @@ class Trainer:
             done = state["step"]
             self.notice(f"resumed      {path} at step {done}")
         elif wanted:
-            self.notice(f"resume       no checkpoint in {self.output_dir} yet: starting from step 0")
+            self.notice(
+                f"resume       no checkpoint in {self.output_dir} yet: starting from step 0"
+            )
         if self.accelerator.is_main_process:
             self.journal.keep_until(done)
         self.accelerator.wait_for_everyone()
@@ -280,7 +334,8 @@ class Trainer:
         return done
 
     def check_same_run(self, path: Path, state: dict[str, Any]) -> None:
-        """Raises UserError with a line for each setting in which the checkpoint's run differs from this one."""
+        """Raises UserError with a line for each setting in which the checkpoint's run differs from
+        this one."""
         free, now = self.settings.free_on_resume(), as_dict(self.settings)
         then = state["settings"]
         mistakes = [
@@ -289,7 +344,10 @@ class Trainer:
             if name not in free and then.get(name) != value
         ]
         if state["effective_batch"] != self.effective_batch:
-            mistakes.append(f"{path}: its effective batch is {state['effective_batch']}, not {self.effective_batch}")
+            mistakes.append(
+                f"{path}: its effective batch is {state['effective_batch']}, not"
+                f" {self.effective_batch}"
+            )
         if state["data"] != self.rows.fingerprint:
             mistakes.append(f"{path}: its run was trained on other data")
         if mistakes:

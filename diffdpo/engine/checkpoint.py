@@ -1,4 +1,5 @@
-"""Checkpoints: what training changed and nothing else, written whole or not at all, read back bit for bit.
+"""Checkpoints: what training changed and nothing else, written whole or not at all, read back bit
+for bit.
 
 checkpoint-N/
     trainable.safetensors    every weight that is trained, float32
@@ -24,8 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from diffdpo.engine.files import atomic_folder
 from diffdpo.errors import UserError
-from diffdpo.files import atomic_folder
 
 FORMAT = "diffdpo checkpoint 1"
 NAME = re.compile(r"checkpoint-(\d+)$")
@@ -64,7 +65,8 @@ def copied(value: Tensor) -> Tensor:
 
 
 def write(output_dir: Path, moment: Snapshot) -> Path:
-    """Write ``checkpoint-{step}``. Raises UserError where the disk does not take it; older checkpoints stay."""
+    """Write ``checkpoint-{step}``. Raises UserError where the disk does not take it; older
+    checkpoints stay."""
     path = output_dir / f"checkpoint-{moment.state['step']}"
     try:
         with atomic_folder(path) as draft:
@@ -74,12 +76,15 @@ def write(output_dir: Path, moment: Snapshot) -> Path:
     except (OSError, SafetensorError) as error:
         kept = [old.name for old in list_checkpoints(output_dir)]
         safe = f"{kept[-1]} is whole" if kept else "there was no earlier checkpoint"
-        raise UserError(f"{path}: could not be written ({error}); {safe}; make room and resume") from error
+        raise UserError(
+            f"{path}: could not be written ({error}); {safe}; make room and resume"
+        ) from error
     return path
 
 
 class Background:
-    """Runs one piece of work beside training; the next one, or ``wait``, waits for it and raises its errors."""
+    """Runs one piece of work beside training; the next one, or ``wait``, waits for it and raises
+    its errors."""
 
     def __init__(self) -> None:
         self.pool, self.pending = ThreadPoolExecutor(max_workers=1), list[Future]()
@@ -111,27 +116,40 @@ def find(output_dir: Path, wanted: str) -> Path | None:
     for path in (Path(wanted), output_dir / wanted):
         if path.is_dir():
             return path
-    raise UserError(f"--resume_from_checkpoint {wanted}: no such checkpoint, here or in {output_dir}")
+    raise UserError(
+        f"--resume_from_checkpoint {wanted}: no such checkpoint, here or in {output_dir}"
+    )
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The ``state.json`` of a checkpoint. Raises UserError where the folder is not a checkpoint of ours."""
+    """The ``state.json`` of a checkpoint. Raises UserError where the folder is not a checkpoint of
+    ours."""
     try:
         state = json.loads((path / "state.json").read_text())
         if state["format"] != FORMAT:
             raise KeyError("format")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a checkpoint of diffdpo (no readable state.json of its format)") from error
+        raise UserError(
+            f"{path}: not a checkpoint of diffdpo (no readable state.json of its format)"
+        ) from error
     return state
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put weights and optimizer back. Raises UserError for a truncated file or weights of another network."""
-    weights, tensors = read_tensors(path / "trainable.safetensors"), read_tensors(path / "optimizer.safetensors")
+def load(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """Put weights and optimizer back. Raises UserError for a truncated file or weights of another
+    network."""
+    weights, tensors = (
+        read_tensors(path / "trainable.safetensors"),
+        read_tensors(path / "optimizer.safetensors"),
+    )
     own = trainable(model)
     wrong = set(own) ^ set(weights) or {k for k in own if own[k].shape != weights[k].shape}
     if wrong:
-        raise UserError(f"{path}: holds weights of another network ({len(wrong)} differ, first {min(wrong)})")
+        raise UserError(
+            f"{path}: holds weights of another network ({len(wrong)} differ, first {min(wrong)})"
+        )
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])
@@ -143,11 +161,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged or missing ({error}); resume from an older checkpoint") from error
+        raise UserError(
+            f"{path}: damaged or missing ({error}); resume from an older checkpoint"
+        ) from error
 
 
 def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors for safetensors and plain values for JSON: nothing is pickled."""
+    """An optimizer's state as tensors for safetensors and plain values for JSON: nothing is
+    pickled."""
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for index, entry in state["state"].items():

@@ -11,7 +11,9 @@ CURVES = {
     "loss": ["loss"],
     "implicit accuracy": ["rewards/accuracies"],
     "reward": ["rewards/chosen", "rewards/rejected", "rewards/margins"],
-    "squared error": [f"error/{who}_{side}" for who in ("policy", "reference") for side in ("chosen", "rejected")],
+    "squared error": [
+        f"error/{who}_{side}" for who in ("policy", "reference") for side in ("chosen", "rejected")
+    ],
     "gradient norm": ["grad_norm"],
     "learning rate": ["lr"],
 }  # fmt: skip
@@ -55,7 +57,9 @@ def training_curves(records: list[dict[str, float]]) -> bytes:
                 label=name.split("/")[-1].replace("_", " "),
             )
         axis.set_title(title, fontsize=10)
-        if title == "learning rate":  # a constant one would otherwise fill the axis with rounding errors
+        if (
+            title == "learning rate"
+        ):  # a constant one would otherwise fill the axis with rounding errors
             axis.set_ylim(0, 1.1 * max(record["lr"] for record in records) or 1)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)

@@ -3,12 +3,15 @@
 import re
 from itertools import pairwise
 
-from diffdpo.plots import accuracy_by_timestep, smoothed, training_curves
-from diffdpo.report import Report
+from diffdpo.report.page import Report
+from diffdpo.report.plots import accuracy_by_timestep, smoothed, training_curves
 
 
 def test_the_page_holds_its_pictures_and_escapes_text(tmp_path):
-    records = [{"step": s, "loss": 0.7 - s / 100, "lr": 1e-4, "rewards/accuracies": 0.5} for s in range(1, 30)]
+    records = [
+        {"step": s, "loss": 0.7 - s / 100, "lr": 1e-4, "rewards/accuracies": 0.5}
+        for s in range(1, 30)
+    ]
     buckets = [{"timesteps": [0, 200], "value": 0.6, "interval": [0.5, 0.7]}]
     report = Report("a <run>")
     report.headline("70 % & more", "why")

@@ -29,9 +29,11 @@ Last logged step: {last}
 """
 
 
-def model_card(settings: TrainSettings, facts: ModelCardData, what: str, code: str, last: Mapping[str, float]) -> str:
-    """The card's text: ``facts`` for the hub, ``what`` it is in a sentence, ``code`` that loads it, and the ``last``
-    record of the run."""
+def model_card(
+    settings: TrainSettings, facts: ModelCardData, what: str, code: str, last: Mapping[str, float]
+) -> str:
+    """The card's text: ``facts`` for the hub, ``what`` it is in a sentence, ``code`` that loads it,
+    and the ``last`` record of the run."""
     return ModelCard(
         CARD.format(
             front=f"---\n{facts.to_yaml()}\n---",

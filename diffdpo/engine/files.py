@@ -49,7 +49,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(folder: Path) -> Iterator[Path]:
-    """A draft folder whose entries move into ``folder`` one by one when the block ends, replacing what is there."""
+    """A draft folder whose entries move into ``folder`` one by one when the block ends, replacing
+    what is there."""
     with atomic_folder(folder / ".draft") as draft:
         yield draft
         for entry in sorted(draft.iterdir()):

@@ -7,7 +7,8 @@ import torch
 from accelerate import Accelerator
 from datasets import Features, Value
 
-from diffdpo.cache import Key, files_digest, shards, table, weights_digest
+from diffdpo.cache.keys import Key, files_digest, weights_digest
+from diffdpo.cache.tables import shards, table
 from diffdpo.errors import UserError
 
 FEATURES = Features({"square": Value("int64")})
@@ -29,7 +30,9 @@ class Squares:
 
 
 def squares(folder, key=KEY, rows=100, compute=None):
-    return table(str(folder), key, FEATURES, rows, compute or Squares(), Accelerator(cpu=True))["square"][:]
+    return table(str(folder), key, FEATURES, rows, compute or Squares(), Accelerator(cpu=True))[
+        "square"
+    ][:]
 
 
 def test_rows_come_back_in_their_order_and_are_computed_once(tmp_path, capsys):
@@ -80,7 +83,9 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
 @pytest.mark.parametrize("rows", [1, 16, 17, 300, 851_293])
 def test_shards_cover_every_row_once_and_depend_on_their_number_alone(rows):
     parts = shards(rows)
-    assert [number for part in parts for number in (part.start, part.stop)][1:-1:2] == [p.start for p in parts[1:]]
+    assert [number for part in parts for number in (part.start, part.stop)][1:-1:2] == [
+        p.start for p in parts[1:]
+    ]
     assert (parts[0].start, parts[-1].stop) == (0, rows)
     assert max(map(len, parts)) <= 512
 

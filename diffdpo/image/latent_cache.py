@@ -1,7 +1,7 @@
 """Latents and prompt embeddings from disk: after them no autoencoder and no text encoder is needed.
 
-Shapes: ``F`` flips (as it is, mirrored), two sides (first and second image of a row), latents ``CHW``.
-"""
+Shapes: ``F`` flips (as it is, mirrored), two sides (first and second image of a row), latents
+``CHW``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from diffdpo.cache import Key, is_complete, table
+from diffdpo.cache.keys import Key
+from diffdpo.cache.tables import is_complete, table
 from diffdpo.image.backbones.base import Backbone, Condition
-from diffdpo.image.identity import Identity, distinct_prompts, latents_key, prompts_key
+from diffdpo.image.cache_keys import Identity, distinct_prompts, latents_key, prompts_key
 from diffdpo.image.pairs import ImagePairs, Sides
 from diffdpo.image.pixels import Augmentation, Encoded, Framed, frame
 from diffdpo.image.settings import ImageSettings
 
-ROW = Features({"tensors": Value("binary"), "unreadable": Value("string")})  # safetensors, or why there are none
+ROW = Features(
+    {"tensors": Value("binary"), "unreadable": Value("string")}
+)  # safetensors, or why there are none
 PROMPTS_AT_ONCE = 16
 
 
@@ -39,12 +42,16 @@ class Pictures(TorchDataset):
             images = self.pairs.images(int(self.pairs.rows[number]))
         except (OSError, ValueError) as error:
             return str(error)
-        resolution, flips = self.pairs.frame_at.resolution, [Augmentation(flip=bool(f)) for f in range(self.flips)]
+        resolution, flips = (
+            self.pairs.frame_at.resolution,
+            [Augmentation(flip=bool(f)) for f in range(self.flips)],
+        )
         return [frame(image, resolution, flip) for image in images for flip in flips]
 
 
 class StoredLatents:
-    """Posteriors of the images of usable rows; ``sides`` reads them as ``ImagePairs.framed`` reads pixels."""
+    """Posteriors of the images of usable rows; ``sides`` reads them as ``ImagePairs.framed`` reads
+    pixels."""
 
     def __init__(self, rows: Dataset, places: np.ndarray, flips: int) -> None:
         self.rows, self.places, self.flips = rows, places, flips
@@ -52,13 +59,17 @@ class StoredLatents:
     def sides(self, number: int, augmentation: Augmentation) -> Sides:
         """The first and the second image of usable row ``number``, mirrored or not."""
         found = load(self.rows[int(self.places[number])]["tensors"])
-        first, second = (self.encoded(found, side * self.flips + augmentation.flip) for side in (0, 1))
+        first, second = (
+            self.encoded(found, side * self.flips + augmentation.flip) for side in (0, 1)
+        )
         return first, second
 
     def encoded(self, found: dict[str, Tensor], index: int) -> Encoded:
         """One image."""
         height, width, top, left = found["places"][index].tolist()
-        return Encoded((height, width), (top, left), found["mean"][index].float(), found["std"][index].float())
+        return Encoded(
+            (height, width), (top, left), found["mean"][index].float(), found["std"][index].float()
+        )
 
 
 class StoredPrompts:
@@ -73,22 +84,33 @@ class StoredPrompts:
 
 
 def store_latents(
-    pairs: ImagePairs, key: Key, root: str, backbone: Backbone, chunk: int, workers: int, accelerator: Accelerator
+    pairs: ImagePairs,
+    key: Key,
+    root: str,
+    backbone: Backbone,
+    chunk: int,
+    workers: int,
+    accelerator: Accelerator,
 ) -> None:
-    """Let ``pairs`` read latents instead of images. Unreadable ones are dropped, as ``ImagePairs.check`` drops them.
+    """Let ``pairs`` read latents instead of images. Unreadable ones are dropped, as
+    ``ImagePairs.check`` drops them.
 
     Raises UserError where these are too many, or the disk does not take the latents.
     """
     flips = 2 if pairs.frame_at.flip else 1
 
     def compute(part: range) -> Iterator[dict[str, Any]]:
-        pictures = DataLoader(Pictures(pairs, flips), batch_size=None, sampler=part, num_workers=workers)  # type: ignore[arg-type]
+        pictures = DataLoader(
+            Pictures(pairs, flips), batch_size=None, sampler=part, num_workers=workers
+        )  # type: ignore[arg-type]
         for row in pictures:
             yield unreadable(row) if isinstance(row, str) else encode_row(row, backbone, chunk)
 
     rows = table(root, key, ROW, len(pairs), compute, accelerator)
     reasons = rows["unreadable"][:]
-    pairs.tally.unreadable = [f"row {pairs.rows[n]}: {why}" for n, why in enumerate(reasons) if why is not None]
+    pairs.tally.unreadable = [
+        f"row {pairs.rows[n]}: {why}" for n, why in enumerate(reasons) if why is not None
+    ]
     places = np.array([n for n, why in enumerate(reasons) if why is None], dtype=np.int64)
     pairs.keep(pairs.rows[places])
     pairs.sides = StoredLatents(rows, places, flips).sides
@@ -97,8 +119,14 @@ def store_latents(
 def encode_row(images: list[Framed], backbone: Backbone, chunk: int) -> dict[str, Any]:
     """The posteriors of a row's images, in the precision that the autoencoder gave them."""
     mean, std = backbone.encode_images(torch.stack([image.pixels_CHW for image in images]), chunk)
-    places = torch.tensor([(*image.original_size, *image.crop_top_left) for image in images], dtype=torch.int32)
-    exact = {"mean": mean.to(backbone.vae.dtype).cpu(), "std": std.to(backbone.vae.dtype).cpu(), "places": places}
+    places = torch.tensor(
+        [(*image.original_size, *image.crop_top_left) for image in images], dtype=torch.int32
+    )
+    exact = {
+        "mean": mean.to(backbone.vae.dtype).cpu(),
+        "std": std.to(backbone.vae.dtype).cpu(),
+        "places": places,
+    }
     return {"tensors": save(exact), "unreadable": None}
 
 
@@ -118,7 +146,10 @@ def store_prompts(
             asked = prompts[first : min(first + PROMPTS_AT_ONCE, part.stop)]
             found = {name: value.cpu() for name, value in backbone.encode_prompts(asked).items()}
             for index in range(len(asked)):
-                yield {"tensors": save({k: v[index].clone() for k, v in found.items()}), "unreadable": None}
+                yield {
+                    "tensors": save({k: v[index].clone() for k, v in found.items()}),
+                    "unreadable": None,
+                }
 
     return StoredPrompts(table(root, key, ROW, len(prompts), compute, accelerator), prompts)
 
@@ -131,11 +162,13 @@ def store_encodings(
     settings: ImageSettings,
     accelerator: Accelerator,
 ) -> StoredPrompts:
-    """Let ``pairs`` read latents, and return the prompts' embeddings. ``load`` brings the encoders where something is
-    left to encode, and they go again unless pictures will be sampled."""
+    """Let ``pairs`` read latents, and return the prompts' embeddings. ``load`` brings the encoders
+    where something is left to encode, and they go again unless pictures will be sampled."""
     root, prompts = settings.precompute_dir, prompts_key(pairs, identity.text_encoder)
     latents = latents_key(pairs, identity.autoencoder)
-    known = is_complete(root, latents, len(pairs)) and is_complete(root, prompts, len(distinct_prompts(pairs)))
+    known = is_complete(root, latents, len(pairs)) and is_complete(
+        root, prompts, len(distinct_prompts(pairs))
+    )
     accelerator.wait_for_everyone()
     if not known and not backbone.encoders():
         load()

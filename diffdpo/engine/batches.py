@@ -1,8 +1,9 @@
-"""Which pair is seen when: one endless stream of positions, a pure function of (seed, number of pairs).
+"""Which pair is seen when: one endless stream of positions, a pure function of (seed, number of
+pairs).
 
-Position p is row ``p mod n`` of epoch ``p div n``'s permutation. Step s of effective batch E reads positions
-s·E … s·E + E − 1, cut among processes and micro-batches; so neither the cut nor a restart changes what a step sees.
-"""
+Position p is row ``p mod n`` of epoch ``p div n``'s permutation. Step s of effective batch E reads
+positions s·E … s·E + E − 1, cut among processes and micro-batches; so neither the cut nor a restart
+changes what a step sees."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from diffdpo.draws import epoch_order
 
 
 class Rows(Protocol):
-    """A data set of preference pairs that can be read by row number, on its ``visit``-th time round."""
+    """A data set of preference pairs that can be read by row number, on its ``visit``-th time
+    round."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -39,12 +41,16 @@ class Stream(Dataset):
         epoch, place = divmod(position, len(self.rows))
         if epoch != self.epoch:
             own = getattr(self.rows, "order", None)  # rows may have an order of their own
-            self.order = own(self.seed, epoch) if own else epoch_order(self.seed, epoch, len(self.rows))
+            self.order = (
+                own(self.seed, epoch) if own else epoch_order(self.seed, epoch, len(self.rows))
+            )
             self.epoch = epoch
         return self.rows.read(int(self.order[place]), epoch)
 
 
-def positions(start: int, steps: int, micro: int, accumulation: int, rank: int, world: int) -> Iterator[list[int]]:
+def positions(
+    start: int, steps: int, micro: int, accumulation: int, rank: int, world: int
+) -> Iterator[list[int]]:
     """The positions of each micro-batch of one process from step ``start`` up to ``steps``."""
     for step in range(start, steps):
         for part in range(accumulation):
@@ -53,10 +59,16 @@ def positions(start: int, steps: int, micro: int, accumulation: int, rank: int, 
 
 
 def step_batches(
-    stream: Stream, plan: Iterable[list[int]], collate: Callable[[list[Any]], Any], accumulation: int, workers: int
+    stream: Stream,
+    plan: Iterable[list[int]],
+    collate: Callable[[list[Any]], Any],
+    accumulation: int,
+    workers: int,
 ) -> Iterator[list[Any]]:
     """The micro-batches of every optimizer step, read by ``workers`` processes ahead of time."""
-    micro_batches = iter(DataLoader(stream, batch_sampler=plan, collate_fn=collate, num_workers=workers))  # type: ignore[arg-type]
+    micro_batches = iter(
+        DataLoader(stream, batch_sampler=plan, collate_fn=collate, num_workers=workers)
+    )  # type: ignore[arg-type]
     while True:
         group = [batch for _, batch in zip(range(accumulation), micro_batches, strict=False)]
         if not group:

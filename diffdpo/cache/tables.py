@@ -1,56 +1,42 @@
-"""What does not change is computed once: tables of rows on disk, found again by everything their numbers depend on.
+"""What does not change is computed once: tables of rows on disk, found again by everything their
+numbers depend on.
 
-A table is a folder ``<kind>-<digest of its facts>`` of Arrow shards, read through memory maps. Each shard is written
-whole or not at all and belongs to a fixed range of rows, so a killed run goes on where it stood, with any number of
-processes.
-"""
+A table is a folder ``<kind>-<digest of its facts>`` of Arrow shards, read through memory maps. Each
+shard is written whole or not at all and belongs to a fixed range of rows, so a killed run goes on
+where it stood, with any number of processes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from datasets import Dataset, Features, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
-from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from diffdpo.cache.keys import Key
+from diffdpo.engine.console import say
+from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
-from diffdpo.files import atomic_file, write_atomically
-from diffdpo.run import say
 
 SHARDS = 16  # of a small table at least; a large one has as many as its largest shards allow
 STEP = 16  # shards end at a multiple of it, so that the usual batch sizes fill up
 LARGEST = 512  # rows of a shard: what a kill can lose
-VERSION = "1"  # of how draws and rows are made: raise it where old tables would no longer be what a run computes
 
 Compute = Callable[[range], Iterable[dict[str, Any]]]
 
 
-@dataclass(frozen=True)
-class Key:
-    """What is stored, and by name everything that its numbers depend on."""
+def table(
+    root: str, key: Key, features: Features, rows: int, compute: Compute, accelerator: Accelerator
+) -> Dataset:
+    """``rows`` rows, from disk or from ``compute``, which yields the rows of a range in their
+    order.
 
-    kind: str
-    facts: dict[str, str]
-
-    @property
-    def folder(self) -> str:
-        """The name of the table's folder."""
-        return f"{self.kind}-{digest(VERSION, json.dumps(self.facts, sort_keys=True))}"
-
-
-def table(root: str, key: Key, features: Features, rows: int, compute: Compute, accelerator: Accelerator) -> Dataset:
-    """``rows`` rows, from disk or from ``compute``, which yields the rows of a range in their order.
-
-    Every process computes its share of the missing shards. Raises UserError where the folder cannot be written.
-    """
+    Every process computes its share of the missing shards. Raises UserError where the folder cannot
+    be written."""
     place = Path(root).expanduser()
     folder = place / key.folder
     ranges = shards(rows)
@@ -95,7 +81,12 @@ def read_shard(folder: Path, part: range) -> Dataset | None:
 
 
 def write_missing(
-    folder: Path, key: Key, features: Features, missing: list[range], compute: Compute, accelerator: Accelerator
+    folder: Path,
+    key: Key,
+    features: Features,
+    missing: list[range],
+    compute: Compute,
+    accelerator: Accelerator,
 ) -> None:
     """Compute and store this process's share."""
     own = missing[accelerator.process_index :: accelerator.num_processes]
@@ -103,7 +94,9 @@ def write_missing(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
-        with tqdm(total=sum(map(len, own)), desc=key.kind, unit="row", disable=quiet, leave=False) as bar:
+        with tqdm(
+            total=sum(map(len, own)), desc=key.kind, unit="row", disable=quiet, leave=False
+        ) as bar:
             for part in own:
                 with (
                     atomic_file(shard_path(folder, part)) as draft,
@@ -115,7 +108,8 @@ def write_missing(
                     writer.finalize()
     except OSError as error:
         raise UserError(
-            f"--precompute_dir {folder.parent}: cannot be written ({error.strerror or error}); what is whole is kept"
+            f"--precompute_dir {folder.parent}: cannot be written ({error.strerror or error}); what"
+            " is whole is kept"
         ) from error
 
 
@@ -123,8 +117,14 @@ def reason(place: Path, key: Key, begun: bool) -> str:
     """Why something is computed: in what the nearest stored table of its kind differs."""
     if begun:
         return "the others are stored already"
-    others = [facts for path in place.glob(f"{key.kind}-*/key.json") if (facts := read_facts(path)) is not None]
-    changes = [[name for name in key.facts if facts.get(name) != key.facts[name]] for facts in others]
+    others = [
+        facts
+        for path in place.glob(f"{key.kind}-*/key.json")
+        if (facts := read_facts(path)) is not None
+    ]
+    changes = [
+        [name for name in key.facts if facts.get(name) != key.facts[name]] for facts in others
+    ]
     changes = [names for names in changes if names]
     if not changes:
         return "none are stored yet"
@@ -139,40 +139,3 @@ def read_facts(path: Path) -> dict[str, str] | None:
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
-
-
-def digest(*parts: str | bytes) -> str:
-    """A short name of the parts that changes when any of them does."""
-    total = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()
-
-
-def files_digest(folder: Path) -> str:
-    """Changes when a file of a model's folder changes; nothing is loaded."""
-    total = hashlib.blake2b(digest_size=8)
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))  # type: ignore[arg-type]
-            total.update(path.name.encode() + content.digest())
-    return total.hexdigest()
-
-
-def weights_digest(network: nn.Module) -> str:
-    """Changes when the reference's weights change, or their type. Under adapters in training these are the frozen
-    weights, by the names they have without adapters: LoRA and full fine-tune share what they can share."""
-    weights = list(network.named_parameters())
-    fixed = [(name, weight) for name, weight in weights if not weight.requires_grad] or weights
-    total = hashlib.blake2b(digest_size=8)
-    for name, weight in fixed:
-        total.update(f"{name.replace('.base_layer', '')} {weight.dtype}".encode())
-        total.update(raw(weight).numpy().data)
-    return total.hexdigest()
-
-
-def raw(weight: Tensor) -> Tensor:
-    """A weight's bytes, on the CPU."""
-    return weight.detach().cpu().contiguous().view(torch.uint8)

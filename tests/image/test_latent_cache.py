@@ -1,4 +1,5 @@
-"""Stored latents and embeddings: the same draws as live ones, and everything they depend on finds them again."""
+"""Stored latents and embeddings: the same draws as live ones, and everything they depend on finds
+them again."""
 
 import io
 import sys
@@ -11,11 +12,11 @@ from datasets import Dataset
 from PIL import Image
 
 from diffdpo.image.backbones import BACKBONES, load_backbone, load_encoders
-from diffdpo.image.identity import Identity, images_digest, latents_key, prompts_key
+from diffdpo.image.cache_keys import Identity, images_digest, latents_key, prompts_key
+from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.stored import store_encodings
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.conftest import run
 from tests.factory import encoded, pickapic_rows, picture
@@ -30,7 +31,14 @@ def pairs_of(rows, **changes):
 
 def task_of(backbone, embed=None):
     process = ForwardProcess(backbone.pipeline.scheduler.config)
-    return ImageTask(backbone, process, DrawSettings(3, 32, empty_prompts=0.3), torch.device("cpu"), nullcontext, embed)
+    return ImageTask(
+        backbone,
+        process,
+        DrawSettings(3, 32, empty_prompts=0.3),
+        torch.device("cpu"),
+        nullcontext,
+        embed,
+    )
 
 
 def stored(folder, pairs, root, dtype=torch.float32):
@@ -62,7 +70,11 @@ def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
             found = cached.draw(cached.collate([pairs.read(row, visit) for row in range(4)]))
             assert torch.equal(found.timestep_N, expected.timestep_N)
             assert found.condition.keys() == expected.condition.keys()
-            near = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+            near = (
+                {"rtol": 1e-5, "atol": 1e-5}
+                if dtype == torch.float32
+                else {"rtol": 2e-2, "atol": 2e-2}
+            )
             assert torch.allclose(found.noisy_NCHW, expected.noisy_NCHW, **near)
             assert torch.allclose(found.target_NCHW, expected.target_NCHW, **near)
             for name, value in expected.condition.items():
@@ -72,7 +84,9 @@ def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
 def test_nothing_is_loaded_where_everything_is_stored(models, tmp_path, monkeypatch):
     rows = pickapic_rows(4)
     stored(models(), pairs_of(rows), tmp_path)
-    monkeypatch.setattr("tests.image.test_stored.load_encoders", lambda *args, **hub: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "tests.image.test_latent_cache.load_encoders", lambda *args, **hub: pytest.fail("loaded")
+    )
     stored(models(), pairs_of(rows), tmp_path)
 
 
@@ -117,33 +131,42 @@ def test_encoders_are_told_apart_by_files_and_precision(models):
     half = Identity.of(backbone, str(models()), None, HUB, torch.bfloat16)
     assert {one.autoencoder, one.text_encoder}.isdisjoint({half.autoencoder, half.text_encoder})
     xl = load_backbone(str(models("StableDiffusionXLPipeline")), encoders=False, **HUB)
-    assert Identity.of(xl, str(models("StableDiffusionXLPipeline")), None, HUB, torch.float32) != one
+    assert (
+        Identity.of(xl, str(models("StableDiffusionXLPipeline")), None, HUB, torch.float32) != one
+    )
 
 
 SHOW_FACTS = """
 import sys
 from diffusers import PNDMScheduler
-from diffdpo.image.identity import Identity, reference_facts
+from diffdpo.image.cache_keys import Identity, reference_facts
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.settings import ImageSettings
 from tests.factory import pickapic_rows
-from tests.image.test_stored import pairs_of
+from tests.image.test_latent_cache import pairs_of
 
 PNDMScheduler(beta_schedule="scaled_linear").save_pretrained(sys.argv[1])
 process = ForwardProcess(PNDMScheduler.from_pretrained(sys.argv[1]).config)
-print(sorted(reference_facts(pairs_of(pickapic_rows(2)), process, Identity("a", "b"), ImageSettings()).items()))
+found = reference_facts(pairs_of(pickapic_rows(2)), process, Identity("a", "b"), ImageSettings())
+print(sorted(found.items()))
 """
 
 
 def test_facts_are_the_same_in_every_process(tmp_path):
     """Python orders sets anew in each; a table would never be found again."""
-    found = [run([sys.executable, "-c", SHOW_FACTS, str(tmp_path)], PYTHONHASHSEED=str(seed)) for seed in (1, 2)]
+    found = [
+        run([sys.executable, "-c", SHOW_FACTS, str(tmp_path)], PYTHONHASHSEED=str(seed))
+        for seed in (1, 2)
+    ]
     assert found[0].returncode == 0, found[0].stderr
     assert found[0].stdout == found[1].stdout
 
 
 def test_the_configuration_is_that_of_the_loaded_autoencoder(models):
-    without, whole = load_backbone(str(models()), encoders=False, **HUB), load_backbone(str(models()), **HUB)
+    without, whole = (
+        load_backbone(str(models()), encoders=False, **HUB),
+        load_backbone(str(models()), **HUB),
+    )
     assert without.vae is None
     assert (without.pixel_factor, without.vae_config.scaling_factor) == (whole.pixel_factor, 0.5)
 
@@ -153,7 +176,13 @@ def test_files_are_told_apart_by_their_contents(tmp_path):
     for index in range(3):
         for side in ("a", "b"):
             picture(index).save(tmp_path / f"{side}{index}.png")
-        rows.append({"chosen": f"{tmp_path}/a{index}.png", "rejected": f"{tmp_path}/b{index}.png", "prompt": "p"})
+        rows.append(
+            {
+                "chosen": f"{tmp_path}/a{index}.png",
+                "rejected": f"{tmp_path}/b{index}.png",
+                "prompt": "p",
+            }
+        )
     before = images_digest(pairs_of(rows))
     picture(50).save(tmp_path / "b1.png")
     assert images_digest(pairs_of(rows)) != before
@@ -161,13 +190,20 @@ def test_files_are_told_apart_by_their_contents(tmp_path):
 
 def test_large_jpegs_are_decoded_small_and_look_the_same():
     pixels = picture(3, (800, 640))
-    row = {"chosen": encoded(pixels, "JPEG", quality=95), "rejected": encoded(picture(4, (64, 48)), "JPEG")}
+    row = {
+        "chosen": encoded(pixels, "JPEG", quality=95),
+        "rejected": encoded(picture(4, (64, 48)), "JPEG"),
+    }
     pairs = pairs_of([{**row, "prompt": "p"}], resolution=100, flip=False)
     large, small = pairs.images(0)
     assert (large.size, small.size) == ((200, 160), (64, 48))
     item = pairs.read(0, 0)
     assert item.chosen.original_size == (640, 800)
     assert item.chosen.crop_top_left == (0, 12)
-    whole = Image.open(io.BytesIO(row["chosen"])).resize((125, 100), Image.Resampling.BILINEAR).crop((12, 0, 112, 100))
+    whole = (
+        Image.open(io.BytesIO(row["chosen"]))
+        .resize((125, 100), Image.Resampling.BILINEAR)
+        .crop((12, 0, 112, 100))
+    )
     expected = torch.tensor(list(whole.getdata())).view(100, 100, 3).permute(2, 0, 1) / 127.5 - 1
     assert (item.chosen.pixels_CHW - expected).abs().mean() < 0.01

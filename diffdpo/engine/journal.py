@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diffdpo.engine.files import write_atomically
 from diffdpo.errors import UserError
-from diffdpo.files import write_atomically
 
 
 class Journal:
@@ -38,4 +38,6 @@ class Journal:
             with self.path.open("a") as file:
                 file.write("".join(json.dumps(record) + "\n" for record in records))
         except OSError as error:
-            raise UserError(f"{self.path}: could not be written ({error.strerror}); make room and resume") from error
+            raise UserError(
+                f"{self.path}: could not be written ({error.strerror}); make room and resume"
+            ) from error

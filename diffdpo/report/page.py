@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffdpo.files import write_atomically
-from diffdpo.journal import Journal
-from diffdpo.plots import training_curves
+from diffdpo.engine.files import write_atomically
+from diffdpo.engine.journal import Journal
+from diffdpo.report.plots import training_curves
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1d1d1f;max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem} h2{font-size:1.1rem;margin-top:2rem;border-bottom:1px solid #ddd}
+body{font:15px/1.5 system-ui,sans-serif;color:#1d1d1f;
+  max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:.2rem}
+h2{font-size:1.1rem;margin-top:2rem;border-bottom:1px solid #ddd}
 .headline{font-size:1.9rem;font-weight:600;margin:.4rem 0} .note{color:#666}
 img{max-width:100%;height:auto} table{border-collapse:collapse}
 td,th{padding:.25rem .8rem;text-align:left;border-bottom:1px solid #eee}
@@ -33,7 +35,9 @@ class Report:
 
     def headline(self, text: str, note: str = "") -> None:
         """The result in one line, and what it means in another."""
-        self.parts.append(f'<p class="headline">{html.escape(text)}</p><p class="note">{html.escape(note)}</p>')
+        self.parts.append(
+            f'<p class="headline">{html.escape(text)}</p><p class="note">{html.escape(note)}</p>'
+        )
 
     def section(self, title: str, note: str = "") -> None:
         """A heading with a line of explanation."""
@@ -49,7 +53,9 @@ class Report:
 
         def line(cells: Sequence[str], tag: str) -> str:
             marks = ["", *[' class="number"'] * (len(cells) - 1)]
-            inner = "".join(f"<{tag}{m}>{html.escape(c)}</{tag}>" for m, c in zip(marks, cells, strict=True))
+            inner = "".join(
+                f"<{tag}{m}>{html.escape(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)
+            )
             return f"<tr>{inner}</tr>"
 
         body = "".join(line(row, "td") for row in rows)
@@ -60,7 +66,8 @@ class Report:
         self.parts.append(f"<pre>{html.escape(text)}</pre>")
 
     def about_run(self, run: Path, settings: Mapping[str, object]) -> None:
-        """The curves and settings of a training run, where it left them, and the settings of this evaluation."""
+        """The curves and settings of a training run, where it left them, and the settings of this
+        evaluation."""
         if records := Journal(run / "metrics.jsonl").read():
             self.section("Training", f"{len(records)} steps; thin lines are single steps.")
             self.picture(training_curves(records), "training curves")
@@ -71,6 +78,11 @@ class Report:
 
     def save(self, path: Path) -> None:
         """Write the page."""
-        head = f'<meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style>'
+        head = (
+            f'<meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style>'
+        )
         body = "\n".join(self.parts)
-        write_atomically(path, f"<!doctype html><html lang=en>{head}<h1>{html.escape(self.title)}</h1>{body}</html>\n")
+        write_atomically(
+            path,
+            f"<!doctype html><html lang=en>{head}<h1>{html.escape(self.title)}</h1>{body}</html>\n",
+        )

@@ -1,4 +1,5 @@
-"""SIGTERM and Ctrl-C as a request: finish the step, save, leave. A second one ends the process at once."""
+"""SIGTERM and Ctrl-C as a request: finish the step, save, leave. A second one ends the process at
+once."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffdpo.batches import Stream, positions, step_batches
+from diffdpo.engine.batches import Stream, positions, step_batches
 
 
 class Numbers:
@@ -17,15 +17,21 @@ class Numbers:
 
 def seen(start, steps, micro, accumulation, world):
     """The positions of each step, over all processes."""
-    cuts = [list(positions(start, steps, micro, accumulation, rank, world)) for rank in range(world)]
-    grouped = [[p for cut in cuts for part in cut[s * accumulation : (s + 1) * accumulation] for p in part]
-               for s in range(steps - start)]  # fmt: skip
+    cuts = [
+        list(positions(start, steps, micro, accumulation, rank, world)) for rank in range(world)
+    ]
+    parts = [slice(s * accumulation, (s + 1) * accumulation) for s in range(steps - start)]
+    grouped = [[p for cut in cuts for part in cut[step] for p in part] for step in parts]
     return [sorted(step) for step in grouped]
 
 
-@pytest.mark.parametrize(("micro", "accumulation", "world"), [(4, 1, 1), (2, 1, 2), (1, 4, 1), (1, 2, 2)])
+@pytest.mark.parametrize(
+    ("micro", "accumulation", "world"), [(4, 1, 1), (2, 1, 2), (1, 4, 1), (1, 2, 2)]
+)
 def test_every_cut_sees_the_same_steps(micro, accumulation, world):
-    assert seen(0, 5, micro, accumulation, world) == [list(range(4 * s, 4 * s + 4)) for s in range(5)]
+    assert seen(0, 5, micro, accumulation, world) == [
+        list(range(4 * s, 4 * s + 4)) for s in range(5)
+    ]
 
 
 def test_a_later_start_sees_the_rest():

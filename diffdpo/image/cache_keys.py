@@ -1,7 +1,7 @@
 """What stored latents, embeddings and reference scores depend on: the facts that find them again.
 
-Nothing else is among the facts, so that a run with another beta, loss, rank or learning rate finds what is there.
-"""
+Nothing else is among the facts, so that a run with another beta, loss, rank or learning rate finds
+what is there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ import torch
 from datasets import Dataset
 from pyarrow import compute as arrow
 
-from diffdpo.cache import Key, digest
+from diffdpo.cache.keys import Key, digest
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.parts import text_identity, vae_identity
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
 
-DRAWN = ["seed", "resolution", "timesteps_per_pair", "proportion_empty_prompts", "noise_offset", "input_perturbation"]
+DRAWN = [
+    "seed",
+    "resolution",
+    "timesteps_per_pair",
+    "proportion_empty_prompts",
+    "noise_offset",
+    "input_perturbation",
+]
 DRAWN += ["random_crop", "no_hflip", "mixed_precision"]
 READ_UP_TO = 2048  # rows whose images are read to tell one data set from another
 
@@ -36,7 +43,9 @@ class Identity:
     text_encoder: str
 
     @classmethod
-    def of(cls, backbone: Backbone, name: str, vae: str | None, hub: dict[str, Any], dtype: torch.dtype) -> Identity:
+    def of(
+        cls, backbone: Backbone, name: str, vae: str | None, hub: dict[str, Any], dtype: torch.dtype
+    ) -> Identity:
         """Those of the pipeline ``name``, or another autoencoder, beside a network in ``dtype``."""
         autoencoder = vae_identity(name, vae, hub)
         text = text_identity(name, backbone.encoder_parts[1:], hub)
@@ -44,7 +53,8 @@ class Identity:
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:
-    """What has to be encoded: every prompt once, and the empty one that dropout puts in place of others."""
+    """What has to be encoded: every prompt once, and the empty one that dropout puts in place of
+    others."""
     return list(dict.fromkeys(["", *pairs.prompts()]))
 
 
@@ -52,19 +62,27 @@ def latents_key(pairs: ImagePairs, autoencoder: str) -> Key:
     """What latents depend on; labels are not among it."""
     facts = {"data": images_digest(pairs), "autoencoder": autoencoder}
     frame_at = pairs.frame_at
-    crop = {"resolution": str(frame_at.resolution), "crop": "centre", "flips": "both" if frame_at.flip else "none"}
+    crop = {
+        "resolution": str(frame_at.resolution),
+        "crop": "centre",
+        "flips": "both" if frame_at.flip else "none",
+    }
     return Key("latents", {**facts, **crop})
 
 
 def images_digest(pairs: ImagePairs) -> str:
     """Changes when the images or the choice of rows change, whatever their labels and prompts.
 
-    Up to 2,048 rows all contents are read; of a larger set the contents of so many, evenly spread, and all sizes.
-    """
+    Up to 2,048 rows all contents are read; of a larger set the contents of so many, evenly spread,
+    and all sizes."""
     every = -(-len(pairs.rows) // READ_UP_TO)
     contents = [as_bytes(image) for row in pairs.rows[::every] for image in pairs.stored(int(row))]
-    sizes = [stored_sizes(pairs.dataset, column) for column in (pairs.format.first, pairs.format.second)]
-    return digest(pairs.rows.tobytes(), *(np.asarray(size)[pairs.rows].tobytes() for size in sizes), *contents)
+    sizes = [
+        stored_sizes(pairs.dataset, column) for column in (pairs.format.first, pairs.format.second)
+    ]
+    return digest(
+        pairs.rows.tobytes(), *(np.asarray(size)[pairs.rows].tobytes() for size in sizes), *contents
+    )
 
 
 def as_bytes(image: Any) -> bytes:
@@ -78,7 +96,8 @@ def as_bytes(image: Any) -> bytes:
 
 
 def stored_sizes(dataset: Dataset, column: str) -> list[int]:
-    """Bytes of every image, or the length of its path; read off the table's offsets, not off the images."""
+    """Bytes of every image, or the length of its path; read off the table's offsets, not off the
+    images."""
     table = dataset.select_columns(column).with_format("arrow")
     found: list[int] = []
     for first in range(0, len(dataset), 1000):
@@ -91,15 +110,21 @@ def stored_sizes(dataset: Dataset, column: str) -> list[int]:
 
 def prompts_key(pairs: ImagePairs, text_encoder: str) -> Key:
     """What prompt embeddings depend on."""
-    return Key("prompts", {"prompts": digest(*distinct_prompts(pairs)), "text encoder": text_encoder})
+    return Key(
+        "prompts", {"prompts": digest(*distinct_prompts(pairs)), "text encoder": text_encoder}
+    )
 
 
 def reference_facts(
     pairs: ImagePairs, process: ForwardProcess, identity: Identity, settings: ImageSettings
 ) -> dict[str, str]:
-    """All that a reference score depends on, beside the reference: beta, loss, rank and rate are not among it."""
-    # Names that begin with _ are diffusers' own notes, in an order that changes from process to process.
-    known = {name: value for name, value in process.scheduler.config.items() if not name.startswith("_")}
+    """All that a reference score depends on, beside the reference: beta, loss, rank and rate are
+    not among it."""
+    # Names that begin with _ are diffusers' own notes, in an order that changes from process to
+    # process.
+    known = {
+        name: value for name, value in process.scheduler.config.items() if not name.startswith("_")
+    }
     scheduler = json.dumps(known, sort_keys=True, default=str)
     return {
         "data": digest(pairs.fingerprint, images_digest(pairs)),

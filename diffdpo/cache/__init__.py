@@ -1,0 +1,1 @@
+"""What is computed once and kept on disk: tables, what they depend on, reference scores."""

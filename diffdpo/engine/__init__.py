@@ -1,0 +1,1 @@
+"""What trains, whatever the modality: the step, the loop, checkpoints, and a run's folder."""

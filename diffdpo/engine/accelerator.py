@@ -1,0 +1,89 @@
+"""Sets accelerate up for a run: the device, the precision, the tracker, and what makes PyTorch
+quick on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, ProjectConfiguration
+
+from diffdpo.config import TrainSettings
+from diffdpo.engine.console import say
+from diffdpo.errors import UserError
+
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT = 2**31 - 1  # bytes
+
+
+def make_accelerator(settings: TrainSettings) -> Accelerator:
+    """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel.
+
+    Raises UserError for ways of sharding that a reference beside the policy does not survive here.
+    """
+    precision = settings.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    cpu = (
+        not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
+    )
+    if precision == "fp16" and cpu:
+        say("--mixed_precision fp16: needs a GPU; this run on the CPU uses float32")
+        precision = "no"
+    settings.mixed_precision = precision
+    if cpu:
+        tune_cpu()
+    torch.backends.cuda.matmul.allow_tf32 = settings.allow_tf32
+    folder = Path(settings.output_dir)
+    project = ProjectConfiguration(
+        project_dir=str(folder), logging_dir=str(folder / settings.logging_dir)
+    )
+    log_with = tracker(settings.report_to)
+    accelerator = Accelerator(
+        mixed_precision=precision, cpu=cpu, log_with=log_with, project_config=project
+    )
+    if accelerator.distributed_type in (
+        DistributedType.FSDP,
+        DistributedType.DEEPSPEED,
+        DistributedType.MEGATRON_LM,
+    ):
+        kind = accelerator.distributed_type.value
+        raise UserError(
+            f"accelerate is set to {kind}; diffdpo runs on one device or several by DDP (accelerate"
+            " config)"
+        )
+    return accelerator
+
+
+def on_cpu_by_request() -> bool:
+    """Whether the launcher was told to use the CPU."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+
+
+def tracker(name: str) -> str | None:
+    """The tracker to log to; says so where its package is not installed. metrics.jsonl is written
+    in any case."""
+    if name in ("none", "all"):
+        return None if name == "none" else "all"
+    if importlib.util.find_spec(TRACKERS[name]) is None:
+        say(
+            f"--report_to {name}: {TRACKERS[name]} is not installed; metrics go to metrics.jsonl"
+            " alone"
+        )
+        return None
+    return name
+
+
+def tune_cpu() -> None:
+    """Flush denormals: a saturated loss otherwise runs seven times slower. And keep freed memory:
+    by default glibc gives every large tensor back to the system and gets it again page by page, a
+    tenth of a float32 step."""
+    torch.set_flush_denormal(True)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)

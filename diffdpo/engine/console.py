@@ -1,0 +1,40 @@
+"""Words to the user: lines from the first process only, and the line of an error."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from diffdpo.errors import UserError
+
+
+def say(*lines: str) -> None:
+    """Lines to the user, from the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        for line in lines:
+            print(line, flush=True)
+
+
+def fail(error: UserError) -> int:
+    """A line per mistake on stderr, from the first process only; the exit code."""
+    if os.environ.get("RANK", "0") == "0":
+        for mistake in error.mistakes:
+            print(f"error: {mistake}", file=sys.stderr, flush=True)
+    return 2
+
+
+def start_lines(facts: dict[str, str]) -> None:
+    """What will happen, a line a fact."""
+    say(*(f"{name:<12} {fact}" for name, fact in facts.items()))
+
+
+def quiet_libraries() -> None:
+    """Only our own progress bars: those of the libraries flash by for every file they read or
+    write."""
+    import datasets
+    import diffusers
+    import transformers
+
+    datasets.disable_progress_bars()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()

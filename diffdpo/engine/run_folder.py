@@ -1,0 +1,139 @@
+"""A run's folder from its first line to its upload: opened, recorded in config.yaml, finished with
+the result."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from diffdpo.config import BaseSettings, TrainSettings, as_dict
+from diffdpo.engine import checkpoint
+from diffdpo.engine.accelerator import make_accelerator
+from diffdpo.engine.console import say
+from diffdpo.engine.files import write_atomically
+from diffdpo.errors import UserError
+
+TRACES = ("metrics.jsonl", "config.yaml", "model_index.json", "pytorch_lora_weights.safetensors")
+LET_GO = 0.2  # seconds
+
+
+def begin(settings: TrainSettings, notices: list[str]) -> Accelerator:
+    """Repeat the parser's notices, set accelerate up and open the run's folder."""
+    say(*notices)
+    accelerator = make_accelerator(settings)
+    open_folder(settings, accelerator)
+    return accelerator
+
+
+def writable(name: str) -> Path:
+    """The output folder, made where it is missing. Raises UserError where it cannot be written."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror})") from error
+
+
+def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
+    """Make the output folder.
+
+    Raises UserError where it cannot be written, or holds another run and resuming was not asked
+    for."""
+    # Every process looks for itself, so that all of them stop; none goes on before all have looked.
+    folder = writable(settings.output_dir)
+    found = [name for name in TRACES if (folder / name).exists()] + checkpoint.list_checkpoints(
+        folder
+    )
+    if found and not settings.resume_from_checkpoint:
+        ways = "continue it with --resume_from_checkpoint latest, or choose another --output_dir"
+        raise UserError(f"--output_dir {folder}: holds another run; {ways}")
+    accelerator.wait_for_everyone()
+
+
+def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:
+    """Write config.yaml and open the tracker."""
+    if accelerator.is_main_process:
+        save_yaml(settings, Path(settings.output_dir) / "config.yaml")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = {
+            k: v if isinstance(v, (int, float, str, bool)) else str(v)
+            for k, v in as_dict(settings).items()
+        }
+        accelerator.init_trackers(settings.tracker_name, config=plain)
+
+
+def conclude(
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    done: int,
+    total: int,
+    write: Callable[[], object],
+) -> None:
+    """Let the first process ``write`` a finished run's result, and upload it; say how to go on with
+    a stopped one.
+
+    Raises UserError where the disk does not take the result; the last checkpoint holds the same
+    weights."""
+    if done < total:
+        say(
+            f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest"
+        )
+    elif accelerator.is_main_process:
+        try:
+            say(f"result       {write()}")
+        except (OSError, SafetensorError) as error:
+            where = settings.output_dir
+            raise UserError(
+                f"{where}: the result could not be written ({error}); make room and resume"
+            ) from error
+        if settings.push_to_hub:
+            push_to_hub(settings)
+    end(accelerator)
+
+
+def end(accelerator: Accelerator) -> None:
+    """Leave together."""
+    accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        # PyTorch's gloo group waits, with Python's lock in hand, for a thread of its own that wants
+        # this lock to let go of the last barrier's tensors: give it the lock first, or some runs
+        # never end.
+        time.sleep(LET_GO)
+    accelerator.end_training()
+
+
+def push_to_hub(settings: TrainSettings) -> None:
+    """Upload the result. Raises UserError where that fails; the result itself lies in
+    output_dir."""
+    from huggingface_hub import HfApi, constants
+
+    folder = Path(settings.output_dir)
+    name = settings.hub_model_id or folder.name
+    if constants.HF_HUB_OFFLINE:
+        say(f"--push_to_hub: HF_HUB_OFFLINE is set; {folder} stays here")
+        return
+    try:
+        api = HfApi(token=settings.hub_token)
+        repository = api.create_repo(name, exist_ok=True).repo_id
+        skip = ["checkpoint-*", f"{settings.logging_dir}/*", ".*"]
+        api.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=skip)
+    except Exception as error:  # network, token and repository errors share no type
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--push_to_hub: upload to {name} failed ({reason}); the result is in {folder}"
+        ) from error
+
+
+def save_yaml(settings: BaseSettings, path: Path) -> None:
+    """Write every setting; the file works as ``--config``."""
+    write_atomically(path, yaml.safe_dump(as_dict(settings), sort_keys=False))

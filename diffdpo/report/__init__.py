@@ -1,0 +1,1 @@
+"""What a person looks at: the page, its plots, the model card."""
