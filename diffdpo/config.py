@@ -16,10 +16,14 @@ from transformers import HfArgumentParser
 from diffdpo.errors import UserError
 
 
-def flag(default: Any, help: str, aliases: list[str] | None = None) -> Any:
+def flag(
+    default: Any, help: str, aliases: list[str] | None = None, changes: str | None = None
+) -> Any:
     """A settings field that is also a command-line flag; ``aliases`` are its names in other
-    programs."""
+    programs, ``changes`` the stored numbers that it changes (see ``diffdpo.cache.keys``)."""
     metadata = {"help": help, **({"aliases": aliases} if aliases else {})}
+    if changes:
+        metadata["changes"] = changes
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -48,7 +52,9 @@ class TrainSettings(BaseSettings):
     """What the engine reads, whatever the modality."""
 
     output_dir: str = flag("runs/train", "folder of this run: metrics, checkpoints, result")
-    seed: int = flag(0, "all randomness is a function of this number, the pair and the visit")
+    seed: int = flag(
+        0, "all randomness is a function of this number, the pair and the visit", changes="draws"
+    )
     train_batch_size: int = flag(4, "pairs per process and micro-batch")
     gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step")
     num_train_epochs: float = flag(1.0, "passes over the pairs, where max_train_steps is not given")
@@ -83,13 +89,15 @@ class TrainSettings(BaseSettings):
         aliases=["--reference_cache_dir"],
     )
     mixed_precision: str | None = flag(
-        None, "no, bf16 or fp16; left out: what accelerate is set to"
+        None, "no, bf16 or fp16; left out: what accelerate is set to", changes="scores"
     )
     gradient_checkpointing: bool = flag(False, "recompute activations: less memory, slower")
     torch_compile: bool = flag(
         False, "compile the network: a slow first step, faster ones after it"
     )
-    allow_tf32: bool = flag(False, "TF32 matrix products on Ampere and later GPUs")
+    allow_tf32: bool = flag(
+        False, "TF32 matrix products on Ampere and later GPUs", changes="scores"
+    )
     dataloader_num_workers: int = flag(0, "worker processes that decode data")
 
     checkpointing_steps: int = flag(500, "save a checkpoint every so many steps")
@@ -222,6 +230,9 @@ class StrictParser(HfArgumentParser):
         for name in cls.inert():
             self.add_argument(f"--{name}", nargs="*", default=SUPPRESS, help=SUPPRESS)
         self.add_argument("--config", default=None, help="YAML file of settings; flags override it")
+
+    def add_argument(self, *names: Any, changes: str | None = None, **options: Any) -> Any:
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> Any:
         raise UserError(message)

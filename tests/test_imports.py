@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 # The floors, from the ground up: a module imports its own room and those below.
 FLOORS = [
     {"errors", "preference", "draws"},
-    {"losses", "config", "reference"},
+    {"losses", "config"},
     {"objective"},
+    {"reference"},
     {"engine", "data"},
     {"cache", "report"},
     {"image", "text", "metrics", "ranking"},

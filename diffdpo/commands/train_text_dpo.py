@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.cache.keys import weights_digest
+from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
 from diffdpo.config import parse
 from diffdpo.data.bundled import bundled
@@ -18,6 +18,7 @@ from diffdpo.engine.console import say, start_lines
 from diffdpo.engine.run_folder import begin, conclude, start_records
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
+from diffdpo.objective import Objective
 from diffdpo.reference import Reference
 from diffdpo.text.defaults import MODEL, PAIRS
 from diffdpo.text.export import export
@@ -29,12 +30,11 @@ from diffdpo.text.network import (
     make_reference,
     make_trainable,
 )
-from diffdpo.text.objective import TextObjective
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.settings import TextSettings, make_objective
-from diffdpo.text.task import TextTask
+from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.task import TextTask, make_task
 from diffdpo.text.validation import Validation
 
 RECIPE = "scripts/recipes/reviews.yaml"
@@ -72,7 +72,7 @@ class Prepared:
     """All that a run needs beside its settings, loaded and in place."""
 
     tokenizer: PreTrainedTokenizerBase
-    objective: TextObjective
+    objective: Objective
     rows: TextRows
     held_out: TextRows | None
     scorer: TokenScorer
@@ -94,7 +94,7 @@ def train(settings: TextSettings, accelerator: Accelerator) -> None:
     done = fit(settings, accelerator, trainer, run)
 
     def write() -> Path:
-        return export(run.scorer.network, run.tokenizer, settings, trainer.journal.last())
+        return export(run.scorer.network, run.tokenizer, settings, trainer.recorder.journal.last())
 
     conclude(settings, accelerator, done, trainer.total_steps, write)
 
@@ -103,7 +103,7 @@ def prepare(settings: TextSettings, accelerator: Accelerator) -> Prepared:
     """Load model and rows; read or compute what is kept on disk."""
     network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
     tokenizer = load_tokenizer(network, settings)
-    objective = make_objective(settings)
+    objective = text_objective(settings)
     rows, held_out = load_rows(
         settings, tokenizer, objective.paired, not accelerator.is_local_main_process
     )
@@ -122,19 +122,15 @@ def store_reference(run: Prepared, settings: TextSettings, accelerator: Accelera
     on."""
     live = run.reference
     with live.network(run.scorer) as network:
-        weights = weights_digest(network)
-    for rows in (run.held_out, run.rows):
-        if rows:
-            facts = {
-                "tokens": rows.fingerprint,
-                "reference": weights,
-                "precision": str(settings.mixed_precision),
-            }
-            batch, root = settings.train_batch_size, settings.precompute_dir
-            scored, run.reference = score_rows(
-                rows, run.task, run.scorer, live, 1, batch, facts, root, accelerator
-            )
-            rows.items = [scored.read(number, 0) for number in range(len(rows))]
+        reference = network_digest(network)
+    batch, root = settings.train_batch_size, settings.precompute_dir
+    for rows in filter(None, (run.held_out, run.rows)):
+        facts = {"tokens": rows.fingerprint, "reference": reference}
+        key = Key.of("reference", settings, SCORES, facts)
+        scored, run.reference = score_rows(
+            rows, run.task, run.scorer, live, 1, batch, key, root, accelerator
+        )
+        rows.items = [scored.read(number, 0) for number in range(len(rows))]
 
 
 def fit(settings: TextSettings, accelerator: Accelerator, trainer: Trainer, run: Prepared) -> int:
@@ -191,7 +187,7 @@ def check_vocabulary(rows: TextRows, known: int) -> None:
         )
 
 
-def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
+def check_mismatch(objective: Objective, effective_batch: int) -> None:
     """Raises UserError where KTO finds no other completion to measure its reference point with."""
     if effective_batch < 2 and objective.needs_kl:
         raise UserError(
@@ -200,18 +196,9 @@ def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
         )
 
 
-def make_task(
-    settings: TextSettings, objective: TextObjective, accelerator: Accelerator
-) -> TextTask:
-    """The task; it scores prompts where ORPO's likelihood term reads them."""
-    with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
-    where = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-    return TextTask(accelerator.device, accelerator.autocast, with_prompts, **where)
-
-
 def facts(
     settings: TextSettings,
-    objective: TextObjective,
+    objective: Objective,
     rows: TextRows,
     scorer: TokenScorer,
     trainer: Trainer,
@@ -228,7 +215,6 @@ def facts(
     close = (
         f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
     )
-    terms = zip(objective.weights, objective.terms, strict=True)
     family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
     lines = {
         "model": (
@@ -244,7 +230,7 @@ def facts(
         ),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            " + ".join(f"{weight:g} {term.name}" for weight, term in terms)
+            " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
             + f"; beta {settings.beta:g}"
         ),
         **trainer.plan(what),
@@ -254,7 +240,7 @@ def facts(
     return lines | balance(settings, objective, rows)
 
 
-def balance(settings: TextSettings, objective: TextObjective, rows: TextRows) -> dict[str, str]:
+def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dict[str, str]:
     """Class counts, and weights that bring their ratio into the 1 to 4/3 that Ethayarajh et al.
     2024 advise."""
     if objective.paired:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from diffdpo.config import FREE_ON_RESUME, TrainSettings, flag
 from diffdpo.errors import UserError
-from diffdpo.objective import loss_options
+from diffdpo.losses import LOSSES
+from diffdpo.objective import Objective, make_objective
 
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
@@ -37,10 +38,12 @@ class ImageDataSettings:
     image_column: str | None = flag(None, "column of the chosen image, if not a known name")
     caption_column: str | None = flag(None, "column of the prompt, if not a known name")
     resolution: int | None = flag(
-        None, "side of the training images in pixels; default: the model's own"
+        None, "side of the training images in pixels; default: the model's own", changes="encodings"
     )
     vae_encode_batch_size: int = flag(8, "images encoded at once")
-    is_turbo: bool = flag(False, "train the four timesteps of a turbo model, zero terminal SNR")
+    is_turbo: bool = flag(
+        False, "train the four timesteps of a turbo model, zero terminal SNR", changes="draws"
+    )
 
 
 @dataclass
@@ -50,7 +53,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
     output_dir: str = flag("runs/train", "folder of this run: metrics, checkpoints, result")
     beta_dpo: float = flag(5000.0, "strength of the anchor, on the mean over latent dimensions")
     timesteps_per_pair: int = flag(
-        1, "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14"
+        1, "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14", changes="draws"
     )
     sft: bool = flag(False, "supervised baseline on the winners, no reference")
     ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels")
@@ -58,7 +61,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         False, "control: toss a coin for every label; an honest win rate must then vanish"
     )
     proportion_empty_prompts: float = flag(
-        0.2, "share of pairs that see an empty prompt, both sides"
+        0.2, "share of pairs that see an empty prompt, both sides", changes="draws"
     )
     rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune")
     lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter")
@@ -69,12 +72,20 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         False, "encode images and prompts once, to disk; then no encoder is loaded"
     )
     reference_draws: int = flag(
-        0, "draws a pair goes round, scored by the reference once, to disk; 0: fresh, live"
+        0,
+        "draws a pair goes round, scored by the reference once, to disk; 0: fresh, live",
+        changes="draws",
     )
-    random_crop: bool = flag(False, "random instead of centre crops, the same for both sides")
-    no_hflip: bool = flag(False, "never mirror a pair")
-    noise_offset: float = flag(0.0, "scale of a constant added to the noise of each channel")
-    input_perturbation: float = flag(0.0, "scale of extra noise on the network's input")
+    random_crop: bool = flag(
+        False, "random instead of centre crops, the same for both sides", changes="draws"
+    )
+    no_hflip: bool = flag(False, "never mirror a pair", changes="encodings")
+    noise_offset: float = flag(
+        0.0, "scale of a constant added to the noise of each channel", changes="draws"
+    )
+    input_perturbation: float = flag(
+        0.0, "scale of extra noise on the network's input", changes="draws"
+    )
     sdxl: bool = flag(False, "checked against model_index.json, which decides")
     choice_model: str | None = flag(None, "not done here: " + CHOICE)
     dreamlike_pairs_only: bool = flag(
@@ -118,7 +129,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         if self.unet_init and self.rank:
             found.append("--unet_init starts a full fine-tune; leave out --rank")
         try:
-            loss_options(self)
+            image_objective(self)
         except UserError as error:
             found += error.mistakes
         return found + text_losses(self)
@@ -150,6 +161,13 @@ class ImageSettings(ImageDataSettings, TrainSettings):
             "prior_generation_precision": "no prior images are generated in preference training",
             "non_ema_revision": "one set of weights is read",
         }
+
+
+def image_objective(settings: ImageSettings) -> Objective:
+    """The loss that the settings ask for, on beta times the reward. Raises UserError for none."""
+    free = settings.loss_type in LOSSES and LOSSES[settings.loss_type].reference_free
+    scale = 1.0 if free else settings.beta_dpo
+    return make_objective(settings, [settings.loss_type], scale=scale)
 
 
 def text_losses(settings: ImageSettings) -> list[str]:

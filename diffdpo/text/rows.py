@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from diffdpo.data.text import detect
 from diffdpo.data.text.schema import BadRow, Example
 from diffdpo.draws import epoch_order
+from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError
 from diffdpo.preference import preference_probability
 from diffdpo.text.chat import render
@@ -63,7 +64,7 @@ class Tally:
     shortest: int = 0  # of the completions that were cut, in tokens
 
 
-class TextRows:
+class TextRows(Rows):
     """The items of a data set, by number."""
 
     def __init__(

@@ -9,8 +9,7 @@ from typing import Any
 from diffdpo.config import FREE_ON_RESUME, TrainSettings, flag, one_of
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES
-from diffdpo.objective import Objective, loss_options, read_options
-from diffdpo.text.objective import TextObjective
+from diffdpo.objective import Objective, make_objective
 
 ALL_LINEAR = ["all-linear"]
 # Settings that change how the numbers are computed, and the numbers in their rounding alone.
@@ -96,6 +95,8 @@ class TextSettings(TrainSettings):
     )
     max_new_tokens: int = flag(64, "length of these answers")
 
+    # Text has nothing random but the order of rows: no stored number depends on the seed.
+    seed: int = flag(0, "the order of rows is a function of this number and the epoch")
     # The engine's flags under the names of transformers, with TRL's defaults.
     train_batch_size: int = flag(
         8, "rows per process and micro-batch", aliases=["--per_device_train_batch_size"]
@@ -117,7 +118,7 @@ class TextSettings(TrainSettings):
         None, "keep only the newest N", aliases=["--save_total_limit"]
     )
     allow_tf32: bool = flag(
-        False, "TF32 matrix products on Ampere and later GPUs", aliases=["--tf32"]
+        False, "TF32 matrix products on Ampere and later GPUs", aliases=["--tf32"], changes="scores"
     )
     bf16: bool = flag(False, "the same as --mixed_precision bf16")
     fp16: bool = flag(False, "the same as --mixed_precision fp16")
@@ -147,7 +148,7 @@ class TextSettings(TrainSettings):
         if self.bf16 and self.fp16:
             found.append("--bf16 and --fp16 exclude each other; keep one")
         try:
-            objective = make_objective(self)
+            objective = text_objective(self)
         except UserError as error:
             return found + list(error.mistakes)
         if self.precompute_ref_log_probs and objective.reference_free:
@@ -216,31 +217,14 @@ class TextSettings(TrainSettings):
         }
 
 
-def make_objective(settings: TextSettings) -> TextObjective:
+def text_objective(settings: TextSettings) -> Objective:
     """The weighted sum of losses that the settings ask for.
 
     Raises UserError for unknown losses, weights that do not match, and sums of losses of different
-    kinds."""
-    names, weights = (
-        list(settings.loss_type),
-        list(settings.loss_weights) or [1.0] * len(settings.loss_type),
-    )
-    if len(weights) != len(names):
-        raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
-    smooth = [
-        name for name in names if name in LOSSES and "label_smoothing" in LOSSES[name].options
-    ]
-    for name in names if not smooth else set(names) - set(LOSSES):
-        loss_options(settings, name)
-    if settings.rpo_alpha:
-        names, weights = [*names, "sft"], [*weights, settings.rpo_alpha]
-    terms = [
-        Objective(name, beta=settings.beta, options=read_options(settings, LOSSES[name]))
-        for name in names
-    ]
-    if len(names) > 1 and not all(term.row.paired for term in terms):
-        single = ", ".join(term.name for term in terms if not term.row.paired)
-        raise UserError(
-            f"--loss_type: {single} judges single completions and cannot be added to another loss"
-        )
-    return TextObjective(tuple(terms), tuple(weights))
+    kinds.
+    """
+    names, weights = list(settings.loss_type), list(settings.loss_weights)
+    if settings.rpo_alpha and len(weights) in (0, len(names)):
+        weights = [*(weights or [1.0] * len(names)), settings.rpo_alpha]
+        names = [*names, "sft"]
+    return make_objective(settings, names, weights, beta=settings.beta)
