@@ -14,7 +14,8 @@ from torch import Tensor
 
 from diffdpo.config import TrainSettings
 from diffdpo.errors import UserError
-from diffdpo.losses import LOSSES, Loss, preference_loss
+from diffdpo.extensions import named_row
+from diffdpo.losses import LOSSES, Loss, as_loss, preference_loss
 from diffdpo.preference import summary
 
 Metrics = dict[str, Tensor]  # a mean over the batch, or (sum, count) of a mean over some of it
@@ -244,8 +245,7 @@ def make_objective(
 def check_names(settings: TrainSettings, names: Sequence[str]) -> None:
     """Raises UserError for an unknown loss, and for label smoothing where no loss has any."""
     for name in names:
-        if name not in LOSSES:
-            raise UserError(f"--loss_type {name!r} is unknown; known: {', '.join(LOSSES)}")
+        named_row(name, LOSSES, "loss_type", as_loss)
     if settings.label_smoothing and not any(
         "label_smoothing" in LOSSES[name].options for name in names
     ):

@@ -49,6 +49,7 @@ class RowSettings:
     paired: bool = True
     soft_label_scale: float | None = None
     min_score_margin: float | None = None
+    data_format: str | None = None  # by name; None: told by the columns
 
 
 @dataclass
@@ -75,7 +76,7 @@ class TextRows(Rows):
         quiet: bool = True,
     ) -> None:
         self.tokenizer, self.settings = tokenizer, settings
-        name, self.format = detect(dataset.column_names, dataset[0])
+        name, self.format = detect(dataset.column_names, dataset[0], settings.data_format)
         check_scores(dataset.column_names, settings)
         self.tally = Tally(len(dataset), name)
         self.items: list[TextItem] = []
