@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffdpo.config import nearest
 from diffdpo.errors import UserError
+from diffdpo.flags import nearest
 
 Row = TypeVar("Row")
 

@@ -22,3 +22,8 @@ def bundled(name: str) -> str:
         if path.exists():
             return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     raise UserError(f"{name} is not in this installation of diffdpo; name your own")
+
+
+def is_bundled(path: str, name: str) -> bool:
+    """Whether ``path`` is the bundled file or folder ``name``."""
+    return any(Path(path).resolve() == root / name for root in ROOTS)
