@@ -15,7 +15,7 @@ from diffdpo.ranking.connectivity import describe, groups_of
 from diffdpo.ranking.likelihood import Likelihood
 from diffdpo.ranking.linear import DENSE_LIMIT
 from diffdpo.ranking.newton import Maximum, NoMaximum, maximise
-from diffdpo.ranking.result import Estimate, Ranking
+from diffdpo.ranking.result import ParameterEstimate, Ranking
 from diffdpo.ranking.sources import read_comparisons
 from diffdpo.ranking.tally import Games, without
 from diffdpo.ranking.ties import CHOICES, DROP, TIES
@@ -166,7 +166,7 @@ def _ranking(
     stderr_P = np.sqrt(spread.covariance.diagonal)
     bounds = [(float(low), float(high)) for low, high in spread.bounds_P2]
     extras = {
-        name: Estimate(float(x_P[k]), float(stderr_P[k]), bounds[k])
+        name: ParameterEstimate(float(x_P[k]), float(stderr_P[k]), bounds[k])
         for k, name in enumerate(likelihood.extras, start=n)
     }
     wins = summed(cells.first, cells.count * cells.outcome, n)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from diffdpo.ranking.cells import Cells, Floats, summed
+from diffdpo.ranking.jet import Jet
 from diffdpo.ranking.linear import DENSE_LIMIT, scipy_sparse
 from diffdpo.ranking.ties import TIES
 
@@ -67,34 +66,20 @@ class Likelihood:
 
     def value(self, x_P: Floats) -> float:
         """The penalised log-likelihood in nats."""
-        cells = self.cells
-        with torch.no_grad():
-            each_C = self._each(*self._inputs(x_P)).numpy()
-        return float(cells.count * cells.weight @ each_C) - self.level / 2 * float(
-            x_P[: self.size] @ x_P[: self.size]
-        )
+        return self.slopes(x_P).value
 
     def slopes(self, x_P: Floats) -> Slopes:
-        """First and second derivatives of each cell, by autograd."""
-        margin_C, tie_C = (tensor.requires_grad_() for tensor in self._inputs(x_P))
-        each_C = self._each(margin_C, tie_C)
-        zero_C = torch.zeros_like(margin_C)
-
-        def derivative(of_C: Tensor, by_C: Tensor) -> Tensor:
-            if not of_C.requires_grad:
-                return zero_C
-            (found,) = torch.autograd.grad(of_C.sum(), by_C, create_graph=True, allow_unused=True)
-            return zero_C if found is None else found
-
-        d_C, t_C = derivative(each_C, margin_C), derivative(each_C, tie_C)
-        found = (
-            d_C,
-            t_C,
-            derivative(d_C, margin_C),
-            derivative(d_C, tie_C),
-            derivative(t_C, tie_C),
-        )
-        return Slopes(self.value(x_P), *(tensor.detach().numpy() for tensor in found))
+        """The value, and the first and second derivatives of each cell."""
+        cells = self.cells
+        margin_C = x_P[cells.first] - x_P[cells.second]
+        if self.home:
+            margin_C = margin_C + x_P[self.size] * cells.order
+        margin, tie = Jet.variables(margin_C, x_P[-1] if "tie" in self.extras else 0.0)
+        each = TIES[self.ties].log_likelihood(margin, cells.outcome, tie)
+        value_C, d_C, t_C, dd_C, dt_C, tt_C = each.terms_6C
+        penalty = self.level / 2 * float(x_P[: self.size] @ x_P[: self.size])
+        value = float(cells.count * cells.weight @ value_C) - penalty
+        return Slopes(value, d_C, t_C, dd_C, dt_C, tt_C)
 
     def gradient(self, slopes: Slopes, x_P: Floats) -> Floats:
         cells = self.cells
@@ -120,19 +105,6 @@ class Likelihood:
         total_C = self.cells.count * self.cells.weight**2
         d_C, t_C = slopes.d_C, slopes.t_C
         return self._quadratic(total_C * d_C * d_C, total_C * d_C * t_C, total_C * t_C * t_C)
-
-    def _inputs(self, x_P: Floats) -> tuple[Tensor, Tensor]:
-        cells = self.cells
-        margin_C = x_P[cells.first] - x_P[cells.second]
-        if self.home:
-            margin_C = margin_C + x_P[self.size] * cells.order
-        tie = x_P[-1] if "tie" in self.extras else 0.0
-        return torch.from_numpy(margin_C), torch.full(
-            (len(margin_C),), float(tie), dtype=torch.float64
-        )
-
-    def _each(self, margin_C: Tensor, tie_C: Tensor) -> Tensor:
-        return TIES[self.ties].log_likelihood(margin_C, torch.from_numpy(self.cells.outcome), tie_C)
 
     def _onto(self, d_C: Floats, t_C: Floats) -> Floats:
         """Σ d · ∂margin/∂x + t · ∂tie/∂x."""

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from diffdpo.errors import UserError
 from diffdpo.ranking.cells import Floats
 
 # Above this many items the matrix is sparse, solved by conjugate gradients, and never inverted.
 DENSE_LIMIT = 2000
+# Rows that the dense solver eliminates at once.
+BLOCK = 64
 
 Solve = Callable[[Floats], Floats]
 
@@ -51,23 +52,35 @@ def inverse(information_PP: Any, size: int, level: float) -> Solve:
     scale = np.sqrt(np.diag(information_PP))
     if not (scale > 0).all():
         raise Singular
-    matrix = information_PP.copy()
+    matrix: Floats = information_PP.copy()
     if not level:
         matrix[:size, :size] += (scale[:size] ** 2).mean() / size
     # Unit diagonal first: home effect and strengths may differ in scale by the number of games.
-    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix / np.outer(scale, scale)))
-    if failed or not float(factor.diagonal().min()) > 1e-7:
+    try:
+        factor_PP = np.linalg.cholesky(matrix / np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        raise Singular from None
+    if not factor_PP.diagonal().min() > 1e-7:
         raise Singular
 
     def solve(rhs: Floats) -> Floats:
-        columns = rhs.reshape(len(scale), -1)
-        found = (
-            torch.cholesky_solve(torch.from_numpy(columns / scale[:, None]), factor).numpy()
-            / scale[:, None]
-        )
-        return centred(found, size).reshape(rhs.shape)
+        columns = rhs.reshape(len(scale), -1) / scale[:, None]
+        half_way = lower_solve(factor_PP, columns)
+        # Lᵀ read backwards is a lower triangle too.
+        solution = lower_solve(factor_PP.T[::-1, ::-1], half_way[::-1])[::-1]
+        return centred(solution / scale[:, None], size).reshape(rhs.shape)
 
     return solve
+
+
+def lower_solve(lower_PP: Floats, rhs_PK: Floats) -> Floats:
+    """L⁻¹ applied to columns, block by block: numpy itself has no triangular solver."""
+    solution_PK = rhs_PK.copy()
+    for start in range(0, len(lower_PP), BLOCK):
+        rows = slice(start, start + BLOCK)
+        solution_PK[rows] -= lower_PP[rows, :start] @ solution_PK[:start]
+        solution_PK[rows] = np.linalg.solve(lower_PP[rows, rows], solution_PK[rows])
+    return solution_PK
 
 
 def conjugate_gradients(matrix_PP: Any, rhs: Floats, size: int, tolerance: float = 1e-12) -> Floats:
