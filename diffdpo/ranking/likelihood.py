@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from diffdpo.ranking.cells import Cells, Floats, summed
+from diffdpo.ranking.elimination import DENSE_LIMIT, scipy_sparse
 from diffdpo.ranking.jet import Jet
-from diffdpo.ranking.linear import DENSE_LIMIT, scipy_sparse
 from diffdpo.ranking.ties import TIES
 
 
@@ -105,6 +105,33 @@ class Likelihood:
         total_C = self.cells.count * self.cells.weight**2
         d_C, t_C = slopes.d_C, slopes.t_C
         return self._quadratic(total_C * d_C * d_C, total_C * d_C * t_C, total_C * t_C * t_C)
+
+    def noise(self, slopes: Slopes, kind: str, draws: np.random.Generator, samples: int) -> Floats:
+        """(P, samples): normal, with the information (``kind`` "fisher") or the scatter
+        ("sandwich") as covariance.
+
+        Either is a sum over cells of Zᵀ R Rᵀ Z with R = [[a, 0], [b, c]]: one score, or the lower
+        triangle of the cell's information on (margin, tie)."""
+        count_C, weight_C = self.cells.count, self.cells.weight
+        if kind == "sandwich":
+            root_C = np.sqrt(count_C) * weight_C
+            a_C, b_C, c_C = root_C * slopes.d_C, root_C * slopes.t_C, 0.0 * root_C
+        else:
+            dd_C, dt_C, tt_C = (
+                -count_C * weight_C * x for x in (slopes.dd_C, slopes.dt_C, slopes.tt_C)
+            )
+            a_C = np.sqrt(dd_C)
+            b_C = np.divide(dt_C, a_C, out=np.zeros_like(a_C), where=a_C > 0)
+            c_C = np.sqrt(np.maximum(tt_C - b_C**2, 0.0))
+        columns = []
+        for _ in range(samples):
+            first_C, second_C = draws.standard_normal((2, len(count_C)))
+            columns.append(self._onto(a_C * first_C, b_C * first_C + c_C * second_C))
+        noise_PS = np.stack(columns, axis=1)
+        if kind == "fisher":
+            prior_nS = draws.standard_normal((self.size, samples))
+            noise_PS[: self.size] += np.sqrt(self.level) * prior_nS
+        return noise_PS
 
     def _onto(self, d_C: Floats, t_C: Floats) -> Floats:
         """Σ d · ∂margin/∂x + t · ∂tie/∂x."""
