@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffdpo.errors import UserError
-from diffdpo.ranking.cells import Codes, Floats, summed
-from diffdpo.ranking.connectivity import describe, groups_of
+from diffdpo.ranking.cells import Codes, Floats, describe, groups_of, summed
 from diffdpo.ranking.elimination import DENSE_LIMIT
 from diffdpo.ranking.likelihood import Likelihood
 from diffdpo.ranking.newton import Maximum, NoMaximum, maximise
@@ -139,16 +138,16 @@ def _spread(
 ) -> Spread:
     x_P, n = maximum.x_P, likelihood.size
     if interval == "bootstrap":
-        found_SP, failed = resampled(likelihood, x_P, samples, seed, progress)
+        samples_SP, failed = resampled(likelihood, x_P, samples, seed, progress)
         method = {
             "rank_interval": RANKS_BY["bootstrap"],
             "bootstrap_samples": samples,
             "without_maximum": failed,
         }
-        rank_bounds = rank_percentiles(found_SP[:, :n], level)
+        rank_bounds = rank_percentiles(samples_SP[:, :n], level)
         return Spread(
-            of_samples(found_SP),
-            percentiles(found_SP, level),
+            of_samples(samples_SP),
+            percentiles(samples_SP, level),
             rank_bounds,
             {**method, "seed": seed},
         )

@@ -26,7 +26,7 @@ COMPLEX_WORK, COMPLEX_MEMORY = 8, 3
 SAMPLES = 512
 SAMPLES_AT_ONCE = 64
 # Leaving out resamples without a maximum leaves out the most extreme ones; a few do no harm.
-TOLERATED = 0.05
+TOLERATED_FAILURES = 0.05
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def resampled(
         except NoMaximum:
             continue
     failed = samples - len(fitted)
-    if failed > TOLERATED * samples:
+    if failed > TOLERATED_FAILURES * samples:
         raise UserError(
             f"bootstrap: {failed} of {samples} resamples have no finite maximum, so the intervals"
             " would be too short; set a prior (prior_std) or use the interval `sandwich`"

@@ -47,8 +47,8 @@ def test_table_json_and_plot_from_the_script(games, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     ranking = fit_bradley_terry(games, ties="davidson", home=True, interval="sandwich")
-    found = json.loads(out.read_text())
-    assert set(found["items"][0]) == {
+    document = json.loads(out.read_text())
+    assert set(document["items"][0]) == {
         "item",
         "strength",
         "stderr",
@@ -58,20 +58,20 @@ def test_table_json_and_plot_from_the_script(games, tmp_path):
         "wins",
         "games",
     }
-    strengths = [item["strength"] for item in found["items"]]
+    strengths = [item["strength"] for item in document["items"]]
     assert strengths == sorted(strengths, reverse=True)
-    for item in found["items"]:
+    for item in document["items"]:
         k = ranking.index(item["item"])
         assert item["strength"] == pytest.approx(ranking.strength[k], abs=1e-9)
         assert item["interval"] == pytest.approx(ranking.interval[k].tolist(), abs=1e-9)
         assert item["rank_interval"] == ranking.rank_interval[k].tolist()
         assert item["rank"] == ranking.rank[k]
         assert f"{item['strength']:+.3f}" in done.stdout
-    assert found["tie_parameter"] == pytest.approx(ranking.tie_parameter)
-    assert found["log_likelihood"] == pytest.approx(ranking.log_likelihood)
-    assert found["home"]["value"] == pytest.approx(ranking.home.value)
-    assert found["connected"] is True
-    assert found["method"]["interval"] == "sandwich"
+    assert document["tie_parameter"] == pytest.approx(ranking.tie_parameter)
+    assert document["log_likelihood"] == pytest.approx(ranking.log_likelihood)
+    assert document["home"]["value"] == pytest.approx(ranking.home.value)
+    assert document["connected"] is True
+    assert document["method"]["interval"] == "sandwich"
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "games.csv",

@@ -31,17 +31,17 @@ def test_ties_as_half_wins_are_the_one_likelihood():
 
 def test_davidson_is_proportional_to_worths_and_their_geometric_mean():
     pi_i, pi_j, nu = torch.exp(MARGIN), torch.ones_like(MARGIN), 0.8
-    parts = torch.stack([pi_i, nu * torch.sqrt(pi_i * pi_j), pi_j])
-    found = torch.stack(probabilities("davidson", np.log(nu)))
-    torch.testing.assert_close(found, parts / parts.sum(0), rtol=1e-12, atol=0)
+    shares = torch.stack([pi_i, nu * torch.sqrt(pi_i * pi_j), pi_j])
+    mine = torch.stack(probabilities("davidson", np.log(nu)))
+    torch.testing.assert_close(mine, shares / shares.sum(0), rtol=1e-12, atol=0)
 
 
 def test_rao_and_kupper_is_a_threshold():
     pi, theta = torch.exp(MARGIN), 1.7
     won, lost = pi / (pi + theta), 1 / (1 + theta * pi)
     tied = (theta**2 - 1) * pi / ((pi + theta) * (1 + theta * pi))
-    found = torch.stack(probabilities("rao-kupper", np.log(theta)))
-    torch.testing.assert_close(found, torch.stack([won, tied, lost]), rtol=1e-12, atol=0)
+    mine = torch.stack(probabilities("rao-kupper", np.log(theta)))
+    torch.testing.assert_close(mine, torch.stack([won, tied, lost]), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("ties", [name for name, model in TIES.items() if model.symbol])
