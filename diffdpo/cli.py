@@ -1,48 +1,122 @@
-"""``diffdpo COMMAND …``: the commands by name, and what becomes of mistakes."""
+"""``diffdpo COMMAND …``: runs a command by its name, prints user errors, returns exit codes."""
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
+from dataclasses import dataclass
+from typing import Any
+
+from diffdpo.config import BaseSettings, parse
+from diffdpo.engine.console import fail, quiet_libraries, quiet_libraries_to_come, say
+from diffdpo.errors import UserError
+from diffdpo.flags import nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table: what the command is for, where its settings are ("module:Class", or a
+    function that picks the class by the words given), and an example. ``diffdpo.commands.NAME`` has
+    its ``main(settings)``; it is imported when the settings are right."""
+
+    purpose: str
+    settings: str
+    example: str
+
 
 COMMANDS = {
-    "train_diffusion_dpo": "image preference training",
-    "train_text_dpo": "text preference training",
-    "precompute": "latents, embeddings and reference scores to disk, for all runs to come",
-    "evaluate": "policy against reference: win rate, pictures, report",
-    "evaluate_text": "language model against its reference: reward, KL, report",
-    "make_pairs": "sample two pictures a prompt and let a reward choose",
-    "fit_bradley_terry": "strengths and ranks from comparisons",
-    "benchmark": "times and memory beside other trainers",
+    "demo": Command(
+        "train on the bundled image pairs and judge the result",
+        "diffdpo.commands.settings:DemoSettings",
+        "",
+    ),
+    "demo_text": Command(
+        "the same for the bundled language model and its reviews",
+        "diffdpo.commands.settings:DemoTextSettings",
+        "",
+    ),
+    "train_diffusion_dpo": Command(
+        "image preference training",
+        "diffdpo.image.settings:ImageSettings",
+        "--pretrained_model_name_or_path MODEL --dataset_name PAIRS --rank 8",
+    ),
+    "train_text_dpo": Command(
+        "text preference training",
+        "diffdpo.text.settings:TextSettings",
+        "--model_name_or_path MODEL --dataset_name PAIRS --use_peft",
+    ),
+    "precompute": Command(
+        "latents, embeddings and reference scores to disk, for all runs to come",
+        "diffdpo.commands.settings:precompute_settings",
+        "--pretrained_model_name_or_path MODEL --dataset_name PAIRS --reference_draws 16",
+    ),
+    "evaluate": Command(
+        "policy against reference: win rate, pictures, report",
+        "diffdpo.image.evaluate_settings:EvaluateSettings",
+        "--policy runs/train",
+    ),
+    "evaluate_text": Command(
+        "language model against its reference: reward, KL, report",
+        "diffdpo.text.evaluate_settings:EvaluateTextSettings",
+        "--policy runs/train",
+    ),
+    "make_pairs": Command(
+        "sample two pictures a prompt and let a reward choose",
+        "diffdpo.image.evaluate_settings:PairSettings",
+        "--reward colourfulness --output_dir runs/pairs",
+    ),
+    "fit_bradley_terry": Command("strengths and ranks from comparisons", "", ""),
+    "benchmark": Command("times and memory beside other trainers", "", ""),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] not in COMMANDS:
-        asked_for_help = bool(words) and words[0] in ("-h", "--help")
-        print("usage: diffdpo COMMAND [flags]; COMMAND --help lists them\n", file=sys.stderr)
-        for name, purpose in COMMANDS.items():
-            print(f"  {name:<22} {purpose}", file=sys.stderr)
-        return 0 if asked_for_help else 2
-    return run_command(words[0], words[1:])
+    name = words[0].replace("-", "_") if words else ""
+    if name in COMMANDS:
+        return run_command(name, words[1:])
+    asked_for_help = bool(words) and words[0] in ("-h", "--help")
+    if words and not asked_for_help:
+        fail(UserError(f"unknown command {words[0]}{nearest(name, COMMANDS)}"))
+    print("usage: diffdpo COMMAND [flags]; COMMAND --help lists them\n", file=sys.stderr)
+    for command, row in COMMANDS.items():
+        print(f"  {command:<22} {row.purpose}", file=sys.stderr)
+    return 0 if asked_for_help else 2
 
 
 def run_command(name: str, argv: list[str]) -> int:
-    """Run ``diffdpo.commands.<name>`` and turn mistakes into lines and an exit code."""
-    # Set before the libraries load: their remarks on optional packages are not the user's concern.
-    for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    from diffdpo.engine.console import fail, quiet_libraries
-    from diffdpo.errors import UserError
-
-    quiet_libraries()
+    """Read the settings of the command ``name`` and run it; turns user errors into lines and an
+    exit code."""
+    settings: Any = None
+    quiet_libraries_to_come()
     try:
-        return importlib.import_module(f"diffdpo.commands.{name}").main(argv)
+        row = COMMANDS[name]
+        module = f"diffdpo.commands.{name}"
+        if not row.settings:
+            return importlib.import_module(module).main(argv)
+        settings, notices = parse(
+            settings_class(row.settings, argv), argv, f"diffdpo {name}", about(name)
+        )
+        command = importlib.import_module(module)
+        quiet_libraries()
+        say(*notices)
+        return command.main(settings)
     except UserError as error:
         return fail(error)
     except KeyboardInterrupt:
         print("interrupted before training began; nothing to save", file=sys.stderr)
         return 130
+
+
+def settings_class(location: str, words: list[str]) -> type[BaseSettings]:
+    """The class at ``module:name``, or the one that the function there picks by the words given."""
+    module, name = location.split(":")
+    target = getattr(importlib.import_module(module), name)
+    return target if isinstance(target, type) else target(words)
+
+
+def about(name: str) -> str:
+    """What stands at the top of a command's --help."""
+    row = COMMANDS[name]
+    return f"{row.purpose}\n\nexample:\n  diffdpo {name} {row.example}".rstrip()

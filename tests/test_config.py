@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields
 import pytest
 import yaml
 
-from diffdpo.config import BaseSettings, TrainSettings, flag, parse
+from diffdpo.config import BaseSettings, Layer, TrainSettings, flag, parse, read_yaml
 from diffdpo.engine.run_folder import save_yaml
 from diffdpo.errors import UserError
 
 
-@dataclass
+@dataclass(frozen=True)
 class Toy(BaseSettings):
     count: int = flag(3, "how many")
     rate: float = flag(0.5, "how fast")
@@ -31,11 +31,13 @@ def mistakes(*argv, cls=Toy):
     return caught.value.mistakes
 
 
-def test_flags_override_the_file_and_the_file_overrides_the_base(tmp_path):
+def test_flags_override_the_file_and_the_file_overrides_the_base(tmp_path, monkeypatch):
     base, given = tmp_path / "base.yaml", tmp_path / "given.yaml"
     base.write_text("count: 10\nrate: 1e-3\nnames: [x, y]\n")
     given.write_text("rate: 2e-3\nloud: true\n")
-    settings, _ = parse(Toy, ["--config", str(given), "--count", "7"], base=str(base))
+    layer = Layer(str(base), read_yaml(str(base)))
+    monkeypatch.setattr(Toy, "beneath", classmethod(lambda cls, given: layer))
+    settings, _ = parse(Toy, ["--config", str(given), "--count", "7"])
     assert settings == Toy(count=7, rate=2e-3, names=["x", "y"], loud=True)
 
 

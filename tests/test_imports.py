@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 
 # The floors, from the ground up: a module imports its own room and those below.
 FLOORS = [
-    {"errors", "preference", "draws"},
+    {"errors", "flags", "preference", "draws"},
     {"losses", "config", "reference"},
     {"objective"},
     {"engine", "data"},
@@ -17,6 +17,7 @@ FLOORS = [
     {"benchmark"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 
 

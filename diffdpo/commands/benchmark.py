@@ -36,7 +36,7 @@ WARMUP = 2  # steps
 SPARE = 2  # steps: one is profiled, and none of these is a run's last
 
 
-@dataclass
+@dataclass(frozen=True)
 class BenchmarkSettings(BaseSettings):
     """All flags of ``benchmark.py``."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,16 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from diffdpo.cache.keys import weights_digest
 from diffdpo.cache.scores import score_rows
-from diffdpo.config import parse
-from diffdpo.data.bundled import bundled
-from diffdpo.data.source import open_dataset
-from diffdpo.engine.console import say, start_lines
-from diffdpo.engine.run_folder import begin, conclude, start_records
+from diffdpo.engine.console import say
+from diffdpo.engine.run import carry_out
+from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.reference import Reference
-from diffdpo.text.defaults import MODEL, PAIRS
 from diffdpo.text.export import export
+from diffdpo.text.inputs import check_vocabulary, open_training_rows, with_bundled
 from diffdpo.text.network import (
     is_adapter,
     is_continued,
@@ -31,46 +29,29 @@ from diffdpo.text.network import (
 )
 from diffdpo.text.objective import TextObjective
 from diffdpo.text.order import in_order
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings, make_objective
 from diffdpo.text.task import TextTask
 from diffdpo.text.validation import Validation
 
-RECIPE = "scripts/recipes/reviews.yaml"
-OWN = ("--model_name_or_path", "--dataset_name", "--config", "-h", "--help")
 
-
-def main(argv: list[str]) -> int:
-    """Parse, check, say what will happen, train, export; returns the exit code."""
-    settings, notices = read_settings(argv)
-    train(settings, begin(settings, notices))
+def main(settings: TextSettings) -> int:
+    """Train, from loading to export; returns the exit code."""
+    train(settings, begin(settings))
     return 0
 
 
-def read_settings(argv: list[str]) -> tuple[TextSettings, list[str]]:
-    """The settings and notices about flags; where neither model nor data is named, those of the
-    bundled run.
-
-    Raises UserError where only one of the two is named.
-    """
-    own = any(word.split("=")[0] in OWN for word in argv)
-    settings, notices = parse(TextSettings, argv, base=None if own else bundled(RECIPE))
-    if settings.model_name_or_path is None and settings.dataset_name is None:
-        settings.model_name_or_path, settings.dataset_name = bundled(MODEL), bundled(PAIRS)
-    if settings.model_name_or_path is None or settings.dataset_name is None:
-        raise UserError(
-            "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
-        )
-    if settings.bf16 or settings.fp16:
-        settings.mixed_precision = "bf16" if settings.bf16 else "fp16"
-    return settings, notices
+def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
+    """Every setting at its final value, as config.yaml will hold it."""
+    return replace(with_bundled(settings), mixed_precision=accelerator.mixed_precision)
 
 
 @dataclass
-class Prepared:
-    """All that a run needs beside its settings, loaded and in place."""
+class TextRun:
+    """All that a run needs, loaded and in place."""
 
+    settings: TextSettings
     tokenizer: PreTrainedTokenizerBase
     objective: TextObjective
     rows: TextRows
@@ -80,44 +61,46 @@ class Prepared:
     reference: Reference
 
 
-def train(settings: TextSettings, accelerator: Accelerator) -> None:
-    """One run, from loading to export."""
-    run = prepare(settings, accelerator)
+def train(settings: TextSettings, accelerator: Accelerator) -> bool:
+    """One run, from loading to export; returns whether it came to its end."""
+    run = prepare_text(settings, accelerator)
+    settings = run.settings
     rows = in_order(run.rows, settings, accelerator.num_processes)
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
     )
     check_mismatch(run.objective, trainer.effective_batch)
-    start_lines(facts(settings, run.objective, run.rows, run.scorer, trainer))
-    say(*(f"preview      {line}" for line in run.rows.preview(settings.preview)))
-    start_records(settings, accelerator)
-    done = fit(settings, accelerator, trainer, run)
 
-    def write() -> Path:
-        return export(run.scorer.network, run.tokenizer, settings, trainer.journal.last())
+    def validation() -> Validation | None:
+        return held_out_measures(run, trainer)
 
-    conclude(settings, accelerator, done, trainer.total_steps, write)
+    def write(last: Mapping[str, float]) -> Path:
+        return export(run.scorer.network, run.tokenizer, settings, last)
+
+    preview = run.rows.preview(settings.preview)
+    return carry_out(settings, trainer, text_facts(run, trainer), validation, write, preview)
 
 
-def prepare(settings: TextSettings, accelerator: Accelerator) -> Prepared:
+def prepare_text(settings: TextSettings, accelerator: Accelerator) -> TextRun:
     """Load model and rows; read or compute what is kept on disk."""
+    settings = resolved(settings, accelerator)
     network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
     tokenizer = load_tokenizer(network, settings)
     objective = make_objective(settings)
-    rows, held_out = load_rows(
+    rows, held_out = open_training_rows(
         settings, tokenizer, objective.paired, not accelerator.is_local_main_process
     )
     check_vocabulary(rows, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
     scorer = make_trainable(network, settings, accelerator.device)
     reference = make_reference(scorer, settings, objective.reference_free)
     task = make_task(settings, objective, accelerator)
-    run = Prepared(tokenizer, objective, rows, held_out, scorer, task, reference)
+    run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
         store_reference(run, settings, accelerator)
     return run
 
 
-def store_reference(run: Prepared, settings: TextSettings, accelerator: Accelerator) -> None:
+def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerator) -> None:
     """Put stored scores in place of the reference, for the rows to train on and those to measure
     on."""
     live = run.reference
@@ -137,58 +120,21 @@ def store_reference(run: Prepared, settings: TextSettings, accelerator: Accelera
             rows.items = [scored.read(number, 0) for number in range(len(rows))]
 
 
-def fit(settings: TextSettings, accelerator: Accelerator, trainer: Trainer, run: Prepared) -> int:
-    """Train, measuring on held-out rows where there are some; returns the steps done."""
+def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
+    """What measures on held-out rows, where there are some."""
+    settings = run.settings
     if run.held_out is None:
-        return trainer.fit()
+        return None
     every = settings.eval_steps if settings.eval_strategy == "steps" else trainer.steps_per_epoch
-    validation = Validation(
-        settings, run.scorer, run.reference, run.objective, run.held_out, accelerator, every
+    return Validation(
+        settings,
+        run.scorer,
+        run.reference,
+        run.objective,
+        run.held_out,
+        trainer.accelerator,
+        every,
     )
-    done = trainer.fit(validation.after_step)
-    if done == trainer.total_steps:
-        validation.final(done)
-    return done
-
-
-def load_rows(
-    settings: TextSettings, tokenizer: PreTrainedTokenizerBase, paired: bool, quiet: bool
-) -> tuple[TextRows, TextRows | None]:
-    """The rows to train on and, where that is asked for, those to measure on, tokenised and
-    checked.
-
-    Raises UserError where the two are the same.
-    """
-
-    def read(name: str, split: str) -> TextRows:
-        how = RowSettings(
-            settings.max_length, paired, settings.soft_label_scale, settings.min_score_margin
-        )
-        dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
-        return TextRows(dataset, tokenizer, how, quiet)
-
-    name, held_out = str(settings.dataset_name), None
-    rows = read(name, settings.dataset_train_split)
-    rows.limit(settings.max_train_samples, settings.seed)
-    if settings.eval_strategy != "no":
-        name = settings.eval_dataset_name or name
-        held_out = read(name, settings.dataset_test_split)
-        if held_out.all_in(rows):
-            raise UserError(
-                f"--eval_strategy: all rows of {name} are trained on; name others with"
-                " --eval_dataset_name"
-            )
-    return rows, held_out
-
-
-def check_vocabulary(rows: TextRows, known: int) -> None:
-    """Raises UserError where the tokenizer knows tokens that the model does not."""
-    largest = max(max(chain(item.prompt, *item.completions)) for item in rows.items)
-    if largest >= known:
-        raise UserError(
-            f"--model_name_or_path: the tokenizer gives token {largest}, the model knows {known}"
-            " tokens"
-        )
 
 
 def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
@@ -209,14 +155,9 @@ def make_task(
     return TextTask(accelerator.device, accelerator.autocast, with_prompts, **where)
 
 
-def facts(
-    settings: TextSettings,
-    objective: TextObjective,
-    rows: TextRows,
-    scorer: TokenScorer,
-    trainer: Trainer,
-) -> dict[str, str]:
+def text_facts(run: TextRun, trainer: Trainer) -> dict[str, str]:
     """What will happen, for the lines at the start."""
+    settings, objective, rows, scorer = run.settings, run.objective, run.rows, run.scorer
     trained, tally = sum(weight.numel() for weight in trainer.parameters), rows.tally
     kind = "full fine-tune"
     if is_adapter(scorer.network):

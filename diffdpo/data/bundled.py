@@ -23,3 +23,8 @@ def bundled(name: str) -> str:
             " your own"
         )
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def is_bundled(path: str, name: str) -> bool:
+    """Whether ``path`` is the bundled file or folder ``name``."""
+    return Path(path).resolve() == ROOT / name

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, DatasetDict
 
+from diffdpo.data.paths import missing_data
 from diffdpo.errors import UserError
 
 BUILDERS = {
@@ -43,8 +44,8 @@ def open_dataset(
 def _open(name: str, split: str, config: str | None, cache_dir: str | None) -> Dataset:
     path = Path(name)
     if not path.exists():
-        if name.startswith((".", "/", "~")) or (name.count("/") != 1 and path.suffix):
-            raise UserError(f"data set {name}: no such file or folder")
+        if mistakes := missing_data(name):
+            raise UserError(*mistakes)
         try:
             return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
         except (

@@ -18,6 +18,7 @@ from diffdpo.engine.console import say
 from diffdpo.errors import UserError
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT = 2**31 - 1  # bytes
 
@@ -27,14 +28,13 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
 
     Raises UserError for ways of sharding that a reference beside the policy does not survive here.
     """
-    precision = settings.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     cpu = (
         not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
     )
+    precision = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision == "fp16" and cpu:
         say("--mixed_precision fp16: needs a GPU; this run on the CPU uses float32")
         precision = "no"
-    settings.mixed_precision = precision
     if cpu:
         tune_cpu()
     torch.backends.cuda.matmul.allow_tf32 = settings.allow_tf32

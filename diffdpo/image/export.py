@@ -13,7 +13,6 @@ from torch import nn
 
 from diffdpo.engine.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.defaults import hub_options
 from diffdpo.image.settings import ImageSettings
 from diffdpo.report.model_card import model_card
 
@@ -49,7 +48,7 @@ def save_pipeline(
 ) -> None:
     """The pipeline as it was published, safety checker and all, with the trained network inside."""
     name = settings.pretrained_model_name_or_path
-    pipeline = backbone.pipeline_class.from_pretrained(name, **hub_options(settings), unet=network)
+    pipeline = backbone.pipeline_class.from_pretrained(name, **settings.hub_options, unet=network)
     pipeline.save_pretrained(folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from diffdpo.errors import UserError
+from diffdpo.errors import EXTRAS, UserError
 
 CURVES = {
     "loss": ["loss"],
@@ -25,7 +25,7 @@ def figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, A
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("plots need matplotlib: pip install 'diffdpo[report]'") from error
+        raise UserError(EXTRAS["matplotlib"]) from error
     page = Figure(figsize=(width, height), layout="constrained")
     return page, page.subplots(rows, columns, squeeze=False)
 

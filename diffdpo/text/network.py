@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from diffdpo.engine.accelerator import DTYPES
 from diffdpo.errors import UserError
 from diffdpo.reference import (
     AdapterCopy,
@@ -28,12 +29,10 @@ from diffdpo.reference import (
     without_dropout,
 )
 from diffdpo.text.scorer import TokenScorer, prove_head
-from diffdpo.text.settings import ALL_LINEAR, TextSettings
-
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from diffdpo.text.settings import ALL_LINEAR, TextModelSettings, TextSettings
 
 
-def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
+def load_model(name: str, flag: str, settings: TextModelSettings) -> PreTrainedModel:
     """A causal language model in float32, with its adapter where the folder holds one.
 
     Raises UserError where there is none.
@@ -45,7 +44,7 @@ def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
     )
     try:
         return AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, **hub_options(settings), **options
+            name, dtype=torch.float32, **settings.hub_options, **options
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(
@@ -53,13 +52,9 @@ def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
         ) from error
 
 
-def hub_options(settings: TextSettings) -> dict[str, Any]:
-    """Which version of a model, where downloads are kept, and whether its code may run."""
-    trust, revision = settings.trust_remote_code, settings.model_revision or "main"
-    return {"revision": revision, "cache_dir": settings.cache_dir, "trust_remote_code": trust}
-
-
-def load_tokenizer(network: PreTrainedModel, settings: TextSettings) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    network: PreTrainedModel, settings: TextModelSettings
+) -> PreTrainedTokenizerBase:
     """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
     none."""
     places = [str(settings.model_name_or_path)]
@@ -69,7 +64,7 @@ def load_tokenizer(network: PreTrainedModel, settings: TextSettings) -> PreTrain
     ]
     for place in places:
         try:
-            return AutoTokenizer.from_pretrained(place, **hub_options(settings))
+            return AutoTokenizer.from_pretrained(place, **settings.hub_options)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     raise UserError(f"--model_name_or_path {places[0]}: no tokenizer there")

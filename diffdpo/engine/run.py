@@ -1,0 +1,54 @@
+"""One run from its start lines to its result, whatever the modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from diffdpo.config import TrainSettings
+from diffdpo.engine.console import say, start_lines
+from diffdpo.engine.run_folder import conclude, start_records
+from diffdpo.engine.trainer import Trainer
+
+
+class Measures(Protocol):
+    """Measures or samples beside training."""
+
+    def after_step(self, done: int) -> None:
+        """Called after every step."""
+        ...
+
+    def final(self, done: int) -> None:
+        """Called at the end of a run that was not stopped."""
+        ...
+
+
+def carry_out(
+    settings: TrainSettings,
+    trainer: Trainer,
+    facts: dict[str, str],
+    validation: Callable[[], Measures | None],
+    export: Callable[[Mapping[str, float]], Path],
+    preview: Sequence[str] = (),
+) -> bool:
+    """Say what will happen, record it, train, measure, and write the result; returns whether the
+    run came to its end.
+
+    ``validation`` is made after the start lines, since making it may take a while; ``export`` gets
+    the last record of the run."""
+    start_lines(facts)
+    say(*(f"preview      {line}" for line in preview))
+    start_records(settings, trainer.accelerator)
+    measures = validation()
+    done = trainer.fit(measures.after_step) if measures else trainer.fit()
+    if measures and done == trainer.total_steps:
+        measures.final(done)
+    conclude(
+        settings,
+        trainer.accelerator,
+        done,
+        trainer.total_steps,
+        lambda: export(trainer.journal.last()),
+    )
+    return done == trainer.total_steps
