@@ -6,7 +6,13 @@ import sys
 import pytest
 
 HEAVY = {"torch", "diffusers", "transformers", "datasets", "accelerate"}
-RANK_A_CSV = """
+BY_COMMAND = """
+import sys
+from diffdpo.cli import main
+assert main(["fit_bradley_terry", *sys.argv[1:]]) == 0
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+FROM_PYTHON = """
 import sys
 from pathlib import Path
 from diffdpo.ranking import fit_bradley_terry
@@ -21,18 +27,26 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+def modules_of(words):
+    """The packages that a program loads, which prints them in its last line."""
+    command = [sys.executable, "-c", *map(str, words)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(finished.stdout.splitlines()[-1].split())
+
+
 @pytest.mark.parametrize("interval", ["fisher", "sandwich", "bootstrap"])
 def test_ranking_a_csv_loads_no_deep_learning_library(tmp_path, interval):
     path = tmp_path / "games.csv"
     path.write_text(
         "winner,loser,count,tie,first\na,b,9,0,a\nb,a,8,0,a\na,b,7,1,b\nb,a,9,0,b\na,b,8,0,b\n"
     )
-    command = [sys.executable, "-c", RANK_A_CSV, str(path), interval]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    loaded = set(finished.stdout.splitlines()[-1].split())
-    assert "numpy" in loaded
-    assert not loaded & HEAVY
-    assert path.with_suffix(".json").is_file()
+    flags = ["--comparisons", path, "--output", path.with_suffix(".json"), "--interval", interval]
+    flags += ["--ties", "davidson", "--home", "--bootstrap_samples", "20", "--prior_std", "3"]
+    for words in ([BY_COMMAND, *flags], [FROM_PYTHON, path, interval]):
+        loaded = modules_of(words)
+        assert "numpy" in loaded
+        assert not loaded & HEAVY
+        path.with_suffix(".json").unlink()  # it was written
 
 
 def test_the_module_is_there_when_it_is_asked_for():
