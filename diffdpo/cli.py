@@ -72,7 +72,11 @@ COMMANDS = {
         "diffdpo.image.evaluate_settings:PairSettings",
         "--reward colourfulness --output_dir runs/pairs",
     ),
-    "fit_bradley_terry": Command("strengths and ranks from comparisons", "", ""),
+    "fit_bradley_terry": Command(
+        "strengths and ranks from comparisons",
+        "diffdpo.ranking.settings:RankingSettings",
+        "--comparisons games.csv --output ranking.json --plot ranking.png",
+    ),
     "benchmark": Command("times and memory beside other trainers", "", ""),
 }
 
