@@ -11,7 +11,7 @@ import numpy as np
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
 from diffdpo.ranking.cells import Codes
-from diffdpo.ranking.result import Estimate, Ranking
+from diffdpo.ranking.result import ParameterEstimate, Ranking
 
 TABLE_ROWS = 50
 PLOT_ROWS = 120
@@ -168,11 +168,11 @@ def _shortened(name: str) -> str:
     return (name if len(name) <= 40 else name[:39] + "…").replace("$", r"\$")
 
 
-def _spelt(e: Estimate) -> str:
+def _spelt(e: ParameterEstimate) -> str:
     return f"{e.value:+.4f} (stderr {e.stderr:.4f}, {e.interval[0]:+.4f} … {e.interval[1]:+.4f})"
 
 
-def _estimate(e: Estimate) -> dict[str, Any]:
+def _estimate(e: ParameterEstimate) -> dict[str, Any]:
     return {"value": e.value, "stderr": e.stderr, "interval": list(e.interval)}
 
 
