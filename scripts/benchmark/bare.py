@@ -1,14 +1,18 @@
-"""The bare network beside our step: in the same process, on the same draws, with the same weights
-and precision."""
+"""The network alone beside our step: in the same process, on the same draws, with the same weights
+and precision, and without this package's scoring, losses and loop."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from diffdpo.engine.trainer import Trainer
+from diffdpo.reference import unwrapped
+from diffdpo.text.batch import TextDraw
 from scripts.benchmark.gate import now
 
 
@@ -62,10 +66,13 @@ class BareNetwork:
     def run(self, draw: Any) -> None:
         """Forward and backward of one draw; the reference first, as in training."""
         trainer = self.trainer
+        passes = text_passes if isinstance(draw, TextDraw) else image_passes
         if getattr(draw, "reference_N", None) is None:
             with torch.no_grad(), trainer.reference.network(trainer.model) as frozen:
-                forward(trainer.task, frozen, draw)
-        forward(trainer.task, trainer.model, draw).float().square().mean().backward()
+                for _ in passes(trainer.task, frozen, draw):
+                    pass
+        for loss in passes(trainer.task, trainer.model, draw):
+            loss.backward()
 
     def forget_gradients(self) -> None:
         """Free the gradients, as the trainer does after a step."""
@@ -73,11 +80,31 @@ class BareNetwork:
             weight.grad = None
 
 
-def forward(task: Any, network: nn.Module, draw: Any) -> torch.Tensor:
-    """The network's output on a draw, in training's precision: a UNet's prediction, or a language
-    model's scores."""
-    backbone = getattr(task, "backbone", None)
-    if backbone is None:
-        return task.score(network, draw)
+def image_passes(task: Any, network: nn.Module, draw: Any) -> Iterator[Tensor]:
+    """The UNet's prediction for all rows at once, as a number with a gradient."""
     with task.autocast():
-        return backbone.predict(network, draw.noisy_NCHW, draw.timestep_N, draw.condition)
+        prediction = task.backbone.predict(
+            network, draw.noisy_NCHW, draw.timestep_N, draw.condition
+        )
+    yield prediction.float().square().mean()
+
+
+def text_passes(task: Any, scorer: Any, draw: TextDraw) -> Iterator[Tensor]:
+    """The language model's own logits under cross-entropy, for every completion with its prompt.
+
+    A row is a pass of its own, without padding: the logits of all rows at once would be the peak
+    of the program's memory."""
+    network = unwrapped(scorer).network
+    for token_S, start in completions(draw):
+        with task.autocast():
+            logits_SV = network(input_ids=token_S[None], use_cache=False).logits[0]
+        yield functional.cross_entropy(logits_SV[start - 1 : -1].float(), token_S[start:])
+
+
+def completions(draw: TextDraw) -> Iterator[tuple[Tensor, int]]:
+    """Each prompt with each of its completions, and the index of the first token to predict."""
+    items = draw.token_S.split([sum(sizes) for sizes in draw.lengths])
+    for tokens, sizes in zip(items, draw.lengths, strict=True):
+        prompt_S, *completions_S = tokens.split(list(sizes))
+        for completion_S in completions_S:
+            yield torch.cat([prompt_S, completion_S]), max(1, len(prompt_S))

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from diffdpo.config import BaseSettings, flag, parse
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, write_atomically
+from diffdpo.errors import UserError
 from scripts.benchmark.chart import step_chart
 from scripts.benchmark.contestant import ROOT
 from scripts.benchmark.gate import Schedule
@@ -30,7 +31,6 @@ from scripts.benchmark.subjects import (
     choose,
     has_trl,
 )
-from scripts.benchmark.targets import targets
 from scripts.benchmark.work import fresh_folder, make_work, network_bytes
 
 WARMUP = 2  # steps
@@ -58,6 +58,9 @@ class BenchmarkSettings(BaseSettings):
     work_dir: str = flag(
         "runs/benchmark", "folder of models, data, runs and logs; emptied at the start"
     )
+    render: str | None = flag(
+        None, "measure nothing: write .md and .png anew from this .json of an earlier run"
+    )
     output: str | None = flag(
         None,
         "where .json, .md and .png go; default: the checkout's assets/benchmark, on a GPU with its"
@@ -74,9 +77,12 @@ class BenchmarkSettings(BaseSettings):
 
 
 def main(argv: list[str]) -> int:
-    """Make the work, measure, write; returns 1 where a subject failed."""
+    """Make models and data, measure, write; returns 1 where a subject failed."""
     settings, notices = parse(BenchmarkSettings, argv)
     say(*notices)
+    if settings.render is not None:
+        write(read_report(settings.render), settings.render.removesuffix(".json"))
+        return 0
     peers = [recognise(name) for name in settings.peer_script]
     schedule = Schedule(WARMUP, settings.steps, settings.repetitions)
     folder = fresh_folder(settings.work_dir)
@@ -88,7 +94,10 @@ def main(argv: list[str]) -> int:
     make_work(work, {subject.kind for subject in chosen})
     results = measure(chosen, schedule, settings.threads or cores(), folder)
     output = settings.output or str(ROOT / "assets" / f"benchmark{card_slug()}")
-    write(report(settings, work, results, notes), output)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    page = report(settings, work, results, notes)
+    write_atomically(Path(f"{output}.json"), page.as_json())
+    write(page, output)
     return int(any(result.error for result in results.values()))
 
 
@@ -130,18 +139,24 @@ def report(
     if settings.small:
         notes = [*notes, "tiny models (--small): the figures mean nothing"]
     threads = settings.threads or cores()
-    return Report(
-        describe(threads), facts, results, targets(image, network_bytes(work) / MIB), steps, notes
-    )
+    network = network_bytes(work) / MIB
+    return Report(describe(threads), facts, results, network, steps, notes)
+
+
+def read_report(path: str) -> Report:
+    """The report of an earlier run. Raises UserError where the file is not one."""
+    try:
+        return Report.from_json(Path(path).read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"--render {path}: not a benchmark's .json ({reason})") from error
 
 
 def write(page: Report, output: str) -> None:
-    """Three files; the tables on the screen as well."""
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    """Write the tables and the chart, and show the tables on the screen."""
     text = page.markdown()
-    write_atomically(Path(f"{output}.json"), page.as_json())
     write_atomically(Path(f"{output}.md"), text)
     with atomic_file(Path(f"{output}.png")) as draft:
         draft.write_bytes(step_chart(page.results))
     say(text)
-    say(f"result       {output}.md, .json and .png")
+    say(f"result       {output}.md and .png")

@@ -46,11 +46,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median and the range it comes from."""
+    """A median and the range it comes from; of quotients also that of the two fastest repetitions,
+    which other load on the machine disturbs least."""
 
     median: float
     low: float
     high: float
+    best: float | None = None
 
 
 def spread(values: list[float]) -> Spread | None:
@@ -61,7 +63,11 @@ def spread(values: list[float]) -> Spread | None:
 def quotient(above: list[float], below: list[float]) -> Spread | None:
     """The quotients of repetitions that ran one after the other, so that a slow minute of the
     machine cancels."""
-    return spread([a / b for a, b in zip(above, below, strict=False)])
+    ratios = [a / b for a, b in zip(above, below, strict=False)]
+    if not ratios:
+        return None
+    best = min(above) / min(below)
+    return Spread(statistics.median(ratios), min(ratios), max(ratios), best)
 
 
 def epoch_cost(result: Result, epochs: int, steps: int) -> float | None:
