@@ -207,7 +207,7 @@ def picture_page(
 
 def estimate(found: dict[str, Any]) -> Estimate:
     """An estimate back from its JSON form."""
-    return Estimate(found["value"], tuple(found["interval"]), found["n"], found["clusters"])
+    return Estimate.from_dict(found)
 
 
 def tell(found: dict[str, Any], reward: str, folder: Path) -> None:
@@ -259,7 +259,7 @@ def write_report(
 
 def reward_row(name: str, row: dict[str, Any]) -> list[str]:
     """One reward in the report's table."""
-    low, high = row["difference"]["interval"]
+    low, high = estimate(row["difference"]).interval
     difference = f"{row['difference']['value']:+.3g} [{low:+.3g}, {high:+.3g}]"
     means = [f"{row[key]:.4g}" for key in ("reference_mean", "policy_mean")]
     return [name, estimate(row["win_rate"]).percent(), *means, difference]

@@ -163,7 +163,7 @@ def rows_side_by_side(held_out: HeldOut, before: Written, after: Written) -> lis
 def plain(found: Estimate, digits: int = 3) -> str:
     """'0.312 [0.271, 0.354]'."""
     low, high = found.interval
-    return f"{found.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{found.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{found.caution}"
 
 
 def tell(found: dict[str, Estimate], folder: Path) -> None:
