@@ -77,7 +77,7 @@ class Trainer:
         if settings.torch_compile:
             compile_networks(model, reference)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.schedule = make_schedule(settings, self.total_steps)
+        self.schedule = make_schedule(settings, self.total_steps, self.peak_rate)
         self.writer = checkpoint.Background()
         self.totals: dict[str, int] = {}
         self.pending: list[tuple[int, float, Metrics]] = []
