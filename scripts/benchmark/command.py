@@ -83,6 +83,7 @@ def main(argv: list[str]) -> int:
     if settings.render is not None:
         write(read_report(settings.render), settings.render.removesuffix(".json"))
         return 0
+    step_chart({})  # raises UserError without matplotlib: now, and not after an hour of measuring
     peers = [recognise(name) for name in settings.peer_script]
     schedule = Schedule(WARMUP, settings.steps, settings.repetitions)
     folder = fresh_folder(settings.work_dir)
