@@ -15,7 +15,6 @@ FLOORS = [
     {"engine", "data"},
     {"cache", "report"},
     {"image", "text", "metrics", "ranking"},
-    {"benchmark"},
     {"commands"},
     {"cli"},
     {"__main__"},

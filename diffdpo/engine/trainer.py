@@ -64,7 +64,7 @@ class Trainer:
         if settings.torch_compile:
             compile_networks(model, reference)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.schedule = make_schedule(settings, self.total_steps)
+        self.schedule = make_schedule(settings, self.total_steps, self.peak_rate)
         self.recorder = Recorder(self.output_dir, accelerator, self.effective_batch)
         self.writer = checkpoint.Background()
 

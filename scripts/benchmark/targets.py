@@ -1,11 +1,11 @@
-"""What the measurement is held against: a row a target, with how it is computed."""
+"""Targets: bounds on the measured figures, and the figure that each of them bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from diffdpo.benchmark.results import Result, Spread, epoch_cost, quotient
+from scripts.benchmark.results import Result, Spread, epoch_cost, quotient
 
 Results = Mapping[str, Result]
 
@@ -25,9 +25,14 @@ class Target:
         """The bound in words."""
         return f"at {'most' if self.at_most else 'least'} {self.bound:g}x"
 
-    def met(self, found: Spread) -> bool:
-        """Whether the median keeps the bound."""
-        return found.median <= self.bound if self.at_most else found.median >= self.bound
+    def met(self, measured: Spread) -> bool:
+        """Whether both the median and the fastest repetitions keep the bound."""
+        best = measured.median if measured.best is None else measured.best
+        return self.keeps(measured.median) and self.keeps(best)
+
+    def keeps(self, value: float) -> bool:
+        """Whether a figure keeps the bound."""
+        return value <= self.bound if self.at_most else value >= self.bound
 
 
 def faster(ours: str, than: str) -> Callable[[Results], Spread | None]:
@@ -95,7 +100,7 @@ def targets(steps: int, network: float) -> list[Target]:
 
 def image_targets(steps: int, network: float) -> list[Target]:
     """Against the older scripts."""
-    found = []
+    rows = []
     for kind, peer, bounds in (
         ("lora", "diffusers", (2.3, 2.3, 3.3)),
         ("full", "salesforce", (2.0, 2.5, 3.0)),
@@ -109,37 +114,37 @@ def image_targets(steps: int, network: float) -> list[Target]:
                 ("compiled", "stored and compiled"),
             ):
                 measure = faster(f"{kind}-{ours}-{variant}", than)
-                found.append(Target(f"{kind} {ours}, {words}", f"{peer} {theirs}", bound, measure))
+                rows.append(Target(f"{kind} {ours}, {words}", f"{peer} {theirs}", bound, measure))
     for precision in ("fp32", "bf16"):
         than = f"full-{precision}-salesforce"
         work = f"full {precision}, first epoch, nothing stored"
-        found.append(
+        rows.append(
             Target(
                 work, f"salesforce {precision}", 1.2, first_epoch("full", precision, than, steps)
             )
         )
         saved = memory_saved(f"full-{precision}-scores", f"full-{precision}-latents", network)
-        found.append(
+        rows.append(
             Target(f"full {precision}, networks fewer in memory", "live reference", 1.0, saved)
         )
-    return found
+    return rows
 
 
 def text_targets() -> list[Target]:
     """Against TRL."""
-    found = []
+    rows = []
     for precision, bound in (("fp32", 2.9), ("bf16", 4.0)):
         ours, theirs = f"text-{precision}-live", f"text-{precision}-trl"
-        found.append(
+        rows.append(
             Target(
                 f"text {precision}, live reference", f"TRL {precision}", bound, faster(ours, theirs)
             )
         )
         peak = memory(ours, theirs)
-        found.append(
+        rows.append(
             Target(f"text {precision}, peak memory", f"TRL {precision}", 0.6, peak, at_most=True)
         )
-    return found
+    return rows
 
 
 def bare_targets() -> list[Target]:

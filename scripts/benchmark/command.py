@@ -9,16 +9,21 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from diffdpo.benchmark.chart import step_chart
-from diffdpo.benchmark.gate import Schedule
-from diffdpo.benchmark.machine import card_slug, cores, describe
-from diffdpo.benchmark.memory import MIB
-from diffdpo.benchmark.peers import Peer, recognise
-from diffdpo.benchmark.race import Race, count_turns
-from diffdpo.benchmark.report import Report
-from diffdpo.benchmark.results import Result
-from diffdpo.benchmark.size import FULL, SMALL, Work
-from diffdpo.benchmark.subjects import (
+from diffdpo.config import BaseSettings, flag
+from diffdpo.engine.console import say
+from diffdpo.engine.files import atomic_file, write_atomically
+from diffdpo.errors import UserError
+from scripts.benchmark.chart import step_chart
+from scripts.benchmark.contestant import ROOT
+from scripts.benchmark.gate import Schedule
+from scripts.benchmark.machine import card_slug, cores, describe
+from scripts.benchmark.memory import MIB
+from scripts.benchmark.peers import Peer, recognise
+from scripts.benchmark.race import Race, count_turns
+from scripts.benchmark.report import Report
+from scripts.benchmark.results import Result
+from scripts.benchmark.size import FULL, SMALL, Work
+from scripts.benchmark.subjects import (
     BATCH,
     REFERENCE_DRAWS,
     Subject,
@@ -26,11 +31,7 @@ from diffdpo.benchmark.subjects import (
     choose,
     has_trl,
 )
-from diffdpo.benchmark.targets import targets
-from diffdpo.benchmark.work import fresh_folder, make_work, network_bytes
-from diffdpo.config import BaseSettings, flag, parse
-from diffdpo.engine.console import say
-from diffdpo.engine.files import atomic_file, write_atomically
+from scripts.benchmark.work import fresh_folder, make_work, network_bytes
 
 WARMUP = 2  # steps
 SPARE = 2  # steps: one is profiled, and none of these is a run's last
@@ -38,7 +39,7 @@ SPARE = 2  # steps: one is profiled, and none of these is a run's last
 
 @dataclass(frozen=True)
 class BenchmarkSettings(BaseSettings):
-    """All flags of ``benchmark.py``."""
+    """All flags of ``python scripts/benchmark``."""
 
     subjects: list[str] = flag(
         [], "rows to measure, by name or pattern such as 'lora-*'; default: all"
@@ -57,8 +58,13 @@ class BenchmarkSettings(BaseSettings):
     work_dir: str = flag(
         "runs/benchmark", "folder of models, data, runs and logs; emptied at the start"
     )
+    render: str | None = flag(
+        None, "measure nothing: write .md and .png anew from this .json of an earlier run"
+    )
     output: str | None = flag(
-        None, "where .json, .md and .png go; default: assets/benchmark, on a GPU with its name"
+        None,
+        "where .json, .md and .png go; default: the checkout's assets/benchmark, on a GPU with its"
+        " name",
     )
 
     def problems(self) -> list[str]:
@@ -70,10 +76,12 @@ class BenchmarkSettings(BaseSettings):
         ]
 
 
-def main(argv: list[str]) -> int:
-    """Make the work, measure, write; returns 1 where a subject failed."""
-    settings, notices = parse(BenchmarkSettings, argv)
-    say(*notices)
+def main(settings: BenchmarkSettings) -> int:
+    """Make models and data, measure, write; returns 1 where a subject failed."""
+    if settings.render is not None:
+        write(read_report(settings.render), settings.render.removesuffix(".json"))
+        return 0
+    step_chart({})  # raises UserError without matplotlib: now, and not after an hour of measuring
     peers = [recognise(name) for name in settings.peer_script]
     schedule = Schedule(WARMUP, settings.steps, settings.repetitions)
     folder = fresh_folder(settings.work_dir)
@@ -84,14 +92,16 @@ def main(argv: list[str]) -> int:
     say(f"work         models and data in {settings.work_dir}")
     make_work(work, {subject.kind for subject in chosen})
     results = measure(chosen, schedule, settings.threads or cores(), folder)
-    write(
-        report(settings, work, results, notes), settings.output or f"assets/benchmark{card_slug()}"
-    )
+    output = settings.output or str(ROOT / "assets" / f"benchmark{card_slug()}")
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    page = report(settings, work, results, notes)
+    write_atomically(Path(f"{output}.json"), page.as_json())
+    write(page, output)
     return int(any(result.error for result in results.values()))
 
 
 def remarks(peers: list[Peer]) -> list[str]:
-    """What differs from a plain installation of everything, a line each."""
+    """Missing packages and their stand-ins, a line each."""
     notes = [note for peer in peers for note in peer.notes()]
     if not has_trl():
         notes.append("trl is not installed; its rows are left out")
@@ -101,7 +111,7 @@ def remarks(peers: list[Peer]) -> list[str]:
 def measure(
     subjects: list[Subject], schedule: Schedule, threads: int, folder: Path
 ) -> dict[str, Result]:
-    """One group after the other."""
+    """Results of every subject, one group after the other."""
     results: dict[str, Result] = {}
     with tqdm(total=count_turns(subjects, schedule), desc="measuring", unit="turn") as bar:
         for _, group in groupby(subjects, key=lambda subject: subject.group):
@@ -112,7 +122,7 @@ def measure(
 def report(
     settings: BenchmarkSettings, work: Work, results: dict[str, Result], notes: list[str]
 ) -> Report:
-    """The figures with what they are held against."""
+    """The figures with their targets."""
     size = work.size
     image, text = size.pairs // BATCH, size.rows // BATCH
     steps = {
@@ -128,18 +138,24 @@ def report(
     if settings.small:
         notes = [*notes, "tiny models (--small): the figures mean nothing"]
     threads = settings.threads or cores()
-    return Report(
-        describe(threads), facts, results, targets(image, network_bytes(work) / MIB), steps, notes
-    )
+    network = network_bytes(work) / MIB
+    return Report(describe(threads), facts, results, network, steps, notes)
+
+
+def read_report(path: str) -> Report:
+    """The report of an earlier run. Raises UserError where the file is not one."""
+    try:
+        return Report.from_json(Path(path).read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"--render {path}: not a benchmark's .json ({reason})") from error
 
 
 def write(page: Report, output: str) -> None:
-    """Three files; the tables on the screen as well."""
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    """Write the tables and the chart, and show the tables on the screen."""
     text = page.markdown()
-    write_atomically(Path(f"{output}.json"), page.as_json())
     write_atomically(Path(f"{output}.md"), text)
     with atomic_file(Path(f"{output}.png")) as draft:
         draft.write_bytes(step_chart(page.results))
     say(text)
-    say(f"result       {output}.md, .json and .png")
+    say(f"result       {output}.md and .png")

@@ -1,59 +1,15 @@
-"""The tables: rows, targets and epochs, as Markdown; everything as JSON."""
+"""The tables of a report, as Markdown."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
-from diffdpo.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
-from diffdpo.benchmark.targets import Target
+from scripts.benchmark.comparisons import COMPARISONS
+from scripts.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
+from scripts.benchmark.targets import Target
 
 EPOCHS = (1, 2, 5, 10)
-
-
-@dataclass
-class Report:
-    """All there is to say."""
-
-    machine: dict[str, str]
-    settings: dict[str, object]
-    results: dict[str, Result]
-    targets: list[Target]
-    epoch_steps: dict[str, int]  # by group
-    notes: list[str] = field(default_factory=list)
-
-    def markdown(self) -> str:
-        """The whole page."""
-        machine = ", ".join(f"{name} {fact}" for name, fact in self.machine.items())
-        asked = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        parts = [
-            "# Benchmark",
-            f"{machine}.",
-            (
-                f"{asked}. Median over repetitions and, in brackets, their range; quotients are"
-                " taken within a repetition."
-            ),
-            "\n".join(f"* {note}" for note in self.notes),
-            "## Targets\n\n" + target_table(self.targets, self.results),
-            "## Steps and memory\n\n" + step_table(self.results.values()),
-            "## Where a step goes\n\n" + operation_table(self.results.values()),
-            "## Epochs\n\n" + epoch_table(self.results, self.epoch_steps),
-        ]
-        return "\n\n".join(part for part in parts if part) + "\n"
-
-    def as_json(self) -> str:
-        """Every figure, and the verdicts."""
-        verdicts = [verdict(target, self.results) for target in self.targets]
-        content = {
-            "machine": self.machine,
-            "settings": self.settings,
-            "notes": self.notes,
-            "targets": verdicts,
-            "epochs": epoch_rows(self.results, self.epoch_steps),
-            "rows": [asdict(result) | {"build": result.build} for result in self.results.values()],
-        }
-        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -74,26 +30,64 @@ def shown(value: Spread | None, unit: str = "", digits: int = 2) -> str:
     )
 
 
+def seconds(values: list[float]) -> str:
+    """Median and range of times."""
+    return shown(spread(values), digits=3)
+
+
+def ratio(value: Spread | None) -> str:
+    """A quotient; one decimal where its range is wider than a tenth of it."""
+    wide = value is not None and value.high - value.low > 0.1 * value.median
+    return shown(value, "x", 1 if wide else 2)
+
+
+def comparison_table(results: Mapping[str, Result]) -> str:
+    """Wall and CPU seconds of a step, ours and theirs, and the cores in use."""
+    sides = ("ours", "theirs", "theirs over ours")
+    times = [f"{clock} {side}" for clock in ("wall s,", "CPU s,") for side in sides]
+    head = ("work", "against", *times, "cores, ours", "cores, theirs")
+    rows = []
+    for comparison in COMPARISONS:
+        if figures := comparison.figures(results):
+            ours, theirs = figures.ours, figures.theirs
+            wall = (seconds(ours.wall), seconds(theirs.wall), ratio(figures.wall))
+            cpu = (seconds(ours.cpu), seconds(theirs.cpu), ratio(figures.cpu))
+            cores = [f"{use.median:.2f}" if use else "–" for use in figures.cores]
+            rows.append((comparison.work, comparison.theirs, *wall, *cpu, *cores))
+    return table(head, rows) if rows else "No two such rows were measured."
+
+
 def verdict(target: Target, results: dict[str, Result]) -> dict[str, object]:
     """A target, what was measured, and whether it is met; None where it was not measured."""
-    found = target.measure(results)
+    measured = target.measure(results)
     return {
         "work": target.work,
         "against": target.against,
         "wanted": target.wanted,
-        "measured": asdict(found) if found else None,
-        "met": target.met(found) if found else None,
+        "measured": asdict(measured) if measured else None,
+        "met": target.met(measured) if measured else None,
     }
 
 
 def target_table(targets: list[Target], results: dict[str, Result]) -> str:
-    """Wanted, measured, met."""
+    """Bound, measured figure, and whether it is met."""
     rows = []
     for target in targets:
-        found = target.measure(results)
-        met = "not measured" if found is None else "yes" if target.met(found) else "no"
-        rows.append((target.work, target.against, target.wanted, shown(found, "x"), met))
-    return table(("work", "against", "target", "measured", "met"), rows)
+        measured = target.measure(results)
+        ranges = measured is not None and measured.low < measured.high
+        best = f"{measured.best:.2f}x" if measured and ranges else ""
+        words = target.work, target.against, target.wanted
+        rows.append((*words, ratio(measured), best, met(target, measured)))
+    return table(("work", "against", "target", "measured", "best", "met"), rows)
+
+
+def met(target: Target, measured: Spread | None) -> str:
+    """The verdict in words."""
+    if measured is None:
+        return "not measured"
+    if target.met(measured):
+        return "yes"
+    return "by the median alone" if target.keeps(measured.median) else "no"
 
 
 def step_table(results: Iterable[Result]) -> str:
@@ -111,13 +105,13 @@ def step_table(results: Iterable[Result]) -> str:
 
 
 def step_row(result: Result) -> tuple[str, ...]:
-    """The figures of one subject, or why there are none."""
+    """The figures of one subject, or its error."""
     if result.error is not None:
         return (result.name, f"failed: {result.error}".replace("|", "/"), "", "", "", "", "")
-    bare = shown(quotient(result.wall, result.bare_wall), "x", 3)
+    bare = ratio(quotient(result.wall, result.bare_wall))
     build = f"{result.build:.1f}" if result.cold_setup is not None else ""
     gpu = "" if result.gpu is None else f"{result.gpu:.0f}"
-    times = shown(spread(result.wall), digits=3), shown(spread(result.cpu), digits=3)
+    times = seconds(result.wall), seconds(result.cpu)
     return (result.name, *times, bare, build, f"{result.ram:.0f}", gpu)
 
 
@@ -127,13 +121,13 @@ def operation_table(results: Iterable[Result]) -> str:
     kinds = list(dict.fromkeys(kind for result in measured for kind in result.operations))
     rows = []
     for result in measured:
-        seconds = (result.operations.get(kind, 0) * (result.step or 0) for kind in kinds)
-        rows.append((result.name, *(f"{part:.3f}" for part in seconds)))
+        times = (result.operations.get(kind, 0) * (result.step or 0) for kind in kinds)
+        rows.append((result.name, *(f"{time:.3f}" for time in times)))
     return table(("row", *(f"{kind}, s" for kind in kinds)), rows)
 
 
 def baseline(name: str, results: dict[str, Result]) -> Result | None:
-    """Our own row without anything stored, which a stored one has to make up for."""
+    """Our own row with nothing stored, beside which the time to fill a cache pays or does not."""
     plain = name.rsplit("-", 1)[0] + ("-live" if name.startswith("text") else "-uncached")
     return results.get(plain) if plain != name else None
 
@@ -164,7 +158,7 @@ def epoch_table(results: dict[str, Result], steps: dict[str, int]) -> str:
     )
     rows = []
     for row in epoch_rows(results, steps):
-        seconds: dict[str, float] = row["seconds"]  # type: ignore[assignment]
+        costs: dict[str, float] = row["seconds"]  # type: ignore[assignment]
         stores = results[str(row["name"])].cold_setup is not None
         even = (
             str(row["break_even"] or "never")
@@ -175,7 +169,7 @@ def epoch_table(results: dict[str, Result], steps: dict[str, int]) -> str:
             (
                 str(row["name"]),
                 f"{row['build']:.1f}",
-                *(f"{cost:.0f}" for cost in seconds.values()),
+                *(f"{cost:.0f}" for cost in costs.values()),
                 even,
             )
         )
