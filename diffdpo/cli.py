@@ -14,7 +14,6 @@ COMMANDS = {
     "evaluate_text": "language model against its reference: reward, KL, report",
     "make_pairs": "sample two pictures a prompt and let a reward choose",
     "fit_bradley_terry": "strengths and ranks from comparisons",
-    "benchmark": "times and memory beside other trainers",
 }
 
 
@@ -30,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(words[0], words[1:])
 
 
-def run_command(name: str, argv: list[str]) -> int:
-    """Run ``diffdpo.commands.<name>`` and turn mistakes into lines and an exit code."""
+def run_command(name: str, argv: list[str], package: str = "diffdpo.commands") -> int:
+    """Run the module ``name`` of ``package`` and turn mistakes into lines and an exit code."""
     # Set before the libraries load: their remarks on optional packages are not the user's concern.
     for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
@@ -40,7 +39,7 @@ def run_command(name: str, argv: list[str]) -> int:
 
     quiet_libraries()
     try:
-        return importlib.import_module(f"diffdpo.commands.{name}").main(argv)
+        return importlib.import_module(f"{package}.{name}").main(argv)
     except UserError as error:
         return fail(error)
     except KeyboardInterrupt:

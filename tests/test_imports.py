@@ -14,7 +14,6 @@ FLOORS = [
     {"engine", "data"},
     {"cache", "report"},
     {"image", "text", "metrics", "ranking"},
-    {"benchmark"},
     {"commands"},
     {"cli"},
 ]

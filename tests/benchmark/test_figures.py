@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from diffdpo.benchmark.chart import step_chart
-from diffdpo.benchmark.report import Report, table
-from diffdpo.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
-from diffdpo.benchmark.targets import (
+from scripts.benchmark.chart import step_chart
+from scripts.benchmark.report import Report, table
+from scripts.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
+from scripts.benchmark.targets import (
     Target,
     faster,
     first_epoch,

@@ -9,16 +9,20 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from diffdpo.benchmark.chart import step_chart
-from diffdpo.benchmark.gate import Schedule
-from diffdpo.benchmark.machine import card_slug, cores, describe
-from diffdpo.benchmark.memory import MIB
-from diffdpo.benchmark.peers import Peer, recognise
-from diffdpo.benchmark.race import Race, count_turns
-from diffdpo.benchmark.report import Report
-from diffdpo.benchmark.results import Result
-from diffdpo.benchmark.size import FULL, SMALL, Work
-from diffdpo.benchmark.subjects import (
+from diffdpo.config import BaseSettings, flag, parse
+from diffdpo.engine.console import say
+from diffdpo.engine.files import atomic_file, write_atomically
+from scripts.benchmark.chart import step_chart
+from scripts.benchmark.contestant import ROOT
+from scripts.benchmark.gate import Schedule
+from scripts.benchmark.machine import card_slug, cores, describe
+from scripts.benchmark.memory import MIB
+from scripts.benchmark.peers import Peer, recognise
+from scripts.benchmark.race import Race, count_turns
+from scripts.benchmark.report import Report
+from scripts.benchmark.results import Result
+from scripts.benchmark.size import FULL, SMALL, Work
+from scripts.benchmark.subjects import (
     BATCH,
     REFERENCE_DRAWS,
     Subject,
@@ -26,11 +30,8 @@ from diffdpo.benchmark.subjects import (
     choose,
     has_trl,
 )
-from diffdpo.benchmark.targets import targets
-from diffdpo.benchmark.work import fresh_folder, make_work, network_bytes
-from diffdpo.config import BaseSettings, flag, parse
-from diffdpo.engine.console import say
-from diffdpo.engine.files import atomic_file, write_atomically
+from scripts.benchmark.targets import targets
+from scripts.benchmark.work import fresh_folder, make_work, network_bytes
 
 WARMUP = 2  # steps
 SPARE = 2  # steps: one is profiled, and none of these is a run's last
@@ -38,7 +39,7 @@ SPARE = 2  # steps: one is profiled, and none of these is a run's last
 
 @dataclass
 class BenchmarkSettings(BaseSettings):
-    """All flags of ``benchmark.py``."""
+    """All flags of ``python scripts/benchmark``."""
 
     subjects: list[str] = flag(
         [], "rows to measure, by name or pattern such as 'lora-*'; default: all"
@@ -58,7 +59,9 @@ class BenchmarkSettings(BaseSettings):
         "runs/benchmark", "folder of models, data, runs and logs; emptied at the start"
     )
     output: str | None = flag(
-        None, "where .json, .md and .png go; default: assets/benchmark, on a GPU with its name"
+        None,
+        "where .json, .md and .png go; default: the checkout's assets/benchmark, on a GPU with its"
+        " name",
     )
 
     def problems(self) -> list[str]:
@@ -84,14 +87,13 @@ def main(argv: list[str]) -> int:
     say(f"work         models and data in {settings.work_dir}")
     make_work(work, {subject.kind for subject in chosen})
     results = measure(chosen, schedule, settings.threads or cores(), folder)
-    write(
-        report(settings, work, results, notes), settings.output or f"assets/benchmark{card_slug()}"
-    )
+    output = settings.output or str(ROOT / "assets" / f"benchmark{card_slug()}")
+    write(report(settings, work, results, notes), output)
     return int(any(result.error for result in results.values()))
 
 
 def remarks(peers: list[Peer]) -> list[str]:
-    """What differs from a plain installation of everything, a line each."""
+    """Missing packages and their stand-ins, a line each."""
     notes = [note for peer in peers for note in peer.notes()]
     if not has_trl():
         notes.append("trl is not installed; its rows are left out")
@@ -101,7 +103,7 @@ def remarks(peers: list[Peer]) -> list[str]:
 def measure(
     subjects: list[Subject], schedule: Schedule, threads: int, folder: Path
 ) -> dict[str, Result]:
-    """One group after the other."""
+    """Results of every subject, one group after the other."""
     results: dict[str, Result] = {}
     with tqdm(total=count_turns(subjects, schedule), desc="measuring", unit="turn") as bar:
         for _, group in groupby(subjects, key=lambda subject: subject.group):
@@ -112,7 +114,7 @@ def measure(
 def report(
     settings: BenchmarkSettings, work: Work, results: dict[str, Result], notes: list[str]
 ) -> Report:
-    """The figures with what they are held against."""
+    """The figures with their targets."""
     size = work.size
     image, text = size.pairs // BATCH, size.rows // BATCH
     steps = {

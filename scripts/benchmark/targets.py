@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from diffdpo.benchmark.results import Result, Spread, epoch_cost, quotient
+from scripts.benchmark.results import Result, Spread, epoch_cost, quotient
 
 Results = Mapping[str, Result]
 

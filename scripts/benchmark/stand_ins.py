@@ -1,5 +1,5 @@
-"""The little of torchvision, wandb and xformers that the older Diffusion-DPO scripts need, where
-these are missing."""
+"""Replacements for the few functions of torchvision, wandb and xformers that the older
+Diffusion-DPO scripts use, where these packages are missing."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ TRANSFORMS = [
 ]
 
 
-def module(name: str, **contents: Any) -> ModuleType:
-    """A module that ``importlib.util.find_spec`` can be asked about."""
+def new_module(name: str, **contents: Any) -> ModuleType:
+    """A module that ``importlib.util.find_spec`` accepts."""
     made = ModuleType(name)
     made.__spec__ = ModuleSpec(name, None)
     vars(made).update(contents)
@@ -123,21 +123,20 @@ def module(name: str, **contents: Any) -> ModuleType:
 
 def torchvision() -> dict[str, ModuleType]:
     """``from torchvision import transforms`` and ``transforms.functional.crop``."""
-    functional = module("torchvision.transforms.functional", crop=crop)
+    functional = new_module("torchvision.transforms.functional", crop=crop)
     classes: dict[str, Any] = {kind.__name__: kind for kind in TRANSFORMS}
-    transforms = module(
+    transforms = new_module(
         "torchvision.transforms",
         functional=functional,
         InterpolationMode=Image.Resampling,
         **classes,
     )
-    whole = module("torchvision", transforms=transforms)
-    return {part.__name__: part for part in (whole, transforms, functional)}
+    package = new_module("torchvision", transforms=transforms)
+    return {module.__name__: module for module in (package, transforms, functional)}
 
 
 def use_own_attention() -> None:
-    """Answer that xformers is there, and leave the network's attention as it is when it is asked
-    for."""
+    """Report xformers as available; enabling it leaves the network's attention as it is."""
     import diffusers
     from diffusers.utils import import_utils
 
@@ -151,6 +150,6 @@ def use_own_attention() -> None:
 
 MODULES: dict[str, Callable[[], dict[str, ModuleType]]] = {
     "torchvision": torchvision,
-    "wandb": lambda: {"wandb": module("wandb")},
-    "xformers": lambda: {"xformers": module("xformers", __version__="0.0.0")},
+    "wandb": lambda: {"wandb": new_module("wandb")},
+    "xformers": lambda: {"xformers": new_module("xformers", __version__="0.0.0")},
 }

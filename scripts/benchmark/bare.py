@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffdpo.benchmark.gate import now
 from diffdpo.engine.trainer import Trainer
+from scripts.benchmark.gate import now
 
 
 class Recorder:
@@ -36,7 +36,7 @@ class BareNetwork:
         self.draws: list[Any] = []
 
     def watch(self) -> None:
-        """Take hold of the next trainer that begins to fit."""
+        """Record the draws of the next trainer that starts to fit."""
         fit = Trainer.fit
 
         def watched(trainer: Trainer, *args: Any, **options: Any) -> int:
@@ -60,7 +60,7 @@ class BareNetwork:
         return {"bare_wall": wall / len(draws), "bare_cpu": cpu / len(draws)}
 
     def run(self, draw: Any) -> None:
-        """What one draw costs in networks alone; the reference first, as in training."""
+        """Forward and backward of one draw; the reference first, as in training."""
         trainer = self.trainer
         if getattr(draw, "reference_N", None) is None:
             with torch.no_grad(), trainer.reference.network(trainer.model) as frozen:
@@ -68,7 +68,7 @@ class BareNetwork:
         forward(trainer.task, trainer.model, draw).float().square().mean().backward()
 
     def forget_gradients(self) -> None:
-        """As the trainer does after a step: the next gradients get memory of their own."""
+        """Free the gradients, as the trainer does after a step."""
         for weight in self.trainer.parameters:
             weight.grad = None
 

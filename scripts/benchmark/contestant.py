@@ -1,5 +1,4 @@
-"""The process of one subject, seen from the benchmark: start it, let it run to its next stop, hear
-what it says."""
+"""The process of one subject: starts it, lets it run to its next stop, and reads its reports."""
 
 from __future__ import annotations
 
@@ -12,15 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from diffdpo.benchmark.gate import Schedule
-from diffdpo.benchmark.subjects import Subject, placed
+from scripts.benchmark.gate import Schedule
+from scripts.benchmark.subjects import Subject, with_folders
 
 PATIENCE = 5.0  # seconds that a subject has to end by itself
 LONGEST = 200  # letters of a failure's reason; its log has the rest
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout, for the worker's imports
 
 
 class Failed(Exception):
-    """A subject's program broke off; the message is its last line."""
+    """A subject's program ended early; the message is its last line of output."""
 
 
 class Contestant:
@@ -32,28 +32,30 @@ class Contestant:
     ) -> None:
         self.log = folder / "logs" / f"{run}.log"
         self.log.parent.mkdir(exist_ok=True)
-        asked = self.log.with_suffix(".json")
-        measured = {
+        request = self.log.with_suffix(".json")
+        conditions = {
             "schedule": asdict(schedule),
             "threads": threads,
             "bare": subject.ours and schedule.repetitions > 0,
         }
-        asked.write_text(json.dumps(asdict(placed(subject, folder, run)) | measured, indent=2))
+        content = asdict(with_folders(subject, folder, run)) | conditions
+        request.write_text(json.dumps(content, indent=2))
         reading, writing = os.pipe()
         self.reports = os.fdopen(reading)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "diffdpo.benchmark.worker", str(asked), str(writing)],
+                [sys.executable, "-m", "scripts.benchmark.worker", str(request), str(writing)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[writing],
+                cwd=folder,
                 env=environment(threads, folder),
             )
         os.close(writing)
 
     def hear(self) -> dict[str, Any]:
-        """Its next report. Raises Failed where it has none to give."""
+        """The next report. Raises Failed for an error, or where the process has ended."""
         line = self.reports.readline()
         report = json.loads(line) if line else {"kind": "error", "line": ""}
         if report["kind"] == "error":
@@ -61,24 +63,24 @@ class Contestant:
         return report
 
     def turn(self) -> dict[str, Any]:
-        """Let it run to its next stop; its report. Raises Failed where it does not get there."""
+        """Let it run to its next stop; returns its report. Raises Failed where it breaks off."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # its last report says why
+        with suppress(BrokenPipeError):  # it has ended; hear() reads the reason
             self.process.stdin.write(b"go\n")
             self.process.stdin.flush()
         return self.hear()
 
     def last_words(self) -> str:
-        """The last line that it printed."""
+        """The last line of its log."""
         lines = [
             line.strip()
             for line in self.log.read_text(errors="replace").splitlines()
             if line.strip()
         ]
-        return lines[-1] if lines else "it ended without a word"
+        return lines[-1] if lines else "it ended without output"
 
     def close(self) -> None:
-        """Nobody waits for it any more: see it end, so that it does not disturb the next."""
+        """End the process, so that it does not compete with the next turn."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -91,11 +93,11 @@ class Contestant:
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:
-    """The same for every subject: as many threads, and nothing fetched from or left outside the
-    folder."""
+    """The same for every subject: the number of threads, no downloads, caches inside the folder."""
     count = str(threads)
     return {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "HF_HUB_OFFLINE": "1",

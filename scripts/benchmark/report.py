@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from diffdpo.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
-from diffdpo.benchmark.targets import Target
+from scripts.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
+from scripts.benchmark.targets import Target
 
 EPOCHS = (1, 2, 5, 10)
 

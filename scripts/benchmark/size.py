@@ -1,4 +1,4 @@
-"""How large the benchmark's models and data are, and where they lie."""
+"""Size of the benchmark's models and data, and their folders."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One subject in a process of its own: ``python -m diffdpo.benchmark.worker SUBJECT.json REPORTS``.
+"""One subject in a process of its own: ``python -m scripts.benchmark.worker SUBJECT.json REPORTS``.
 
-REPORTS is the number of an open file; permissions are lines on the standard input. The subject's
-own output is whatever its program prints."""
+REPORTS is the number of an open file; a line on the standard input is the permission to go on. What
+the program prints goes to the log."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 
-from diffdpo.benchmark.gate import Channel, Gate, Schedule, Stop
-from diffdpo.benchmark.programs import PROGRAMS
+from scripts.benchmark.gate import Channel, Gate, Schedule, Stop
+from scripts.benchmark.programs import PROGRAMS
 
 
 def main(argv: list[str]) -> int:
     """Load, wait, run up to the gate's last stop; returns the exit code."""
-    asked = json.loads(Path(argv[0]).read_text())
+    request = json.loads(Path(argv[0]).read_text())
     channel = Channel(os.fdopen(int(argv[1]), "w"), sys.stdin)
     try:
-        run(asked, channel)
+        run(request, channel)
     except Stop:
         return 0
     except BaseException as error:
@@ -36,21 +36,21 @@ def main(argv: list[str]) -> int:
     return 1
 
 
-def run(asked: dict[str, Any], channel: Channel) -> None:
+def run(request: dict[str, Any], channel: Channel) -> None:
     """Run the program of one subject through the gate."""
-    torch.set_num_threads(asked["threads"])
-    program = PROGRAMS[asked["program"]](asked["target"], asked["flags"])
-    aside = watch_network() if asked["bare"] else dict
+    torch.set_num_threads(request["threads"])
+    program = PROGRAMS[request["program"]](request["target"], request["flags"])
+    aside = watch_network() if request["bare"] else dict
     channel.tell("ready")
     channel.wait()
-    with Gate(Schedule(**asked["schedule"]), channel, aside):
+    with Gate(Schedule(**request["schedule"]), channel, aside):
         program()
 
 
 def watch_network() -> Callable[[], dict[str, float]]:
-    """What times the bare network between repetitions; loads the engine, so for commands of this
-    package only."""
-    from diffdpo.benchmark.bare import BareNetwork
+    """A function that times the bare network between repetitions. It loads the engine, so it serves
+    commands of this package only."""
+    from scripts.benchmark.bare import BareNetwork
 
     bare = BareNetwork()
     bare.watch()
@@ -58,7 +58,7 @@ def watch_network() -> Callable[[], dict[str, float]]:
 
 
 def last_line(error: BaseException) -> str:
-    """What to say of a failure in one line; empty where the program has said it itself and left."""
+    """A failure in one line; empty where the program has printed its own message and exited."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, str) else ""
     lines = [line for line in str(error).splitlines() if line.strip()]

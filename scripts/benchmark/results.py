@@ -1,4 +1,4 @@
-"""What was measured, and the arithmetic on it. Times are seconds per optimizer step, memory is
+"""Measured figures and the arithmetic on them. Times are seconds per optimizer step, memory is in
 MiB."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Result:
-    """One row: a figure for each repetition, or why there is none."""
+    """One row: a figure for each repetition, or the error of the program."""
 
     name: str
     group: str
@@ -32,8 +32,8 @@ class Result:
 
     @property
     def build(self) -> float:
-        """Seconds that a first run spends on what later ones find stored; 0 for subjects that store
-        nothing."""
+        """Seconds that only a first run spends: later runs read the stored values. 0 where nothing
+        is stored."""
         if self.cold_setup is None or self.setup is None:
             return 0.0
         return max(0.0, self.cold_setup - self.setup)
@@ -65,16 +65,16 @@ def quotient(above: list[float], below: list[float]) -> Spread | None:
 
 
 def epoch_cost(result: Result, epochs: int, steps: int) -> float | None:
-    """Seconds of ``epochs`` epochs of ``steps`` steps, the build of what is stored included."""
+    """Seconds of ``epochs`` epochs of ``steps`` steps, with the time to fill the cache."""
     return None if result.step is None else result.build + epochs * steps * result.step
 
 
 def break_even(result: Result, other: Result, steps: int) -> int | None:
-    """The first epoch at whose end ``result`` has cost no more than ``other``; None where that
-    never comes."""
+    """The first epoch at whose end ``result`` has taken no more time than ``other``; None if there
+    is none."""
     if result.step is None or other.step is None:
         return None
-    dearer, saved = result.build - other.build, steps * (other.step - result.step)
-    if dearer <= 0 and saved >= 0:
+    extra, saved = result.build - other.build, steps * (other.step - result.step)
+    if extra <= 0 and saved >= 0:
         return 1
-    return max(1, math.ceil(dearer / saved)) if saved > 0 else None
+    return max(1, math.ceil(extra / saved)) if saved > 0 else None

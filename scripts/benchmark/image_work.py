@@ -13,7 +13,7 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from diffdpo.benchmark.size import Size, Work
+from scripts.benchmark.size import Size, Work
 
 
 def make_image_work(work: Work) -> None:

@@ -1,8 +1,7 @@
-"""Other people's training scripts, run as they are: told apart by their flags, and given what they
-import.
+"""Runs other people's training scripts unedited. They are told apart by their flags.
 
-Nothing of them is copied or edited. Where a package that they import without need is missing here,
-a stand-in takes its place for that process alone, and the benchmark says so."""
+Where a package that they import is missing, a stand-in replaces it in that process alone, and the
+report names it."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffdpo.benchmark import stand_ins
 from diffdpo.errors import UserError
+from scripts.benchmark import stand_ins
 
 # A flag that one script alone knows.
 MARKS = {"diffusers": "--vae_encode_batch_size", "salesforce": "--dreamlike_pairs_only"}
@@ -32,13 +31,13 @@ WHAT = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A script and whose it is: a key of MARKS."""
+    """A script and its author: a key of MARKS."""
 
     kind: str
     path: Path
 
     def notes(self) -> list[str]:
-        """What is put in the place of missing packages."""
+        """The stand-in for every missing package, a line each."""
         return [
             f"{self.kind}: {name} is not installed; stand-in: {WHAT[name]}"
             for name in missing(self.kind)
@@ -51,29 +50,28 @@ def missing(kind: str) -> list[str]:
 
 
 def recognise(name: str) -> Peer:
-    """Whose script this is. Raises UserError where it cannot be read, or has the flags of
-    neither."""
+    """The script's author. Raises UserError for one that cannot be read, or is of neither."""
     path = Path(name)
     try:
         source = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--peer_script {name}: cannot be read ({error})") from error
-    found = [
+    kinds = [
         kind for kind, mark in MARKS.items() if f'"{mark}"' in source and '"--beta_dpo"' in source
     ]
-    if len(found) != 1:
-        known = " or ".join(f"{kind}'s (which has {mark})" for kind, mark in MARKS.items())
+    if len(kinds) != 1:
+        authors = " or ".join(f"{kind}'s (which has {mark})" for kind, mark in MARKS.items())
         raise UserError(
-            f"--peer_script {name}: not a Diffusion-DPO script that is known here: {known}"
+            f"--peer_script {name}: not a Diffusion-DPO script that is known here: {authors}"
         )
-    return Peer(found[0], path.resolve())
+    return Peer(kinds[0], path.resolve())
 
 
 def prepare(path: str, flags: list[str]) -> Callable[[], None]:
-    """The script as a function to call, with its imports made possible."""
+    """The script as a function; what it imports and is missing gets its stand-in."""
     peer = recognise(path)
-    # First, so that these libraries have looked for the optional packages and do not take the
-    # stand-ins for real.
+    # Loaded first: these libraries look for optional packages once, and would take a stand-in for
+    # the real one.
     for name in (
         "transformers",
         "diffusers",
@@ -96,8 +94,8 @@ def prepare(path: str, flags: list[str]) -> Callable[[], None]:
 
 
 def settle_libraries() -> None:
-    """Load the classes that the scripts use, while the optional packages are still seen as
-    missing."""
+    """Load the classes that the scripts use before the stand-ins are there: transformers and
+    diffusers import lazily and would use a stand-in."""
     import diffusers
     import transformers
 
@@ -117,7 +115,7 @@ def settle_libraries() -> None:
 
 
 def install_stand_in(name: str) -> None:
-    """Put the stand-in where ``import`` finds it."""
+    """Make ``import name`` return the stand-in."""
     if name == "xformers":
         stand_ins.use_own_attention()
     sys.modules.update(stand_ins.MODULES[name]())

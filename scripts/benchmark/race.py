@@ -1,4 +1,4 @@
-"""Lets the subjects of a group take turns: all are loaded, one runs at a time."""
+"""Runs the subjects of a group in turns: all are loaded, one runs at a time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from diffdpo.benchmark.contestant import Contestant, Failed
-from diffdpo.benchmark.gate import Schedule
-from diffdpo.benchmark.results import Result
-from diffdpo.benchmark.subjects import Subject
+from scripts.benchmark.contestant import Contestant, Failed
+from scripts.benchmark.gate import Schedule
+from scripts.benchmark.results import Result
+from scripts.benchmark.subjects import Subject
 
 ONCE = Schedule(warmup=1, steps=1, repetitions=0)  # to the end of the first step
 SERIES = ("wall", "cpu", "bare_wall", "bare_cpu")
 
 
 class Race:
-    """The subjects of one group and what they have reported."""
+    """The subjects of one group and their results."""
 
     def __init__(
         self, subjects: list[Subject], schedule: Schedule, threads: int, folder: Path, bar: tqdm
@@ -43,13 +43,13 @@ class Race:
                 return contestant
 
             builders = {s.name: enter(s, ONCE, f"{s.name}-first") for s in self.subjects if s.cache}
-            field = {s.name: enter(s, self.schedule, s.name) for s in self.subjects}
-            self.load([*builders.items(), *field.items()])
+            runners = {s.name: enter(s, self.schedule, s.name) for s in self.subjects}
+            self.load([*builders.items(), *runners.items()])
             for name, report in self.turns(builders, list(builders), last=True):
                 self.results[name].cold_setup = report["setup"]
-            for name, report in self.turns(field, list(field)):
+            for name, report in self.turns(runners, list(runners)):
                 self.results[name].setup = report["setup"]
-            self.measure(field)
+            self.measure(runners)
         return self.results
 
     def load(self, contestants: list[tuple[str, Contestant]]) -> None:
@@ -62,13 +62,13 @@ class Race:
                 self.give_up(name, failure)
             self.bar.update()
 
-    def measure(self, field: dict[str, Contestant]) -> None:
+    def measure(self, runners: dict[str, Contestant]) -> None:
         """All repetitions."""
         for repetition in range(self.schedule.repetitions):
-            # There and back, so that none is always early or always behind the same neighbour.
-            order = list(field) if repetition % 2 == 0 else list(reversed(field))
+            # Backwards every other time, so that none is always early or behind the same one.
+            order = list(runners) if repetition % 2 == 0 else list(reversed(runners))
             last = repetition == self.schedule.repetitions - 1
-            for name, report in self.turns(field, order, last):
+            for name, report in self.turns(runners, order, last):
                 result = self.results[name]
                 for series in SERIES:
                     if series in report:
@@ -79,8 +79,8 @@ class Race:
     def turns(
         self, contestants: dict[str, Contestant], order: list[str], last: bool = False
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """A turn for each that has not failed, with its report; after its ``last`` one it is seen
-        off."""
+        """One turn of each subject that has not failed, with its report. After its ``last`` turn
+        its process is closed."""
         for name in order:
             self.bar.set_postfix_str(name)
             if self.results[name].error is None:
@@ -93,13 +93,13 @@ class Race:
             self.bar.update()
 
     def give_up(self, name: str, failure: Failed) -> None:
-        """Keep the reason; the others go on."""
+        """Keep the reason of a failure; the others go on."""
         self.results[name].error = str(failure)
         self.bar.write(f"failed       {name}: {failure}")
 
 
 def count_turns(subjects: list[Subject], schedule: Schedule) -> int:
-    """How many turns there will be, loading included, for the progress bar."""
+    """The number of turns, loading included, for the progress bar."""
     return 2 * sum(subject.cache is not None for subject in subjects) + len(subjects) * (
         2 + schedule.repetitions
     )

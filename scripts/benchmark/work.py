@@ -1,20 +1,20 @@
-"""Makes the benchmark's folder anew: models, data, and room for runs, caches and logs."""
+"""Creates the benchmark's folder: models, data, and folders for runs, caches and logs."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from diffdpo.benchmark.image_work import make_image_work
-from diffdpo.benchmark.size import Work
-from diffdpo.benchmark.text_work import make_text_work
 from diffdpo.errors import UserError
+from scripts.benchmark.image_work import make_image_work
+from scripts.benchmark.size import Work
+from scripts.benchmark.text_work import make_text_work
 
 MARKER = ".diffdpo-benchmark"
 
 
 def fresh_folder(name: str) -> Path:
-    """An empty folder for one benchmark. Raises UserError where it holds files of anything else."""
+    """An empty folder for one benchmark. Raises UserError where it holds other files."""
     folder = Path(name).expanduser().resolve()
     if (
         folder.exists()
@@ -35,7 +35,7 @@ def fresh_folder(name: str) -> Path:
 
 
 def make_work(work: Work, kinds: set[str]) -> None:
-    """Models and data for what is measured: lora, full, text."""
+    """Models and data for the kinds of subjects: lora, full, text."""
     work.folder.mkdir()
     if kinds - {"text"}:
         make_image_work(work)

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Processor, GPU, threads and library versions behind the figures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 
 import torch
 
-from diffdpo.benchmark.gate import now
+from scripts.benchmark.gate import now
 
 LIBRARIES = ["torch", "diffusers", "transformers", "accelerate", "peft", "datasets", "trl"]
-SIDE = 2048  # of the matrices whose product is timed
-MATRIX_UNITS = ["amx_bf16", "avx512_bf16"]  # what makes bfloat16 fast on a CPU
+# Sides of the matrices whose product is timed: the larger one where it takes less than PATIENCE.
+# Without bfloat16 instructions a product of large matrices takes minutes.
+SIDES = (256, 2048)
+PATIENCE = 1.0  # seconds
+MATRIX_UNITS = ["amx_bf16", "avx512_bf16"]  # CPU instructions for bfloat16 products
 
 
 def cores() -> int:
@@ -35,7 +38,7 @@ def card_slug() -> str:
 
 
 def describe(threads: int) -> dict[str, str]:
-    """Processor, card, threads, what they multiply, and versions."""
+    """Processor, GPU, threads, speed of a matrix product, and versions."""
     facts = {"processor": processor(), "threads": str(threads)}
     if name := card():
         facts["card"] = name
@@ -44,7 +47,8 @@ def describe(threads: int) -> dict[str, str]:
             f"{product_rate(dtype, threads):,.0f} GFLOP/s"
         )
     facts["python"] = platform.python_version()
-    return facts | {name: found for name in LIBRARIES if (found := installed(name))}
+    versions = {name: installed(name) for name in LIBRARIES}
+    return facts | {name: number for name, number in versions.items() if number}
 
 
 def product_rate(dtype: torch.dtype, threads: int) -> float:
@@ -52,20 +56,27 @@ def product_rate(dtype: torch.dtype, threads: int) -> float:
     few."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    matrix = torch.ones(
-        SIDE, SIDE, dtype=dtype, device="cuda" if torch.cuda.is_available() else "cpu"
-    )
+    small, large = SIDES
+    side = large if min(product_times(dtype, small)) * (large / small) ** 3 < PATIENCE else small
+    seconds = statistics.median(product_times(dtype, side))
+    torch.set_num_threads(before)
+    return 2 * side**3 / seconds / 1e9
+
+
+def product_times(dtype: torch.dtype, side: int) -> list[float]:
+    """Seconds of several products."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
     times = []
     for _ in range(7):
         start = now()[0]
         matrix @ matrix
         times.append(now()[0] - start)
-    torch.set_num_threads(before)
-    return 2 * SIDE**3 / statistics.median(times) / 1e9
+    return times
 
 
 def processor() -> str:
-    """The CPU's name and what it has for bfloat16."""
+    """The CPU's name, cores and bfloat16 instructions."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.exists() else ""
     name = re.search(r"model name\s*:\s*(.+)", text)
@@ -77,7 +88,7 @@ def processor() -> str:
 
 
 def installed(name: str) -> str | None:
-    """A library's version."""
+    """A library's version; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -11,7 +11,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-# Parts of names; the first kind that has one counts.
+# Pieces of operation names; an operation belongs to the first kind with a match.
 KINDS = {
     "attention": ("scaled_dot_product", "_efficient_attention", "_flash_attention", "softmax"),
     "convolutions": ("conv", "cudnn"),
@@ -32,16 +32,16 @@ REST = "element by element and the rest"
 
 
 class Operations:
-    """Counts between ``start`` and ``stop``."""
+    """Profiles what runs between ``start`` and ``stop``."""
 
     def start(self) -> None:
-        """From here on."""
+        """Begin to count."""
         cards = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
         self.profile = profile(activities=[ProfilerActivity.CPU, *cards])
         self.profile.start()
 
     def stop(self) -> dict[str, float]:
-        """Shares of the kinds, which sum to 1; empty where nothing was run."""
+        """Share of the time of every kind, summing to 1; empty where nothing ran."""
         self.profile.stop()
         times = dict.fromkeys((*KINDS, REST), 0.0)
         for event in self.profile.key_averages():
@@ -52,7 +52,7 @@ class Operations:
 
 
 def own_time(event: Any) -> float:
-    """Microseconds, of the card where there is one."""
+    """Microseconds of the operation itself: on the GPU where there is one."""
     return event.self_device_time_total if torch.cuda.is_available() else event.self_cpu_time_total
 
 
@@ -60,5 +60,5 @@ def kind_of(name: str) -> str:
     """The kind of an operation."""
     folded = name.lower()
     return next(
-        (kind for kind, parts in KINDS.items() if any(part in folded for part in parts)), REST
+        (kind for kind, pieces in KINDS.items() if any(piece in folded for piece in pieces)), REST
     )

@@ -1,9 +1,9 @@
-"""Stops a training program of any make after chosen optimizer steps, tells the times, and waits for
-its next turn.
+"""Pauses any training program after chosen optimizer steps, reports their times, and waits for its
+next turn.
 
-PyTorch calls the same hook after every step of every optimizer, so nothing in the program has to be
-known or changed. The first step of a turn is not counted: it finds the processor's caches full of
-another program's data. The last turn has one step more, whose operations are counted apart."""
+PyTorch calls the same hook after every step of every optimizer, so the program needs no change. The
+first step of a turn is not counted: it finds the processor's caches full of another program's data.
+The last turn has one step more, which is profiled by kind of operation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any, TextIO
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from diffdpo.benchmark.memory import peak_memory
-from diffdpo.benchmark.operations import Operations
+from scripts.benchmark.memory import peak_memory
+from scripts.benchmark.operations import Operations
 
 
 class Stop(BaseException):
-    """The measurement is over. Not an Exception, so that no program's own handlers take it for a
-    mistake."""
+    """Ends the program after the measurement. Not an Exception, so that no handler of the program
+    catches it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Schedule:
 
 
 class Channel:
-    """One line of JSON out a report, one line in a permission."""
+    """Sends each report as a line of JSON, and reads a line as permission to go on."""
 
     def __init__(self, out: TextIO, into: TextIO) -> None:
         self.out, self.into = out, into
@@ -57,20 +57,21 @@ class Channel:
         self.out.flush()
 
     def wait(self) -> None:
-        """Block until told to go on. Raises Stop where nobody is there any more."""
+        """Block until told to go on. Raises Stop where the benchmark has closed the channel."""
         if not self.into.readline():
             raise Stop
 
 
 def now() -> tuple[float, float]:
-    """Wall and CPU seconds, after all work given to the card is done."""
+    """Wall and CPU seconds, after the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 
 class Gate:
-    """Counts optimizer steps from the moment the block begins."""
+    """Counts optimizer steps while its block lasts. ``aside`` is called between turns, outside the
+    measured time; what it returns is added to the report."""
 
     def __init__(
         self, schedule: Schedule, channel: Channel, aside: Callable[[], dict[str, float]]
@@ -95,7 +96,7 @@ class Gate:
             self.setup = now()[0] - self.clock[0]
         past = self.done - self.schedule.warmup
         if past == 0:
-            self.aside()  # warms up as well, and the first draws are none of a repetition's
+            self.aside()  # warms up as well, and drops the draws of the warm-up
             self.report("warm", {"setup": self.setup})
         elif self.done > self.schedule.total:
             self.report("repetition", self.last, operations=self.operations.stop())
@@ -105,8 +106,7 @@ class Gate:
             self.after_repetition()
 
     def after_repetition(self) -> None:
-        """Report what it took; the last one only after a further step whose operations are
-        counted."""
+        """Report the times of the repetition; after the last one first profile one more step."""
         wall, cpu = (end - begin for begin, end in zip(self.clock, now(), strict=True))
         steps = self.schedule.steps
         facts = {"wall": wall / steps, "cpu": cpu / steps, **peak_memory(), **self.aside()}
@@ -117,7 +117,7 @@ class Gate:
             self.operations.start()
 
     def report(self, kind: str, facts: dict[str, float], **more: Any) -> None:
-        """Tell what was measured, then wait for the next turn or stop."""
+        """Send the figures, then wait for the next turn, or stop."""
         self.channel.tell(kind, **facts, **more)
         if self.done >= self.schedule.total:
             raise Stop

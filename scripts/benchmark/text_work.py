@@ -1,7 +1,7 @@
 """The text work: a small Llama with random weights and preference rows with the lengths of a real
 set.
 
-The words are those of this package's own sources; only their number matters.
+The words are taken from this package's sources; only their number matters.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from diffdpo.benchmark.size import Size, Work
+import diffdpo
 from diffdpo.engine.files import write_atomically
+from scripts.benchmark.size import Size, Work
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(diffdpo.__file__).parent
 MARKS = ["<|bos|>", "<|eos|>", "<|pad|>"]
 # Spreads of the logarithms: prompts differ more than answers (means of 118 and 245 tokens over
 # medians of 84 and 248).
@@ -105,7 +106,7 @@ def normal_quantiles(count: int, random: np.random.Generator) -> np.ndarray:
     """The normal distribution as ``count`` numbers in random order, so that few rows have its
     median and width."""
     return random.permutation(
-        [NormalDist().inv_cdf((place + 0.5) / count) for place in range(count)]
+        [NormalDist().inv_cdf((index + 0.5) / count) for index in range(count)]
     )
 
 
@@ -113,8 +114,8 @@ def words_of_length(pool: list[tuple[str, int]], start: int, wanted: int) -> str
     """Words of the pool from ``start`` on, ``wanted`` tokens long at most, each with a blank before
     it."""
     text, used = "", 0
-    for place in range(start, start + wanted):
-        word, length = pool[place % len(pool)]
+    for index in range(start, start + wanted):
+        word, length = pool[index % len(pool)]
         if used + length > wanted:
             break
         text, used = f"{text} {word}", used + length

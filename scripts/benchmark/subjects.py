@@ -1,5 +1,5 @@
-"""ADD A ROW: what is measured beside what. A subject is one program with its flags; a group takes
-turns.
+"""ADD A ROW: the programs that are measured. A subject is one program with its flags; the subjects
+of a group take turns.
 
 Names are ``kind-precision-variant``: lora, full or text; fp32 or bf16; for images uncached, latents
 (images and prompts encoded beforehand), scores (the reference's scores as well) and compiled (the
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffdpo.benchmark.peers import Peer
-from diffdpo.benchmark.size import Work
 from diffdpo.errors import UserError
+from scripts.benchmark.peers import Peer
+from scripts.benchmark.size import Work
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 BATCH = 4  # pairs
@@ -38,7 +38,7 @@ BUILDS = {
     "scores",
     "compiled",
     "stored",
-}  # variants that compute something before their first step
+}  # variants that fill a cache before their first step
 LORA_RATE, FULL_RATE, TEXT_RATE = "5e-4", "1e-5", "1e-5"
 
 
@@ -48,7 +48,7 @@ class Subject:
 
     name: str
     group: str
-    program: str  # a row of diffdpo.benchmark.programs.PROGRAMS
+    program: str  # a row of scripts.benchmark.programs.PROGRAMS
     target: str  # our command, or a script's path
     flags: tuple[str, ...]
     cache: str | None = None  # its own folder of what is computed beforehand
@@ -66,18 +66,18 @@ class Subject:
 
 def image_subjects(work: Work, steps: int) -> list[Subject]:
     """Our image trainer: LoRA and full, both precisions, every variant."""
-    found = []
+    subjects = []
     for kind, options in IMAGE_KINDS.items():
         for precision in PRECISIONS:
             for variant, flags in IMAGE_VARIANTS.items():
                 words = (*image_flags(work, precision, steps), *options, *flags)
                 name = f"{kind}-{precision}-{variant}"
-                found.append(
+                subjects.append(
                     Subject(
                         name, kind, "command", "train_diffusion_dpo", words, cache_of(name, variant)
                     )
                 )
-    return found
+    return subjects
 
 
 # The settings that the older scripts are run with, see PEER_FLAGS; their prompt dropout differs.
@@ -113,7 +113,7 @@ PEER_KINDS = {"diffusers": "lora", "salesforce": "full"}
 
 
 def image_flags(work: Work, precision: str, steps: int) -> tuple[str, ...]:
-    """What our trainer and the older scripts are told alike."""
+    """Flags that our trainer and the older scripts have in common."""
     return (
         "--pretrained_model_name_or_path",
         str(work.pipeline),
@@ -133,12 +133,12 @@ def image_flags(work: Work, precision: str, steps: int) -> tuple[str, ...]:
 
 
 def cache_of(name: str, variant: str) -> str | None:
-    """A folder for each subject that builds something."""
+    """A folder for each subject that stores something."""
     return name if variant in BUILDS else None
 
 
 def peer_subjects(work: Work, steps: int, peers: Sequence[Peer]) -> list[Subject]:
-    """Older scripts, each beside our rows of its kind."""
+    """Older scripts, each in the group of our rows of its kind."""
     return [
         Subject(
             f"{PEER_KINDS[peer.kind]}-{precision}-{peer.kind}",
@@ -175,18 +175,18 @@ def text_subjects(work: Work, steps: int) -> list[Subject]:
         "--report_to",
         "none",
     )
-    found = []
+    subjects = []
     for precision, mixed in PRECISIONS.items():
         group, flags = f"text-{precision}", (*common, "--mixed_precision", mixed)
         for variant, more in TEXT_VARIANTS.items():
             name = f"{group}-{variant}"
             words = (*flags, *more)
-            found.append(
+            subjects.append(
                 Subject(name, group, "command", "train_text_dpo", words, cache_of(name, variant))
             )
         if has_trl():
-            found.append(Subject(f"{group}-trl", group, "trl", "DPOTrainer", flags))
-    return found
+            subjects.append(Subject(f"{group}-trl", group, "trl", "DPOTrainer", flags))
+    return subjects
 
 
 def has_trl() -> bool:
@@ -195,21 +195,21 @@ def has_trl() -> bool:
 
 
 def all_subjects(work: Work, steps: int, peers: Sequence[Peer]) -> list[Subject]:
-    """Every row, groups together."""
-    found = [
+    """Every row, sorted by group."""
+    subjects = [
         *image_subjects(work, steps),
         *peer_subjects(work, steps, peers),
         *text_subjects(work, steps),
     ]
-    groups = list(dict.fromkeys(subject.group for subject in found))
-    return sorted(found, key=lambda subject: groups.index(subject.group))
+    groups = list(dict.fromkeys(subject.group for subject in subjects))
+    return sorted(subjects, key=lambda subject: groups.index(subject.group))
 
 
 def choose(subjects: list[Subject], patterns: list[str]) -> list[Subject]:
     """Those whose names match. Raises UserError for a pattern that matches none."""
     names = [subject.name for subject in subjects]
-    if lost := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
-        raise UserError(f"--subjects {lost[0]}: no such row; known: {', '.join(names)}")
+    if unmatched := [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]:
+        raise UserError(f"--subjects {unmatched[0]}: no such row; known: {', '.join(names)}")
     return [
         s
         for s in subjects
@@ -217,9 +217,9 @@ def choose(subjects: list[Subject], patterns: list[str]) -> list[Subject]:
     ]
 
 
-def placed(subject: Subject, folder: Path, run: str) -> Subject:
-    """With a run folder of its own, and the folder of its cache."""
-    places = ["--output_dir", str(folder / "runs" / run)]
+def with_folders(subject: Subject, folder: Path, run: str) -> Subject:
+    """The subject with the flags of its own run folder and cache folder."""
+    folders = ["--output_dir", str(folder / "runs" / run)]
     if subject.cache:
-        places += ["--precompute_dir", str(folder / "caches" / subject.cache)]
-    return replace(subject, flags=(*subject.flags, *places))
+        folders += ["--precompute_dir", str(folder / "caches" / subject.cache)]
+    return replace(subject, flags=(*subject.flags, *folders))
