@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from diffdpo.data.image_formats import IMAGE_FORMATS
 from diffdpo.data.text import TEXT_FORMATS
@@ -121,3 +122,10 @@ def test_the_readme_quotes_the_speed_that_the_docs_compute():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 1400
+
+
+def test_the_citation_has_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert citation["version"] == version[1]
