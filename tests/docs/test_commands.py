@@ -45,7 +45,7 @@ def test_every_block_has_a_class(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_quick_blocks_run(page, scratch, monkeypatch):
     monkeypatch.chdir(scratch)
-    execute([block for block in blocks_of(page) if block.kind != "sh slow"], limit=240)
+    execute([block for block in blocks_of(page) if block.kind != "sh slow"], limit=600)
 
 
 @pytest.mark.slow
