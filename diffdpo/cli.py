@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import sys
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from diffdpo.config import BaseSettings, parse
-from diffdpo.engine.console import fail, quiet_libraries, quiet_libraries_to_come, say
+from diffdpo.config import BaseSettings, TrainSettings, parse
+from diffdpo.engine.console import (
+    complain,
+    fail,
+    quiet_libraries,
+    quiet_libraries_to_come,
+    say,
+)
 from diffdpo.errors import UserError
 from diffdpo.flags import nearest
 
@@ -92,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_command(name: str, argv: list[str]) -> int:
     """Read the settings of the command ``name`` and run it; turns user errors into lines and an
     exit code."""
-    settings: Any = None
+    settings: BaseSettings | None = None
     quiet_libraries_to_come()
     try:
         row = COMMANDS[name]
@@ -109,8 +116,22 @@ def run_command(name: str, argv: list[str]) -> int:
     except UserError as error:
         return fail(error)
     except KeyboardInterrupt:
-        print("interrupted before training began; nothing to save", file=sys.stderr)
+        # At the very end, when a checkpoint that is being written beside training is whole.
+        atexit.register(tell_interrupted, settings)
         return 130
+
+
+def tell_interrupted(settings: BaseSettings | None) -> None:
+    """What a run leaves that was ended by a second Ctrl-C, or by one before its first step."""
+    checkpoint = sys.modules.get("diffdpo.engine.checkpoint")
+    if not isinstance(settings, TrainSettings) or checkpoint is None:
+        return complain("interrupted before training began; nothing to save")
+    checkpoints = checkpoint.list_checkpoints(Path(settings.output_dir))
+    if not checkpoints:
+        return complain("interrupted; no checkpoint was saved")
+    return complain(
+        f"interrupted; {checkpoints[-1]} is whole, go on with --resume_from_checkpoint latest"
+    )
 
 
 def settings_class(location: str, words: list[str]) -> type[BaseSettings]:

@@ -16,11 +16,16 @@ def say(*lines: str) -> None:
             print(line, flush=True)
 
 
-def fail(error: UserError) -> int:
-    """A line per mistake on stderr, from the first process only; the exit code."""
+def complain(*lines: str) -> None:
+    """Lines on stderr, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
-        for mistake in error.mistakes:
-            print(f"error: {mistake}", file=sys.stderr, flush=True)
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+
+
+def fail(error: UserError) -> int:
+    """A line per mistake on stderr; returns the exit code."""
+    complain(*(f"error: {mistake}" for mistake in error.mistakes))
     return 2
 
 
