@@ -39,6 +39,11 @@ frontier: setup
 test: setup
 	$(PYTHON) -m pytest -n 2
 
+# Which single-point changes of the core do the tests not notice? Restartable; the log is runs/mutants.jsonl.
+.PHONY: mutants
+mutants: setup
+	$(PYTHON) scripts/mutants $(MUTANTS)
+
 check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

@@ -77,7 +77,6 @@ COMMANDS = {
         "diffdpo.ranking.settings:RankingSettings",
         "--comparisons games.csv --output ranking.json --plot ranking.png",
     ),
-    "benchmark": Command("times and memory beside other trainers", "", ""),
 }
 
 
@@ -97,22 +96,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(name: str, argv: list[str]) -> int:
-    """Read the settings of the command ``name`` and run it; turns user errors into lines and an
-    exit code."""
+    """Run the command ``name``; returns its exit code."""
+    return run(COMMANDS[name], f"diffdpo.commands.{name}", f"diffdpo {name}", argv)
+
+
+def run(command: Command, module: str, program: str, argv: list[str]) -> int:
+    """Read a command's settings, then import its module and run it; turns user errors into lines
+    and an exit code."""
     settings: BaseSettings | None = None
     quiet_libraries_to_come()
     try:
-        row = COMMANDS[name]
-        module = f"diffdpo.commands.{name}"
-        if not row.settings:
-            return importlib.import_module(module).main(argv)
-        settings, notices = parse(
-            settings_class(row.settings, argv), argv, f"diffdpo {name}", about(name)
-        )
-        command = importlib.import_module(module)
+        cls = settings_class(command.settings, argv)
+        settings, notices = parse(cls, argv, program, about(command, program))
+        implementation = importlib.import_module(module)
         quiet_libraries()
         say(*notices)
-        return command.main(settings)
+        return implementation.main(settings)
     except UserError as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -143,7 +142,6 @@ def settings_class(location: str, words: list[str]) -> type[BaseSettings]:
     return target if isinstance(target, type) else target(words)
 
 
-def about(name: str) -> str:
+def about(command: Command, program: str) -> str:
     """What stands at the top of a command's --help."""
-    row = COMMANDS[name]
-    return f"{row.purpose}\n\nexample:\n  diffdpo {name} {row.example}".rstrip()
+    return f"{command.purpose}\n\nexample:\n  {program} {command.example}".rstrip()

@@ -66,7 +66,10 @@ class TrainSettings(BaseSettings):
         "runs/train", "folder of this run: metrics, checkpoints, result", group="training"
     )
     seed: int = flag(
-        0, "all randomness is a function of this number, the pair and the visit", group="training"
+        0,
+        "all randomness is a function of this number, the pair and the visit",
+        group="training",
+        changes="draws",
     )
     train_batch_size: int = flag(4, "pairs per process and micro-batch", group="training")
     gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step", group="training")
@@ -121,6 +124,7 @@ class TrainSettings(BaseSettings):
         "no, bf16 or fp16; left out: what accelerate is set to",
         group="training",
         choices=PRECISIONS,
+        changes="scores",
     )
     gradient_checkpointing: bool = flag(
         False, "recompute activations: less memory, slower", group="training"
@@ -129,7 +133,7 @@ class TrainSettings(BaseSettings):
         False, "compile the network: a slow first step, faster ones after it", group="training"
     )
     allow_tf32: bool = flag(
-        False, "TF32 matrix products on Ampere and later GPUs", group="training"
+        False, "TF32 matrix products on Ampere and later GPUs", group="training", changes="scores"
     )
     dataloader_num_workers: int = flag(0, "worker processes that decode data", group="training")
 

@@ -245,6 +245,22 @@ LOSSES = {
 }
 
 
+def as_loss(own: object) -> Loss:
+    """A row of the table from a user's own loss: a ``Loss``, or the function of a paired one.
+
+    Raises TypeError where it is neither, or the function has another signature.
+    """
+    if isinstance(own, Loss):
+        return own
+    if not callable(own):
+        raise TypeError("is neither a function of rewards nor a diffdpo.losses.Loss")
+    parameters = list(inspect.signature(own).parameters.values())
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    if len(positional) != 2 or "beta" not in {p.name for p in parameters}:
+        raise TypeError("a loss is f(chosen_B, rejected_B, *, beta) -> loss_B")
+    return Loss(own)
+
+
 def preference_loss(
     name: str,
     chosen_B: Tensor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,11 @@ def make_pairs(folder: Path, count: int = 12, ties: int = 0) -> Path:
 
 def read_jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def with_shift(pipeline: Path, folder: Path, shift: float) -> Path:
+    """A copy of a pipeline whose autoencoder's latents have a mean, as newer ones have."""
+    shutil.copytree(pipeline, folder)
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"shift_factor": shift}))
+    return folder

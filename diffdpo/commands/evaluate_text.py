@@ -128,7 +128,7 @@ def rows_side_by_side(held_out: HeldOut, before: Written, after: Written) -> lis
 def plain(estimate: Estimate, digits: int = 3) -> str:
     """'0.312 [0.271, 0.354]'."""
     low, high = estimate.interval
-    return f"{estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{estimate.caution}"
 
 
 def summary(figures: dict[str, Estimate]) -> list[str]:

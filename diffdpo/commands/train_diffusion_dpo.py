@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import nn
 
-from diffdpo.cache.keys import weights_digest
+from diffdpo.cache.keys import network_digest
 from diffdpo.cache.scores import score_rows
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
@@ -20,18 +20,16 @@ from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.cache_keys import Identity, reference_facts
+from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.settings import ImageSettings
+from diffdpo.image.settings import ImageSettings, image_objective
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import Validation
-from diffdpo.losses import LOSSES
-from diffdpo.objective import Objective, loss_options
 from diffdpo.reference import Reference
 
 
@@ -74,8 +72,7 @@ def train(settings: ImageSettings, accelerator: Accelerator) -> bool:
     """One run, from loading to export; returns whether it came to its end."""
     run = prepare_images(settings, accelerator)
     settings = run.settings
-    scale = 1.0 if LOSSES[settings.loss_type].reference_free else settings.beta_dpo
-    objective = Objective(settings.loss_type, scale=scale, options=loss_options(settings))
+    objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say
     )
@@ -110,35 +107,36 @@ def prepare_images(settings: ImageSettings, accelerator: Accelerator) -> ImageRu
         backbone.place(accelerator.device, dtype)
 
     stored = settings.cache_latents or settings.reference_draws
-    identity = Identity.of(backbone, *place, hub, dtype) if stored else None
+    encoders = (
+        EncoderDigests.of(backbone, *place, hub, dtype, accelerator.device) if stored else None
+    )
     embed = None
-    if settings.cache_latents and identity:
-        embed = store_encodings(pairs, backbone, load, identity, settings, accelerator)
+    if settings.cache_latents and encoders:
+        embed = store_encodings(pairs, backbone, load, encoders, settings, accelerator)
     network = make_trainable(backbone, settings, dtype, accelerator.device)
     task = ImageTask(
         backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast, embed
     )
     reference = make_reference(network, settings)
     run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
-    if settings.reference_draws and identity:
-        store_reference(run, identity, settings, accelerator)
+    if settings.reference_draws and encoders:
+        store_reference(run, encoders, settings, accelerator)
     return run
 
 
 def store_reference(
-    run: ImageRun, identity: Identity, settings: ImageSettings, accelerator: Accelerator
+    run: ImageRun, encoders: EncoderDigests, settings: ImageSettings, accelerator: Accelerator
 ) -> None:
     """Put stored scores in place of the reference."""
-    facts = reference_facts(run.pairs, run.process, identity, settings) | {
-        "reference": weights_digest(run.network)
-    }
+    network = network_digest(run.network)
+    key = reference_key(run.pairs, run.process, encoders, network, settings)
     draws, batch, root = (
         settings.reference_draws,
         settings.train_batch_size,
         settings.precompute_dir,
     )
     run.rows, run.reference = score_rows(
-        run.rows, run.task, run.network, run.reference, draws, batch, facts, root, accelerator
+        run.rows, run.task, run.network, run.reference, draws, batch, key, root, accelerator
     )
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.cache.keys import weights_digest
+from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
 from diffdpo.engine.console import say
 from diffdpo.engine.run import carry_out
 from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
+from diffdpo.objective import Objective
 from diffdpo.reference import Reference
 from diffdpo.text.export import export
 from diffdpo.text.inputs import check_vocabulary, open_training_rows, with_bundled
@@ -27,12 +28,11 @@ from diffdpo.text.network import (
     make_reference,
     make_trainable,
 )
-from diffdpo.text.objective import TextObjective
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.settings import TextSettings, make_objective
-from diffdpo.text.task import TextTask
+from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.task import TextTask, make_task
 from diffdpo.text.validation import Validation
 
 
@@ -53,7 +53,7 @@ class TextRun:
 
     settings: TextSettings
     tokenizer: PreTrainedTokenizerBase
-    objective: TextObjective
+    objective: Objective
     rows: TextRows
     held_out: TextRows | None
     scorer: TokenScorer
@@ -86,7 +86,7 @@ def prepare_text(settings: TextSettings, accelerator: Accelerator) -> TextRun:
     settings = resolved(settings, accelerator)
     network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
     tokenizer = load_tokenizer(network, settings)
-    objective = make_objective(settings)
+    objective = text_objective(settings)
     rows, held_out = open_training_rows(
         settings, tokenizer, objective.paired, not accelerator.is_local_main_process
     )
@@ -105,19 +105,15 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
     on."""
     live = run.reference
     with live.network(run.scorer) as network:
-        weights = weights_digest(network)
-    for rows in (run.held_out, run.rows):
-        if rows:
-            facts = {
-                "tokens": rows.fingerprint,
-                "reference": weights,
-                "precision": str(settings.mixed_precision),
-            }
-            batch, root = settings.train_batch_size, settings.precompute_dir
-            scored, run.reference = score_rows(
-                rows, run.task, run.scorer, live, 1, batch, facts, root, accelerator
-            )
-            rows.items = [scored.read(number, 0) for number in range(len(rows))]
+        reference = network_digest(network)
+    batch, root = settings.train_batch_size, settings.precompute_dir
+    for rows in filter(None, (run.held_out, run.rows)):
+        facts = {"tokens": rows.fingerprint, "reference": reference}
+        key = Key.of("reference", settings, SCORES, facts)
+        scored, run.reference = score_rows(
+            rows, run.task, run.scorer, live, 1, batch, key, root, accelerator
+        )
+        rows.items = [scored.read(number, 0) for number in range(len(rows))]
 
 
 def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
@@ -137,22 +133,13 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
     )
 
 
-def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
+def check_mismatch(objective: Objective, effective_batch: int) -> None:
     """Raises UserError where KTO finds no other completion to measure its reference point with."""
     if effective_batch < 2 and objective.needs_kl:
         raise UserError(
             "--loss_type kto pairs prompts with completions of other rows: take 2 rows or more per"
             " step"
         )
-
-
-def make_task(
-    settings: TextSettings, objective: TextObjective, accelerator: Accelerator
-) -> TextTask:
-    """The task; it scores prompts where ORPO's likelihood term reads them."""
-    with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
-    where = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-    return TextTask(accelerator.device, accelerator.autocast, with_prompts, **where)
 
 
 def text_facts(run: TextRun, trainer: Trainer) -> dict[str, str]:
@@ -169,7 +156,6 @@ def text_facts(run: TextRun, trainer: Trainer) -> dict[str, str]:
     close = (
         f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
     )
-    terms = zip(objective.weights, objective.terms, strict=True)
     family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
     lines = {
         "model": (
@@ -185,7 +171,7 @@ def text_facts(run: TextRun, trainer: Trainer) -> dict[str, str]:
         ),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            " + ".join(f"{weight:g} {term.name}" for weight, term in terms)
+            " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
             + f"; beta {settings.beta:g}"
         ),
         **trainer.plan(what),
@@ -195,7 +181,7 @@ def text_facts(run: TextRun, trainer: Trainer) -> dict[str, str]:
     return lines | balance(settings, objective, rows)
 
 
-def balance(settings: TextSettings, objective: TextObjective, rows: TextRows) -> dict[str, str]:
+def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dict[str, str]:
     """Class counts, and weights that bring their ratio into the 1 to 4/3 that Ethayarajh et al.
     2024 advise."""
     if objective.paired:

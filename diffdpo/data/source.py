@@ -4,6 +4,7 @@ metadata.jsonl."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,12 @@ def pick_split(name: str, saved: DatasetDict, split: str) -> Dataset:
     if split not in saved:
         raise UserError(f"data set {name}: has no split {split!r}; found {', '.join(saved)}")
     return saved[split]
+
+
+def check_columns(format_name: str, needed: Iterable[str], columns: list[str]) -> None:
+    """Raises UserError where the data lack a column of the format that was asked for."""
+    if missing := [column for column in needed if column not in columns]:
+        raise UserError(
+            f"--data_format {format_name}: the data have no column {', '.join(missing)}; there are"
+            f" {', '.join(columns)}"
+        )

@@ -10,6 +10,7 @@ from diffusers.optimization import get_scheduler
 from torch import nn
 
 from diffdpo.config import TrainSettings
+from diffdpo.errors import UserError
 
 
 def make_optimizer(
@@ -51,16 +52,25 @@ def make_optimizer(
     )
 
 
-def make_schedule(settings: TrainSettings, total_steps: int) -> Callable[[int], float]:
-    """What the peak rate is multiplied with at step 0, 1, …: diffusers' schedules as plain
-    functions."""
-    carrier = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    scheduler = get_scheduler(
-        settings.lr_scheduler,
-        carrier,
-        num_warmup_steps=settings.lr_warmup_steps,
-        num_training_steps=total_steps,
-        num_cycles=settings.lr_num_cycles,
-        power=settings.lr_power,
-    )
+def make_schedule(
+    settings: TrainSettings, total_steps: int, peak_rate: float
+) -> Callable[[int], float]:
+    """The factor on ``peak_rate`` at step 0, 1, …: diffusers' schedules as plain functions.
+
+    Raises UserError for a peak below the rate at which the polynomial schedule ends."""
+    # diffusers reads the peak from an optimizer: the polynomial schedule ends at a rate, 1e-7, and
+    # not at a share of the peak. A dry run at rate 0 has no share of it to compute.
+    carrier = torch.optim.SGD([torch.zeros(1)], lr=peak_rate or 1.0)
+    try:
+        scheduler = get_scheduler(
+            settings.lr_scheduler,
+            carrier,
+            num_warmup_steps=settings.lr_warmup_steps,
+            num_training_steps=total_steps,
+            num_cycles=settings.lr_num_cycles,
+            power=settings.lr_power,
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--lr_scheduler {settings.lr_scheduler}: {reason}") from error
     return scheduler.lr_lambdas[0]

@@ -49,6 +49,6 @@ def carry_out(
         trainer.accelerator,
         done,
         trainer.total_steps,
-        lambda: export(trainer.journal.last()),
+        lambda: export(trainer.recorder.journal.last()),
     )
     return done == trainer.total_steps

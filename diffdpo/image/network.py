@@ -15,7 +15,14 @@ from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
-from diffdpo.reference import AdapterOff, FrozenCopy, Reference, Start, Zero, without_dropout
+from diffdpo.reference import (
+    AdapterOff,
+    FrozenCopy,
+    InitialNetwork,
+    Reference,
+    Zero,
+    without_dropout,
+)
 
 
 def make_trainable(
@@ -64,7 +71,7 @@ def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
         return Zero()
     if settings.rank:
         return AdapterOff()
-    return Start() if settings.reference_draws else FrozenCopy(network)
+    return InitialNetwork() if settings.reference_draws else FrozenCopy(network)
 
 
 def start_from(network: nn.Module, name: str) -> None:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from diffdpo.data.image_formats import ImageFormat, detect
 from diffdpo.draws import Purpose, epoch_order, generator
+from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError
 from diffdpo.image.pixels import Augmentation, Placed, frame, open_image
 
@@ -52,7 +53,7 @@ class Tally:
     checked: bool = True
 
 
-class ImagePairs:
+class ImagePairs(Rows):
     """The pairs of a data set, by row; ``read`` draws the augmentation of a visit."""
 
     def __init__(

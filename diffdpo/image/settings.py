@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffdpo.config import (
     FREE_ON_RESUME,
@@ -20,9 +20,13 @@ from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
 from diffdpo.errors import UserError
 
+if TYPE_CHECKING:
+    from diffdpo.objective import Objective
+
 RECIPE = "scripts/recipes/emoji.yaml"
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
+TEXT_ALONE = ("orpo", "simpo", "sigmoid_norm")
 CHOICE = (
     "labels are a separate step: score both images beforehand and write the result into label_0 and"
     " label_1"
@@ -57,11 +61,17 @@ class ImageDataSettings(BaseSettings):
         None, "column of the prompt, if not a known name", group="data"
     )
     resolution: int | None = flag(
-        None, "side of the training images in pixels; default: the model's own", group="data"
+        None,
+        "side of the training images in pixels; default: the model's own",
+        group="data",
+        changes="encodings",
     )
     vae_encode_batch_size: int = flag(8, "images encoded at once", group="caching")
     is_turbo: bool = flag(
-        False, "train the four timesteps of a turbo model, zero terminal SNR", group="model"
+        False,
+        "train the four timesteps of a turbo model, zero terminal SNR",
+        group="model",
+        changes="draws",
     )
 
     def problems(self) -> list[str]:
@@ -94,7 +104,10 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         5000.0, "strength of the anchor, on the mean over latent dimensions", group="loss"
     )
     timesteps_per_pair: int = flag(
-        1, "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14", group="training"
+        1,
+        "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14",
+        group="training",
+        changes="draws",
     )
     sft: bool = flag(False, "supervised baseline on the winners, no reference", group="loss")
     ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels", group="data", choices=TIES)
@@ -104,7 +117,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         group="data",
     )
     proportion_empty_prompts: float = flag(
-        0.2, "share of pairs that see an empty prompt, both sides", group="data"
+        0.2, "share of pairs that see an empty prompt, both sides", group="data", changes="draws"
     )
     rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune", group="model")
     lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter", group="model")
@@ -118,16 +131,23 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         0,
         "draws a pair goes round, scored by the reference once, to disk; 0: fresh, live",
         group="caching",
+        changes="draws",
     )
     random_crop: bool = flag(
-        False, "random instead of centre crops, the same for both sides", group="data"
+        False,
+        "random instead of centre crops, the same for both sides",
+        group="data",
+        changes="draws",
     )
-    no_hflip: bool = flag(False, "never mirror a pair", group="data")
+    no_hflip: bool = flag(False, "never mirror a pair", group="data", changes="encodings")
     noise_offset: float = flag(
-        0.0, "scale of a constant added to the noise of each channel", group="training"
+        0.0,
+        "scale of a constant added to the noise of each channel",
+        group="training",
+        changes="draws",
     )
     input_perturbation: float = flag(
-        0.0, "scale of extra noise on the network's input", group="training"
+        0.0, "scale of extra noise on the network's input", group="training", changes="draws"
     )
     sdxl: bool = flag(False, "checked against model_index.json, which decides", group="model")
     choice_model: str | None = flag(None, "not done here: " + CHOICE, group="data")
@@ -210,17 +230,28 @@ COUNTS = ["timesteps_per_pair", "rank", "validation_steps"]
 def loss_problems(settings: ImageSettings) -> list[str]:
     """What is wrong with the loss and its settings; PyTorch is loaded for others than the default
     alone."""
-    if settings.loss_type in ("orpo", "simpo", "sigmoid_norm"):
-        return [
-            f"--loss_type {settings.loss_type} is defined on token log-probabilities; images have"
-            " none"
-        ]
     if (settings.loss_type, settings.label_smoothing) == ("sigmoid", 0):
         return []
-    from diffdpo.objective import loss_options
-
     try:
-        loss_options(settings)
+        image_objective(settings)
     except UserError as error:
         return list(error.mistakes)
     return []
+
+
+def image_objective(settings: ImageSettings) -> Objective:
+    """The loss, on beta times the reward; beta is on the mean over latent dimensions.
+
+    Raises UserError for an unknown loss, or one that reads token probabilities.
+    """
+    from diffdpo.objective import make_objective  # not above: it loads PyTorch
+
+    name = settings.loss_type
+    if name in TEXT_ALONE:
+        raise UserError(
+            f"--loss_type {name} is defined on token log-probabilities; images have none"
+        )
+    objective = make_objective(settings, [name])
+    if objective.reference_free:
+        return objective
+    return make_objective(settings, [name], scale=settings.beta_dpo)

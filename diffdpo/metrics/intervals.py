@@ -1,5 +1,4 @@
-"""Means with honest intervals: resampled by cluster, because pictures of one prompt are not
-independent."""
+"""Means with honest intervals: by cluster, because pictures of one prompt are not independent."""
 
 from __future__ import annotations
 
@@ -13,64 +12,145 @@ import numpy as np
 from diffdpo.draws import Purpose, generator
 
 RESAMPLES = 10_000
+AT_ONCE = 1 << 20  # resampled clusters in memory at a time
+# Below this number a bootstrap interval is too narrow; of one cluster it has no width at all.
+FEW = 10
+# Student's t for a 95 % interval with 1, 2, … degrees of freedom.
+T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its 95 % interval, the number of values and of the clusters they fall into."""
+    """A mean, its 95 % interval, the number of values and of the clusters they fall into, and how
+    the interval was made: bootstrap, wilson, t, or none where one cluster tells nothing."""
 
     value: float
     interval: tuple[float, float]
     n: int
     clusters: int
+    method: str = "bootstrap"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; an interval without bounds is two nulls."""
         return {
             "value": self.value,
-            "interval": list(self.interval),
+            "interval": [bound if math.isfinite(bound) else None for bound in self.interval],
             "n": self.n,
             "clusters": self.clusters,
+            "method": self.method,
         }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Estimate:
+        """The estimate that ``as_dict`` wrote, perhaps beside other entries."""
+        low, high = content["interval"]
+        interval = (-math.inf if low is None else low, math.inf if high is None else high)
+        return cls(content["value"], interval, content["n"], content["clusters"], content["method"])
+
+    @property
+    def caution(self) -> str:
+        """What to add to a printed figure: nothing, or that there are few clusters."""
+        if self.clusters >= FEW:
+            return ""
+        plural = "s" if self.clusters > 1 else ""
+        return f" (only {self.clusters} cluster{plural}: not resampled)"
 
     def percent(self) -> str:
         """'71.3 % [62.0, 79.1]'."""
         low, high = (100 * bound for bound in self.interval)
-        return f"{100 * self.value:.1f} % [{low:.1f}, {high:.1f}]"
+        return f"{100 * self.value:.1f} % [{low:.1f}, {high:.1f}]{self.caution}"
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Sum and number of the values of each of ``G`` clusters."""
+
+    total_G: np.ndarray
+    count_G: np.ndarray
+
+    @classmethod
+    def of(cls, values: Sequence[float], names: Sequence[Any]) -> Clusters:
+        """Group values by the names of their clusters. Raises ValueError for no values."""
+        if len(values) == 0:
+            raise ValueError("no values to average")
+        _, index = np.unique(np.asarray([str(name) for name in names]), return_inverse=True)
+        total_G = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
+        return cls(total_G, np.bincount(index).astype(np.float64))
+
+    def __len__(self) -> int:
+        return len(self.total_G)
+
+    @property
+    def mean(self) -> float:
+        """The mean of all values."""
+        return float(self.total_G.sum() / self.count_G.sum())
+
+    @property
+    def effective(self) -> float:
+        """(Σ n)² / Σ n²: as many clusters of equal size have a mean of the same variance (Kish
+        1965)."""
+        return float(self.count_G.sum() ** 2 / np.square(self.count_G).sum())
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[Any], seed: int = 0) -> Estimate:
     """Mean of ``values`` with a percentile interval from resampling whole clusters (Efron &
-    Tibshirani 1993, ch. 8).
+    Tibshirani 1993, ch. 8); of few clusters, Student's t interval; of one, no bounds.
 
     Raises ValueError for no values.
     """
-    if len(values) == 0:
-        raise ValueError("no values to average")
-    names, index = np.unique(np.asarray([str(c) for c in clusters]), return_inverse=True)
-    total = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
-    count = np.bincount(index).astype(np.float64)
-    value = float(total.sum() / count.sum())
-    picks = generator(seed, Purpose.BOOTSTRAP).integers(0, len(names), size=(RESAMPLES, len(names)))
-    means = total[picks].sum(axis=1) / count[picks].sum(axis=1)
+    grouped = Clusters.of(values, clusters)
+    if len(grouped) == 1:
+        interval, method = (-math.inf, math.inf), "none"
+    elif len(grouped) < FEW:
+        interval, method = student(grouped), "t"
+    else:
+        interval, method = bootstrap(grouped, seed), "bootstrap"
+    return Estimate(grouped.mean, interval, len(values), len(grouped), method)
+
+
+def bootstrap(clusters: Clusters, seed: int) -> tuple[float, float]:
+    """The middle 95 % of the means of ``RESAMPLES`` resamples, some at a time: the numbers drawn
+    do not depend on how many are in memory."""
+    size, random = len(clusters), generator(seed, Purpose.BOOTSTRAP)
+    means = np.empty(RESAMPLES)
+    step = max(1, AT_ONCE // size)
+    for first in range(0, RESAMPLES, step):
+        block = means[first : first + step]
+        picks = random.integers(0, size, size=(len(block), size))
+        block[:] = clusters.total_G[picks].sum(axis=1) / clusters.count_G[picks].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(value, (float(low), float(high)), len(values), len(names))
+    return float(low), float(high)
+
+
+def student(clusters: Clusters) -> tuple[float, float]:
+    """Mean ± t · s with G − 1 degrees of freedom, s² = (G − 1)/G Σ (m₋ᵢ − m)² from the means m₋ᵢ
+    without one cluster (the jackknife: Efron & Tibshirani 1993, ch. 11)."""
+    size, mean = len(clusters), clusters.mean
+    without_G = (clusters.total_G.sum() - clusters.total_G) / (
+        clusters.count_G.sum() - clusters.count_G
+    )
+    variance = (size - 1) / size * float(np.square(without_G - mean).sum())
+    half = T_975[size - 2] * math.sqrt(variance)
+    return mean - half, mean + half
 
 
 def clustered_share(values: Sequence[float], clusters: Sequence[Any], seed: int = 0) -> Estimate:
     """The mean of numbers from 0 to 1, as ``clustered_mean``.
 
     Where all are 0 or all are 1 there is no spread to resample; they get Wilson's interval on the
-    number of clusters, so that 20 wins of 20 are not reported as certain."""
-    found = clustered_mean(values, clusters, seed)
-    return (
-        found
-        if 0 < found.value < 1
-        else replace(found, interval=wilson(found.value, found.clusters))
-    )
+    number of clusters, so that 20 wins of 20 are not reported as certain. So do few clusters, on
+    their effective number: it holds however much the values of a cluster have in common."""
+    grouped = Clusters.of(values, clusters)
+    if len(grouped) < FEW:
+        interval = wilson(grouped.mean, grouped.effective)
+        return Estimate(grouped.mean, interval, len(values), len(grouped), "wilson")
+    estimate = clustered_mean(values, clusters, seed)
+    if 0 < estimate.value < 1:
+        return estimate
+    return replace(estimate, interval=wilson(estimate.value, estimate.clusters), method="wilson")
 
 
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(share: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share (Wilson 1927)."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

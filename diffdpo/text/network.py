@@ -22,9 +22,9 @@ from diffdpo.reference import (
     AdapterCopy,
     AdapterOff,
     FrozenCopy,
+    InitialNetwork,
     OtherModel,
     Reference,
-    Start,
     Zero,
     without_dropout,
 )
@@ -87,13 +87,13 @@ def make_trainable(
 
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under
     adapters are not."""
-    without_dropout(network)
     scorer = TokenScorer(network, settings.sharing)
     prove_head(scorer, str(settings.model_name_or_path))
     if is_adapter(network):
         keep_first_adapter(network)
     elif settings.use_peft:
         add_lora(network, settings)
+    without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
     dtype = DTYPES[settings.mixed_precision or "no"]
     for weight in network.parameters():
         weight.requires_grad_(weight.requires_grad or not is_adapter(network))
@@ -157,7 +157,7 @@ def make_reference(scorer: TokenScorer, settings: TextSettings, free: bool) -> R
     if settings.ref_model_name_or_path:
         return other_model(settings.ref_model_name_or_path, network, settings)
     if not is_adapter(network):
-        return Start() if settings.precompute_ref_log_probs else FrozenCopy(scorer)
+        return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer)
     return AdapterCopy() if is_continued(network) else AdapterOff()
 
 

@@ -21,7 +21,7 @@ from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.errors import UserError
 
 if TYPE_CHECKING:
-    from diffdpo.text.objective import TextObjective
+    from diffdpo.objective import Objective
 
 RECIPE = "scripts/recipes/reviews.yaml"
 ALL_LINEAR = ["all-linear"]
@@ -136,6 +136,10 @@ class TextSettings(TextModelSettings, TrainSettings):
     )
     max_new_tokens: int = flag(64, "length of these answers", group="evaluation")
 
+    # Text has nothing random but the order of rows: no stored number depends on the seed.
+    seed: int = flag(
+        0, "the order of rows is a function of this number and the epoch", group="training"
+    )
     # The engine's flags under the names of transformers, with TRL's defaults.
     train_batch_size: int = flag(
         8,
@@ -174,7 +178,11 @@ class TextSettings(TextModelSettings, TrainSettings):
         None, "keep only the newest N", aliases=["--save_total_limit"], group="logging"
     )
     allow_tf32: bool = flag(
-        False, "TF32 matrix products on Ampere and later GPUs", aliases=["--tf32"], group="training"
+        False,
+        "TF32 matrix products on Ampere and later GPUs",
+        aliases=["--tf32"],
+        group="training",
+        changes="scores",
     )
     bf16: bool = flag(False, "the same as --mixed_precision bf16", group="training")
     fp16: bool = flag(False, "the same as --mixed_precision fp16", group="training")
@@ -279,7 +287,7 @@ def loss_problems(settings: TextSettings) -> list[str]:
     if not settings.loss_type:
         return ["--loss_type: name one loss or several"]
     try:
-        objective = make_objective(settings)
+        objective = text_objective(settings)
     except UserError as error:
         return list(error.mistakes)
     lines = []
@@ -293,35 +301,16 @@ def loss_problems(settings: TextSettings) -> list[str]:
     return lines
 
 
-def make_objective(settings: TextSettings) -> TextObjective:
-    """The weighted sum of losses that the settings ask for.
+def text_objective(settings: TextSettings) -> Objective:
+    """The losses of ``--loss_type`` with their weights, and that of ``--rpo_alpha``.
 
     Raises UserError for unknown losses, weights that do not match, and sums of losses of different
-    kinds."""
-    from diffdpo.losses import LOSSES
-    from diffdpo.objective import Objective, loss_options, read_options
-    from diffdpo.text.objective import TextObjective
+    kinds.
+    """
+    from diffdpo.objective import make_objective  # not above: it loads PyTorch
 
-    names, weights = (
-        list(settings.loss_type),
-        list(settings.loss_weights) or [1.0] * len(settings.loss_type),
-    )
-    if len(weights) != len(names):
-        raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
-    smooth = [
-        name for name in names if name in LOSSES and "label_smoothing" in LOSSES[name].options
-    ]
-    for name in names if not smooth else set(names) - set(LOSSES):
-        loss_options(settings, name)
-    if settings.rpo_alpha:
-        names, weights = [*names, "sft"], [*weights, settings.rpo_alpha]
-    terms = [
-        Objective(name, beta=settings.beta, options=read_options(settings, LOSSES[name]))
-        for name in names
-    ]
-    if len(names) > 1 and not all(term.row.paired for term in terms):
-        single = ", ".join(term.name for term in terms if not term.row.paired)
-        raise UserError(
-            f"--loss_type: {single} judges single completions and cannot be added to another loss"
-        )
-    return TextObjective(tuple(terms), tuple(weights))
+    names, weights = list(settings.loss_type), list(settings.loss_weights)
+    if settings.rpo_alpha and len(weights) in (0, len(names)):
+        weights = [*(weights or [1.0] * len(names)), settings.rpo_alpha]
+        names = [*names, "sft"]
+    return make_objective(settings, names, weights, beta=settings.beta)

@@ -1,16 +1,21 @@
 """The command itself, on tiny models."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from diffdpo.benchmark.size import FULL, Work
-from diffdpo.benchmark.subjects import all_subjects, choose
-from diffdpo.benchmark.targets import targets
-from diffdpo.benchmark.work import MARKER, fresh_folder
-from diffdpo.cli import run_command
+from diffdpo import cli
+from diffdpo.cli import Command
 from diffdpo.errors import UserError
+from scripts.benchmark.size import FULL, Work
+from scripts.benchmark.subjects import all_subjects, choose
+from scripts.benchmark.targets import targets
+from scripts.benchmark.work import MARKER, fresh_folder
 from tests.benchmark.test_peers import write
+from tests.conftest import ROOT, THREADS
 
 LEAVES = """
 known = ["--beta_dpo", "--dreamlike_pairs_only"]
@@ -20,13 +25,13 @@ raise SystemExit(2)
 
 
 def benchmark(folder, *words):
-    places = ["--work_dir", str(folder / "work"), "--output", str(folder / "out" / "table")]
-    code = run_command(
-        "benchmark",
-        ["--small", "--repetitions", "1", "--steps", "1", "--threads", "1", *places, *words],
-    )
+    """As a person starts it, from another folder than the checkout's."""
+    outputs = ["--work_dir", str(folder / "work"), "--output", str(folder / "out" / "table")]
+    size = ["--small", "--repetitions", "1", "--steps", "1", "--threads", "1"]
+    command = [sys.executable, str(ROOT / "scripts" / "benchmark"), *size, *outputs, *words]
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **THREADS}, timeout=1200)
     read = json.loads((folder / "out" / "table.json").read_text())
-    return code, {row["name"]: row for row in read["rows"]}, read
+    return done.returncode, {row["name"]: row for row in read["rows"]}, read
 
 
 def test_ours_beside_a_script_that_fails(tmp_path):
@@ -105,5 +110,7 @@ def test_only_its_own_folder_is_emptied(tmp_path):
 
 
 def test_impossible_settings_are_named(capsys):
-    assert run_command("benchmark", ["--repetitions", "0", "--threads", "-1"]) == 2
+    words = ["--repetitions", "0", "--threads", "-1"]
+    command = Command("", "scripts.benchmark.command:BenchmarkSettings", "")
+    assert cli.run(command, "scripts.benchmark.command", "benchmark", words) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from diffdpo.benchmark.chart import step_chart
-from diffdpo.benchmark.report import Report, table
-from diffdpo.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
-from diffdpo.benchmark.targets import (
+from scripts.benchmark.chart import step_chart
+from scripts.benchmark.comparisons import COMPARISONS
+from scripts.benchmark.report import Report
+from scripts.benchmark.results import Result, Spread, break_even, epoch_cost, quotient, spread
+from scripts.benchmark.tables import comparison_table, met, ratio, table
+from scripts.benchmark.targets import (
     Target,
     faster,
     first_epoch,
@@ -16,6 +18,7 @@ from diffdpo.benchmark.targets import (
     over_bare,
     targets,
 )
+from tests.conftest import ROOT
 
 
 def result(name, *wall, setup=1.0, cold=None, ram=1000.0, bare=(), error=None, operations=()):
@@ -58,7 +61,7 @@ UNCACHED, LATENTS, SCORES, THEIRS, _ = ROWS.values()
 
 
 def test_quotients_are_taken_within_a_repetition():
-    assert quotient(THEIRS.wall, SCORES.wall) == Spread(4.0, 2.0, 4.0)
+    assert quotient(THEIRS.wall, SCORES.wall) == Spread(4.0, 2.0, 4.0, best=3.0)
     assert quotient([], [1.0]) is None
     assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
 
@@ -96,7 +99,7 @@ def test_break_even_is_where_the_costs_cross():
 def test_measures():
     assert faster("full-fp32-scores", "full-fp32-salesforce")(ROWS).median == 4.0
     assert faster("full-fp32-scores", "full-fp32-diffusers")(ROWS) is None
-    assert over_bare("full-fp32-latents")(ROWS) == Spread(1.2, 1.0, 1.25)
+    assert over_bare("full-fp32-latents")(ROWS) == Spread(1.2, 1.0, 1.25, best=1.25)
     assert memory("full-fp32-scores", "full-fp32-salesforce")(ROWS).median == 0.5
     assert memory_saved("full-fp32-scores", "full-fp32-latents", 50.0)(ROWS).median == 2.0
     # 10 steps: 31 uncached, 40 with latents, 72 with scores; theirs 40
@@ -124,22 +127,23 @@ def test_every_target_says_when_nothing_was_measured():
 
 
 def page(rows):
-    return Report(
-        {"processor": "P"}, {"repetitions": 3}, rows, targets(10, 50.0), {"full": 10}, ["a note"]
-    )
+    return Report({"processor": "P"}, {"repetitions": 3}, rows, 50.0, {"full": 10}, ["a note"])
 
 
 def test_markdown_says_all_in_tables():
     text = page(ROWS).markdown()
     assert (
-        "| full fp32, everything stored | salesforce fp32 | at least 2x | 4.00x [2.00, 4.00] |"
-        " yes |" in text
+        "| full fp32, everything stored | salesforce fp32 | at least 2x | 4.0x [2.0, 4.0] |"
+        " 3.00x | yes |" in text
     )
     assert (
-        "| full fp32, first epoch, nothing stored | salesforce fp32 | at least 1.2x | 1.29x | yes |"
+        "| full fp32, first epoch, nothing stored | salesforce fp32 | at least 1.2x | 1.29x |"
+        "  | yes |" in text
+    )
+    assert (
+        "| full-fp32-latents | bare network | at most 1.05x | 1.2x [1.0, 1.2] | 1.25x | no |"
         in text
     )
-    assert "| full-fp32-latents | bare network | at most 1.05x | 1.20x [1.00, 1.25] | no |" in text
     assert "| full-bf16-uncached | failed: no / such thing |" in text
     assert "| full-fp32-latents | 20.0 | 40 | 60 | 120 | 220 | 2 |" in text
     assert "| full-fp32-scores | 0.300 | 0.900 |" in text
@@ -159,6 +163,50 @@ def test_json_has_every_repetition_and_the_verdicts():
     even = {row["name"]: row["break_even"] for row in read["epochs"]}
     assert even == {"full-fp32-uncached": None, "full-fp32-latents": 2, "full-fp32-scores": 4,
                     "full-fp32-salesforce": None}  # fmt: skip
+
+
+def test_a_report_read_back_says_the_same():
+    written = page(ROWS).as_json()
+    again = Report.from_json(written)
+    assert again.as_json() == written
+    assert again.markdown() == page(ROWS).markdown()
+
+
+def test_the_kept_tables_are_those_of_the_kept_figures():
+    kept = Report.from_json((ROOT / "assets" / "benchmark.json").read_text())
+    assert (ROOT / "assets" / "benchmark.md").read_text() == kept.markdown()
+    kept_targets = json.loads((ROOT / "assets" / "benchmark.json").read_text())["targets"]
+    assert json.loads(kept.as_json())["targets"] == kept_targets
+
+
+def test_like_for_like_rows_store_nothing_on_either_side():
+    ours, theirs = (
+        result("lora-fp32-uncached", 2.0, 2.0, 2.0),
+        result("lora-fp32-diffusers", 3.0, 3.2, 3.2),
+    )
+    theirs.cpu = [5.0, 5.0, 5.0]
+    rows = {row.name: row for row in (ours, theirs)}
+    line = "| lora fp32 | lora-fp32-diffusers | 2.000 | 3.200 [3.000, 3.200] | 1.60x [1.50, 1.60] |"
+    assert line + " 2.000 | 5.000 | 2.50x | 1.00 | 1.56 |" in comparison_table(rows)
+    assert comparison_table({}) == "No two such rows were measured."
+    stored = {"latents", "scores", "compiled", "stored"}
+    assert not stored & {row.ours.split("-")[-1] for row in COMPARISONS}
+
+
+def test_wide_ranges_have_one_decimal():
+    assert ratio(Spread(2.77, 1.62, 3.64)) == "2.8x [1.6, 3.6]"
+    assert ratio(Spread(1.04, 1.01, 1.07)) == "1.04x [1.01, 1.07]"
+    assert ratio(None) == "–"
+
+
+def test_a_target_that_the_fastest_repetitions_miss_is_not_met():
+    target = Target("", "", 2.3, lambda rows: None)
+    cases = {"yes": (2.4, 2.3), "by the median alone": (2.4, 2.1), "no": (2.2, 2.4)}
+    for words, (median, best) in cases.items():
+        measured = Spread(median, 1.0, 3.0, best)
+        assert met(target, measured) == words
+        assert target.met(measured) is (words == "yes")
+    assert met(target, None) == "not measured"
 
 
 def test_chart_is_a_picture_even_of_nothing():

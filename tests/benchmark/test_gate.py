@@ -8,9 +8,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffdpo.benchmark.gate import Channel, Gate, Schedule, Stop
-from diffdpo.benchmark.memory import peak_memory
-from diffdpo.benchmark.operations import REST, Operations, kind_of
+from scripts.benchmark.gate import Channel, Gate, Schedule, Stop
+from scripts.benchmark.memory import peak_memory
+from scripts.benchmark.operations import REST, Operations, kind_of
 
 SCHEDULE = Schedule(warmup=2, steps=3, repetitions=2)
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from diffdpo.benchmark import stand_ins
-from diffdpo.benchmark.contestant import Contestant
-from diffdpo.benchmark.gate import Schedule
-from diffdpo.benchmark.peers import STAND_INS, WHAT, recognise
-from diffdpo.benchmark.subjects import Subject
-from diffdpo.benchmark.worker import last_line
 from diffdpo.errors import UserError
+from scripts.benchmark import stand_ins
+from scripts.benchmark.contestant import Contestant
+from scripts.benchmark.gate import Schedule
+from scripts.benchmark.peers import STAND_INS, WHAT, recognise
+from scripts.benchmark.subjects import Subject
+from scripts.benchmark.worker import last_line
 
 DIFFUSERS = 'parser.add_argument("--beta_dpo")\nparser.add_argument("--vae_encode_batch_size")\n'
 SALESFORCE = 'parser.add_argument("--beta_dpo")\nparser.add_argument("--dreamlike_pairs_only")\n'

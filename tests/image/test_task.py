@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from diffdpo.data.source import open_dataset
+from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones import BACKBONES, load_backbone
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import ForwardProcess, stack_normal
 from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.task import DrawSettings, ImageTask
-from diffdpo.objective import Objective
+from diffdpo.objective import Term
 from diffdpo.reference import FrozenCopy
+from tests.factory import with_shift
 
 
 def autocast():
@@ -76,7 +78,7 @@ def test_policy_and_reference_agree_to_the_last_bit_before_training(backbone, it
     network = backbone.network.train()
     reference = FrozenCopy(network)
     draw = task.draw(task.collate(items))
-    policy_N = task.score(network, draw)
+    policy_N = task.score(network, draw).score_N
     assert policy_N.requires_grad
     assert policy_N.dtype == torch.float32
     assert torch.equal(policy_N.detach(), reference.score(task.score, network, draw))
@@ -104,8 +106,8 @@ def test_the_loss_is_the_published_one_on_the_same_draw(backbone, items):
         policy_w, policy_l = errors(network).chunk(2)
         frozen_w, frozen_l = errors(reference.copy).chunk(2)
         expected = -F.logsigmoid(-0.5 * beta * ((policy_w - policy_l) - (frozen_w - frozen_l)))
-        reward = task.score(network, draw) - reference.score(task.score, network, draw)
-        found = Objective("sigmoid", scale=beta)(*reward.chunk(2))
+        reward = task.score(network, draw).score_N - reference.score(task.score, network, draw)
+        found = Term("sigmoid", scale=beta).of_pairs(*(beta * reward).chunk(2))
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -113,8 +115,8 @@ def test_several_draws_are_averaged_inside_the_score(backbone, items):
     task = task_of(backbone, draws=2)
     draw = task.draw(task.collate(items))
     with torch.no_grad():
-        score = task.score(backbone.network, draw)
-        flat = task.score(backbone.network, type(draw)(**{**draw.__dict__, "draws": 1}))
+        score = task.score(backbone.network, draw).score_N
+        flat = task.score(backbone.network, type(draw)(**{**draw.__dict__, "draws": 1})).score_N
     assert score.shape == (8,)
     assert torch.allclose(score, flat.view(8, 2).mean(dim=1))
 
@@ -137,6 +139,33 @@ def test_noise_offset_and_perturbation_are_shared_by_the_pair(backbone, items):
     assert not torch.allclose(draw.noisy_NCHW, before.noisy_NCHW)
     shift_w, shift_l = (draw.noisy_NCHW - before.noisy_NCHW).chunk(2)
     assert torch.allclose(shift_w, shift_l, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_the_loss_target_is_the_noise_without_the_perturbation(backbone, items, offset):
+    """Ning et al. 2023: the network sees more noise than it is asked for."""
+    plain, perturbed = (
+        task_of(backbone, noise_offset=offset, input_perturbation=share) for share in (0.0, 0.1)
+    )
+    before, draw = (task.draw(task.collate(items)) for task in (plain, perturbed))
+    assert not torch.allclose(draw.noisy_NCHW, before.noisy_NCHW)
+    assert torch.equal(draw.target_NCHW, before.target_NCHW)
+    if perturbed.process.prediction_type == "epsilon" and not offset:
+        sources = [generator(3, Purpose.NOISE, item.pair, item.visit) for item in items]
+        noise = stack_normal(sources, tuple(draw.target_NCHW.shape[1:]))
+        assert torch.equal(draw.target_NCHW, torch.cat([noise, noise]))
+
+
+def test_latents_are_shifted_and_then_scaled(models, items, tmp_path):
+    backbone = load_backbone(str(with_shift(models(), tmp_path / "shifted", 0.1)))
+    task = task_of(backbone)
+    batch = task.collate(items)
+    mean, std = backbone.encode_images(batch.pixels_NCHW, chunk=8)
+    sides = (Purpose.POSTERIOR_CHOSEN, Purpose.POSTERIOR_REJECTED)
+    sources = [generator(3, side, item.pair, item.visit) for side in sides for item in items]
+    latents = mean + std * stack_normal(sources, tuple(mean.shape[1:]))
+    assert backbone.vae.config.scaling_factor == 0.5
+    assert torch.equal(task.latents(batch), (latents - 0.1) * 0.5)
 
 
 def test_empty_prompts_are_as_frequent_as_asked(backbone, items):

@@ -1,14 +1,18 @@
 """Rewards over the table; win rates and intervals against closed forms and simulation."""
 
+import json
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffdpo.metrics import REWARDS
+from diffdpo.draws import Purpose, generator
+from diffdpo.metrics import REWARDS, intervals
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.implicit import Margins, by_timestep, overall
-from diffdpo.metrics.intervals import clustered_mean, clustered_share, wilson, win_rate
+from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, wilson, win_rate
 from diffdpo.metrics.jpeg import jpeg_compressibility
 from tests.factory import picture
 
@@ -77,6 +81,91 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         low, high = clustered_mean(values, np.repeat(np.arange(40), 2)).interval
         covered += low <= 0.3 <= high
     assert 88 <= covered <= 100
+
+
+def test_one_prompt_proves_nothing():
+    wins = [1.0] * 7 + [0.0] * 3
+    share = clustered_share(wins, ["one prompt"] * 10)
+    assert share.interval == pytest.approx(wilson(0.7, 1))
+    assert share.interval[0] < 0.5 < share.interval[1]
+    assert share.percent() == "70.0 % [10.3, 97.9] (only 1 cluster: not resampled)"
+    mean = clustered_mean(wins, ["one prompt"] * 10)
+    assert mean.interval == (-np.inf, np.inf)
+    assert mean.as_dict()["interval"] == [None, None]
+    assert json.loads(json.dumps(mean.as_dict(), allow_nan=False))["method"] == "none"
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10])
+def test_an_estimate_is_the_same_after_json(count):
+    for measure in (clustered_mean, clustered_share):
+        estimate = measure(np.linspace(0.1, 0.8, 2 * count).tolist(), [*range(count)] * 2)
+        again = json.loads(json.dumps(estimate.as_dict(), allow_nan=False))
+        assert Estimate.from_dict(again | {"draws": 4}) == estimate
+        assert bool(estimate.caution) is (count < 10)
+
+
+def test_few_clusters_of_one_value_have_the_interval_of_student():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for count in range(2, 10):
+        values = np.random.default_rng(count).normal(size=count)
+        estimate = clustered_mean(values.tolist(), range(count))
+        error = scipy_stats.sem(values)
+        expected = scipy_stats.t.interval(0.95, count - 1, values.mean(), error)
+        assert estimate.interval == pytest.approx(expected, abs=1e-4)
+        assert estimate.method == "t"
+
+
+def test_few_unequal_clusters_count_as_fewer():
+    one, many = ["a"] * 96, ["b", "c", "d", "e"]
+    wins = [1.0, 0.0] * 50
+    low, high = clustered_share(wins, one + many).interval
+    even = clustered_share([1.0, 0.0, 1.0, 0.0, 0.5], list("abcde")).interval
+    assert low < even[0]
+    assert high > even[1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 5.0])
+def test_intervals_of_few_clusters_cover_the_truth(count, spread):
+    """Logits of prompts vary by ``spread``: not at all, or so much that a prompt's pictures nearly
+    agree. Four pictures of one prompt, up to seven of another."""
+    random = np.random.default_rng(count)
+    sizes = 4 + np.arange(count) % 4
+    names = np.repeat(np.arange(count), sizes)
+    truth = (1 / (1 + np.exp(-(0.8 + spread * random.normal(size=100_000))))).mean()
+    covered = dict.fromkeys((clustered_mean, clustered_share), 0)
+    rounds = 400
+    for _ in range(rounds):
+        chance = 1 / (1 + np.exp(-(0.8 + spread * random.normal(size=count))))
+        wins = (random.random(len(names)) < chance[names]).astype(float).tolist()
+        low, high = clustered_share(wins, names).interval
+        covered[clustered_share] += low <= truth <= high
+        scores = chance[names] + random.normal(size=len(names))
+        low, high = clustered_mean(scores.tolist(), names).interval
+        covered[clustered_mean] += low <= truth <= high
+    assert min(covered.values()) >= 0.92 * rounds
+
+
+def test_resampling_in_blocks_draws_the_same_numbers(monkeypatch):
+    """The intervals of published results: one draw of all resamples at once."""
+    random = np.random.default_rng(3)
+    values, names = random.normal(size=150), np.arange(150) % 40 + 10
+    total, count = np.bincount(names - 10, weights=values), np.bincount(names - 10)
+    picks = generator(7, Purpose.BOOTSTRAP).integers(0, 40, size=(intervals.RESAMPLES, 40))
+    means = total[picks].sum(axis=1) / count[picks].sum(axis=1)
+    expected = tuple(np.quantile(means, [0.025, 0.975]))
+    for at_once in (1, 999, 1 << 20):
+        monkeypatch.setattr(intervals, "AT_ONCE", at_once)
+        assert clustered_mean(values.tolist(), names, seed=7).interval == expected
+
+
+def test_thousands_of_clusters_take_little_memory(monkeypatch):
+    monkeypatch.setattr(intervals, "RESAMPLES", 1_000)
+    tracemalloc.start()
+    clustered_mean([0.0, 1.0] * 4_000, range(8_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20
 
 
 def test_no_values_is_an_error():

@@ -12,7 +12,7 @@ from tests.factory import read_jsonl
 from tests.text.factory import label_rows, model, pair_rows, save_model, tokenizer, write_jsonl
 
 trl = pytest.importorskip("trl")
-ROWS, STEPS, RATE = 6, 20, 1e-3
+ROWS, STEPS, RATE, WARMUP = 6, 20, 1e-3, 4
 
 
 class Losses(TrainerCallback):
@@ -26,13 +26,14 @@ class Losses(TrainerCallback):
             self.seen.append(logs["loss"])
 
 
-def theirs(trainer_class, config_class, rows, folder):
+def theirs(trainer_class, config_class, rows, folder, schedule):
     config = config_class(
         output_dir=str(folder),
         max_steps=STEPS,
         per_device_train_batch_size=ROWS,
         learning_rate=RATE,
-        lr_scheduler_type="constant",
+        lr_scheduler_type=schedule,
+        warmup_steps=WARMUP if schedule == "linear" else 0,
         logging_steps=1,
         save_strategy="no",
         report_to="none",
@@ -53,7 +54,7 @@ def theirs(trainer_class, config_class, rows, folder):
     return losses.seen
 
 
-def ours(rows, folder, loss):
+def ours(rows, folder, loss, schedule):
     save_model(folder / "model", template=None)
     data = write_jsonl(folder / "rows.jsonl", rows)
     words = (
@@ -68,22 +69,26 @@ def ours(rows, folder, loss):
         "--output_dir",
         folder / "run",
     ]
-    words += " --lr_scheduler_type constant --report_to none"
+    words += f" --lr_scheduler_type {schedule} --report_to none"
+    words += f" --warmup_steps {WARMUP}" if schedule == "linear" else ""
     assert run_command("train_text_dpo", [*map(str, where), *words.split()]) == 0
     return [line["loss"] for line in read_jsonl(folder / "run" / "metrics.jsonl")]
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
-def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss):
+@pytest.mark.parametrize(
+    ("loss", "schedule"), [("sigmoid", "constant"), ("sigmoid", "linear"), ("kto", "constant")]
+)
+def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss, schedule):
     """All rows in every step. TRL's KTO never shuffles, and who is paired with whom follows the
-    order."""
+    order. ``linear`` begins with a warm-up, so a rate that is only logged gives other losses."""
     monkeypatch.setattr(batches, "epoch_order", lambda seed, epoch, size: np.arange(size))
     kinds = {
         "sigmoid": (trl.DPOTrainer, trl.DPOConfig, pair_rows(ROWS)),
         "kto": (trl.KTOTrainer, trl.KTOConfig, label_rows(ROWS)),
     }
     trainer, config, rows = kinds[loss]
-    expected, found = theirs(trainer, config, rows, tmp_path / "trl"), ours(rows, tmp_path, loss)
+    expected = theirs(trainer, config, rows, tmp_path / "trl", schedule)
+    found = ours(rows, tmp_path, loss, schedule)
     assert len(expected) == len(found) == STEPS
     print(
         f"\n{loss}: step 1 {expected[0]:.8f} {found[0]:.8f}; step 20 {expected[-1]:.8f}"

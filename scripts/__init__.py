@@ -1,0 +1,1 @@
+"""What a person launches from the checkout; not part of the wheel."""

@@ -1,0 +1,82 @@
+"""Kinds of programs: each is a function of (target, flags) that loads the program and returns a
+function that runs it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+from diffdpo.cli import run_command
+from scripts.benchmark import peers
+
+Program = Callable[[], object]
+
+
+def command(target: str, flags: list[str]) -> Program:
+    """A command of this package."""
+    importlib.import_module(f"diffdpo.commands.{target}")  # loading it is not part of the race
+
+    def run() -> None:
+        if run_command(target, flags):
+            raise SystemExit(f"{target} failed")
+
+    return run
+
+
+def trl(target: str, flags: list[str]) -> Program:
+    """TRL's DPOTrainer with the flags of our text command, on the same rows in the same order."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from diffdpo.draws import epoch_order
+
+    library = importlib.import_module("trl")
+    options = trl_flags(flags)
+
+    def run() -> None:
+        rows = [json.loads(line) for line in Path(options["dataset_name"]).read_text().splitlines()]
+        order = epoch_order(int(options["seed"]), 0, len(rows))
+        config = library.DPOConfig(
+            output_dir=options["output_dir"],
+            max_steps=int(options["max_steps"]),
+            per_device_train_batch_size=int(options["per_device_train_batch_size"]),
+            max_length=int(options["max_length"]),
+            learning_rate=float(options["learning_rate"]),
+            lr_scheduler_type=options["lr_scheduler_type"],
+            seed=int(options["seed"]),
+            bf16=options["mixed_precision"] == "bf16",
+            use_cpu=not torch.cuda.is_available(),
+            gradient_checkpointing=False,  # as in our command; TRL's default is True
+            train_sampling_strategy="sequential",  # so that both see the same batches
+            save_strategy="no",
+            report_to=options["report_to"],
+        )
+        library.DPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(
+                options["model_name_or_path"], dtype=torch.float32
+            ),
+            args=config,
+            train_dataset=Dataset.from_list([rows[index] for index in order]),
+            processing_class=AutoTokenizer.from_pretrained(options["model_name_or_path"]),
+        ).train()
+
+    return run
+
+
+def trl_flags(flags: list[str]) -> dict[str, str]:
+    """Values by flag; every flag has one."""
+    parser = ArgumentParser()
+    for word in flags[::2]:
+        parser.add_argument(word)
+    return vars(parser.parse_args(flags))
+
+
+PROGRAMS: dict[str, Callable[[str, list[str]], Program]] = {
+    "command": command,
+    "script": peers.prepare,
+    "trl": trl,
+}

@@ -1,0 +1,69 @@
+"""One subject in a process of its own: ``python -m scripts.benchmark.worker SUBJECT.json REPORTS``.
+
+REPORTS is the number of an open file; a line on the standard input is the permission to go on. What
+the program prints goes to the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scripts.benchmark.gate import Channel, Gate, Schedule, Stop
+from scripts.benchmark.programs import PROGRAMS
+
+
+def main(argv: list[str]) -> int:
+    """Load, wait, run up to the gate's last stop; returns the exit code."""
+    request = json.loads(Path(argv[0]).read_text())
+    channel = Channel(os.fdopen(int(argv[1]), "w"), sys.stdin)
+    try:
+        run(request, channel)
+    except Stop:
+        return 0
+    except BaseException as error:
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        channel.tell("error", line=last_line(error))
+        return 1
+    channel.tell("error", line="the program ended before the measurement was over")
+    return 1
+
+
+def run(request: dict[str, Any], channel: Channel) -> None:
+    """Run the program of one subject through the gate."""
+    torch.set_num_threads(request["threads"])
+    program = PROGRAMS[request["program"]](request["target"], request["flags"])
+    aside = watch_network() if request["bare"] else dict
+    channel.tell("ready")
+    channel.wait()
+    with Gate(Schedule(**request["schedule"]), channel, aside):
+        program()
+
+
+def watch_network() -> Callable[[], dict[str, float]]:
+    """A function that times the bare network between repetitions. It loads the engine, so it serves
+    commands of this package only."""
+    from scripts.benchmark.bare import BareNetwork
+
+    bare = BareNetwork()
+    bare.watch()
+    return bare.measure
+
+
+def last_line(error: BaseException) -> str:
+    """A failure in one line; empty where the program has printed its own message and exited."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, str) else ""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no reason'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

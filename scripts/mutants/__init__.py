@@ -1,0 +1,1 @@
+"""Which single-point changes of the code do the tests not notice?"""

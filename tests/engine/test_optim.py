@@ -1,0 +1,128 @@
+"""The learning rate: every schedule is that of diffusers, and it is what moves the weights."""
+
+import pytest
+import torch
+from diffusers.optimization import get_scheduler
+from safetensors.torch import load_file
+
+from diffdpo.cli import run_command
+from diffdpo.config import SCHEDULES, TrainSettings
+from diffdpo.engine.optim import make_optimizer, make_schedule
+from diffdpo.errors import UserError
+from tests.factory import read_jsonl
+
+STEPS = 100
+
+
+TRAINERS = {
+    "image": ("train_diffusion_dpo", "--rank 4 --pretrained_model_name_or_path"),
+    "text": ("train_text_dpo", "--use_peft --model_name_or_path"),
+}
+# AdamW without memory, decay and epsilon moves every weight by exactly the rate: −rate · sign(g).
+SIGN = "--adam_beta1 0 --adam_beta2 0 --adam_weight_decay 0 --adam_epsilon 1e-30"
+
+
+def settings_of(**changes):
+    return TrainSettings(**{"lr_warmup_steps": 7, "lr_num_cycles": 3, "lr_power": 2.0} | changes)
+
+
+def diffusers_rates(settings, rate, steps):
+    """The rates that a loop sees which steps diffusers' scheduler after its optimizer."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    scheduler = get_scheduler(
+        settings.lr_scheduler,
+        optimizer,
+        num_warmup_steps=settings.lr_warmup_steps,
+        num_training_steps=steps,
+        num_cycles=settings.lr_num_cycles,
+        power=settings.lr_power,
+    )
+    rates = []
+    for _ in range(steps + 3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("rate", [1e-5, 3e-7, 1.0])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_is_that_of_diffusers_at_the_real_rate(name, rate):
+    settings = settings_of(lr_scheduler=name)
+    schedule = make_schedule(settings, STEPS, rate)
+    rates = [rate * schedule(step) for step in range(STEPS + 3)]
+    assert rates == pytest.approx(diffusers_rates(settings, rate, STEPS), rel=1e-12, abs=1e-20)
+
+
+def test_the_polynomial_schedule_ends_at_a_rate():
+    settings = TrainSettings(lr_scheduler="polynomial")
+    schedule = make_schedule(settings, 100, 1e-5)
+    rates = [1e-5 * schedule(step) for step in (0, 50, 99, 100, 1000)]
+    assert rates == pytest.approx([1e-5, 5.05e-6, 1.99e-7, 1e-7, 1e-7])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_a_function_of_the_step_alone(name):
+    schedule = make_schedule(settings_of(lr_scheduler=name), STEPS, 1e-4)
+    forward = [schedule(step) for step in range(STEPS)]
+    backward = [schedule(step) for step in reversed(range(STEPS))]
+    assert forward == backward[::-1]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_dry_run_has_a_schedule(name):
+    schedule = make_schedule(settings_of(lr_scheduler=name), STEPS, 0.0)
+    assert {0.0 * schedule(step) for step in range(STEPS)} == {0.0}
+
+
+def test_a_peak_below_the_end_is_refused_in_a_line():
+    with pytest.raises(UserError, match=r"--lr_scheduler polynomial: lr_end .* must be smaller"):
+        make_schedule(TrainSettings(lr_scheduler="polynomial"), 100, 5e-8)
+
+
+def test_the_first_step_of_adamw_is_as_long_as_the_rate():
+    """m/(1−β1) = g and v/(1−β2) = g², so the first step is −rate · sign(g) and the decay."""
+    weight = torch.nn.Parameter(torch.tensor([2.0, -3.0], dtype=torch.float64))
+    optimizer = make_optimizer([weight], TrainSettings(learning_rate=1.0), pytest.fail)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.125
+    weight.grad = torch.tensor([0.7, -0.01], dtype=torch.float64)
+    optimizer.step()
+    decayed = torch.tensor([2.0, -3.0], dtype=torch.float64) * (1 - 0.125 * 1e-2)
+    expected = decayed - torch.tensor([0.125, -0.125], dtype=torch.float64)
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(params=TRAINERS)
+def trainer(request, models, pairs, lm, data):
+    """A command with its model and its data."""
+    command, words = TRAINERS[request.param]
+    model, rows = (models(), pairs) if request.param == "image" else (lm, data["pairs"])
+    return command, [*words.split(), str(model), "--dataset_name", str(rows)]
+
+
+@pytest.mark.parametrize("name", ["linear", "constant_with_warmup", "polynomial"])
+def test_every_weight_moves_by_the_scheduled_rate(trainer, name, tmp_path):
+    """From checkpoint to checkpoint. LoRA's second factor begins at zero and has a gradient from
+    the first step on."""
+    command, words = trainer
+    words += ["--output_dir", str(tmp_path), "--max_train_steps", "6", "--checkpointing_steps", "1"]
+    words += ["--learning_rate", "1e-3", "--lr_scheduler", name, "--lr_warmup_steps", "3"]
+    words += [*SIGN.split(), "--train_batch_size", "2", "--report_to", "none"]
+    assert run_command(command, words) == 0
+    files = [tmp_path / f"checkpoint-{step}" / "trainable.safetensors" for step in range(1, 7)]
+    states = [load_file(file) for file in files]
+    names = [key for key in states[0] if "lora_B" in key]
+    before = {key: torch.zeros_like(states[0][key]) for key in names}
+    moved = []
+    for state in states:
+        change = torch.cat([(state[key] - before[key]).abs().flatten() for key in names])
+        moved.append(change.median().item())
+        assert change.max().item() == pytest.approx(moved[-1], rel=1e-3, abs=1e-9)
+        before = state
+    settings = TrainSettings(lr_scheduler=name, lr_warmup_steps=3)
+    scheduled = diffusers_rates(settings, 1e-3, 6)[:6]
+    assert moved == pytest.approx(scheduled, rel=1e-3, abs=1e-9)
+    assert [line["lr"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == pytest.approx(
+        scheduled
+    )
