@@ -123,7 +123,9 @@ def run(command: Command, module: str, program: str, argv: list[str]) -> int:
 def tell_interrupted(settings: BaseSettings | None) -> None:
     """What a run leaves that was ended by a second Ctrl-C, or by one before its first step."""
     checkpoint = sys.modules.get("diffdpo.engine.checkpoint")
-    if not isinstance(settings, TrainSettings) or checkpoint is None:
+    if not isinstance(settings, TrainSettings):
+        return complain("interrupted")
+    if checkpoint is None:
         return complain("interrupted before training began; nothing to save")
     checkpoints = checkpoint.list_checkpoints(Path(settings.output_dir))
     if not checkpoints:

@@ -191,8 +191,9 @@ class TrainSettings(BaseSettings):
     @classmethod
     def free_on_resume(cls) -> set[str]:
         """Settings that a resumed run may change: they do not touch the numbers, or only how many
-        there will be. Batch and accumulation are here because a checkpoint compares their product,
-        the effective batch."""
+        there will be; where the schedule ends with the run they move its rates as well, and the run
+        says so. Batch and accumulation are here because a checkpoint compares their product, the
+        effective batch."""
         return FREE_ON_RESUME
 
 

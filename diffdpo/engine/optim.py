@@ -74,3 +74,8 @@ def make_schedule(
         reason = " ".join(str(error).split())
         raise UserError(f"--lr_scheduler {settings.lr_scheduler}: {reason}") from error
     return scheduler.lr_lambdas[0]
+
+
+def planned_steps(steps: int | None, epochs: float, rows: int, effective_batch: int) -> int:
+    """Optimizer steps of a whole run: ``steps``, or those of so many passes over the rows."""
+    return steps if steps is not None else max(1, round(epochs * rows / effective_batch))

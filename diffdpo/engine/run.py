@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from diffdpo.config import TrainSettings
+from diffdpo.engine import checkpoint
 from diffdpo.engine.console import say, start_lines
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_folder import conclude, start_records
@@ -58,6 +59,7 @@ def carry_out(
     start_lines(facts)
     say(*(f"preview      {line}" for line in preview))
     start_records(settings, trainer.accelerator)
+    say(*moved_rates(settings, trainer))
     measures = validation()
     done = trainer.fit(measures.after_step) if measures else trainer.fit()
     if measures and done == trainer.total_steps:
@@ -70,3 +72,21 @@ def carry_out(
         lambda: export(trainer.recorder.journal.last()),
     )
     return done == trainer.total_steps
+
+
+def moved_rates(settings: TrainSettings, trainer: Trainer) -> list[str]:
+    """A line where a resumed run has another length than before and its schedule ends with the
+    run: the rates of the steps to come are then not those of the first plan."""
+    requested = settings.resume_from_checkpoint
+    path = checkpoint.find(Path(settings.output_dir), requested) if requested else None
+    if path is None or settings.lr_scheduler.startswith("constant"):
+        return []
+    then = checkpoint.read_state(path)["settings"]
+    before = trainer.planned(then["max_train_steps"], then["num_train_epochs"])
+    after = trainer.total_steps
+    if before == after:
+        return []
+    return [
+        f"rate         --lr_scheduler {settings.lr_scheduler} was planned over {before} steps and"
+        f" is now planned over {after}: the rates to come differ from the first plan's"
+    ]

@@ -20,7 +20,7 @@ from diffdpo.config import TrainSettings
 from diffdpo.engine import checkpoint
 from diffdpo.engine.batches import Rows, Stream, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
-from diffdpo.engine.optim import make_optimizer, make_schedule
+from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
 from diffdpo.engine.recorder import Recorder
 from diffdpo.engine.resume import resume, run_state
 from diffdpo.engine.signals import StopRequest
@@ -200,11 +200,11 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        settings = self.settings
-        if settings.max_train_steps is not None:
-            return settings.max_train_steps
-        steps = settings.num_train_epochs * len(self.rows) / self.effective_batch
-        return max(1, round(steps))
+        return self.planned(self.settings.max_train_steps, self.settings.num_train_epochs)
+
+    def planned(self, steps: int | None, epochs: float) -> int:
+        """Optimizer steps of a run on these rows that is to take so many steps, or epochs."""
+        return planned_steps(steps, epochs, len(self.rows), self.effective_batch)
 
     def plan(self, what: str) -> dict[str, str]:
         """How the run will go, for the lines at its start; ``what`` the rows are."""

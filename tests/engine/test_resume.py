@@ -19,3 +19,27 @@ def test_what_lies_ahead_of_an_older_checkpoint_is_set_aside(models, pairs, tmp_
     run(4, checkpointing_steps=1, resume_from_checkpoint="latest")
     assert "checkpoint-3 at step 3" in capsys.readouterr().out
     assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4]
+
+
+def test_another_length_under_a_schedule_that_ends_with_the_run_is_said(
+    models, pairs, tmp_path, capsys
+):
+    """The rates are those of the new plan, not of the old one; a constant rate has no plan."""
+    first = {"checkpointing_steps": 2, "learning_rate": 1e-3}
+
+    def run(name, **changes):
+        train(*flags(models(), pairs, tmp_path / name, **{**first, **changes}))
+        return capsys.readouterr().out
+
+    linear = {"lr_scheduler": "linear"}
+    again = {"resume_from_checkpoint": "latest"}
+    line = "--lr_scheduler linear was planned over 2 steps and is now planned over 4"
+    assert line not in run("linear", max_train_steps=2, **linear)
+    assert line in run("linear", max_train_steps=4, **linear, **again)
+    assert [row["lr"] for row in metrics(tmp_path / "linear")] == [1e-3, 5e-4, 5e-4, 2.5e-4]
+    assert "planned over" not in run("linear", max_train_steps=4, **linear, **again)
+    epochs = {"max_train_steps": None, "num_train_epochs": 2}  # 12 pairs in steps of 4: 6 steps
+    shown = run("linear", **epochs, **linear, **again)
+    assert "was planned over 4 steps and is now planned over 6" in shown
+    run("constant", max_train_steps=2)
+    assert "planned over" not in run("constant", max_train_steps=4, **again)
