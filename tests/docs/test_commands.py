@@ -56,10 +56,10 @@ def test_all_blocks_run(page, scratch, monkeypatch):
 
 
 @pytest.mark.parametrize("block", CHECKED, ids=lambda block: block.where)
-def test_commands_that_are_not_run_have_flags_that_exist(block, monkeypatch):
+def test_commands_that_are_not_run_have_flags_that_exist(block):
     for line in command_lines(block):
         if block.kind == "sh check" or "scripts/" in line:
-            check(shlex.split(re.sub(r"\$\w+", "1", line)), monkeypatch)
+            check(shlex.split(re.sub(r"\$\w+", "1", line)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -112,7 +112,7 @@ def run_python(block: Block, names: dict[str, object]) -> str:
     return shown.getvalue()
 
 
-def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def check(words: list[str]) -> None:
     """Whether a command and its flags exist, as far as can be told without running it."""
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -122,7 +122,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif words[:3] == ["python", "-m", "pytest"]:
         assert all((ROOT / word).exists() for word in words[3:] if word.startswith("tests"))
     elif words[0] not in PLAIN:
-        parse(*command_and_flags(words), monkeypatch)
+        read_settings(*command_and_flags(words))
 
 
 def assert_in_help(script: str, words: list[str]) -> None:
@@ -146,22 +146,10 @@ def command_and_flags(words: list[str]) -> tuple[str, list[str]]:
     return words[1], words[2:]
 
 
-def parse(name: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a command up to the point at which its settings are read."""
+def read_settings(name: str, flags: list[str]) -> None:
+    """Read a command's flags as the command line does."""
     assert name in COMMANDS, name
-    module = importlib.import_module(f"diffdpo.commands.{name}")
-    real = diffdpo.config.parse
-
-    def only_parse(*arguments, **options):
-        real(*arguments, **options)
-        raise Parsed
-
-    for other in list(sys.modules.values()):
-        if getattr(other, "parse", None) is real and other is not diffdpo.config:
-            monkeypatch.setattr(other, "parse", only_parse)
-    with pytest.raises(Parsed):
-        module.main(flags)
-    monkeypatch.undo()
+    parse(settings_class(COMMANDS[name].settings, flags), flags)
 
 
 def bare(source: str) -> str:
@@ -170,9 +158,9 @@ def bare(source: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def test_a_flag_that_does_not_exist_is_noticed(monkeypatch):
+def test_a_flag_that_does_not_exist_is_noticed():
     words = "python scripts/evaluate.py --policy runs/mine --number_of_prompts 3"
     with pytest.raises(UserError, match="unknown flag --number_of_prompts"):
-        check(shlex.split(words), monkeypatch)
+        check(shlex.split(words))
     with pytest.raises(AssertionError, match="do not know"):
-        check(["evaluate", "--policy", "runs/mine"], monkeypatch)
+        check(["evaluate", "--policy", "runs/mine"])

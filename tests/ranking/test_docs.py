@@ -8,7 +8,7 @@ import sys
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "ranking.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)(?: check)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = """#!{python}
 import sys
 from diffdpo.cli import main
@@ -34,7 +34,7 @@ def test_every_command_of_the_page_prints_what_the_page_says(tmp_path):
     env = {**os.environ, "PATH": search, "PYTHONPATH": str(ROOT)}
     compared = 0
     for language, code, expected in blocks():
-        command = ["bash", "-ec", code] if language == "bash" else [sys.executable, "-c", code]
+        command = ["bash", "-ec", code] if language == "sh" else [sys.executable, "-c", code]
         finished = subprocess.run(
             command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
