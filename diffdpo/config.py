@@ -265,17 +265,41 @@ def parse(
     parser = StrictParser(cls, prog, about)
     given, mistakes = parser.read(argv)
     notices = [f"--{name}: {reason}" for name, reason in cls.inert().items() if name in given]
+    settings, more = complete(cls, parser, given, mistakes)
+    return settings, notices + more
+
+
+def settings_of(cls: type[Settings], **values: Any) -> Settings:
+    """Settings from Python values, checked as those of the command line are; ``config`` names a
+    YAML file beneath them.
+
+    Raises UserError with a line for each unknown name and impossible value.
+    """
+    parser, mistakes = StrictParser(cls), list[str]()
+    config = {name: values.pop(name) for name in ("config",) if name in values}
+    given = read_layer(parser, cls, Layer("settings", values), mistakes)
+    settings, _ = complete(cls, parser, config | given, mistakes)
+    return settings
+
+
+def complete(
+    cls: type[Settings], parser: StrictParser, given: dict[str, Any], mistakes: list[str]
+) -> tuple[Settings, list[str]]:
+    """The settings that are given, over the file ``--config``, over what lies beneath; and a notice
+    of what came from there. Raises UserError with ``mistakes`` and those found here."""
+    notices: list[str] = []
     try:
         if path := given.get("config"):
             content = read_yaml(path, "--config ")
             given = {**read_layer(parser, cls, Layer(path, content), mistakes), **given}
         if beneath := cls.beneath(given):
             lower = read_layer(parser, cls, beneath, mistakes)
-            notices += tell(beneath, {k: v for k, v in lower.items() if k not in given})
+            notices = tell(beneath, {k: v for k, v in lower.items() if k not in given})
             given = {**lower, **given}
     except UserError as error:  # a file that cannot be read: the settings in it stay unknown
         raise UserError(*mistakes, *error.mistakes) from error
-    settings = cls(**{f.name: given[f.name] for f in dataclasses.fields(cls) if f.name in given})
+    names = [field.name for field in dataclasses.fields(cls) if field.name in given]
+    settings = cls(**{name: given[name] for name in names})
     if mistakes := mistakes + settings.problems():
         raise UserError(*mistakes)
     return settings, notices

@@ -35,6 +35,22 @@ def test_numbers_are_pinned():
         0.5486465782578828,
         -0.1677386938152409,
     ]
+    assert epoch_order(5, 2, 6).tolist() == [2, 0, 3, 4, 1, 5]
+
+
+def test_what_a_draw_is_for_keeps_its_number():
+    """Part of every published result as well; new purposes come after these."""
+    names = "ORDER TIMESTEP NOISE POSTERIOR_CHOSEN POSTERIOR_REJECTED FLIP CROP PROMPT_DROPOUT"
+    names += " SAMPLE BOOTSTRAP LABEL_NOISE"
+    assert [purpose.name for purpose in Purpose][:11] == names.split()
+    assert [purpose.value for purpose in Purpose] == list(range(len(Purpose)))
+
+
+def test_numbers_beyond_64_bits_wrap_around():
+    below = generator(-1, Purpose.NOISE, -2, -3).integers(2**63)
+    top = 2**64
+    assert below == generator(top - 1, Purpose.NOISE, top - 2, top - 3).integers(2**63)
+    assert below == generator(2 * top - 1, Purpose.NOISE, 2 * top - 2, 2 * top - 3).integers(2**63)
 
 
 def test_epoch_order_is_a_permutation_and_differs_by_epoch_and_seed():

@@ -1,5 +1,7 @@
 """Rows of one's own: a loss, a format, in a file that is named."""
 
+import sys
+
 import pytest
 import torch
 from datasets import Dataset
@@ -10,6 +12,7 @@ from diffdpo.data.text import TEXT_FORMATS, detect
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES
 from diffdpo.objective import make_objective
+from tests.conftest import run
 
 OWN = """
 import torch
@@ -97,3 +100,27 @@ def test_missing_columns_of_a_named_format_are_named(own):
         detect(["prompt"], {}, f"{own}:QUESTIONS")
     with pytest.raises(UserError, match="have no column jpg_0"):
         image_formats.detect(["left"], requested="pick-a-pic")
+
+
+def test_the_tests_of_a_row_run_on_ones_own(tmp_path):
+    """A loss with the wrong sign is found out by the tests of the table."""
+    path = tmp_path / "my.py"
+    path.write_text("""
+import torch.nn.functional as F
+
+def right(chosen_B, rejected_B, *, beta):
+    return F.relu(1 - beta * (chosen_B - rejected_B)).square()
+
+def wrong(chosen_B, rejected_B, *, beta):
+    return F.relu(1 + beta * (chosen_B - rejected_B)).square()
+""")
+
+    def passes(name):
+        words = ["-m", "pytest", "-q", "-p", "no:xdist", "tests/test_losses.py"]
+        words += ["--own-loss", f"{path}:{name}", "-k", "my.py"]
+        done = run([sys.executable, *words])
+        assert "my.py" in done.stdout or done.returncode == 0, done.stdout + done.stderr
+        return done.returncode == 0
+
+    assert passes("right")
+    assert not passes("wrong")

@@ -14,7 +14,7 @@ from diffdpo.image.settings import ImageSettings
 def main(settings: DemoSettings) -> int:
     """Train and, unless that was stopped, evaluate; returns the exit code."""
     training, _ = parse(ImageSettings, settings.training)
-    if train_diffusion_dpo.train(training, begin(training)):
+    if train_diffusion_dpo.train(training, begin(training)).finished:
         evaluation, notices = parse(EvaluateSettings, settings.evaluation)
         say(*notices)
         evaluate.main(evaluation)

@@ -14,7 +14,7 @@ from diffdpo.text.settings import TextSettings
 def main(settings: DemoTextSettings) -> int:
     """Train and, unless that was stopped, evaluate; returns the exit code."""
     training, _ = parse(TextSettings, settings.training)
-    if train_text_dpo.train(training, begin(training)):
+    if train_text_dpo.train(training, begin(training)).finished:
         evaluation, notices = parse(EvaluateTextSettings, settings.evaluation)
         say(*notices)
         evaluate_text.main(evaluation)

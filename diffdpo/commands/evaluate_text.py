@@ -21,8 +21,8 @@ from diffdpo.engine.console import say
 from diffdpo.engine.run_config import trained_on
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
+from diffdpo.metrics import TEXT_REWARDS
 from diffdpo.metrics.intervals import Estimate
-from diffdpo.metrics.sentiment import load_sentiment
 from diffdpo.report.evaluation import publish
 from diffdpo.report.page import Report
 from diffdpo.text.comparison import HeldOut, Written, compare, write
@@ -51,9 +51,11 @@ def main(settings: EvaluateTextSettings) -> int:
     texts = rows_side_by_side(held_out, before, after)
 
     def fill(report: Report) -> None:
-        compose(report, figures, texts)
+        compose(report, settings.reward, figures, texts)
 
-    publish(folder, str(settings.policy), settings, figures, fill, summary(figures))
+    publish(
+        folder, str(settings.policy), settings, figures, fill, summary(settings.reward, figures)
+    )
     return 0
 
 
@@ -70,7 +72,7 @@ def resolved(settings: EvaluateTextSettings) -> EvaluateTextSettings:
 
 def open_held_out(settings: EvaluateTextSettings) -> HeldOut:
     """Reference, pairs and prompts. Raises UserError for whatever cannot be opened."""
-    reward = load_sentiment()
+    reward = TEXT_REWARDS[settings.reward]()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = str(settings.model_name_or_path)
     reference = load_scorer(name, "model_name_or_path", settings, device)
@@ -93,9 +95,11 @@ def read_rows(
     settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
 ) -> TextRows:
     """The rows of the split that is held out."""
-    config = settings.dataset_config if name == settings.dataset_name else None
+    own = name == settings.dataset_name
+    config, data_format = (settings.dataset_config, settings.data_format) if own else (None, None)
     rows = open_dataset(name, settings.split, config, settings.cache_dir)
-    return TextRows(rows, tokenizer, RowSettings(settings.max_length, paired))
+    form = RowSettings(settings.max_length, paired, data_format=data_format)
+    return TextRows(rows, tokenizer, form)
 
 
 def load_scorer(
@@ -131,7 +135,12 @@ def plain(estimate: Estimate, digits: int = 3) -> str:
     return f"{estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{estimate.caution}"
 
 
-def summary(figures: dict[str, Estimate]) -> list[str]:
+def unit(reward: str) -> str:
+    """What a figure of this reward is."""
+    return "VADER, -1 to 1" if reward == "sentiment" else reward
+
+
+def summary(reward: str, figures: dict[str, Estimate]) -> list[str]:
     """The result in a few lines."""
     difference, accuracy = figures["difference"], figures["implicit_accuracy"]
     low, high = difference.interval
@@ -141,7 +150,7 @@ def summary(figures: dict[str, Estimate]) -> list[str]:
         f"implicit     {accuracy.percent()} accuracy on {accuracy.n} held-out pairs",
         f"win rate     {figures['win_rate'].percent()}, {difference.n} texts of"
         f" {difference.clusters} prompts",
-        f"reward       {', '.join(means)} (VADER, -1 to 1)",
+        f"reward       {', '.join(means)} ({unit(reward)})",
         f"difference   {plain(difference)}{doubt}",
         f"KL           {plain(figures['kl'], 1)} nats a text",
     ]
@@ -160,13 +169,15 @@ ROWS |= {
 }
 
 
-def compose(report: Report, figures: dict[str, Estimate], texts: list[list[str]]) -> None:
+def compose(
+    report: Report, reward: str, figures: dict[str, Estimate], texts: list[list[str]]
+) -> None:
     """The page: result, figures, texts side by side."""
     difference, kl = figures["difference"], plain(figures["kl"], 1)
     policy, reference = (plain(figures[f"{who}_reward"], 2) for who in ("policy", "reference"))
     report.headline(
         f"Reward {policy}, reference {reference}",
-        f"VADER's compound score; {difference.n} texts of {difference.clusters} held-out prompts,"
+        f"{unit(reward)}; {difference.n} texts of {difference.clusters} held-out prompts,"
         f" the same random numbers, temperature 1. KL {kl} nats a text.",
     )
     report.section("Figures", "95 % intervals by bootstrap over prompts; the difference is paired.")

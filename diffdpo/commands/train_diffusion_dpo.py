@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
+from datasets import Dataset
 from torch import nn
 
 from diffdpo.cache.keys import network_digest
@@ -14,7 +16,8 @@ from diffdpo.cache.scores import score_rows
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.console import say
-from diffdpo.engine.run import carry_out
+from diffdpo.engine.recorder import StepCallback
+from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
@@ -39,11 +42,21 @@ def main(settings: ImageSettings) -> int:
     return 0
 
 
-def resolved(settings: ImageSettings, accelerator: Accelerator) -> tuple[ImageSettings, Backbone]:
+@dataclass(frozen=True)
+class ImageObjects:
+    """What a program has in memory already, in place of what the settings name."""
+
+    dataset: Dataset | None = None
+    pipeline: Any = None
+
+
+def resolved(
+    settings: ImageSettings, accelerator: Accelerator, pipeline: Any = None
+) -> tuple[ImageSettings, Backbone]:
     """Every setting at its final value, as config.yaml will hold it, and the model that decides
     some of them. Raises UserError where a flag contradicts the model."""
     stored = settings.cache_latents and not settings.run_validation
-    settings, backbone = open_pipeline(settings, encoders=not stored)
+    settings, backbone = open_pipeline(settings, encoders=not stored, pipeline=pipeline)
     family = type(backbone).__name__
     if settings.sdxl and family != "StableDiffusionXL":
         raise UserError(
@@ -68,14 +81,20 @@ class ImageRun:
     reference: Reference
 
 
-def train(settings: ImageSettings, accelerator: Accelerator) -> bool:
-    """One run, from loading to export; returns whether it came to its end."""
-    run = prepare_images(settings, accelerator)
+def train(
+    settings: ImageSettings,
+    accelerator: Accelerator,
+    objects: ImageObjects = ImageObjects(),
+    on_step: StepCallback | None = None,
+) -> TrainingResult:
+    """One run, from loading to export. ``on_step`` gets the record of every step."""
+    run = prepare_images(settings, accelerator, objects)
     settings = run.settings
     objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say
     )
+    trainer.recorder.on_step = on_step
 
     def validation() -> Validation:
         return Validation(
@@ -86,30 +105,35 @@ def train(settings: ImageSettings, accelerator: Accelerator) -> bool:
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         return export(run.backbone, run.network, settings, last)
 
-    return carry_out(settings, trainer, image_facts(run, trainer), validation, write)
+    finished = carry_out(settings, trainer, image_facts(run, trainer), validation, write)
+    return TrainingResult(Path(settings.output_dir), finished, run.network)
 
 
-def prepare_images(settings: ImageSettings, accelerator: Accelerator) -> ImageRun:
+def prepare_images(
+    settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects = ImageObjects()
+) -> ImageRun:
     """Load model and pairs; read or compute what is kept on disk."""
-    settings, backbone = resolved(settings, accelerator)
-    place = (
+    settings, backbone = resolved(settings, accelerator, objects.pipeline)
+    name = (
         settings.pretrained_model_name_or_path or "",
         settings.pretrained_vae_model_name_or_path,
     )
     hub = settings.hub_options
-    pairs = training_pairs(settings, not accelerator.is_local_main_process)
+    pairs = training_pairs(settings, not accelerator.is_local_main_process, objects.dataset)
     process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
     dtype = DTYPES[settings.mixed_precision or "no"]
     backbone.place(accelerator.device, dtype)
 
     def load() -> None:
-        load_encoders(backbone, *place, **hub)
+        load_encoders(backbone, *name, **hub)
         backbone.place(accelerator.device, dtype)
 
-    stored = settings.cache_latents or settings.reference_draws
-    encoders = (
-        EncoderDigests.of(backbone, *place, hub, dtype, accelerator.device) if stored else None
-    )
+    encoders = None
+    if settings.cache_latents or settings.reference_draws:
+        if objects.pipeline is None:
+            encoders = EncoderDigests.of(backbone, *name, hub, dtype, accelerator.device)
+        else:
+            encoders = EncoderDigests.loaded(backbone)
     embed = None
     if settings.cache_latents and encoders:
         embed = store_encodings(pairs, backbone, load, encoders, settings, accelerator)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
 from diffdpo.engine.console import say
-from diffdpo.engine.run import carry_out
+from diffdpo.engine.recorder import StepCallback
+from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
@@ -42,6 +44,16 @@ def main(settings: TextSettings) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class TextObjects:
+    """What a program has in memory already, in place of what the settings name."""
+
+    dataset: Dataset | None = None
+    eval_dataset: Dataset | None = None
+    model: PreTrainedModel | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+
 def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
     """Every setting at its final value, as config.yaml will hold it."""
     return replace(with_bundled(settings), mixed_precision=accelerator.mixed_precision)
@@ -61,14 +73,20 @@ class TextRun:
     reference: Reference
 
 
-def train(settings: TextSettings, accelerator: Accelerator) -> bool:
-    """One run, from loading to export; returns whether it came to its end."""
-    run = prepare_text(settings, accelerator)
+def train(
+    settings: TextSettings,
+    accelerator: Accelerator,
+    objects: TextObjects = TextObjects(),
+    on_step: StepCallback | None = None,
+) -> TrainingResult:
+    """One run, from loading to export. ``on_step`` gets the record of every step."""
+    run = prepare_text(settings, accelerator, objects)
     settings = run.settings
     rows = in_order(run.rows, settings, accelerator.num_processes)
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
     )
+    trainer.recorder.on_step = on_step
     check_mismatch(run.objective, trainer.effective_batch)
 
     def validation() -> Validation | None:
@@ -78,17 +96,25 @@ def train(settings: TextSettings, accelerator: Accelerator) -> bool:
         return export(run.scorer.network, run.tokenizer, settings, last)
 
     preview = run.rows.preview(settings.preview)
-    return carry_out(settings, trainer, text_facts(run, trainer), validation, write, preview)
+    finished = carry_out(settings, trainer, text_facts(run, trainer), validation, write, preview)
+    return TrainingResult(Path(settings.output_dir), finished, run.scorer.network)
 
 
-def prepare_text(settings: TextSettings, accelerator: Accelerator) -> TextRun:
+def prepare_text(
+    settings: TextSettings, accelerator: Accelerator, objects: TextObjects = TextObjects()
+) -> TextRun:
     """Load model and rows; read or compute what is kept on disk."""
     settings = resolved(settings, accelerator)
-    network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
-    tokenizer = load_tokenizer(network, settings)
+    name = str(settings.model_name_or_path)
+    network = objects.model or load_model(name, "model_name_or_path", settings)
+    tokenizer = objects.tokenizer or load_tokenizer(network, settings)
     objective = text_objective(settings)
     rows, held_out = open_training_rows(
-        settings, tokenizer, objective.paired, not accelerator.is_local_main_process
+        settings,
+        tokenizer,
+        objective.paired,
+        not accelerator.is_local_main_process,
+        (objects.dataset, objects.eval_dataset),
     )
     check_vocabulary(rows, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
     scorer = make_trainable(network, settings, accelerator.device)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +13,7 @@ from accelerate import Accelerator
 from diffdpo.engine.journal import Journal
 from diffdpo.objective import Metrics, fraction, means_of
 
+StepCallback = Callable[[dict[str, Any]], object]  # gets the record of a step
 TOTALS = {"num_tokens"}  # metrics that add up over a run, as TRL's do
 ON_THE_BAR = {"loss": "loss", "acc": "rewards/accuracies", "margin": "rewards/margins"}
 
@@ -24,6 +27,7 @@ class Recorder:
         self.totals: dict[str, int] = {}
         self.pending: list[tuple[int, float, Metrics]] = []
         self.clock = time.perf_counter()
+        self.on_step: StepCallback | None = None
 
     def start_clock(self) -> None:
         """Pairs per second count from now."""
@@ -47,6 +51,8 @@ class Recorder:
         for record in records:
             values = {name: value for name, value in record.items() if name != "step"}
             self.accelerator.log(values, step=record["step"])
+            if self.on_step:
+                self.on_step(record)
         latest = records[-1]
         return {k: f"{latest[name]:.4g}" for k, name in ON_THE_BAR.items() if name in latest}
 

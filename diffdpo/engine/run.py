@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from torch import nn
 
 from diffdpo.config import TrainSettings
 from diffdpo.engine import checkpoint
 from diffdpo.engine.console import say, start_lines
+from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_folder import conclude, start_records
 from diffdpo.engine.trainer import Trainer
 
@@ -23,6 +27,20 @@ class Measures(Protocol):
     def final(self, done: int) -> None:
         """Called at the end of a run that was not stopped."""
         ...
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves: its folder, whether it came to its end, and the trained network."""
+
+    folder: Path
+    finished: bool
+    network: nn.Module
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A record a step: those of ``metrics.jsonl``."""
+        return Journal(self.folder / "metrics.jsonl").read()
 
 
 def carry_out(

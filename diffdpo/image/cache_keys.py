@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset
 from pyarrow import compute as arrow
 
-from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, digest
+from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, digest, network_digest
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.parts import text_identity, vae_identity
 from diffdpo.image.noise import ForwardProcess
@@ -49,6 +49,13 @@ class EncoderDigests:
         text = text_identity(name, backbone.encoder_parts[1:], hub)
         where = arithmetic(device)
         return cls(f"{autoencoder} {vae_dtype(dtype)} {where}", f"{text} {dtype} {where}")
+
+    @classmethod
+    def loaded(cls, backbone: Backbone) -> EncoderDigests:
+        """Those of a pipeline that a program has in memory, told by their weights."""
+        networks = [network_digest(encoder) for encoder in backbone.text_encoders()]
+        tokenizers = [repr(tokenizer) for tokenizer in backbone.tokenizers()]
+        return cls(network_digest(backbone.vae), digest(*networks, *tokenizers))
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffdpo.config import Layer, at_least, flag, one_of
+from diffdpo.config import Layer, at_least, flag
 from diffdpo.engine.run_config import chosen, layer_of_run, recorded
 from diffdpo.errors import not_installed
 from diffdpo.image.settings import ImageDataSettings
+from diffdpo.metrics import REWARDS, reward_problems
 
 # What an evaluation takes from the run: always, and as long as model and data are the run's own.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_turbo"]
 ALWAYS += ["noise_offset", "cache_dir"]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
-    "dataset_name": ["dataset_config_name", "image_column", "caption_column"],
+    "dataset_name": ["dataset_config_name", "data_format", "image_column", "caption_column"],
 }
 
 
@@ -39,7 +40,9 @@ class EvaluateSettings(ImageDataSettings):
         "test", "split of the held-out pairs", aliases=["--split"], group="data"
     )
     reward: list[str] = flag(
-        [], "rows of diffdpo.metrics.REWARDS; the first gives the win rate", group="evaluation"
+        [],
+        "rows of diffdpo.metrics.REWARDS, or file.py:function; the first gives the win rate",
+        group="evaluation",
     )
     num_prompts: int = flag(
         120, "at most so many distinct prompts of the held-out pairs", group="evaluation"
@@ -56,7 +59,11 @@ class EvaluateSettings(ImageDataSettings):
     seed: int = flag(0, "of the starting noise and the draws", group="evaluation")
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *unknown_rewards(self.reward), *at_least(self, COUNTS)]
+        lines = [
+            *super().problems(),
+            *reward_problems(self.reward, REWARDS),
+            *at_least(self, COUNTS),
+        ]
         lines += [*at_least(self, ["implicit_draws"], least=0), *not_installed("matplotlib")]
         if not self.policy:
             lines.append("--policy is needed: the output folder of a finished run")
@@ -79,7 +86,7 @@ class PairSettings(ImageDataSettings):
 
     reward: str = flag(
         "colourfulness",
-        "a row of diffdpo.metrics.REWARDS; the higher score is preferred",
+        "a row of diffdpo.metrics.REWARDS, or file.py:function; the higher score is preferred",
         group="evaluation",
     )
     output_dir: str = flag("runs/pairs", "folder of the new data set", group="evaluation")
@@ -93,17 +100,7 @@ class PairSettings(ImageDataSettings):
     seed: int = flag(1, "of the starting noise", group="evaluation")
 
     def problems(self) -> list[str]:
-        lines = super().problems()
-        return lines if self.reward == "colourfulness" else lines + unknown_rewards([self.reward])
+        return super().problems() + reward_problems([self.reward], REWARDS)
 
 
 COUNTS = ["num_prompts", "images_per_prompt", "num_inference_steps", "sample_batch_size"]
-
-
-def unknown_rewards(names: Iterable[str]) -> list[str]:
-    """A complaint for each name that is not in the table of rewards, which loads PyTorch."""
-    if not names:
-        return []
-    from diffdpo.metrics import REWARDS
-
-    return [line for name in names for line in one_of("reward", name, list(REWARDS))]

@@ -4,14 +4,14 @@ by default."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
 from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import load_backbone
+from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
@@ -31,18 +31,24 @@ def with_bundled(settings: Settings) -> Settings:
     return replace(settings, pretrained_model_name_or_path=model, dataset_name=data)
 
 
-def open_pipeline(settings: Settings, encoders: bool = True) -> tuple[Settings, Backbone]:
-    """The model of the settings, and the settings with what follows from it: the bundled names
-    where none is given, and the model's own resolution.
+def open_pipeline(
+    settings: Settings, encoders: bool = True, pipeline: Any = None
+) -> tuple[Settings, Backbone]:
+    """The model of the settings, or the ``pipeline`` that is loaded already; and the settings with
+    what follows from it: the bundled names where none is given, the model's own resolution.
 
-    Raises UserError for a resolution that the model cannot have."""
+    Raises UserError for a resolution that the model cannot have.
+    """
     settings = with_bundled(settings)
-    backbone = load_backbone(
-        str(settings.pretrained_model_name_or_path),
-        settings.pretrained_vae_model_name_or_path,
-        encoders,
-        **settings.hub_options,
-    )
+    if pipeline is not None:
+        backbone = backbone_of(pipeline)
+    else:
+        backbone = load_backbone(
+            str(settings.pretrained_model_name_or_path),
+            settings.pretrained_vae_model_name_or_path,
+            encoders,
+            **settings.hub_options,
+        )
     resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_factor
     if resolution % factor:
         near = max(factor, round(resolution / factor) * factor)
@@ -64,13 +70,13 @@ def open_pairs(
     settings: ImageDataSettings, frame_at: FrameSettings, rows: Dataset | None = None
 ) -> ImagePairs:
     """The pairs of these rows, or of all that the settings name."""
-    columns = (settings.image_column, settings.caption_column)
+    columns = (settings.image_column, settings.caption_column, settings.data_format)
     rows = open_rows(settings) if rows is None else rows
     return image_pairs(rows, frame_at, str(settings.dataset_name), columns)
 
 
-def training_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:
-    """The pairs to train on, checked."""
+def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = None) -> ImagePairs:
+    """The pairs to train on, checked: of the data set in memory, or of the one that is named."""
     frame_at = FrameSettings(
         seed=settings.seed,
         resolution=settings.resolution or 0,
@@ -79,7 +85,7 @@ def training_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:
         ties=settings.ties,
         random_labels=settings.random_labels,
     )
-    rows = open_rows(settings)
+    rows = open_rows(settings) if rows is None else rows
     pairs = open_pairs(
         settings, frame_at, dreamlike(rows) if settings.dreamlike_pairs_only else rows
     )

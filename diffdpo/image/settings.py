@@ -60,6 +60,12 @@ class ImageDataSettings(BaseSettings):
     caption_column: str | None = flag(
         None, "column of the prompt, if not a known name", group="data"
     )
+    data_format: str | None = flag(
+        None,
+        "a row of diffdpo.data.image_formats.IMAGE_FORMATS, or file.py:NAME; default: told by the"
+        " columns",
+        group="data",
+    )
     resolution: int | None = flag(
         None,
         "side of the training images in pixels; default: the model's own",

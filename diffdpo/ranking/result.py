@@ -1,4 +1,4 @@
-"""What a fit found."""
+"""The result of a fit."""
 
 from __future__ import annotations
 
@@ -96,6 +96,6 @@ class Ranking:
 
 
 def normal_estimate(value: float, stderr: float, level: float) -> ParameterEstimate:
-    """With the normal interval at ``level``."""
+    """An estimate with its normal interval at ``level``."""
     margin = quantile(1 - level) * stderr
     return ParameterEstimate(value, stderr, (value - margin, value + margin))

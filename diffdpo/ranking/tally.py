@@ -1,4 +1,4 @@
-"""Rows as they come in, checked and added up."""
+"""Rows of comparisons, checked and added up batch by batch."""
 
 from __future__ import annotations
 
@@ -81,16 +81,18 @@ class GameTally:
         weight = numbers(columns.get("weight"), size, 1.0)
         order = self._order(left, right, columns.get("first") if rows else left)
         missing = np.isin(left, self._missing) | np.isin(right, self._missing)
-        good = self._checked(lines, {
+        faults = {
             "an item is missing, or a list": missing,
             "an item against itself": ~missing & (left == right),
-            "`count` must be a whole number of at least 0 (fractions belong in `weight`)":
-                ~((count >= 0) & (count == np.floor(count)) & (count < np.inf)),
+            "`count` must be a whole number of at least 0 (fractions belong in `weight`)": ~(
+                (count >= 0) & (count == np.floor(count)) & (count < np.inf)
+            ),
             "`weight` must be a number of at least 0": ~((weight >= 0) & (weight < np.inf)),
             "`outcome` must lie between 0 and 1": ~((outcome >= 0) & (outcome <= 1)),
             "`tie` must be 0 or 1": ~((tie == 0) | (tie == 1)),
             "`first` names neither of the two items": order == -2,
-        })  # fmt: skip
+        }
+        good = self._checked(lines, faults)
         cells = Cells(left, right, order, np.where(tie == 1, 0.5, outcome), weight, count)
         self._keep(merged(oriented(cells if good.all() else cells.where(good))))
 

@@ -10,11 +10,15 @@ from diffdpo.config import Layer, at_least, flag
 from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.engine.run_config import chosen, layer_of_run, recorded
 from diffdpo.errors import not_installed
+from diffdpo.metrics import TEXT_REWARDS, reward_problems
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
 # What an evaluation takes from the run: always, and as long as model and data are the run's own.
 ALWAYS = ["max_length", "trust_remote_code", "cache_dir"]
-TIED = {"model_name_or_path": ["model_revision"], "dataset_name": ["dataset_config", "split"]}
+TIED = {
+    "model_name_or_path": ["model_revision"],
+    "dataset_name": ["dataset_config", "data_format", "split"],
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class EvaluateTextSettings(TextModelSettings):
     dataset_config: str | None = flag(
         None, "configuration of a hub data set", ["--dataset_config_name"], group="data"
     )
+    data_format: str | None = flag(
+        None, "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME", group="data"
+    )
     prompts_name: str | None = flag(
         None,
         "rows whose prompts are continued; default: bundled prefixes, or the pairs",
@@ -47,6 +54,11 @@ class EvaluateTextSettings(TextModelSettings):
     )
     output_dir: str = flag(
         "runs/text-evaluation", "where evaluation.json and report.html go", group="evaluation"
+    )
+    reward: str = flag(
+        "sentiment",
+        "a row of diffdpo.metrics.TEXT_REWARDS, or file.py:function of texts",
+        group="evaluation",
     )
     num_prompts: int = flag(400, "at most so many distinct prompts", group="evaluation")
     samples_per_prompt: int = flag(2, "continuations of each, by either model", group="evaluation")
@@ -64,7 +76,9 @@ class EvaluateTextSettings(TextModelSettings):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["policy", "model_name_or_path"])
         lines += missing_data(self.dataset_name) + missing_data(self.prompts_name)
-        return lines + not_installed("matplotlib", "vaderSentiment")
+        lines += reward_problems([self.reward], TEXT_REWARDS)
+        needed = ["matplotlib", *(["vaderSentiment"] if self.reward == "sentiment" else [])]
+        return lines + not_installed(*needed)
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:

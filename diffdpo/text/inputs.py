@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled
@@ -31,27 +32,36 @@ def with_bundled(settings: Settings) -> Settings:
 
 
 def open_training_rows(
-    settings: TextSettings, tokenizer: PreTrainedTokenizerBase, paired: bool, quiet: bool
+    settings: TextSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    paired: bool,
+    quiet: bool,
+    in_memory: tuple[Dataset | None, Dataset | None] = (None, None),
 ) -> tuple[TextRows, TextRows | None]:
     """The rows to train on and, where that is asked for, those to measure on, tokenised and
-    checked.
+    checked; of data sets in memory, or of those that are named.
 
     Raises UserError where the two are the same.
     """
+    form = RowSettings(
+        settings.max_length,
+        paired,
+        settings.soft_label_scale,
+        settings.min_score_margin,
+        settings.data_format,
+    )
 
-    def read(name: str, split: str) -> TextRows:
-        form = RowSettings(
-            settings.max_length, paired, settings.soft_label_scale, settings.min_score_margin
-        )
-        dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
+    def read(name: str, split: str, dataset: Dataset | None) -> TextRows:
+        if dataset is None:
+            dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
         return TextRows(dataset, tokenizer, form, quiet)
 
     name, held_out = str(settings.dataset_name), None
-    rows = read(name, settings.dataset_train_split)
+    rows = read(name, settings.dataset_train_split, in_memory[0])
     rows.limit(settings.max_train_samples, settings.seed)
     if settings.eval_strategy != "no":
         name = settings.eval_dataset_name or name
-        held_out = read(name, settings.dataset_test_split)
+        held_out = read(name, settings.dataset_test_split, in_memory[1])
         if held_out.all_in(rows):
             raise UserError(
                 f"--eval_strategy: all rows of {name} are trained on; name others with"

@@ -89,6 +89,11 @@ class TextSettings(TextModelSettings, TrainSettings):
     eval_dataset_name: str | None = flag(
         None, "held-out rows from elsewhere: hub id, folder or file", group="data"
     )
+    data_format: str | None = flag(
+        None,
+        "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME; default: told by the columns",
+        group="data",
+    )
     max_length: int | None = flag(
         1024, "tokens of prompt and completion; longer prompts lose their beginning", group="data"
     )

@@ -18,7 +18,7 @@ from tests.benchmark.test_peers import write
 from tests.conftest import ROOT, THREADS
 
 LEAVES = """
-known = ["--beta_dpo", "--dreamlike_pairs_only"]
+flags = ["--beta_dpo", "--dreamlike_pairs_only"]
 print("train.py: error: unrecognized arguments")
 raise SystemExit(2)
 """
@@ -73,13 +73,13 @@ def subjects(tmp_path):
 
 
 def test_groups_stand_together_and_names_say_what_they_are(tmp_path):
-    found = subjects(tmp_path)
-    groups = [subject.group for subject in found]
+    rows = subjects(tmp_path)
+    groups = [subject.group for subject in rows]
     assert [g for i, g in enumerate(groups) if i == 0 or groups[i - 1] != g] == list(
         dict.fromkeys(groups)
     )
-    assert len({subject.name for subject in found}) == len(found)
-    assert all(subject.name.startswith(subject.group) for subject in found)
+    assert len({subject.name for subject in rows}) == len(rows)
+    assert all(subject.name.startswith(subject.group) for subject in rows)
 
 
 def test_every_target_names_rows_that_there_are(tmp_path):
@@ -89,14 +89,14 @@ def test_every_target_names_rows_that_there_are(tmp_path):
 
 
 def test_rows_are_chosen_by_pattern(tmp_path):
-    found = subjects(tmp_path)
-    assert {subject.name for subject in choose(found, ["lora-fp32-s*", "text-bf16-live"])} == {
+    rows = subjects(tmp_path)
+    assert {subject.name for subject in choose(rows, ["lora-fp32-s*", "text-bf16-live"])} == {
         "lora-fp32-scores",
         "text-bf16-live",
     }
-    assert choose(found, []) == found
+    assert choose(rows, []) == rows
     with pytest.raises(UserError, match="no such row"):
-        choose(found, ["lora-fp64-*"])
+        choose(rows, ["lora-fp64-*"])
 
 
 def test_only_its_own_folder_is_emptied(tmp_path):

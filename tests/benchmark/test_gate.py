@@ -84,10 +84,10 @@ def test_operations_are_told_apart_and_add_up():
     for _ in range(20):
         x @ x
     torch.nn.functional.conv2d(x[None, None], torch.ones(1, 1, 3, 3))
-    found = operations.stop()
-    assert sum(found.values()) == pytest.approx(1)
-    assert min(found["matrix products"], found["convolutions"]) > 0
-    assert found["optimizer"] == found["norms"] == 0
+    shares = operations.stop()
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares["matrix products"], shares["convolutions"]) > 0
+    assert shares["optimizer"] == shares["norms"] == 0
     operations.start()
     assert operations.stop() == {}
 

@@ -81,8 +81,10 @@ def test_transforms_by_hand():
         transforms.ToTensor(),
         transforms.Normalize([0.5], [0.5]),
     ]
-    found = transforms.Compose(steps)(Image.fromarray(pixels))
-    torch.testing.assert_close(found, torch.from_numpy(pixels[:, 1:5]).permute(2, 0, 1) / 127.5 - 1)
+    tensor = transforms.Compose(steps)(Image.fromarray(pixels))
+    torch.testing.assert_close(
+        tensor, torch.from_numpy(pixels[:, 1:5]).permute(2, 0, 1) / 127.5 - 1
+    )
     halved = transforms.Resize(2, interpolation=transforms.InterpolationMode.BILINEAR)(
         Image.fromarray(pixels)
     )

@@ -24,11 +24,11 @@ def test_every_reward_gives_a_finite_number_a_picture_whatever_its_mode(name):
         picture(1, (64, 64)).convert("L"),
         picture(2, (80, 48)).convert("RGBA"),
     ]
-    found = np.asarray(REWARDS[name]()(pictures, ["a", "b", "c"]))
-    assert found.shape == (3,)
-    assert np.isfinite(found).all()
+    scores = np.asarray(REWARDS[name]()(pictures, ["a", "b", "c"]))
+    assert scores.shape == (3,)
+    assert np.isfinite(scores).all()
     again = np.asarray(REWARDS[name]()(pictures[:1], ["another prompt"]))
-    assert again[0] == pytest.approx(found[0], abs=1e-4)
+    assert again[0] == pytest.approx(scores[0], abs=1e-4)
 
 
 def test_colourfulness_by_hand():
@@ -45,9 +45,11 @@ def test_flat_pictures_compress_better():
 
 
 def test_win_rate_counts_ties_as_half():
-    found = win_rate(np.array([2.0, 1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0, 0.0]), list("abcd"))
-    assert (found.value, found.n, found.clusters) == (0.625, 4, 4)
-    assert found.interval[0] < 0.625 < found.interval[1]
+    estimate = win_rate(
+        np.array([2.0, 1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0, 0.0]), list("abcd")
+    )
+    assert (estimate.value, estimate.n, estimate.clusters) == (0.625, 4, 4)
+    assert estimate.interval[0] < 0.625 < estimate.interval[1]
 
 
 def test_the_interval_of_independent_values_is_the_normal_one():
@@ -66,9 +68,9 @@ def test_copies_inside_a_cluster_do_not_narrow_the_interval():
 
 
 def test_certainty_is_never_claimed_from_a_few():
-    found = clustered_share([1.0] * 20, range(20))
-    assert found.value == 1
-    assert found.interval == pytest.approx((0.8389, 1.0), abs=1e-3)  # Wilson, 20 of 20
+    estimate = clustered_share([1.0] * 20, range(20))
+    assert estimate.value == 1
+    assert estimate.interval == pytest.approx((0.8389, 1.0), abs=1e-3)  # Wilson, 20 of 20
     assert wilson(0.0, 20)[0] == 0
 
 
@@ -176,8 +178,8 @@ def test_no_values_is_an_error():
 def test_implicit_accuracy_overall_and_by_timestep():
     margin = torch.tensor([[3.0, -1.0], [-2.0, 1.0], [0.0, 0.0]])
     timestep = torch.tensor([[10, 900], [10, 900], [10, 900]])
-    found = Margins(margin, timestep, ["a", "b", "c"])
-    assert overall(found, 0).value == pytest.approx((1 + 0 + 0.5) / 3)
-    rows = by_timestep(found, 1000, 0)
+    margins = Margins(margin, timestep, ["a", "b", "c"])
+    assert overall(margins, 0).value == pytest.approx((1 + 0 + 0.5) / 3)
+    rows = by_timestep(margins, 1000, 0)
     assert [row["timesteps"] for row in rows] == [[0, 200], [800, 1000]]
     assert [row["value"] for row in rows] == [0.5, 0.5]

@@ -88,12 +88,12 @@ def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss, 
     }
     trainer, config, rows = kinds[loss]
     expected = theirs(trainer, config, rows, tmp_path / "trl", schedule)
-    found = ours(rows, tmp_path, loss, schedule)
-    assert len(expected) == len(found) == STEPS
+    losses = ours(rows, tmp_path, loss, schedule)
+    assert len(expected) == len(losses) == STEPS
     print(
-        f"\n{loss}: step 1 {expected[0]:.8f} {found[0]:.8f}; step 20 {expected[-1]:.8f}"
-        f" {found[-1]:.8f}"
+        f"\n{loss}: step 1 {expected[0]:.8f} {losses[0]:.8f}; step 20 {expected[-1]:.8f}"
+        f" {losses[-1]:.8f}"
     )
-    assert found[0] == pytest.approx(expected[0], abs=1e-6)
-    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert found[-1] < 0.8 * found[0]
+    assert losses[0] == pytest.approx(expected[0], abs=1e-6)
+    assert losses == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert losses[-1] < 0.8 * losses[0]

@@ -57,6 +57,22 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
         ) from error
 
 
+def backbone_of(pipeline: Any) -> Backbone:
+    """A pipeline that is loaded already, as the family that its class names. The pipeline keeps its
+    parts, and the network among them is the one that is trained.
+
+    Raises UserError for a family that is not in the table.
+    """
+    class_name = type(pipeline).__name__
+    family = BACKBONES.get(class_name)
+    if family is None:
+        raise UserError(f"{class_name} is not supported; these are: {', '.join(BACKBONES)}")
+    own = family.pipeline_class(**{**pipeline.components, **family.load_options})
+    backbone = family(own, pipeline.vae.config)
+    backbone.given = pipeline
+    return backbone
+
+
 def load_encoders(backbone: Backbone, name: str, vae: str | None, **hub: Any) -> None:
     """Load what ``encoders=False`` left out."""
     whole = load_backbone(name, vae, **hub)
