@@ -12,7 +12,8 @@ from tests.conftest import ROOT, run
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
 LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags"}
 DATA = {"data", "data.bundled", "data.paths"}
-RUN = {"engine.run_config"}
+JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
+RUN = {"engine.run_config", "extensions", "metrics", *JUDGES}
 IMAGE, TEXT = {"image", "image.settings"}, {"text", "text.settings"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
@@ -30,7 +31,9 @@ IMPORTS = {
     "demo": BOTH,
     "demo_text": BOTH,
 }
-ALSO = {"fit_bradley_terry": {"numpy"}}
+# The table of rewards needs arrays and pictures, a fit arrays.
+ALSO = {name: {"numpy", "PIL"} for name in ("evaluate", "evaluate_text", "make_pairs")}
+ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """
 import json, sys
 from diffdpo.cli import main
