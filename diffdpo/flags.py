@@ -40,7 +40,8 @@ def flag(
 
     ``aliases`` are its names in other programs, ``changes`` says which numbers depend on it,
     ``group`` is its heading in --help, ``choices`` are the words it takes, and ``read`` makes a
-    value of a word where the type alone does not."""
+    value of a word where the type alone does not.
+    """
     assert group is None or group in GROUPS, f"--help has no heading for {group}"
     notes: dict[str, Any] = {
         "aliases": aliases,

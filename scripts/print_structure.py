@@ -3,7 +3,8 @@
     python scripts/print_structure.py            # prints the picture
     python scripts/print_structure.py --update   # writes it into docs/design.md
 
-The floors are those of ``tests/test_imports.py``."""
+The floors are those of ``tests/test_imports.py``.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ al. 2023 in small.
 For every beta, and for supervised training on the chosen texts, one run of
 ``scripts/train_text_dpo.py`` on the bundled pairs; every checkpoint of it continues the same
 held-out prefixes (their section 6.1; figure 2, left). Writes ``assets/reward-kl.png`` and the
-figures beside it, ``assets/reward-kl.json``."""
+figures beside it, ``assets/reward-kl.json``.
+"""
 
 from __future__ import annotations
 

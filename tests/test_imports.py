@@ -16,7 +16,7 @@ FLOORS = [
     {"cache", "report"},
     {"image", "text", "metrics", "ranking"},
     {"commands"},
-    {"cli", "__main__", "__init__"},
+    {"cli", "__init__"},
     {"__main__"},
 ]
 

@@ -2,7 +2,8 @@
 in either modality.
 
 The draws of a pair are a function of (seed, pair, visit); with K draws a pair, visit v sees draw v
-mod K again."""
+mod K again.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ numbers depend on.
 
 A table is a folder ``<kind>-<digest of its facts>`` of Arrow shards, read through memory maps. Each
 shard is written whole or not at all and belongs to a fixed range of rows, so a killed run goes on
-where it stood, with any number of processes."""
+where it stood, with any number of processes.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ report.
 
 The controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small: both models
 continue the same held-out prefixes, a rule-based reward scores the texts, and the KL says what the
-reward cost."""
+reward cost.
+"""
 
 from __future__ import annotations
 

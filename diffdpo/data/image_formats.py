@@ -2,7 +2,8 @@
 label.
 
 A format is known by its columns. ``first_wins`` gives, per row, P(first image ≻ second image): 1,
-0, 1/2 for a tie, NaN where the label cannot be read."""
+0, 1/2 for a tie, NaN where the label cannot be read.
+"""
 
 from __future__ import annotations
 

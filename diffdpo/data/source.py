@@ -29,7 +29,8 @@ def open_dataset(
     """The rows of ``split``.
 
     Raises UserError where nothing is found, the split does not exist, the files cannot be parsed,
-    or no row is there."""
+    or no row is there.
+    """
     try:
         dataset = _open(name, split, config, cache_dir)
     except UserError:

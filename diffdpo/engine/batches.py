@@ -3,7 +3,8 @@ pairs).
 
 Position p is row ``p mod n`` of epoch ``p div n``'s permutation. Step s of effective batch E reads
 positions s·E … s·E + E − 1, cut among processes and micro-batches; so neither the cut nor a restart
-changes what a step sees."""
+changes what a step sees.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def make_schedule(
 ) -> Callable[[int], float]:
     """The factor on ``peak_rate`` at step 0, 1, …: diffusers' schedules as plain functions.
 
-    Raises UserError for a peak below the rate at which the polynomial schedule ends."""
+    Raises UserError for a peak below the rate at which the polynomial schedule ends.
+    """
     # diffusers reads the peak from an optimizer: the polynomial schedule ends at a rate, 1e-7, and
     # not at a share of the peak. A dry run at rate 0 has no share of it to compute.
     carrier = torch.optim.SGD([torch.zeros(1)], lr=peak_rate or 1.0)

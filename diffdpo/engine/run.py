@@ -55,7 +55,8 @@ def carry_out(
     run came to its end.
 
     ``validation`` is made after the start lines, since making it may take a while; ``export`` gets
-    the last record of the run."""
+    the last record of the run.
+    """
     start_lines(facts)
     say(*(f"preview      {line}" for line in preview))
     start_records(settings, trainer.accelerator)

@@ -46,7 +46,8 @@ def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
     """Make the output folder.
 
     Raises UserError where it cannot be written, or holds another run and resuming was not asked
-    for."""
+    for.
+    """
     # Every process looks for itself, so that all of them stop; none goes on before all have looked.
     folder = writable(settings.output_dir)
     traces = [folder / name for name in TRACES if (folder / name).exists()]
@@ -80,7 +81,8 @@ def conclude(
     a stopped one.
 
     Raises UserError where the disk does not take the result; the last checkpoint holds the same
-    weights."""
+    weights.
+    """
     if done < total:
         say(
             f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest"

@@ -1,7 +1,8 @@
 """What stored latents, embeddings and reference scores depend on: the facts that find them again.
 
 Nothing else is among the facts, so that a run with another beta, loss, rank or learning rate finds
-what is there."""
+what is there.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Latents and prompt embeddings from disk: after them no autoencoder and no text encoder is needed.
 
 Shapes: ``F`` flips (as it is, mirrored), two sides (first and second image of a row), latents
-``CHW``."""
+``CHW``.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ def make_trainable(
     """The backbone's network, ready to train on ``device``.
 
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under
-    adapters are ``dtype``."""
+    adapters are ``dtype``.
+    """
     network = backbone.network
     if settings.unet_init:
         start_from(network, settings.unet_init)

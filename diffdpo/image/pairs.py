@@ -182,7 +182,8 @@ class ImagePairs(Rows):
         """Usable row number ``row`` on its ``visit``-th time round, the winner as chosen.
 
         In a set too large to be checked at the start, the next row stands in for one that cannot be
-        read."""
+        read.
+        """
         for place in range(row, row + len(self.rows)):
             number = place % len(self.rows)
             source = int(self.rows[number])

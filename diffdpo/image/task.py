@@ -2,7 +2,8 @@
 error as a score.
 
 Shapes: ``B`` pairs, ``N = 2B`` items, winners first; with M draws a pair the network sees ``N·M``
-rows."""
+rows.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 one row below.
 
 A row is a function without arguments that returns the reward, so that a model behind it is loaded
-only when asked for."""
+only when asked for.
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,8 @@ def groups_of(cells: Cells, size: int) -> list[Codes]:
 
     The likelihood has a finite maximum, unique up to a constant, if and only if there is one (Ford
     1957). A tie or a soft label below 1 is part of a win for either side. Tarjan's (1972)
-    algorithm, without recursion."""
+    algorithm, without recursion.
+    """
     both = cells.outcome < 1
     source = np.concatenate([cells.first, cells.second[both]])
     target = np.concatenate([cells.second, cells.first[both]])

@@ -7,7 +7,8 @@ with the cube of the blocks' widths: items that meet their neighbours in a leagu
 narrow blocks, a random graph has a few wide ones.
 
 Shapes: ``n`` items; ``P`` parameters: their strengths, then the home effect and the tie parameter
-where there are any."""
+where there are any.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +140,8 @@ class Elimination:
         """The diagonal of the inverse, without the rest of it (Takahashi et al. 1973).
 
         With S_k the Schur complement of block k, L_k its link to its neighbour m, and Σ the
-        inverse's blocks: Σ_kk = S_k⁻¹ + S_k⁻¹ L_kᵀ Σ_mm L_k S_k⁻¹."""
+        inverse's blocks: Σ_kk = S_k⁻¹ + S_k⁻¹ L_kᵀ Σ_mm L_k S_k⁻¹.
+        """
         inner = {neighbour for _, neighbour in self.steps}
         inverse = {self.root: self.pivots[self.root]}
         diagonal = {self.root: self.pivots[self.root].diagonal()}
@@ -178,7 +180,8 @@ def anchored(strengths_nn: Any) -> tuple[Any, int, float]:
     """A + w·e_r·e_rᵀ, r and w: a weight on the strength of the most compared item r.
 
     A does not see the common level of the strengths, or sees it only through the prior; with the
-    weight the matrix is well conditioned either way."""
+    weight the matrix is well conditioned either way.
+    """
     diagonal = strengths_nn.diagonal().real
     item = int(diagonal.argmax())
     weight = float(diagonal[item])
@@ -200,7 +203,8 @@ def exact_variances(
     The home effect and the tie parameter add what strengths share with them: X_s X_e⁻¹ X_sᵀ, from
     their columns X of H⁻¹. For the sandwich, −d/dε (H + εG)⁻¹ = H⁻¹ G H⁻¹, and the derivative of an
     analytic function is its imaginary half at a small imaginary ε (Squire & Trapp 1998), exact to
-    the last digits because nothing is subtracted."""
+    the last digits because nothing is subtracted.
+    """
     anchored_nn, item, weight = anchored(information_PP[:size, :size])
     columns = np.zeros((information_PP.shape[0], 1 + information_PP.shape[0] - size))
     columns[item, 0] = 1.0

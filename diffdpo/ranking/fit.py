@@ -86,7 +86,8 @@ def fit_bradley_terry(
     tie parameter have no prior.
 
     Raises UserError where no finite maximum exists; with ``prior_std``, strengths are always
-    finite."""
+    finite.
+    """
     _check(ties, prior_std, interval, level, bootstrap_samples)
     beside = {"outcome": outcome, "count": count, "weight": weight, "tie": tie, "first": first}
     games = read_comparisons(

@@ -15,7 +15,8 @@ class Jet:
     """f(d, t) for each of ``C`` cells with its first and second derivatives (a 2-jet).
 
     The rows of ``terms_6C`` are f, f_d, f_t, f_dd, f_dt, f_tt. Sums and multiples act on all rows
-    alike; other functions go through ``chain``."""
+    alike; other functions go through ``chain``.
+    """
 
     terms_6C: Floats
 

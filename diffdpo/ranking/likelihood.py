@@ -111,7 +111,8 @@ class Likelihood:
         ("sandwich") as covariance.
 
         Either is a sum over cells of Zᵀ R Rᵀ Z with R = [[a, 0], [b, c]]: one score, or the lower
-        triangle of the cell's information on (margin, tie)."""
+        triangle of the cell's information on (margin, tie).
+        """
         count_C, weight_C = self.cells.count, self.cells.weight
         if kind == "sandwich":
             root_C = np.sqrt(count_C) * weight_C

@@ -1,7 +1,8 @@
 """The maximum of the likelihood by Newton's method, and the inverse of its information matrix.
 
 Shapes: ``P`` free parameters: the ``n`` strengths, then the home effect and the tie parameter where
-there are any."""
+there are any.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def inverse(information_PP: Any, size: int) -> Solve:
 
     The common level, along u = (1, …, 1, 0, 0)/√n, is an eigenvector of the matrix H: its
     information is that of the prior, or 0. So the inverse wanted is (H + c·uuᵀ)⁻¹ less what lies
-    along u, for any c; a c like the diagonal keeps a weak prior from costing digits."""
+    along u, for any c; a c like the diagonal keeps a weak prior from costing digits.
+    """
     if not isinstance(information_PP, np.ndarray):
         precondition = preconditioner(information_PP, size)
         return lambda rhs: conjugate_gradients(information_PP, rhs, size, precondition)
@@ -141,7 +143,8 @@ def preconditioner(matrix_PP: Any, size: int) -> Solve:
     """An approximate inverse for conjugate gradients, which then need few steps either way.
 
     Where every item meets a few others near to it, as in a chain, the steps grow with the chain's
-    length, but elimination is cheap; in a random graph it is not, and the diagonal will do."""
+    length, but elimination is cheap; in a random graph it is not, and the diagonal will do.
+    """
     diagonal_P = matrix_PP.diagonal()[:, None]
     if not (diagonal_P > 0).all():
         raise Singular

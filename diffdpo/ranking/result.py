@@ -29,7 +29,8 @@ class Ranking:
     preferred to j.
 
     Arrays are aligned with ``items``, which are sorted where they can be compared, else in order of
-    appearance."""
+    appearance.
+    """
 
     items: list[Hashable]
     strength: Floats
@@ -71,7 +72,8 @@ class Ranking:
 
         With ties as half wins this is the expected share of the win; in Davidson's model the
         probability given that one of them wins; in Rao and Kupper's the probability that there
-        would be without the threshold."""
+        would be without the threshold.
+        """
         margin = float(self.strength[self.index(i)] - self.strength[self.index(j)])
         # σ(d) = ½ + ½ tanh(d/2), which overflows nowhere.
         return 0.5 + 0.5 * math.tanh(margin / 2)

@@ -7,7 +7,8 @@ tie, and in between (without a tie parameter) a soft label. Worths are π = exp 
 
 The same function serves two callers: with tensors it is differentiated by autograd
 (``BradleyTerry``), with a ``Jet`` it returns its derivatives itself and needs numpy alone
-(``fit_bradley_terry``), because importing torch takes longer than most fits."""
+(``fit_bradley_terry``), because importing torch takes longer than most fits.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def davidson(margin: Any, outcome: Any, tie: Any) -> Any:
 
     √(π_iπ_j)/(π_i+π_j) = √(σ(d)σ(−d)), so whether there is a tie is itself a preference, with
     margin log ν + ½(log σ(d) + log σ(−d)); and given that there is none, i wins with probability
-    σ(d)."""
+    σ(d).
+    """
     tied = tie + preference_log_likelihood(margin, 0.5)
     won = preference_log_likelihood(-tied) + preference_log_likelihood(
         margin, 1.0 * (outcome > 0.5)

@@ -1,6 +1,7 @@
 """Standard errors from the curvature or from resampled games, and what they say about ranks.
 
-Shapes: ``P`` parameters, the ``n`` strengths first; ``S`` samples."""
+Shapes: ``P`` parameters, the ``n`` strengths first; ``S`` samples.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def sampled_variances(likelihood: Likelihood, maximum: Maximum, kind: str, seed:
     as σ²χ²_S/S whatever the comparisons: never zero or negative, and a standard error is off by
     1/√(2S) = 3.1 % (one sigma; 99.9 % of them by less than 11 %). Because s² is independent of the
     estimate, Student's t with S degrees of freedom makes up for it: the intervals cover exactly as
-    often as those with σ do, and are 0.2 % wider on average at level 0.95."""
+    often as those with σ do, and are 0.2 % wider on average at level 0.95.
+    """
     draws = generator(seed, Purpose.BOOTSTRAP, draw=-1)
     total_P = np.zeros(len(maximum.x_P))
     for _ in range(0, SAMPLES, SAMPLES_AT_ONCE):
@@ -167,7 +169,8 @@ def rank_intervals(strength: Floats, covariance: Covariance, level: float) -> Co
     (Bonferroni; Mogstad et al. 2024).
 
     Without a covariance matrix, by intervals of all strengths that hold at once (Klein et al.
-    2020), which are wider."""
+    2020), which are wider.
+    """
     n = len(strength)
     if covariance.matrix is None:
         margin = covariance.margin((1 - level) / n)[:n]

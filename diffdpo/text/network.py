@@ -86,7 +86,8 @@ def make_trainable(
     """The scorer of the network, ready to train on ``device``.
 
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under
-    adapters are not."""
+    adapters are not.
+    """
     scorer = TokenScorer(network, settings.sharing)
     prove_head(scorer, str(settings.model_name_or_path))
     if is_adapter(network):

@@ -151,3 +151,16 @@ def test_derivatives_without_torch_are_those_of_autograd(ties):
 def jet_arguments(outcome, tie):
     margin, parameter = Jet.variables(MARGIN.numpy(), tie)
     return margin, outcome, parameter
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("kind", ["fisher", "sandwich"])
+def test_noise_has_the_information_or_the_scatter_as_covariance(ties, kind):
+    table = random_table(4, 200) | {"weight": np.random.default_rng(3).uniform(0.2, 3, 200)}
+    model = Likelihood(read_comparisons(table, use_order=True).cells, 4, ties, True, prior_std=0.2)
+    slopes = model.slopes(model.start() + np.linspace(0.1, 0.9, 4 + len(model.extras)))
+    expected = model.information(slopes) if kind == "fisher" else model.scatter(slopes)
+    noise = model.noise(slopes, kind, np.random.default_rng(0), 10_000)
+    scale = np.sqrt(np.outer(expected.diagonal(), expected.diagonal()))
+    # The error of an estimated covariance is at most √(2/10,000) of this scale.
+    np.testing.assert_allclose(noise @ noise.T / 10_000 / scale, expected / scale, atol=0.06)

@@ -27,7 +27,8 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
 
     ``encoders=False`` leaves autoencoder and text encoders on the disk until ``load_encoders``.
     ``hub`` takes revision, variant and cache_dir. Raises UserError where it is missing, damaged, or
-    of a family that is not in the table."""
+    of a family that is not in the table.
+    """
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise UserError(f"model {name}: no such folder")
     try:

@@ -1,7 +1,8 @@
 """What a model family must be able to do, and what all latent-diffusion UNets share.
 
 Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents ``NCHW``, ``L`` tokens, ``D``
-channels of an embedding."""
+channels of an embedding.
+"""
 
 from __future__ import annotations
 
