@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from diffdpo.cli import COMMANDS, main, settings_class
+from diffdpo.commands.settings import precompute_settings
+from diffdpo.image.settings import ImageSettings
+from diffdpo.text.settings import TextSettings
 from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
@@ -177,3 +180,16 @@ def test_a_missing_extra_is_asked_for_before_work_begins(
     (shown,) = capsys.readouterr().err.splitlines()
     assert line in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_precompute_reads_the_flags_of_the_trainer_whose_model_is_named(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("model_name_or_path: a/model\n")
+    for words, cls in (
+        (["--model_name_or_path=m", "--beta", "1"], TextSettings),
+        (["--model-name-or-path", "m"], TextSettings),
+        (["--config", str(file)], TextSettings),
+        (["--pretrained_model_name_or_path", "m", "--beta_dpo", "1"], ImageSettings),
+        (["--help"], ImageSettings),
+    ):
+        assert precompute_settings(words) is cls
