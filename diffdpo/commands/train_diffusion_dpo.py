@@ -25,6 +25,7 @@ from diffdpo.image.backbones import load_encoders
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
+from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.network import make_reference, make_trainable
@@ -105,7 +106,13 @@ def train(
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         return export(run.backbone, run.network, settings, last)
 
-    finished = carry_out(settings, trainer, image_facts(run, trainer), validation, write)
+    finished = carry_out(
+        settings,
+        trainer,
+        image_facts(settings, run.backbone, run.process, run.pairs, trainer),
+        validation,
+        write,
+    )
     return TrainingResult(Path(settings.output_dir), finished, run.network)
 
 
@@ -174,48 +181,4 @@ def draw_settings(settings: ImageSettings) -> DrawSettings:
         noise_offset=settings.noise_offset,
         input_perturbation=settings.input_perturbation,
         vae_chunk=settings.vae_encode_batch_size,
-    )
-
-
-def image_facts(run: ImageRun, trainer: Trainer) -> dict[str, str]:
-    """What will happen, for the lines at the start."""
-    settings, backbone, pairs = run.settings, run.backbone, run.pairs
-    trained = sum(p.numel() for p in run.network.parameters() if p.requires_grad)
-    cells = (
-        backbone.vae_config.latent_channels
-        * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
-    )
-    kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
-    lines = {
-        "model": (
-            f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"
-            f" {run.process.prediction_type}, {settings.resolution} px, {settings.mixed_precision}"
-            " mixed precision)"
-        ),
-        "pairs": kept_pairs(settings, pairs),
-        "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "loss": (
-            f"{settings.loss_type}; beta {settings.beta_dpo:g} on the mean over latent dimensions "
-            f"= {settings.beta_dpo / cells:.3g} on their sum"
-        ),
-        **trainer.plan("pairs"),
-    }
-    if pairs.tally.unreadable:
-        lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
-    return lines
-
-
-def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
-    """What became of the rows of the data set."""
-    tally = pairs.tally
-    ties = f"{tally.ties} ties {'dropped' if settings.ties == 'drop' else 'kept as 50:50 labels'}"
-    unread = (
-        f"{len(tally.unreadable)} unreadable"
-        if tally.checked
-        else "images checked as they are read"
-    )
-    coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
-    return (
-        f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled,"
-        f" {unread}{coin}"
     )

@@ -21,10 +21,9 @@ from diffdpo.errors import UserError
 from diffdpo.objective import Objective
 from diffdpo.reference import Reference
 from diffdpo.text.export import export
-from diffdpo.text.inputs import check_vocabulary, open_training_rows, with_bundled
+from diffdpo.text.facts import text_facts
+from diffdpo.text.inputs import check_vocabulary, open_training_rows, with_bundled_reviews
 from diffdpo.text.network import (
-    is_adapter,
-    is_continued,
     load_model,
     load_tokenizer,
     make_reference,
@@ -56,7 +55,7 @@ class TextObjects:
 
 def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
     """Every setting at its final value, as config.yaml will hold it."""
-    return replace(with_bundled(settings), mixed_precision=accelerator.mixed_precision)
+    return replace(with_bundled_reviews(settings), mixed_precision=accelerator.mixed_precision)
 
 
 @dataclass
@@ -96,7 +95,14 @@ def train(
         return export(run.scorer.network, run.tokenizer, settings, last)
 
     preview = run.rows.preview(settings.preview)
-    finished = carry_out(settings, trainer, text_facts(run, trainer), validation, write, preview)
+    finished = carry_out(
+        settings,
+        trainer,
+        text_facts(settings, run.objective, run.rows, run.scorer, trainer),
+        validation,
+        write,
+        preview,
+    )
     return TrainingResult(Path(settings.output_dir), finished, run.scorer.network)
 
 
@@ -166,58 +172,3 @@ def check_mismatch(objective: Objective, effective_batch: int) -> None:
             "--loss_type kto pairs prompts with completions of other rows: take 2 rows or more per"
             " step"
         )
-
-
-def text_facts(run: TextRun, trainer: Trainer) -> dict[str, str]:
-    """What will happen, for the lines at the start."""
-    settings, objective, rows, scorer = run.settings, run.objective, run.rows, run.scorer
-    trained, tally = sum(weight.numel() for weight in trainer.parameters), rows.tally
-    kind = "full fine-tune"
-    if is_adapter(scorer.network):
-        kind = (
-            "the loaded adapter, trained further"
-            if is_continued(scorer.network)
-            else f"LoRA rank {settings.lora_r}"
-        )
-    close = (
-        f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
-    )
-    family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
-    lines = {
-        "model": (
-            f"{settings.model_name_or_path} ({family}, {settings.mixed_precision} mixed precision)"
-        ),
-        "rows": (
-            f"{len(rows):,} {what} of {tally.rows:,} rows ({tally.format}), {len(tally.bad)}"
-            f" unusable{close}"
-        ),
-        "length": (
-            f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut to"
-            f" {settings.max_length}"
-        ),
-        "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "loss": (
-            " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
-            + f"; beta {settings.beta:g}"
-        ),
-        **trainer.plan(what),
-    }
-    if tally.bad:
-        lines["skipped"] = "; ".join(tally.bad[:3])
-    return lines | balance(settings, objective, rows)
-
-
-def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dict[str, str]:
-    """Class counts, and weights that bring their ratio into the 1 to 4/3 that Ethayarajh et al.
-    2024 advise."""
-    if objective.paired:
-        return {}
-    good = sum(bool(item.desirable) for item in rows.items)
-    bad = len(rows) - good
-    line = f"{good:,} desirable, {bad:,} undesirable"
-    ratio = settings.desirable_weight * good / max(1e-9, settings.undesirable_weight * bad)
-    if good and bad and not 1 <= ratio <= 4 / 3:
-        up = good < bad
-        flag, weight = ("desirable", bad / good) if up else ("undesirable", good / bad)
-        line += f"; weighted {ratio:.2f} to 1, --{flag}_weight {weight:.3g} balances them"
-    return {"labels": line}

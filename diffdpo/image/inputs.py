@@ -22,7 +22,7 @@ PAIRS = "assets/emoji-pairs"
 Settings = TypeVar("Settings", bound=ImageDataSettings)
 
 
-def with_bundled(settings: Settings) -> Settings:
+def with_bundled_pairs(settings: Settings) -> Settings:
     """The settings with the bundled model and its pairs where no model is named."""
     model, data = settings.pretrained_model_name_or_path, settings.dataset_name
     data = data or settings.train_data_dir
@@ -39,7 +39,7 @@ def open_pipeline(
 
     Raises UserError for a resolution that the model cannot have.
     """
-    settings = with_bundled(settings)
+    settings = with_bundled_pairs(settings)
     if pipeline is not None:
         backbone = backbone_of(pipeline)
     else:

@@ -24,7 +24,7 @@ PREFIXES = "assets/reviews/labels"
 Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)
 
 
-def with_bundled(settings: Settings) -> Settings:
+def with_bundled_reviews(settings: Settings) -> Settings:
     """The settings with the bundled model and its reviews where neither is named."""
     if settings.model_name_or_path or settings.dataset_name:
         return settings

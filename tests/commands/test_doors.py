@@ -7,12 +7,16 @@ import sys
 import pytest
 
 from diffdpo.cli import COMMANDS, main, settings_class
+from diffdpo.commands.settings import precompute_settings
+from diffdpo.image.settings import ImageSettings
+from diffdpo.text.settings import TextSettings
 from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
 LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags"}
 DATA = {"data", "data.bundled", "data.paths"}
-RUN = {"engine.run_config"}
+JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
+RUN = {"engine.run_config", "extensions", "metrics", *JUDGES}
 IMAGE, TEXT = {"image", "image.settings"}, {"text", "text.settings"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
@@ -30,7 +34,9 @@ IMPORTS = {
     "demo": BOTH,
     "demo_text": BOTH,
 }
-ALSO = {"fit_bradley_terry": {"numpy"}}
+# The table of rewards needs arrays and pictures, a fit arrays.
+ALSO = {name: {"numpy", "PIL"} for name in ("evaluate", "evaluate_text", "make_pairs")}
+ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """
 import json, sys
 from diffdpo.cli import main
@@ -174,3 +180,16 @@ def test_a_missing_extra_is_asked_for_before_work_begins(
     (shown,) = capsys.readouterr().err.splitlines()
     assert line in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_precompute_reads_the_flags_of_the_trainer_whose_model_is_named(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("model_name_or_path: a/model\n")
+    for words, cls in (
+        (["--model_name_or_path=m", "--beta", "1"], TextSettings),
+        (["--model-name-or-path", "m"], TextSettings),
+        (["--config", str(file)], TextSettings),
+        (["--pretrained_model_name_or_path", "m", "--beta_dpo", "1"], ImageSettings),
+        (["--help"], ImageSettings),
+    ):
+        assert precompute_settings(words) is cls

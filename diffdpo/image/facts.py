@@ -1,0 +1,58 @@
+"""The lines at the start of an image run: what will happen."""
+
+from __future__ import annotations
+
+from diffdpo.engine.trainer import Trainer
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.settings import ImageSettings
+
+
+def image_facts(
+    settings: ImageSettings,
+    backbone: Backbone,
+    process: ForwardProcess,
+    pairs: ImagePairs,
+    trainer: Trainer,
+) -> dict[str, str]:
+    """What will happen, by heading."""
+    trained = sum(weight.numel() for weight in trainer.parameters)
+    cells = (
+        backbone.vae_config.latent_channels
+        * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
+    )
+    kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
+    lines = {
+        "model": (
+            f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"
+            f" {process.prediction_type}, {settings.resolution} px, {settings.mixed_precision}"
+            " mixed precision)"
+        ),
+        "pairs": kept_pairs(settings, pairs),
+        "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
+        "loss": (
+            f"{settings.loss_type}; beta {settings.beta_dpo:g} on the mean over latent dimensions "
+            f"= {settings.beta_dpo / cells:.3g} on their sum"
+        ),
+        **trainer.plan("pairs"),
+    }
+    if pairs.tally.unreadable:
+        lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
+    return lines
+
+
+def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
+    """What became of the rows of the data set."""
+    tally = pairs.tally
+    ties = f"{tally.ties} ties {'dropped' if settings.ties == 'drop' else 'kept as 50:50 labels'}"
+    unread = (
+        f"{len(tally.unreadable)} unreadable"
+        if tally.checked
+        else "images checked as they are read"
+    )
+    coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
+    return (
+        f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled,"
+        f" {unread}{coin}"
+    )
