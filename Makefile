@@ -17,8 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # Trains on the bundled pairs, then compares policy and reference on captions that training did not see.
 demo: setup
 	rm -rf runs/demo
-	$(LAUNCH) scripts/train_diffusion_dpo.py --output_dir runs/demo/train
-	$(PYTHON) scripts/evaluate.py --policy runs/demo/train --output_dir runs/demo
+	$(PYTHON) -m diffdpo demo --output_dir runs/demo
 
 # The same with a coin toss for every label: what the win rate is worth.
 control: setup
@@ -29,8 +28,7 @@ control: setup
 # The bundled language model and its rated reviews: continuations of prefixes that training did not see.
 demo-text: setup
 	rm -rf runs/demo-text
-	$(LAUNCH) scripts/train_text_dpo.py --output_dir runs/demo-text/train
-	$(PYTHON) scripts/evaluate_text.py --policy runs/demo-text/train --output_dir runs/demo-text
+	$(PYTHON) -m diffdpo demo-text --output_dir runs/demo-text
 
 # Reward against KL over several betas: assets/reward-kl.png.
 frontier: setup

@@ -1,0 +1,65 @@
+"""Aligns generative models with human preferences: one Bradley–Terry core for images and text.
+
+    import diffdpo
+    result = diffdpo.train_images(dataset=pairs, pipeline=pipeline, rank=4, output_dir="runs/mine")
+
+What stands in ``__all__`` is the public face; it is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffdpo.commands.api import evaluate, train_images, train_text
+    from diffdpo.data.image_formats import IMAGE_FORMATS
+    from diffdpo.data.text import TEXT_FORMATS
+    from diffdpo.errors import UserError
+    from diffdpo.losses import LOSSES, preference_loss
+    from diffdpo.metrics import REWARDS
+    from diffdpo.preference import preference_probability
+    from diffdpo.ranking import fit_bradley_terry
+
+__all__ = [
+    "IMAGE_FORMATS",
+    "LOSSES",
+    "REWARDS",
+    "TEXT_FORMATS",
+    "UserError",
+    "evaluate",
+    "fit_bradley_terry",
+    "preference_loss",
+    "preference_probability",
+    "train_images",
+    "train_text",
+]
+HOMES = {
+    "evaluate": "diffdpo.commands.api",
+    "train_images": "diffdpo.commands.api",
+    "train_text": "diffdpo.commands.api",
+    "fit_bradley_terry": "diffdpo.ranking",
+    "preference_probability": "diffdpo.preference",
+    "preference_loss": "diffdpo.losses",
+    "LOSSES": "diffdpo.losses",
+    "REWARDS": "diffdpo.metrics",
+    "IMAGE_FORMATS": "diffdpo.data.image_formats",
+    "TEXT_FORMATS": "diffdpo.data.text",
+    "UserError": "diffdpo.errors",
+}
+
+try:
+    __version__ = version("diffdpo")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'diffdpo' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,47 +1,147 @@
-"""``diffdpo COMMAND …``: the commands by name, and what becomes of mistakes."""
+"""``diffdpo COMMAND …``: runs a command by its name, prints user errors, returns exit codes."""
 
 from __future__ import annotations
 
+import atexit
 import importlib
-import os
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffdpo.config import BaseSettings, TrainSettings, parse
+from diffdpo.engine.console import (
+    complain,
+    fail,
+    quiet_libraries,
+    quiet_libraries_to_come,
+    say,
+)
+from diffdpo.errors import UserError
+from diffdpo.flags import nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table: what the command is for, where its settings are ("module:Class", or a
+    function that picks the class by the words given), and an example. ``diffdpo.commands.NAME`` has
+    its ``main(settings)``; it is imported when the settings are right."""
+
+    purpose: str
+    settings: str
+    example: str
+
 
 COMMANDS = {
-    "train_diffusion_dpo": "image preference training",
-    "train_text_dpo": "text preference training",
-    "precompute": "latents, embeddings and reference scores to disk, for all runs to come",
-    "evaluate": "policy against reference: win rate, pictures, report",
-    "evaluate_text": "language model against its reference: reward, KL, report",
-    "make_pairs": "sample two pictures a prompt and let a reward choose",
-    "fit_bradley_terry": "strengths and ranks from comparisons",
+    "demo": Command(
+        "train on the bundled image pairs and judge the result",
+        "diffdpo.commands.settings:DemoSettings",
+        "",
+    ),
+    "demo_text": Command(
+        "the same for the bundled language model and its reviews",
+        "diffdpo.commands.settings:DemoTextSettings",
+        "",
+    ),
+    "train_diffusion_dpo": Command(
+        "image preference training",
+        "diffdpo.image.settings:ImageSettings",
+        "--pretrained_model_name_or_path MODEL --dataset_name PAIRS --rank 8",
+    ),
+    "train_text_dpo": Command(
+        "text preference training",
+        "diffdpo.text.settings:TextSettings",
+        "--model_name_or_path MODEL --dataset_name PAIRS --use_peft",
+    ),
+    "precompute": Command(
+        "latents, embeddings and reference scores to disk, for all runs to come",
+        "diffdpo.commands.settings:precompute_settings",
+        "--pretrained_model_name_or_path MODEL --dataset_name PAIRS --reference_draws 16",
+    ),
+    "evaluate": Command(
+        "policy against reference: win rate, pictures, report",
+        "diffdpo.image.evaluate_settings:EvaluateSettings",
+        "--policy runs/train",
+    ),
+    "evaluate_text": Command(
+        "language model against its reference: reward, KL, report",
+        "diffdpo.text.evaluate_settings:EvaluateTextSettings",
+        "--policy runs/train",
+    ),
+    "make_pairs": Command(
+        "sample two pictures a prompt and let a reward choose",
+        "diffdpo.image.evaluate_settings:PairSettings",
+        "--reward colourfulness --output_dir runs/pairs",
+    ),
+    "fit_bradley_terry": Command(
+        "strengths and ranks from comparisons",
+        "diffdpo.ranking.settings:RankingSettings",
+        "--comparisons games.csv --output ranking.json --plot ranking.png",
+    ),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] not in COMMANDS:
-        asked_for_help = bool(words) and words[0] in ("-h", "--help")
-        print("usage: diffdpo COMMAND [flags]; COMMAND --help lists them\n", file=sys.stderr)
-        for name, purpose in COMMANDS.items():
-            print(f"  {name:<22} {purpose}", file=sys.stderr)
-        return 0 if asked_for_help else 2
-    return run_command(words[0], words[1:])
+    name = words[0].replace("-", "_") if words else ""
+    if name in COMMANDS:
+        return run_command(name, words[1:])
+    asked_for_help = bool(words) and words[0] in ("-h", "--help")
+    if words and not asked_for_help:
+        fail(UserError(f"unknown command {words[0]}{nearest(name, COMMANDS)}"))
+    print("usage: diffdpo COMMAND [flags]; COMMAND --help lists them\n", file=sys.stderr)
+    for command, row in COMMANDS.items():
+        print(f"  {command:<22} {row.purpose}", file=sys.stderr)
+    return 0 if asked_for_help else 2
 
 
-def run_command(name: str, argv: list[str], package: str = "diffdpo.commands") -> int:
-    """Run the module ``name`` of ``package`` and turn mistakes into lines and an exit code."""
-    # Set before the libraries load: their remarks on optional packages are not the user's concern.
-    for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    from diffdpo.engine.console import fail, quiet_libraries
-    from diffdpo.errors import UserError
+def run_command(name: str, argv: list[str]) -> int:
+    """Run the command ``name``; returns its exit code."""
+    return run(COMMANDS[name], f"diffdpo.commands.{name}", f"diffdpo {name}", argv)
 
-    quiet_libraries()
+
+def run(command: Command, module: str, program: str, argv: list[str]) -> int:
+    """Read a command's settings, then import its module and run it; turns user errors into lines
+    and an exit code."""
+    settings: BaseSettings | None = None
+    quiet_libraries_to_come()
     try:
-        return importlib.import_module(f"{package}.{name}").main(argv)
+        cls = settings_class(command.settings, argv)
+        settings, notices = parse(cls, argv, program, about(command, program))
+        implementation = importlib.import_module(module)
+        quiet_libraries()
+        say(*notices)
+        return implementation.main(settings)
     except UserError as error:
         return fail(error)
     except KeyboardInterrupt:
-        print("interrupted before training began; nothing to save", file=sys.stderr)
+        # At the very end, when a checkpoint that is being written beside training is whole.
+        atexit.register(tell_interrupted, settings)
         return 130
+
+
+def tell_interrupted(settings: BaseSettings | None) -> None:
+    """What a run leaves that was ended by a second Ctrl-C, or by one before its first step."""
+    checkpoint = sys.modules.get("diffdpo.engine.checkpoint")
+    if not isinstance(settings, TrainSettings):
+        return complain("interrupted")
+    if checkpoint is None:
+        return complain("interrupted before training began; nothing to save")
+    checkpoints = checkpoint.list_checkpoints(Path(settings.output_dir))
+    if not checkpoints:
+        return complain("interrupted; no checkpoint was saved")
+    return complain(
+        f"interrupted; {checkpoints[-1]} is whole, go on with --resume_from_checkpoint latest"
+    )
+
+
+def settings_class(location: str, words: list[str]) -> type[BaseSettings]:
+    """The class at ``module:name``, or the one that the function there picks by the words given."""
+    module, name = location.split(":")
+    target = getattr(importlib.import_module(module), name)
+    return target if isinstance(target, type) else target(words)
+
+
+def about(command: Command, program: str) -> str:
+    """What stands at the top of a command's --help."""
+    return f"{command.purpose}\n\nexample:\n  {program} {command.example}".rstrip()

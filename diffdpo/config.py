@@ -1,40 +1,49 @@
-"""Settings: typed dataclasses, every flag defined once; strict parsing of flags and YAML files."""
+"""Settings: typed dataclasses, every flag defined once; strict reading of flags and YAML files."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from argparse import SUPPRESS, Action, ArgumentError
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
 from diffdpo.errors import UserError
-
-
-def flag(default: Any, help: str, aliases: list[str] | None = None) -> Any:
-    """A settings field that is also a command-line flag; ``aliases`` are its names in other
-    programs."""
-    metadata = {"help": help, **({"aliases": aliases} if aliases else {})}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
+from diffdpo.flags import StrictParser, flag, inner, nearest, one_of, optional
 
 Settings = TypeVar("Settings", bound="BaseSettings")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Layer:
+    """Settings that lie beneath those the user gives: a file's content, and the file's name."""
+
+    source: str
+    content: Mapping[str, Any]
+    heading: str | None = None  # of the line that tells what is taken from here
+
+
+@dataclass(frozen=True)
 class BaseSettings:
     """What every command has. ``problems`` names all mistakes at once."""
 
     def problems(self) -> list[str]:
         """One line for every setting that cannot work."""
-        return []
+        return [
+            line
+            for field in dataclasses.fields(self)
+            if "choices" in field.metadata and getattr(self, field.name) is not None
+            for line in one_of(field.name, getattr(self, field.name), field.metadata["choices"])
+        ]
+
+    @classmethod
+    def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
+        """Settings that hold where neither a flag nor ``--config`` says otherwise; ``given`` is
+        what these say."""
+        return None
 
     @classmethod
     def inert(cls) -> dict[str, str]:
@@ -43,111 +52,151 @@ class BaseSettings:
         return {}
 
 
-@dataclass
+SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial"]
+SCHEDULES += ["constant", "constant_with_warmup"]
+PRECISIONS = ["no", "bf16", "fp16"]
+TRACKERS = ["tensorboard", "wandb", "comet_ml", "all", "none"]
+
+
+@dataclass(frozen=True)
 class TrainSettings(BaseSettings):
     """What the engine reads, whatever the modality."""
 
-    output_dir: str = flag("runs/train", "folder of this run: metrics, checkpoints, result")
-    seed: int = flag(0, "all randomness is a function of this number, the pair and the visit")
-    train_batch_size: int = flag(4, "pairs per process and micro-batch")
-    gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step")
-    num_train_epochs: float = flag(1.0, "passes over the pairs, where max_train_steps is not given")
-    max_train_steps: int | None = flag(None, "optimizer steps; overrides num_train_epochs")
-    max_train_samples: int | None = flag(None, "use only this many pairs, picked by the seed")
-
-    loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES")
-    label_smoothing: float = flag(
-        0.0, "share of labels believed flipped; 0: the loss's own default"
+    output_dir: str = flag(
+        "runs/train", "folder of this run: metrics, checkpoints, result", group="training"
     )
-    dpop_lambda: float = flag(50.0, "dpop: charge for a chosen item made less likely")
-    desirable_weight: float = flag(1.0, "kto: weight of desirable items")
-    undesirable_weight: float = flag(1.0, "kto: weight of undesirable items")
+    seed: int = flag(
+        0,
+        "all randomness is a function of this number, the pair and the visit",
+        group="training",
+        changes="draws",
+    )
+    train_batch_size: int = flag(4, "pairs per process and micro-batch", group="training")
+    gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step", group="training")
+    num_train_epochs: float = flag(
+        1.0, "passes over the pairs, where max_train_steps is not given", group="training"
+    )
+    max_train_steps: int | None = flag(
+        None, "optimizer steps; overrides num_train_epochs", group="training"
+    )
+    max_train_samples: int | None = flag(
+        None, "use only this many pairs, picked by the seed", group="data"
+    )
 
-    learning_rate: float = flag(1e-5, "peak rate; 0 is a dry run")
-    scale_lr: bool = flag(False, "multiply the rate by processes x accumulation x batch size")
-    lr_scheduler: str = flag("constant", "a schedule of diffusers.optimization")
-    lr_warmup_steps: int = flag(0, "steps of linear warm-up, for schedules that have one")
-    lr_num_cycles: int = flag(1, "hard resets of cosine_with_restarts")
-    lr_power: float = flag(1.0, "power of the polynomial schedule")
-    use_8bit_adam: bool = flag(False, "AdamW with 8-bit state, where bitsandbytes is installed")
-    use_adafactor: bool = flag(False, "Adafactor in place of AdamW: less memory")
-    adam_beta1: float = flag(0.9, "AdamW's first decay")
-    adam_beta2: float = flag(0.999, "AdamW's second decay")
-    adam_weight_decay: float = flag(1e-2, "decoupled weight decay")
-    adam_epsilon: float = flag(1e-8, "AdamW's epsilon")
-    max_grad_norm: float = flag(1.0, "clip the gradient to this norm")
+    loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES", group="loss")
+    label_smoothing: float = flag(
+        0.0, "share of labels believed flipped; 0: the loss's own default", group="loss"
+    )
+    dpop_lambda: float = flag(50.0, "dpop: charge for a chosen item made less likely", group="loss")
+    desirable_weight: float = flag(1.0, "kto: weight of desirable items", group="loss")
+    undesirable_weight: float = flag(1.0, "kto: weight of undesirable items", group="loss")
+
+    learning_rate: float = flag(1e-5, "peak rate; 0 is a dry run", group="optimizer")
+    scale_lr: bool = flag(
+        False, "multiply the rate by processes x accumulation x batch size", group="optimizer"
+    )
+    lr_scheduler: str = flag(
+        "constant", "a schedule of diffusers.optimization", group="optimizer", choices=SCHEDULES
+    )
+    lr_warmup_steps: int = flag(
+        0, "steps of linear warm-up, for schedules that have one", group="optimizer"
+    )
+    lr_num_cycles: int = flag(1, "hard resets of cosine_with_restarts", group="optimizer")
+    lr_power: float = flag(1.0, "power of the polynomial schedule", group="optimizer")
+    use_8bit_adam: bool = flag(
+        False, "AdamW with 8-bit state, where bitsandbytes is installed", group="optimizer"
+    )
+    use_adafactor: bool = flag(False, "Adafactor in place of AdamW: less memory", group="optimizer")
+    adam_beta1: float = flag(0.9, "AdamW's first decay", group="optimizer")
+    adam_beta2: float = flag(0.999, "AdamW's second decay", group="optimizer")
+    adam_weight_decay: float = flag(1e-2, "decoupled weight decay", group="optimizer")
+    adam_epsilon: float = flag(1e-8, "AdamW's epsilon", group="optimizer")
+    max_grad_norm: float = flag(1.0, "clip the gradient to this norm", group="optimizer")
 
     precompute_dir: str = flag(
         "~/.cache/diffdpo",
         "where what is computed once is kept for later runs",
         aliases=["--reference_cache_dir"],
+        group="caching",
     )
     mixed_precision: str | None = flag(
-        None, "no, bf16 or fp16; left out: what accelerate is set to"
+        None,
+        "no, bf16 or fp16; left out: what accelerate is set to",
+        group="training",
+        choices=PRECISIONS,
+        changes="scores",
     )
-    gradient_checkpointing: bool = flag(False, "recompute activations: less memory, slower")
+    gradient_checkpointing: bool = flag(
+        False, "recompute activations: less memory, slower", group="training"
+    )
     torch_compile: bool = flag(
-        False, "compile the network: a slow first step, faster ones after it"
+        False, "compile the network: a slow first step, faster ones after it", group="training"
     )
-    allow_tf32: bool = flag(False, "TF32 matrix products on Ampere and later GPUs")
-    dataloader_num_workers: int = flag(0, "worker processes that decode data")
+    allow_tf32: bool = flag(
+        False, "TF32 matrix products on Ampere and later GPUs", group="training", changes="scores"
+    )
+    dataloader_num_workers: int = flag(0, "worker processes that decode data", group="training")
 
-    checkpointing_steps: int = flag(500, "save a checkpoint every so many steps")
-    checkpoints_total_limit: int | None = flag(None, "keep only the newest N checkpoints")
-    resume_from_checkpoint: str | None = flag(None, "a checkpoint's folder, or 'latest'")
+    checkpointing_steps: int = flag(500, "save a checkpoint every so many steps", group="logging")
+    checkpoints_total_limit: int | None = flag(
+        None, "keep only the newest N checkpoints", group="logging"
+    )
+    resume_from_checkpoint: str | None = flag(
+        None, "a checkpoint's folder, or 'latest'", group="logging"
+    )
 
-    logging_steps: int = flag(10, "write out the collected metrics every so many steps")
-    report_to: str = flag("tensorboard", "tensorboard, wandb, comet_ml, all or none")
+    logging_steps: int = flag(
+        10, "write out the collected metrics every so many steps", group="logging"
+    )
+    report_to: str = flag(
+        "tensorboard",
+        "tensorboard, wandb, comet_ml, all or none",
+        group="logging",
+        choices=TRACKERS,
+    )
     tracker_name: str = flag(
-        "diffdpo", "project in the tracker", aliases=["--tracker_project_name"]
+        "diffdpo", "project in the tracker", aliases=["--tracker_project_name"], group="logging"
     )
-    logging_dir: str = flag("logs", "the tracker's folder inside output_dir")
-    push_to_hub: bool = flag(False, "upload the result at the end")
-    hub_token: str | None = flag(None, "token for the upload; never written to config.yaml")
-    hub_model_id: str | None = flag(None, "repository to upload to; default: the folder's name")
+    logging_dir: str = flag("logs", "the tracker's folder inside output_dir", group="logging")
+    push_to_hub: bool = flag(False, "upload the result at the end", group="logging")
+    hub_token: str | None = flag(
+        None, "token for the upload; never written to config.yaml", group="logging"
+    )
+    hub_model_id: str | None = flag(
+        None, "repository to upload to; default: the folder's name", group="logging"
+    )
 
     def problems(self) -> list[str]:
-        found = [
-            f"--{name} must be at least 1, got {getattr(self, name)}"
-            for name in COUNTS
-            if too_small(self, name)
-        ]
-        found += [
+        lines = [*super().problems(), *at_least(self, COUNTS)]
+        lines += [
             f"--{name} must be a finite number of 0 or more"
             for name in NON_NEGATIVE
-            if not_rate(self, name)
+            if not 0 <= getattr(self, name) < math.inf
         ]
         if not self.max_grad_norm > 0:
-            found.append(f"--max_grad_norm must be positive, got {self.max_grad_norm}")
+            lines.append(f"--max_grad_norm must be positive, got {self.max_grad_norm}")
         if self.max_train_steps is None and not self.num_train_epochs > 0:
-            found.append(f"--num_train_epochs must be positive, got {self.num_train_epochs}")
-        found += one_of("mixed_precision", self.mixed_precision, [None, "no", "bf16", "fp16"])
-        found += one_of(
-            "report_to", self.report_to, ["tensorboard", "wandb", "comet_ml", "all", "none"]
-        )
-        found += one_of("lr_scheduler", self.lr_scheduler, SCHEDULES)
+            lines.append(f"--num_train_epochs must be positive, got {self.num_train_epochs}")
         if self.use_8bit_adam and self.use_adafactor:
-            found.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
+            lines.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
         if not 0 <= self.label_smoothing < 1:
-            found.append(f"--label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        return found
+            lines.append(f"--label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        return lines
+
+    @property
+    def precision(self) -> str | None:
+        """The precision that is asked for; None leaves it to accelerate."""
+        return self.mixed_precision
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
         """Settings that a resumed run may change: they do not touch the numbers, or only how many
-        there will be. Batch and accumulation are here because a checkpoint compares their product,
-        the effective batch."""
+        there will be; where the schedule ends with the run they move its rates as well, and the run
+        says so. Batch and accumulation are here because a checkpoint compares their product, the
+        effective batch."""
         return FREE_ON_RESUME
 
 
-SCHEDULES = [
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-]
 COUNTS = ["train_batch_size", "gradient_accumulation_steps", "max_train_steps", "max_train_samples"]
 COUNTS += ["checkpointing_steps", "checkpoints_total_limit", "logging_steps", "lr_num_cycles"]
 NON_NEGATIVE = [
@@ -187,111 +236,140 @@ FREE_ON_RESUME |= {
 FREE_ON_RESUME |= {"torch_compile"}
 
 
-def too_small(settings: BaseSettings, name: str) -> bool:
-    """Whether a count is given and below 1."""
-    value = getattr(settings, name)
-    return value is not None and value < 1
+def at_least(settings: BaseSettings, names: Iterable[str], least: int = 1) -> list[str]:
+    """A complaint for every count that is given and below ``least``."""
+    values = {name: getattr(settings, name) for name in names}
+    wanted = f"at least {least}" if least else "0 or more"
+    return [
+        f"--{name} must be {wanted}, got {value}"
+        for name, value in values.items()
+        if value is not None and value < least
+    ]
 
 
-def not_rate(settings: BaseSettings, name: str) -> bool:
-    """Whether a value is NaN, infinite or negative."""
-    value = getattr(settings, name)
-    return not math.isfinite(value) or value < 0
-
-
-def one_of(name: str, value: Any, known: list[Any]) -> list[str]:
-    """A complaint that names the known values and the nearest one, or nothing."""
-    if value in known:
-        return []
-    names = [str(k) for k in known if k is not None]
-    return [f"--{name} {value!r} is unknown; known: {', '.join(names)}{nearest(str(value), names)}"]
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """' (did you mean X?)' where something known comes close."""
-    match = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
-
-
-class StrictParser(HfArgumentParser):
-    """Collects every mistake in the values instead of stopping at the first."""
-
-    def __init__(self, cls: type[BaseSettings], **kwargs: Any) -> None:
-        super().__init__(cls, allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
-        self.mistakes: list[str] = []
-        for name in cls.inert():
-            self.add_argument(f"--{name}", nargs="*", default=SUPPRESS, help=SUPPRESS)
-        self.add_argument("--config", default=None, help="YAML file of settings; flags override it")
-
-    def error(self, message: str) -> Any:
-        raise UserError(message)
-
-    def _get_value(self, action: Action, arg_string: str) -> Any:
-        try:
-            return super()._get_value(action, arg_string)  # type: ignore[misc]
-        except ArgumentError as mistake:
-            self.mistakes.append(str(mistake).removeprefix("argument "))
-            return action.default
-
-
-def yaml_flags(path: str, known: set[str]) -> list[str]:
-    """The settings of a YAML file as flags, so that they take the one road that flags take.
-
-    Raises UserError for a file that cannot be read and for every unknown key, naming the nearest
-    known one."""
-    try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--config {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(
-            f"--config {path}: expected 'name: value' lines, found {type(content).__name__}"
-        )
-    if unknown := [str(key) for key in content if key not in known]:
-        raise UserError(
-            *(f"{path}: unknown setting {key!r}{nearest(key, sorted(known))}" for key in unknown)
-        )
-    flags = []
-    for key, value in content.items():
-        if value not in (None, []):
-            flags += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return flags
+def checked(settings: Settings) -> Settings:
+    """The settings as they are. Raises UserError with a line for each that cannot work."""
+    if mistakes := settings.problems():
+        raise UserError(*mistakes)
+    return settings
 
 
 def parse(
-    cls: type[Settings], argv: list[str], base: str | None = None
+    cls: type[Settings], argv: list[str], prog: str | None = None, about: str | None = None
 ) -> tuple[Settings, list[str]]:
-    """Settings from ``argv``, over ``--config``, over the YAML file ``base``; and notices about
-    inert flags.
+    """Settings from the flags in ``argv``, over the file ``--config``, over what lies beneath; and
+    notices. ``prog`` and ``about`` stand at the top of --help.
 
     Raises UserError with a line for each unknown flag, unreadable value and impossible setting.
     """
-    parser = StrictParser(cls)
-    namespace, unknown = parser.parse_known_args(argv)
-    known = {field.name for field in dataclasses.fields(cls)}
-    flags = [flag for path in (base, namespace.config) if path for flag in yaml_flags(path, known)]
-    parser.mistakes.clear()
-    namespace, _ = parser.parse_known_args(flags + argv)
-    options = sorted(
-        name
-        for name in parser._option_string_actions
-        if name.startswith("--") and "-" not in name[2:]
-    )
-    mistakes = [
-        f"unknown flag {word}{nearest(word.split('=')[0], options)}"
-        for word in unknown
-        if word[:2] == "--"
-    ]
-    mistakes += (
-        [f"stray word {word!r}" for word in unknown if word[:2] != "--"] if not mistakes else []
-    )
-    settings = cls(**{name: getattr(namespace, name) for name in known})
-    mistakes += parser.mistakes or settings.problems()
-    if mistakes:
+    parser = StrictParser(cls, prog, about)
+    given, mistakes = parser.read(argv)
+    notices = [f"--{name}: {reason}" for name, reason in cls.inert().items() if name in given]
+    settings, more = complete(cls, parser, given, mistakes)
+    return settings, notices + more
+
+
+def settings_of(cls: type[Settings], **values: Any) -> Settings:
+    """Settings from Python values, checked as those of the command line are; ``config`` names a
+    YAML file beneath them.
+
+    Raises UserError with a line for each unknown name and impossible value.
+    """
+    parser, mistakes = StrictParser(cls), list[str]()
+    config = {name: values.pop(name) for name in ("config",) if name in values}
+    given = read_layer(parser, cls, Layer("settings", values), mistakes)
+    settings, _ = complete(cls, parser, config | given, mistakes)
+    return settings
+
+
+def complete(
+    cls: type[Settings], parser: StrictParser, given: dict[str, Any], mistakes: list[str]
+) -> tuple[Settings, list[str]]:
+    """The settings that are given, over the file ``--config``, over what lies beneath; and a notice
+    of what came from there. Raises UserError with ``mistakes`` and those found here."""
+    notices: list[str] = []
+    try:
+        if path := given.get("config"):
+            content = read_yaml(path, "--config ")
+            given = {**read_layer(parser, cls, Layer(path, content), mistakes), **given}
+        if beneath := cls.beneath(given):
+            lower = read_layer(parser, cls, beneath, mistakes)
+            notices = tell(beneath, {k: v for k, v in lower.items() if k not in given})
+            given = {**lower, **given}
+    except UserError as error:  # a file that cannot be read: the settings in it stay unknown
+        raise UserError(*mistakes, *error.mistakes) from error
+    names = [field.name for field in dataclasses.fields(cls) if field.name in given]
+    settings = cls(**{name: given[name] for name in names})
+    if mistakes := mistakes + settings.problems():
         raise UserError(*mistakes)
-    return settings, [
-        f"--{name}: {why}" for name, why in cls.inert().items() if hasattr(namespace, name)
-    ]
+    return settings, notices
+
+
+def read_yaml(path: str, prefix: str = "") -> dict[str, Any]:
+    """The content of a YAML file of settings. Raises UserError where it cannot be read."""
+    try:
+        content = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{prefix}{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise UserError(f"{prefix}{path}: expected 'name: value' lines, found {kind}")
+    return content
+
+
+def read_layer(
+    parser: StrictParser, cls: type[BaseSettings], layer: Layer, mistakes: list[str]
+) -> dict[str, Any]:
+    """The settings of a YAML file, read by the parser as flags are; adds its complaints to
+    ``mistakes``."""
+    fields, hints = {field.name: field for field in dataclasses.fields(cls)}, get_type_hints(cls)
+    settings: dict[str, Any] = {}
+    for key, value in layer.content.items():
+        name = str(key)
+        if name not in fields:
+            hint = nearest(name, sorted(fields))
+            mistakes.append(f"{layer.source}: unknown setting {name!r}{hint}")
+        elif reason := misfit(value, hints[name], "choices" in fields[name].metadata):
+            mistakes.append(f"{layer.source}: {name} {reason}")
+        elif value in (None, []):
+            settings[name] = value
+        else:
+            words = [f"--{name}={as_word(value)}"]
+            if isinstance(value, list):
+                words = [f"--{name}", *map(as_word, value)]
+            given, unread = parser.read(words)
+            settings |= given
+            mistakes += unread
+    return settings
+
+
+def misfit(value: Any, hint: Any, is_choice: bool) -> str:
+    """Why a YAML value is not one of the type ``hint``, or '' where the parser may read it."""
+    kind = inner(hint)
+    many = get_origin(kind) is list
+    if value is None:
+        return "" if optional(hint) else "has no value; give one or leave the line out"
+    if isinstance(value, dict) or (isinstance(value, list) and not many):
+        return f"is {'nested' if isinstance(value, dict) else 'a list'}; one value is wanted"
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, (dict, list)) or item is None for item in items):
+        return "is a list of something other than plain values"
+    texts = kind is str or (many and kind.__args__[0] is str)
+    # YAML 1.1 reads no, off and yes as booleans; a word is meant where words are listed.
+    if texts and not is_choice and any(isinstance(item, bool) for item in items):
+        return f"is the boolean {str(items[0]).lower()} in YAML; put the word in quotes"
+    return ""
+
+
+def as_word(value: Any) -> str:
+    """A plain YAML value as a word on the command line."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def tell(layer: Layer, settings: Mapping[str, Any]) -> list[str]:
+    """The line that says which settings come from a layer."""
+    shown = [f"{name} {value}" for name, value in settings.items()]
+    return [f"{layer.heading:<12} {', '.join(shown)}"] if layer.heading and shown else []
 
 
 def as_dict(settings: BaseSettings) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 generator.
 
 Nothing here has state, so a resumed run, another number of processes or another batch size meets
-the same numbers, and policy and reference see the same draw because there is only one."""
+the same numbers, and policy and reference see the same draw because there is only one.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ themselves.
 A loss maps the rewards of ``B`` pairs (policy score − reference score, before beta, higher is
 better) to ``B`` un-reduced losses in float32 at least. Below, x and y are the chosen and the
 rejected reward and Δ = x − y. A reference-free loss reads the policy's score itself: its reference
-score is zero."""
+score is zero.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def robust_loss(
     (Chowdhury et al. 2024).
 
     Unbounded below, so its value alone says nothing of convergence. Raises ValueError unless 0 ≤ ε
-    < 1/2."""
+    < 1/2.
+    """
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(f"robust: label_smoothing must lie in [0, 0.5), got {label_smoothing}")
     margin_B = beta * (chosen_B - rejected_B)
@@ -174,7 +176,8 @@ def kto_loss(
     2024, eq. 8).
 
     ``kl`` is the reference point z ≥ 0 in the units of the rewards, without gradient. Diffusion-KTO
-    (Li et al. 2024) is the same on image rewards."""
+    (Li et al. 2024) is the same on image rewards.
+    """
     desirable_N = desirable_N.bool()
     gain_N = beta * (at_least_float32(reward_N) - kl)
     good_N, bad_N = (
@@ -245,6 +248,22 @@ LOSSES = {
 }
 
 
+def as_loss(own: object) -> Loss:
+    """A row of the table from a user's own loss: a ``Loss``, or the function of a paired one.
+
+    Raises TypeError where it is neither, or the function has another signature.
+    """
+    if isinstance(own, Loss):
+        return own
+    if not callable(own):
+        raise TypeError("is neither a function of rewards nor a diffdpo.losses.Loss")
+    parameters = list(inspect.signature(own).parameters.values())
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    if len(positional) != 2 or "beta" not in {p.name for p in parameters}:
+        raise TypeError("a loss is f(chosen_B, rejected_B, *, beta) -> loss_B")
+    return Loss(own)
+
+
 def preference_loss(
     name: str,
     chosen_B: Tensor,
@@ -263,7 +282,8 @@ def preference_loss(
     returns their mean. ``label_smoothing`` None means the loss's own default; 0 is always allowed.
 
     Raises ValueError for an unknown name, a beta that is not positive, or a setting the loss does
-    not read."""
+    not read.
+    """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
     if not beta > 0:

@@ -1,67 +1,78 @@
-"""From the scores of a batch to its loss: which loss, its settings, its scale and soft labels, in
-one value."""
+"""From the scores of a batch to its losses: which terms, at which weight and scale, in which unit.
+
+Shapes: ``B`` pairs, ``N`` items: ``2B``, chosen first, or single items with their labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from diffdpo.config import TrainSettings
 from diffdpo.errors import UserError
-from diffdpo.losses import LOSSES, Loss, preference_loss
-from diffdpo.preference import implicit_reward, summary
+from diffdpo.extensions import named_row
+from diffdpo.losses import LOSSES, Loss, as_loss, preference_loss
+from diffdpo.preference import summary
 
-Metrics = dict[
-    str, Tensor
-]  # a mean over the batch, or (sum, count) of a mean over some of its items
-
-
-class Engine(Protocol):
-    """What an objective may ask of the engine before a step."""
-
-    task: Any
-
-    def mean_reward(self, draws: Iterable[Any]) -> Tensor:
-        """The mean reward over all items and processes, without gradient."""
-        ...
-
-    def total(self, value: Tensor) -> Tensor:
-        """The sum over all processes."""
-        ...
-
-
-class Criterion(Protocol):
-    """What the engine minimises."""
-
-    @property
-    def reward_scale(self) -> float: ...
-
-    def prepare(self, engine: Engine, micro_batches: list[Any]) -> Any:
-        """What a step must know of its whole effective batch before the first micro-batch; handed
-        to ``judge``."""
-        ...
-
-    def judge(
-        self, policy_N: Tensor, reference_N: Tensor | float, draw: Any, known: Any
-    ) -> tuple[Tensor, Metrics]:
-        """The loss of a micro-batch, with gradient, and what to report of it."""
-        ...
+Metrics = dict[str, Tensor]  # a mean over the batch, or (sum, count) of a mean over some of it
 
 
 @dataclass(frozen=True)
-class Objective:
-    """``loss_B = L(scale · chosen, scale · rejected; beta)``.
+class Scores:
+    """What one pass of a network says of the items of a draw."""
+
+    score_N: Tensor  # log-likelihood surrogates in nats, float32, higher is better
+    prompt_B: Tensor | None = None  # log p of the prompts before the chosen items, where scored
+    metrics: Metrics = field(default_factory=dict)  # the modality's own, of this pass
+
+
+class Draw(Protocol):
+    """The inputs of one forward pass, with everything random in it; what a loss reads of them."""
+
+    @property
+    def outcome_B(self) -> Tensor | None:
+        """P(chosen ≻ rejected) of every pair; None where every label is certain."""
+
+    @property
+    def desirable_N(self) -> Tensor | None:
+        """Labels of single items; None where the items are pairs."""
+
+    @property
+    def reference_N(self) -> Tensor | None:
+        """The reference's scores, where they were stored."""
+
+    @property
+    def size_N(self) -> Tensor | float:
+        """Scored tokens of every item; 1 where an item has none, as a picture."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What the loss of a micro-batch must know of its whole effective batch."""
+
+    share: float = 1.0  # the micro-batch's part of it
+    reference_point: Tensor | float = 0.0  # KTO's z, nats
+    chosen_tokens: Tensor | float = 1.0  # means per pair
+    rejected_tokens: Tensor | float = 1.0
+    prompt_tokens: Tensor | float = 0.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of the sum: ``weight · L(scale · rewards; beta)``.
 
     Text sets ``beta`` and leaves ``scale`` at 1, so that every value is the published one. Images
     put their beta into ``scale``: the losses that depend on beta · reward alone come out the same,
-    and the squared ones (IPO, SPPO) are β² times the published value with the same minimum. At beta
-    5000 the published IPO is 1e-8 with a gradient below Adam's epsilon; this one trains."""
+    and the squared ones (IPO, SPPO) are β² times the published value with the same minimum. At
+    beta 5000 the published IPO is 1e-8 with a gradient below Adam's epsilon; this one trains.
+    """
 
     name: str
+    weight: float = 1.0
     beta: float = 1.0
     scale: float = 1.0
     options: dict[str, float] = field(default_factory=dict)
@@ -70,91 +81,186 @@ class Objective:
     def row(self) -> Loss:
         return LOSSES[self.name]
 
-    def __call__(
+    def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
+        """Losses ``(B,)`` of pairs or ``(N,)`` of labelled items, with gradient."""
+        value_N = self.scale * self.in_unit(policy, reward_N, draw, context)
+        z = self.scale * context.reference_point
+        if draw.desirable_N is not None:
+            return self.row.fn(value_N, draw.desirable_N, z, beta=self.beta, **self.options)
+        chosen_B, rejected_B = value_N.chunk(2)
+        nll_B, swapped_nll_B = self.nll(policy, context)
+        loss_B = self.of_pairs(chosen_B, rejected_B, z, nll_B)
+        if draw.outcome_B is None:
+            return loss_B
+        # The expectation over the label; for the sigmoid this is cDPO with ε = 1 − outcome.
+        swapped_B = self.of_pairs(rejected_B, chosen_B, z, swapped_nll_B)
+        return draw.outcome_B * loss_B + (1 - draw.outcome_B) * swapped_B
+
+    def of_pairs(
         self,
         chosen_B: Tensor,
         rejected_B: Tensor,
-        outcome_B: Tensor | None = None,
-        kl: Tensor | float = 0.0,
+        z: Tensor | float = 0.0,
         nll_B: Tensor | None = None,
     ) -> Tensor:
-        """Losses ``(B,)`` of rewards before beta. ``outcome_B`` is P(chosen ≻ rejected) where
-        labels are soft: the loss is then its expectation over the label, which for the sigmoid is
-        cDPO with ε = 1 − outcome."""
-        chosen_B, rejected_B, kl = self.scale * chosen_B, self.scale * rejected_B, self.scale * kl
-        loss_B = preference_loss(
-            self.name, chosen_B, rejected_B, beta=self.beta, kl=kl, nll_B=nll_B, **self.options
+        """Losses ``(B,)`` of scaled rewards."""
+        return preference_loss(
+            self.name, chosen_B, rejected_B, beta=self.beta, kl=z, nll_B=nll_B, **self.options
         )
-        if outcome_B is None:
-            return loss_B
-        swapped_B = preference_loss(
-            self.name, rejected_B, chosen_B, beta=self.beta, kl=kl, nll_B=nll_B, **self.options
+
+    def in_unit(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
+        """What the loss reads: rewards, or scores where it has no reference; sums or means."""
+        value_N = policy.score_N if self.row.reference_free else reward_N
+        if self.row.mean_of_batch:
+            chosen_B, rejected_B = value_N.chunk(2)
+            sides = chosen_B / context.chosen_tokens, rejected_B / context.rejected_tokens
+            return torch.cat(sides)
+        return value_N / draw.size_N if self.row.mean_tokens else value_N
+
+    def nll(self, policy: Scores, context: StepContext) -> tuple[Tensor | None, Tensor | None]:
+        """−log p per token of the step of the chosen and of the rejected items, with the prompts
+        before them where these are scored: their means are a language model's loss, as in TRL's
+        ORPO. None where the loss reads no likelihood."""
+        if not self.row.reads_nll:
+            return None, None
+        prompt_B = 0.0 if policy.prompt_B is None else policy.prompt_B
+        chosen_B, rejected_B = policy.score_N.chunk(2)
+        return (
+            -(chosen_B + prompt_B) / (context.chosen_tokens + context.prompt_tokens),
+            -(rejected_B + prompt_B) / (context.rejected_tokens + context.prompt_tokens),
         )
-        return outcome_B * loss_B + (1 - outcome_B) * swapped_B
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Σ weight · loss. All terms judge pairs, or there is one, which may judge single items."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def paired(self) -> bool:
+        """Whether pairs are judged, not single items."""
+        return self.terms[0].row.paired
+
+    @property
+    def reference_free(self) -> bool:
+        """Whether no term needs a reference."""
+        return all(term.row.reference_free for term in self.terms)
+
+    @property
+    def needs_kl(self) -> bool:
+        """Whether a term reads KTO's reference point."""
+        return any(term.row.needs_kl for term in self.terms)
+
+    @property
+    def reads_nll(self) -> bool:
+        """Whether a term reads the likelihood of the chosen side apart."""
+        return any(term.row.reads_nll for term in self.terms)
+
+    @property
+    def reads_token_counts(self) -> bool:
+        """Whether a term divides by the tokens of the whole effective batch."""
+        return self.reads_nll or any(term.row.mean_of_batch for term in self.terms)
 
     @property
     def reward_scale(self) -> float:
         """What the logged rewards are multiplied with: beta, wherever it stands."""
-        return self.scale * self.beta
+        return self.terms[0].scale * self.terms[0].beta
 
-    def prepare(self, engine: Engine, micro_batches: list[Any]) -> Tensor | float:
-        """KTO's z by the rule of Diffusion-KTO (Li et al. 2024): the mean reward of the whole
-        effective batch, clamped at 0. A pass of its own over all micro-batches and processes, so
-        that z does not depend on the cut."""
-        if not self.row.needs_kl:
-            return 0.0
-        return engine.mean_reward(engine.task.draw(batch) for batch in micro_batches).clamp(min=0)
+    def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
+        """Losses of a micro-batch, ``(B,)`` or ``(N,)``, with gradient."""
+        terms = [term.weight * term.loss(policy, reward_N, draw, context) for term in self.terms]
+        return torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
 
-    def judge(
-        self, policy_N: Tensor, reference_N: Tensor | float, draw: Any, known: Any
-    ) -> tuple[Tensor, Metrics]:
-        """Pairs, winners first."""
-        chosen_B, rejected_B = implicit_reward(policy_N, reference_N).chunk(2)
-        loss = self(chosen_B, rejected_B, draw.outcome_B, known).mean()
-        with torch.no_grad():
-            return loss, summary(self.reward_scale * chosen_B, self.reward_scale * rejected_B)
+    def metrics(self, reward_N: Tensor, draw: Draw, context: StepContext) -> Metrics:
+        """Rewards under TRL's names: sums over tokens as in its DPO, means where there is no
+        reference, as in its ORPO and SimPO. Those of labelled items count the items of a label."""
+        unit_N = draw.size_N if self.reference_free else 1.0
+        shown_N = self.reward_scale * reward_N / unit_N
+        if draw.desirable_N is None:
+            return summary(*shown_N.chunk(2))
+        metrics = by_label("rewards", shown_N, draw.desirable_N)
+        if self.needs_kl:
+            metrics["kl"] = torch.as_tensor(context.reference_point)
+        return metrics
+
+
+def by_label(name: str, value_N: Tensor, desirable_N: Tensor) -> Metrics:
+    """``name/chosen`` and ``name/rejected`` as (sum, count) over the items that have the label."""
+    labels = {"chosen": desirable_N, "rejected": ~desirable_N}
+    return {
+        f"{name}/{side}": torch.stack([(value_N * has_N).sum(), has_N.sum().float()])
+        for side, has_N in labels.items()
+    }
 
 
 def fraction(metric: Tensor) -> Tensor:
     """A metric as (sum, count): a plain mean counts as one."""
-    return (
-        metric.float()
-        if metric.dim()
-        else torch.stack([metric.float(), metric.new_ones(()).float()])
+    if metric.dim():
+        return metric.float()
+    return torch.stack([metric.float(), metric.new_ones(()).float()])
+
+
+def means_of(names: list[str], fractions: list[list[float]]) -> dict[str, float]:
+    """The means of a step by name, without those that counted nothing.
+
+    The margin follows from the two rewards, which single items have no common mean of.
+    """
+    sums = zip(names, fractions, strict=True)
+    means = {name: total / count for name, (total, count) in sums if count}
+    if {"rewards/chosen", "rewards/rejected"} <= set(means):
+        means.setdefault("rewards/margins", means["rewards/chosen"] - means["rewards/rejected"])
+    return means
+
+
+def make_objective(
+    settings: TrainSettings,
+    names: Sequence[str],
+    weights: Sequence[float] = (),
+    beta: float = 1.0,
+    scale: float = 1.0,
+) -> Objective:
+    """The weighted sum of the losses ``names``, with the options that each reads of ``settings``.
+
+    Raises UserError for unknown losses, weights that do not match, label smoothing that no loss
+    has, and sums of losses of different kinds.
+    """
+    weights = list(weights) or [1.0] * len(names)
+    if len(weights) != len(names):
+        raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
+    check_names(settings, names)
+    terms = tuple(
+        Term(name, weight, beta, scale, read_options(settings, LOSSES[name]))
+        for name, weight in zip(names, weights, strict=True)
     )
+    single = [term.name for term in terms if not term.row.paired]
+    if single and len(terms) > 1:
+        raise UserError(
+            f"--loss_type: {', '.join(single)} judges single completions and cannot be added to"
+            " another loss"
+        )
+    return Objective(terms)
 
 
-def complete(names: list[str], fractions: list[list[float]]) -> dict[str, float]:
-    """The metrics of a step by name, without those that counted nothing; the margin follows from
-    the two rewards."""
-    found = {
-        name: total / count for name, (total, count) in zip(names, fractions, strict=True) if count
-    }
-    if {"rewards/chosen", "rewards/rejected"} <= set(found):
-        found.setdefault("rewards/margins", found["rewards/chosen"] - found["rewards/rejected"])
-    return found
-
-
-def loss_options(settings: TrainSettings, name: str | None = None) -> dict[str, float]:
-    """Those of the settings that the loss ``name`` reads, or the one of the settings.
-
-    Raises UserError for an unknown loss, and where label smoothing is asked of a loss that has
-    none."""
-    name = name or settings.loss_type
-    row = LOSSES.get(name)
-    if row is None:
-        raise UserError(f"--loss_type {name!r} is unknown; known: {', '.join(LOSSES)}")
-    if settings.label_smoothing and "label_smoothing" not in row.options:
-        having = [name for name, other in LOSSES.items() if "label_smoothing" in other.options]
-        raise UserError(f"--label_smoothing: loss {name} has none; these have: {', '.join(having)}")
-    return read_options(settings, row)
+def check_names(settings: TrainSettings, names: Sequence[str]) -> None:
+    """Raises UserError for an unknown loss, and for label smoothing where no loss has any."""
+    for name in names:
+        named_row(name, LOSSES, "loss_type", as_loss)
+    if settings.label_smoothing and not any(
+        "label_smoothing" in LOSSES[name].options for name in names
+    ):
+        having = [name for name, row in LOSSES.items() if "label_smoothing" in row.options]
+        raise UserError(
+            f"--label_smoothing: loss {names[0]} has none; these have: {', '.join(having)}"
+        )
 
 
 def read_options(settings: TrainSettings, row: Loss) -> dict[str, float]:
     """Those of the settings that the loss reads."""
-    # Zero means "not given" on the command line, so that robust and exo_pair keep their published
-    # defaults.
     given = {name: getattr(settings, name, None) for name in row.options}
+    # Zero means "not given" on the command line: robust and exo_pair keep their published defaults.
     return {
-        k: v for k, v in given.items() if v is not None and not (k == "label_smoothing" and v == 0)
+        name: value
+        for name, value in given.items()
+        if value is not None and not (name == "label_smoothing" and value == 0)
     }

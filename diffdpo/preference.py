@@ -29,7 +29,8 @@ def preference_log_likelihood(margin: Tensor | float, outcome: Tensor | float = 
     """Log-likelihood in nats of ``outcome`` at the given reward margin r_i − r_j, broadcasting.
 
     ``outcome`` is 1 where i was preferred, 0 where j was, and anything between for a soft label (a
-    tie: 1/2). Finite for every finite margin: −17 log-odds and −17,000 alike."""
+    tie: 1/2). Finite for every finite margin: −17 log-odds and −17,000 alike.
+    """
     margin = at_least_float32(margin)
     outcome = torch.as_tensor(outcome, dtype=margin.dtype, device=margin.device)
     return outcome * F.logsigmoid(margin) + (1 - outcome) * F.logsigmoid(-margin)

@@ -1,5 +1,5 @@
-"""The reference policy: adapters off, a frozen copy, or zero; always scored by the policy's own
-code and draw."""
+"""The reference policy: adapters off, a frozen copy, stored scores, or zero; always scored by the
+policy's own code on the policy's own draw."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-Score = Callable[[nn.Module, Any], Tensor]  # the task's own (model, draw) -> (N,) nats
+from diffdpo.objective import Scores
+
+ScoreFunction = Callable[[nn.Module, Any], Scores]  # the task's own (model, draw) -> scores
 
 
 class Reference(Protocol):
@@ -20,12 +22,18 @@ class Reference(Protocol):
     name: str
     starts_equal: bool  # policy and reference agree exactly before the first step
 
-    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor | float:
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor | float:
         """Scores ``(N,)`` in nats."""
         ...
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
         """The reference as a network to run, for as long as the block lasts."""
+        ...
+
+    @property
+    def kept(self) -> Reference | None:
+        """The reference whose network is still there after its scores were stored: itself where it
+        is a part of the policy's network, None where it is a network of its own, to be freed."""
         ...
 
 
@@ -35,9 +43,9 @@ class AdapterOff:
     name = "the same network with its adapters off"
     starts_equal = True
 
-    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
         with torch.no_grad(), self.network(model) as frozen:
-            return task_score(frozen, draw)
+            return score(frozen, draw).score_N
 
     @contextmanager
     def network(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -48,10 +56,14 @@ class AdapterOff:
         finally:
             bare.enable_adapters()
 
+    @property
+    def kept(self) -> Reference | None:
+        return self
+
 
 class AdapterCopy(AdapterOff):
-    """LoRA that is trained further: its own first state, kept beside it as a second adapter, is the
-    reference."""
+    """LoRA that is trained further: its own first state, kept beside it as a second adapter, is
+    the reference."""
 
     name = "the adapter as it was before the first step"
     trained, frozen = "default", "reference"
@@ -66,34 +78,26 @@ class AdapterCopy(AdapterOff):
             bare.set_adapter(self.trained)
 
 
-class Start(AdapterOff):
-    """The network itself, which is its own reference until the first step."""
-
-    name = "the network as it was before the first step"
-
-    @contextmanager
-    def network(self, model: nn.Module) -> Iterator[nn.Module]:
-        yield unwrapped(model)
-
-
 class FrozenCopy:
-    """Full fine-tune: a copy of the network as it was before the first step, in the policy's own
-    precision."""
+    """Full fine-tune: a copy of the network as it was before the first step, in its precision."""
 
     name = "a frozen copy"
     starts_equal = True
 
     def __init__(self, model: nn.Module) -> None:
-        # In the policy's mode as well: some layers round differently in train and eval mode,
-        # dropout aside.
+        # In the policy's mode as well: some layers round differently in train and in eval mode.
         self.copy = copy.deepcopy(model).requires_grad_(False).train()
 
-    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
         with torch.no_grad():
-            return task_score(self.copy, draw)
+            return score(self.copy, draw).score_N
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
         return nullcontext(self.copy)
+
+    @property
+    def kept(self) -> Reference | None:
+        return None
 
 
 class OtherModel(FrozenCopy):
@@ -105,28 +109,44 @@ class OtherModel(FrozenCopy):
         self.copy, self.name = model.requires_grad_(False).train(), name
 
 
-class Stored:
-    """Scores that were computed before training and come with every draw: no forward pass, no
-    second network."""
+class InitialNetwork:
+    """The network itself, which is its own reference until the first step: full fine-tunes whose
+    scores are stored need no copy."""
+
+    name = "the network as it was before the first step"
+    starts_equal = True
+
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
+        with torch.no_grad():
+            return score(unwrapped(model), draw).score_N
+
+    def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        return nullcontext(unwrapped(model))
+
+    @property
+    def kept(self) -> Reference | None:
+        return None
+
+
+class StoredScores:
+    """Scores that were computed before training and come with every draw: no forward pass, and a
+    separate reference network is freed."""
 
     def __init__(self, source: Reference) -> None:
         self.name = f"stored scores of {source.name}"
-        self.starts_equal = (
-            source.starts_equal
-        )  # up to rounding: they were computed in other batches
-        # Adapters are switched at no cost; a network of its own is let go, which is what storing is
-        # for.
-        self.switch = (
-            source if isinstance(source, AdapterOff) and not isinstance(source, Start) else None
-        )
+        self.starts_equal = source.starts_equal  # up to rounding: computed in other batches
+        self.source = source.kept
 
-    def score(self, task_score: Score, model: nn.Module, draw: Any) -> Tensor:
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
         return draw.reference_N
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
-        """The reference where it is part of the policy's network; else there is no other network to
-        show."""
-        return self.switch.network(model) if self.switch else nullcontext(unwrapped(model))
+        """The reference where it is a part of the policy's network, else the policy's network."""
+        return self.source.network(model) if self.source else nullcontext(unwrapped(model))
+
+    @property
+    def kept(self) -> Reference | None:
+        return self
 
 
 class Zero:
@@ -135,23 +155,52 @@ class Zero:
     name = "none (the loss is reference-free)"
     starts_equal = False
 
-    def score(self, task_score: Score, model: nn.Module, draw: Any) -> float:
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> float:
         return 0.0
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
         """There is no other network to show."""
         return nullcontext(unwrapped(model))
 
+    @property
+    def kept(self) -> Reference | None:
+        return self
+
 
 def without_dropout(model: nn.Module) -> None:
-    """Set every dropout to 0, layers and plain rates alike: policy and reference must be one
-    function of a draw."""
+    """Set every dropout to 0, layers and plain rates alike.
+
+    Policy and reference must be one function of a draw, and a resumed run the same as one that was
+    never stopped.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
+            if is_dropout_rate(name) and isinstance(value, float):
                 setattr(module, name, 0.0)
+        clear_config(module)
+
+
+def clear_config(module: nn.Module) -> None:
+    """Set the rates to 0 that a layer reads from its configuration in the forward pass, as Falcon's
+    does. The model's own configuration keeps them, for the result to be saved with."""
+    config: Any = getattr(module, "config", None)
+    if not hasattr(config, "to_diff_dict") or hasattr(module, "save_pretrained"):
+        return
+    rates = {
+        k for k, v in vars(config).items() if is_dropout_rate(k) and isinstance(v, float) and v
+    }
+    if rates:
+        cleared: Any = copy.copy(config)
+        for name in rates:
+            setattr(cleared, name, 0.0)
+        module.config = cleared
+
+
+def is_dropout_rate(name: str) -> bool:
+    """Whether a value of this name says how much is dropped in training."""
+    return "dropout" in name or "layerdrop" in name or name.endswith("pdrop")
 
 
 def unwrapped(model: Any) -> Any:

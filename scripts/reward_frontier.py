@@ -6,7 +6,8 @@ al. 2023 in small.
 For every beta, and for supervised training on the chosen texts, one run of
 ``scripts/train_text_dpo.py`` on the bundled pairs; every checkpoint of it continues the same
 held-out prefixes (their section 6.1; figure 2, left). Writes ``assets/reward-kl.png`` and the
-figures beside it, ``assets/reward-kl.json``."""
+figures beside it, ``assets/reward-kl.json``.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +21,13 @@ from typing import Any
 
 import torch
 
-from diffdpo.commands.evaluate_text import (
-    EvaluateTextSettings,
-    load_scorer,
-    name_bundled,
-    open_held_out,
-)
+from diffdpo.commands.evaluate_text import load_scorer, open_held_out, resolved
 from diffdpo.engine.checkpoint import list_checkpoints, read_tensors
 from diffdpo.engine.console import quiet_libraries
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.report.plots import as_png, figure
 from diffdpo.text.comparison import HeldOut, Written, compare, write
+from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.scorer import TokenScorer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +65,8 @@ def load_weights(scorer: TokenScorer, path: Path) -> None:
 
 def measure(name: str, folder: Path, held_out: HeldOut, before: Written) -> list[Row]:
     """The figures of every checkpoint of a run."""
-    policy, rows = load_scorer(str(folder), "policy", held_out.task.device), []
+    settings, device = EvaluateTextSettings(), held_out.task.device
+    policy, rows = load_scorer(str(folder), "policy", settings, device), []
     for path in list_checkpoints(folder):
         load_weights(policy, path)
         found = compare(held_out, policy, before, write(held_out, policy))
@@ -122,10 +120,9 @@ def main() -> None:
     )
     chosen, extra = parser.parse_known_args()
     quiet_libraries()
-    settings = EvaluateTextSettings(
-        policy=str(WORK), split=chosen.split, num_prompts=chosen.num_prompts
+    settings = resolved(
+        EvaluateTextSettings(policy=str(WORK), split=chosen.split, num_prompts=chosen.num_prompts)
     )
-    name_bundled(settings)
     held_out = open_held_out(settings)
     before = write(held_out, held_out.reference)
     runs = {f"beta {beta}": ["--beta", beta] for beta in chosen.betas} | {

@@ -23,6 +23,34 @@ THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 torch.set_num_threads(1)  # the tests run on as many processes as there are cores
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The tests of a table's rows run on rows of one's own as well."""
+    for kind in ("loss", "reward", "format"):
+        help = f"a {kind} of your own, file.py:name, to test with those of the table"
+        parser.addoption(f"--own-{kind}", action="append", default=[], help=help)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put rows of one's own into the tables, before the tests are collected over them."""
+    given = {kind: config.getoption(f"--own-{kind}") for kind in ("loss", "reward", "format")}
+    if not any(given.values()):
+        return
+    from diffdpo import metrics
+    from diffdpo.data import image_formats, text
+    from diffdpo.extensions import load_object, named_row
+    from diffdpo.losses import LOSSES, as_loss
+
+    for name in given["loss"]:
+        named_row(name, LOSSES, "own-loss", as_loss)
+    for name in given["reward"]:
+        named_row(name, metrics.REWARDS, "own-reward", metrics.as_reward)
+    for name in given["format"]:
+        if isinstance(load_object(name, "own-format"), text.TextFormat):
+            named_row(name, text.TEXT_FORMATS, "own-format", text.as_format)
+        else:
+            named_row(name, image_formats.IMAGE_FORMATS, "own-format", image_formats.as_format)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``models(family, prediction_type)``: the folder of a small pipeline, made once a session."""

@@ -1,16 +1,19 @@
 """Strict settings: every mistake is named, nothing is guessed."""
 
-from dataclasses import dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 
 import pytest
 import yaml
 
-from diffdpo.config import BaseSettings, TrainSettings, flag, parse
+from diffdpo.config import BaseSettings, Layer, TrainSettings, flag, parse, read_yaml
 from diffdpo.engine.run_folder import save_yaml
 from diffdpo.errors import UserError
+from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.settings import ImageSettings
+from diffdpo.text.settings import TextSettings
 
 
-@dataclass
+@dataclass(frozen=True)
 class Toy(BaseSettings):
     count: int = flag(3, "how many")
     rate: float = flag(0.5, "how fast")
@@ -31,11 +34,13 @@ def mistakes(*argv, cls=Toy):
     return caught.value.mistakes
 
 
-def test_flags_override_the_file_and_the_file_overrides_the_base(tmp_path):
+def test_flags_override_the_file_and_the_file_overrides_the_base(tmp_path, monkeypatch):
     base, given = tmp_path / "base.yaml", tmp_path / "given.yaml"
     base.write_text("count: 10\nrate: 1e-3\nnames: [x, y]\n")
     given.write_text("rate: 2e-3\nloud: true\n")
-    settings, _ = parse(Toy, ["--config", str(given), "--count", "7"], base=str(base))
+    layer = Layer(str(base), read_yaml(str(base)))
+    monkeypatch.setattr(Toy, "beneath", classmethod(lambda cls, given: layer))
+    settings, _ = parse(Toy, ["--config", str(given), "--count", "7"])
     assert settings == Toy(count=7, rate=2e-3, names=["x", "y"], loud=True)
 
 
@@ -109,3 +114,110 @@ def test_every_impossible_training_setting_has_a_line(name, value):
 
 def test_a_rate_of_zero_is_a_dry_run():
     assert parse(TrainSettings, ["--learning_rate", "0"])[0].learning_rate == 0
+
+
+def from_file(tmp_path, text, cls=TrainSettings):
+    path = tmp_path / "given.yaml"
+    path.write_text(text)
+    return parse(cls, ["--config", str(path)])[0]
+
+
+def complaints(tmp_path, text, cls=TrainSettings):
+    with pytest.raises(UserError) as caught:
+        from_file(tmp_path, text, cls)
+    return caught.value.mistakes
+
+
+def test_a_yaml_boolean_is_a_word_where_words_are_listed(tmp_path):
+    assert from_file(tmp_path, "mixed_precision: no\n").mixed_precision == "no"
+    assert from_file(tmp_path, "mixed_precision: off\n").mixed_precision == "no"
+    assert from_file(tmp_path, "report_to: none\n").report_to == "none"
+    assert from_file(tmp_path, "eval_strategy: no\nbf16: yes\n", TextSettings) == TextSettings(
+        eval_strategy="no", bf16=True
+    )
+    (line,) = complaints(tmp_path, "report_to: no\n")
+    assert line.startswith("--report_to 'no' is unknown; known: tensorboard")
+    (line,) = complaints(tmp_path, "mixed_precision: yes\n")
+    assert line.startswith("--mixed_precision 'yes' is unknown; known: no, bf16, fp16")
+    (line,) = complaints(tmp_path, "output_dir: no\n")
+    assert "output_dir is the boolean false in YAML; put the word in quotes" in line
+    assert from_file(tmp_path, "output_dir: 'no'\n").output_dir == "no"
+    (line,) = complaints(tmp_path, "names: [yes, b]\n", Toy)
+    assert "names is the boolean true in YAML" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("learning_rate:\n", "learning_rate has no value"),
+        ("learning_rate: {start: 1}\n", "learning_rate is nested"),
+        ("learning_rate: [1, 2]\n", "learning_rate is a list; one value is wanted"),
+        ("learning_rate: yes\n", "--learning_rate: invalid float value: 'yes'"),
+        ("seed: 1.5\n", "--seed: invalid int value: '1.5'"),
+        ("scale_lr: perhaps\n", "--scale_lr: 'perhaps' is neither true nor false"),
+        ("no: 3\n", "unknown setting 'False'"),
+    ],
+)
+def test_a_yaml_value_that_does_not_fit_is_one_line(tmp_path, text, line):
+    (shown,) = complaints(tmp_path, text)
+    assert line in shown
+
+
+def test_lists_in_yaml_hold_plain_values(tmp_path):
+    assert from_file(tmp_path, "names: z\n", Toy).names == ["z"]
+    assert from_file(tmp_path, "names: []\n", Toy).names == []
+    assert from_file(tmp_path, "names: [a, 2]\n", Toy).names == ["a", "2"]
+    (line,) = complaints(tmp_path, "names: [[a]]\n", Toy)
+    assert "something other than plain values" in line
+
+
+def test_an_empty_optional_value_in_yaml_is_none(tmp_path):
+    assert from_file(tmp_path, "max_length: null\n", TextSettings).max_length is None
+    assert TextSettings().max_length == 1024
+
+
+def test_every_kind_of_flag(tmp_path):
+    words = "--count=4 --loud false --names a b".split()
+    assert parse(Toy, words)[0] == Toy(count=4, loud=False, names=["a", "b"])
+    assert parse(Toy, ["--loud=YES"])[0].loud is True
+    settings, _ = parse(TextSettings, "--max-length 7 --share-prefix --learning_rate 1e-3".split())
+    assert (settings.max_length, settings.share_prefix, settings.learning_rate) == (7, True, 1e-3)
+    assert parse(TextSettings, ["--share_prefix", "no"])[0].share_prefix is False
+    assert parse(TextSettings, [])[0].share_prefix is None
+    assert parse(TextSettings, ["--no_orpo_nll_on_prompt"])[0].orpo_nll_on_prompt is False
+    assert parse(TextSettings, ["--no-orpo-nll-on-prompt"])[0].orpo_nll_on_prompt is False
+    assert parse(TextSettings, ["--loss_weights", "1", "0.5", "--loss_type", "sigmoid", "sft"])[
+        0
+    ].loss_weights == [1.0, 0.5]
+    assert mistakes("--no_loud") == ("unknown flag --no_loud (did you mean --loud?)",)
+
+
+def test_a_value_may_begin_with_a_minus():
+    assert parse(Toy, ["--rate", "-1e-5"])[0].rate == -1e-5
+    assert parse(Toy, ["--names", "-a"])[0].names == ["-a"]
+    assert parse(Toy, ["--names", "--a b"])[0].names == ["--a b"]
+
+
+def test_what_is_missing_behind_a_flag_does_not_hide_other_mistakes():
+    lines = mistakes("--count", "--rate", "fast", "--names", "--bogus", "1", "2")
+    assert len(lines) == 4
+    assert "--count: expected one argument" in lines[0]
+
+
+def test_settings_are_frozen():
+    for settings in (Toy(), TrainSettings(), TextSettings(), ImageSettings(), EvaluateSettings()):
+        with pytest.raises(FrozenInstanceError):
+            settings.output_dir = "elsewhere"
+
+
+def test_a_field_says_which_numbers_depend_on_it():
+    field = flag(0, "how", changes="draws")
+    assert field.metadata["changes"] == "draws"
+    assert "changes" not in flag(0, "how").metadata
+
+
+def test_a_file_that_cannot_be_read_is_named_beside_the_other_mistakes():
+    lines = mistakes("--config", "missing.yaml", "--cuont", "1")
+    assert len(lines) == 2
+    assert "did you mean --count" in lines[0]
+    assert "missing.yaml" in lines[1]

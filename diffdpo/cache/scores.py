@@ -2,7 +2,8 @@
 in either modality.
 
 The draws of a pair are a function of (seed, pair, visit); with K draws a pair, visit v sees draw v
-mod K again."""
+mod K again.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Features, List, Value
@@ -18,13 +20,11 @@ from torch import nn
 from diffdpo.cache.keys import Key
 from diffdpo.cache.tables import table
 from diffdpo.engine.batches import Rows
-from diffdpo.engine.trainer import Task
-from diffdpo.reference import Reference, Stored
-
-KIND = "reference"
+from diffdpo.engine.task import Task
+from diffdpo.reference import Reference, StoredScores
 
 
-class Scored:
+class RowsWithScores(Rows):
     """Rows whose items carry the reference's scores; ``read`` goes round the K stored draws."""
 
     def __init__(self, rows: Rows, scores: Dataset, draws: int) -> None:
@@ -37,6 +37,10 @@ class Scored:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """That of the rows."""
+        return self.rows.order(seed, epoch)
 
     def read(self, row: int, visit: int) -> Any:
         """An item with the scores of its sides."""
@@ -55,20 +59,21 @@ def score_rows(
     reference: Reference,
     draws: int,
     batch: int,
-    facts: dict[str, str],
+    key: Key,
     root: str,
     accelerator: Accelerator,
-) -> tuple[Scored, Stored]:
+) -> tuple[RowsWithScores, StoredScores]:
     """The rows with the reference's scores at ``draws`` draws each, and the reference that reads
     them.
 
-    ``facts`` is all that the scores depend on, ``batch`` the rows at once: where these are as many
+    ``key`` names all that the scores depend on, ``batch`` the rows at once: where these are as many
     as in training, the numbers are the same to the last bit. Raises UserError where the scores
-    cannot be kept."""
+    cannot be kept.
+    """
 
-    def compute(part: range) -> Iterator[dict[str, Any]]:
-        for first in range(part.start, part.stop, batch):
-            numbers = range(first, min(first + batch, part.stop))
+    def compute(span: range) -> Iterator[dict[str, Any]]:
+        for first in range(span.start, span.stop, batch):
+            numbers = range(first, min(first + batch, span.stop))
             columns = [
                 score_batch(rows, task, model, reference, numbers, draw, batch)
                 for draw in range(draws)
@@ -76,10 +81,9 @@ def score_rows(
             for row in torch.cat(columns, dim=1).tolist():
                 yield {"scores": row}
 
-    key = Key(KIND, {**facts, "draws": str(draws)})
     features = Features({"scores": List(Value("float32"))})
-    found = table(root, key, features, len(rows), compute, accelerator)
-    return Scored(rows, found, draws), Stored(reference)
+    scores = table(root, key, features, len(rows), compute, accelerator)
+    return RowsWithScores(rows, scores, draws), StoredScores(reference)
 
 
 def score_batch(
@@ -93,9 +97,8 @@ def score_batch(
 ) -> torch.Tensor:
     """Scores ``(rows, sides)`` of some rows at one draw."""
     items = [rows.read(number, draw) for number in numbers]
-    items += items[-1:] * (
-        batch - len(items)
-    )  # a full batch, as in training: its shape decides how sums are rounded
-    asked = task.draw(task.collate(items))
-    score_N = torch.as_tensor(reference.score(task.score, model, asked))
+    # A full batch, as in training: its shape decides how sums are rounded.
+    items += items[-1:] * (batch - len(items))
+    inputs = task.draw(task.collate(items))
+    score_N = torch.as_tensor(reference.score(task.score, model, inputs))
     return score_N.view(-1, batch).T[: len(numbers)].float().cpu()

@@ -3,7 +3,8 @@ numbers depend on.
 
 A table is a folder ``<kind>-<digest of its facts>`` of Arrow shards, read through memory maps. Each
 shard is written whole or not at all and belongs to a fixed range of rows, so a killed run goes on
-where it stood, with any number of processes."""
+where it stood, with any number of processes.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Features, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import Key
 from diffdpo.engine.console import say
-from diffdpo.engine.files import atomic_file, write_atomically
+from diffdpo.engine.files import atomic_file, tidy, write_atomically
 from diffdpo.errors import UserError
 
 SHARDS = 16  # of a small table at least; a large one has as many as its largest shards allow
@@ -36,28 +38,49 @@ def table(
     order.
 
     Every process computes its share of the missing shards. Raises UserError where the folder cannot
-    be written."""
-    place = Path(root).expanduser()
-    folder = place / key.folder
+    be written, or where what another process wrote is not there to be read.
+    """
+    base = Path(root).expanduser()
+    folder = base / key.folder
     ranges = shards(rows)
-    missing = [part for part in ranges if read_shard(folder, part) is None]
-    why = reason(place, key, len(missing) < len(ranges))
+    missing = agreed([span for span in ranges if read_shard(folder, span) is None], accelerator)
+    reason = why_computed(base, key, len(missing) < len(ranges))
     accelerator.wait_for_everyone()  # all have looked before anyone writes
     if missing:
         count = sum(map(len, missing))
-        say(f"{key.kind:<12} computing {count:,} of {rows:,} rows: {why}; in {folder}")
+        say(f"{key.kind:<12} computing {count:,} of {rows:,} rows: {reason}; in {folder}")
         write_missing(folder, key, features, missing, compute, accelerator)
         accelerator.wait_for_everyone()
     else:
         say(f"{key.kind:<12} {rows:,} rows read from {folder}")
-    found = [read_shard(folder, part) for part in ranges]
-    return concatenate_datasets([shard for shard in found if shard is not None])
+    return read_whole(folder, ranges)
+
+
+def agreed(missing: list[range], accelerator: Accelerator) -> list[range]:
+    """The first process's list: the work is shared out by position, so all must hold the same."""
+    if accelerator.num_processes == 1:
+        return missing
+    return broadcast_object_list([missing])[0]
+
+
+def read_whole(folder: Path, ranges: list[range]) -> Dataset:
+    """All rows, in their order. Raises UserError where one is missing: the rows behind it would be
+    taken for others."""
+    parts = [read_shard(folder, span) for span in ranges]
+    whole = [part for part in parts if part is not None]
+    if len(whole) < len(parts):
+        gap = ranges[parts.index(None)]
+        raise UserError(
+            f"--precompute_dir {folder}: rows {gap.start} to {gap.stop - 1} cannot be read here;"
+            " on several machines it must be a folder that all of them share"
+        )
+    return concatenate_datasets(whole)
 
 
 def is_complete(root: str, key: Key, rows: int) -> bool:
     """Whether nothing of the table would have to be computed."""
     folder = Path(root).expanduser() / key.folder
-    return all(read_shard(folder, part) is not None for part in shards(rows))
+    return all(read_shard(folder, span) is not None for span in shards(rows))
 
 
 def shards(rows: int) -> list[range]:
@@ -66,18 +89,18 @@ def shards(rows: int) -> list[range]:
     return [range(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 
-def shard_path(folder: Path, part: range) -> Path:
+def shard_path(folder: Path, span: range) -> Path:
     """The file of one range of rows."""
-    return folder / f"{part.start:09d}-{part.stop:09d}.arrow"
+    return folder / f"{span.start:09d}-{span.stop:09d}.arrow"
 
 
-def read_shard(folder: Path, part: range) -> Dataset | None:
+def read_shard(folder: Path, span: range) -> Dataset | None:
     """A stored shard; None where there is none, or a damaged one."""
     try:
-        shard = Dataset.from_file(str(shard_path(folder, part)))
+        shard = Dataset.from_file(str(shard_path(folder, span)))
     except (OSError, ValueError):
         return None
-    return shard if len(shard) == len(part) else None
+    return shard if len(shard) == len(span) else None
 
 
 def write_missing(
@@ -93,16 +116,18 @@ def write_missing(
     quiet = not accelerator.is_local_main_process
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if accelerator.is_main_process:
+            tidy(folder)
         write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
         with tqdm(
             total=sum(map(len, own)), desc=key.kind, unit="row", disable=quiet, leave=False
         ) as bar:
-            for part in own:
+            for span in own:
                 with (
-                    atomic_file(shard_path(folder, part)) as draft,
+                    atomic_file(shard_path(folder, span)) as draft,
                     ArrowWriter(path=str(draft), features=features) as writer,
                 ):
-                    for row in compute(part):
+                    for row in compute(span):
                         writer.write(row)
                         bar.update()
                     writer.finalize()
@@ -113,22 +138,19 @@ def write_missing(
         ) from error
 
 
-def reason(place: Path, key: Key, begun: bool) -> str:
-    """Why something is computed: in what the nearest stored table of its kind differs."""
+def why_computed(base: Path, key: Key, begun: bool) -> str:
+    """Which facts differ from those of the closest existing table."""
     if begun:
         return "the others are stored already"
-    others = [
-        facts
-        for path in place.glob(f"{key.kind}-*/key.json")
-        if (facts := read_facts(path)) is not None
-    ]
-    changes = [
+    paths = base.glob(f"{key.kind}-*/key.json")
+    others = [facts for path in paths if (facts := read_facts(path)) is not None]
+    differences = [
         [name for name in key.facts if facts.get(name) != key.facts[name]] for facts in others
     ]
-    changes = [names for names in changes if names]
-    if not changes:
+    differences = [names for names in differences if names]
+    if not differences:
         return "none are stored yet"
-    fewest = min(changes, key=lambda names: len(names))
+    fewest = min(differences, key=lambda names: len(names))
     return f"those stored differ in {' and '.join(fewest)}"
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from diffdpo.commands import train_diffusion_dpo, train_text_dpo
+from dataclasses import replace
+
+from diffdpo.commands.train_diffusion_dpo import prepare_images
+from diffdpo.commands.train_text_dpo import prepare_text
+from diffdpo.config import TrainSettings, checked
 from diffdpo.engine.accelerator import make_accelerator
-from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import end
+from diffdpo.image.settings import ImageSettings
+from diffdpo.text.settings import TextSettings
 
 
-def main(argv: list[str]) -> int:
+def main(settings: TrainSettings) -> int:
     """Latents, prompt embeddings and, with ``--reference_draws``, reference scores; of a language
-    model (``--model_name_or_path``) the reference's log-probabilities. Returns the exit code."""
-    if any(word.startswith("--model_name_or_path") for word in argv):
-        text, notices = train_text_dpo.read_settings([*argv, "--precompute_ref_log_probs"])
-        say(*notices)
-        accelerator = make_accelerator(text)
-        train_text_dpo.prepare(text, accelerator)
-    else:
-        images, notices = train_diffusion_dpo.read_settings([*argv, "--cache_latents"])
-        say(*notices)
-        accelerator = make_accelerator(images)
-        train_diffusion_dpo.prepare(images, accelerator)
+    model the reference's log-probabilities. Returns the exit code."""
+    accelerator = make_accelerator(settings)
+    if isinstance(settings, TextSettings):
+        prepare_text(checked(replace(settings, precompute_ref_log_probs=True)), accelerator)
+    elif isinstance(settings, ImageSettings):
+        prepare_images(checked(replace(settings, cache_latents=True)), accelerator)
     end(accelerator)
     return 0

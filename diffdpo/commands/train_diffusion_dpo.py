@@ -2,65 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from accelerate import Accelerator
+from datasets import Dataset
 from torch import nn
 
-from diffdpo.cache.keys import weights_digest
+from diffdpo.cache.keys import network_digest
 from diffdpo.cache.scores import score_rows
-from diffdpo.config import parse
-from diffdpo.data.bundled import bundled
-from diffdpo.data.source import open_dataset
+from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
-from diffdpo.engine.console import say, start_lines
-from diffdpo.engine.run_folder import begin, conclude, start_records
+from diffdpo.engine.console import say
+from diffdpo.engine.recorder import StepCallback
+from diffdpo.engine.run import TrainingResult, carry_out
+from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import load_backbone, load_encoders
+from diffdpo.image.backbones import load_encoders
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.cache_keys import Identity, reference_facts
-from diffdpo.image.defaults import hub_options, name_bundled, resolve_resolution
+from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
+from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.noise import ForwardProcess
-from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
-from diffdpo.image.settings import ImageSettings
+from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.settings import ImageSettings, image_objective
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import Validation
-from diffdpo.losses import LOSSES
-from diffdpo.objective import Objective, loss_options
 from diffdpo.reference import Reference
 
-RECIPE = "scripts/recipes/emoji.yaml"
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-def main(argv: list[str]) -> int:
-    """Parse, check, say what will happen, train, export; returns the exit code."""
-    settings, notices = read_settings(argv)
-    train(settings, begin(settings, notices))
+def main(settings: ImageSettings) -> int:
+    """Train, from loading to export; returns the exit code."""
+    train(settings, begin(settings))
     return 0
 
 
-def read_settings(argv: list[str]) -> tuple[ImageSettings, list[str]]:
-    """The settings, the bundled run's where no model is named, and notices about flags."""
-    own_model = any(
-        word.startswith(("--pretrained_model_name_or_path", "--config", "-h", "--help"))
-        for word in argv
-    )
-    settings, notices = parse(ImageSettings, argv, base=None if own_model else bundled(RECIPE))
-    name_bundled(settings)
-    return settings, notices
+@dataclass(frozen=True)
+class ImageObjects:
+    """What a program has in memory already, in place of what the settings name."""
+
+    dataset: Dataset | None = None
+    pipeline: Any = None
+
+
+def resolved(
+    settings: ImageSettings, accelerator: Accelerator, pipeline: Any = None
+) -> tuple[ImageSettings, Backbone]:
+    """Every setting at its final value, as config.yaml will hold it, and the model that decides
+    some of them. Raises UserError where a flag contradicts the model."""
+    stored = settings.cache_latents and not settings.run_validation
+    settings, backbone = open_pipeline(settings, encoders=not stored, pipeline=pipeline)
+    family = type(backbone).__name__
+    if settings.sdxl and family != "StableDiffusionXL":
+        raise UserError(
+            f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the"
+            " flag out"
+        )
+    loss, precision = "sft" if settings.sft else settings.loss_type, accelerator.mixed_precision
+    return replace(settings, loss_type=loss, mixed_precision=precision), backbone
 
 
 @dataclass
-class Prepared:
-    """All that a run needs beside its settings, loaded and in place."""
+class ImageRun:
+    """All that a run needs, loaded and in place."""
 
+    settings: ImageSettings
     backbone: Backbone
     process: ForwardProcess
     pairs: ImagePairs
@@ -70,133 +81,87 @@ class Prepared:
     reference: Reference
 
 
-def train(settings: ImageSettings, accelerator: Accelerator) -> None:
-    """One run, from loading to export."""
-    run = prepare(settings, accelerator)
-    scale = 1.0 if LOSSES[settings.loss_type].reference_free else settings.beta_dpo
-    objective = Objective(settings.loss_type, scale=scale, options=loss_options(settings))
+def train(
+    settings: ImageSettings,
+    accelerator: Accelerator,
+    objects: ImageObjects = ImageObjects(),
+    on_step: StepCallback | None = None,
+) -> TrainingResult:
+    """One run, from loading to export. ``on_step`` gets the record of every step."""
+    run = prepare_images(settings, accelerator, objects)
+    settings = run.settings
+    objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say
     )
-    start_lines(facts(settings, run, trainer))
-    start_records(settings, accelerator)
-    validation = Validation(
-        settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator
-    )
-    done = trainer.fit(after_step=validation.after_step)
-    if done == trainer.total_steps:
-        validation.final(done)
+    trainer.recorder.on_step = on_step
 
-    def write() -> Path:
+    def validation() -> Validation:
+        return Validation(
+            settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator
+        )
+
+    def write(last: Mapping[str, float]) -> Path:
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        return export(run.backbone, run.network, settings, trainer.journal.last())
+        return export(run.backbone, run.network, settings, last)
 
-    conclude(settings, accelerator, done, trainer.total_steps, write)
+    finished = carry_out(settings, trainer, image_facts(run, trainer), validation, write)
+    return TrainingResult(Path(settings.output_dir), finished, run.network)
 
 
-def prepare(settings: ImageSettings, accelerator: Accelerator) -> Prepared:
+def prepare_images(
+    settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects = ImageObjects()
+) -> ImageRun:
     """Load model and pairs; read or compute what is kept on disk."""
-    place = (
+    settings, backbone = resolved(settings, accelerator, objects.pipeline)
+    name = (
         settings.pretrained_model_name_or_path or "",
         settings.pretrained_vae_model_name_or_path,
     )
-    hub = hub_options(settings)
-    backbone = load_backbone(
-        *place, encoders=not settings.cache_latents or settings.run_validation, **hub
-    )
-    resolve(settings, backbone)
-    pairs = load_pairs(settings, not accelerator.is_local_main_process)
+    hub = settings.hub_options
+    pairs = training_pairs(settings, not accelerator.is_local_main_process, objects.dataset)
     process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
     dtype = DTYPES[settings.mixed_precision or "no"]
     backbone.place(accelerator.device, dtype)
 
     def load() -> None:
-        load_encoders(backbone, *place, **hub)
+        load_encoders(backbone, *name, **hub)
         backbone.place(accelerator.device, dtype)
 
-    stored = settings.cache_latents or settings.reference_draws
-    identity = Identity.of(backbone, *place, hub, dtype) if stored else None
+    encoders = None
+    if settings.cache_latents or settings.reference_draws:
+        if objects.pipeline is None:
+            encoders = EncoderDigests.of(backbone, *name, hub, dtype, accelerator.device)
+        else:
+            encoders = EncoderDigests.loaded(backbone)
     embed = None
-    if settings.cache_latents and identity:
-        embed = store_encodings(pairs, backbone, load, identity, settings, accelerator)
+    if settings.cache_latents and encoders:
+        embed = store_encodings(pairs, backbone, load, encoders, settings, accelerator)
     network = make_trainable(backbone, settings, dtype, accelerator.device)
     task = ImageTask(
         backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast, embed
     )
     reference = make_reference(network, settings)
-    run = Prepared(backbone, process, pairs, network, task, pairs, reference)
-    if settings.reference_draws and identity:
-        store_reference(run, identity, settings, accelerator)
+    run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
+    if settings.reference_draws and encoders:
+        store_reference(run, encoders, settings, accelerator)
     return run
 
 
 def store_reference(
-    run: Prepared, identity: Identity, settings: ImageSettings, accelerator: Accelerator
+    run: ImageRun, encoders: EncoderDigests, settings: ImageSettings, accelerator: Accelerator
 ) -> None:
     """Put stored scores in place of the reference."""
-    facts = reference_facts(run.pairs, run.process, identity, settings) | {
-        "reference": weights_digest(run.network)
-    }
+    network = network_digest(run.network)
+    key = reference_key(run.pairs, run.process, encoders, network, settings)
     draws, batch, root = (
         settings.reference_draws,
         settings.train_batch_size,
         settings.precompute_dir,
     )
     run.rows, run.reference = score_rows(
-        run.rows, run.task, run.network, run.reference, draws, batch, facts, root, accelerator
+        run.rows, run.task, run.network, run.reference, draws, batch, key, root, accelerator
     )
-
-
-def resolve(settings: ImageSettings, backbone: Backbone) -> None:
-    """Fill in what depends on the model. Raises UserError where a flag contradicts it."""
-    resolve_resolution(settings, backbone)
-    family = type(backbone).__name__
-    if settings.sdxl and family != "StableDiffusionXL":
-        raise UserError(
-            f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the"
-            " flag out"
-        )
-    if settings.sft:
-        settings.loss_type = "sft"
-
-
-def load_pairs(settings: ImageSettings, quiet: bool) -> ImagePairs:
-    """The training pairs, checked."""
-    name = settings.dataset_name or ""
-    dataset = open_dataset(
-        name, settings.dataset_split_name, settings.dataset_config_name, settings.cache_dir
-    )
-    if settings.dreamlike_pairs_only:
-        dataset = dreamlike(dataset)
-    frame_at = FrameSettings(
-        seed=settings.seed,
-        resolution=settings.resolution or 0,
-        random_crop=settings.random_crop,
-        flip=not settings.no_hflip,
-        ties=settings.ties,
-        random_labels=settings.random_labels,
-    )
-    pairs = image_pairs(dataset, frame_at, name, (settings.image_column, settings.caption_column))
-    pairs.limit(settings.max_train_samples, settings.seed)
-    if not settings.cache_latents:  # those that are encoded are checked by that
-        pairs.check(quiet)
-    return pairs
-
-
-def dreamlike(dataset):  # type: ignore[no-untyped-def]
-    """The rows whose two images both come from a dreamlike model."""
-    columns = ("model_0", "model_1")
-    if not set(columns) <= set(dataset.column_names):
-        raise UserError("--dreamlike_pairs_only needs the columns model_0 and model_1")
-    models = [dataset[column][:] for column in columns]
-    rows = [
-        i
-        for i, both in enumerate(zip(*models, strict=True))
-        if all("dream" in str(m).lower() for m in both)
-    ]
-    if not rows:
-        raise UserError("--dreamlike_pairs_only: no row has two dreamlike images")
-    return dataset.select(rows)
 
 
 def draw_settings(settings: ImageSettings) -> DrawSettings:
@@ -212,9 +177,9 @@ def draw_settings(settings: ImageSettings) -> DrawSettings:
     )
 
 
-def facts(settings: ImageSettings, run: Prepared, trainer: Trainer) -> dict[str, str]:
+def image_facts(run: ImageRun, trainer: Trainer) -> dict[str, str]:
     """What will happen, for the lines at the start."""
-    backbone, pairs = run.backbone, run.pairs
+    settings, backbone, pairs = run.settings, run.backbone, run.pairs
     trained = sum(p.numel() for p in run.network.parameters() if p.requires_grad)
     cells = (
         backbone.vae_config.latent_channels

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffdpo.cache.keys import weights_digest
+from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
-from diffdpo.config import parse
-from diffdpo.data.bundled import bundled
-from diffdpo.data.source import open_dataset
-from diffdpo.engine.console import say, start_lines
-from diffdpo.engine.run_folder import begin, conclude, start_records
+from diffdpo.engine.console import say
+from diffdpo.engine.recorder import StepCallback
+from diffdpo.engine.run import TrainingResult, carry_out
+from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
+from diffdpo.objective import Objective
 from diffdpo.reference import Reference
-from diffdpo.text.defaults import MODEL, PAIRS
 from diffdpo.text.export import export
+from diffdpo.text.inputs import check_vocabulary, open_training_rows, with_bundled
 from diffdpo.text.network import (
     is_adapter,
     is_continued,
@@ -29,50 +30,42 @@ from diffdpo.text.network import (
     make_reference,
     make_trainable,
 )
-from diffdpo.text.objective import TextObjective
 from diffdpo.text.order import in_order
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.settings import TextSettings, make_objective
-from diffdpo.text.task import TextTask
+from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.task import TextTask, make_task
 from diffdpo.text.validation import Validation
 
-RECIPE = "scripts/recipes/reviews.yaml"
-OWN = ("--model_name_or_path", "--dataset_name", "--config", "-h", "--help")
 
-
-def main(argv: list[str]) -> int:
-    """Parse, check, say what will happen, train, export; returns the exit code."""
-    settings, notices = read_settings(argv)
-    train(settings, begin(settings, notices))
+def main(settings: TextSettings) -> int:
+    """Train, from loading to export; returns the exit code."""
+    train(settings, begin(settings))
     return 0
 
 
-def read_settings(argv: list[str]) -> tuple[TextSettings, list[str]]:
-    """The settings and notices about flags; where neither model nor data is named, those of the
-    bundled run.
+@dataclass(frozen=True)
+class TextObjects:
+    """What a program has in memory already, in place of what the settings name."""
 
-    Raises UserError where only one of the two is named.
-    """
-    own = any(word.split("=")[0] in OWN for word in argv)
-    settings, notices = parse(TextSettings, argv, base=None if own else bundled(RECIPE))
-    if settings.model_name_or_path is None and settings.dataset_name is None:
-        settings.model_name_or_path, settings.dataset_name = bundled(MODEL), bundled(PAIRS)
-    if settings.model_name_or_path is None or settings.dataset_name is None:
-        raise UserError(
-            "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
-        )
-    if settings.bf16 or settings.fp16:
-        settings.mixed_precision = "bf16" if settings.bf16 else "fp16"
-    return settings, notices
+    dataset: Dataset | None = None
+    eval_dataset: Dataset | None = None
+    model: PreTrainedModel | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+
+def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
+    """Every setting at its final value, as config.yaml will hold it."""
+    return replace(with_bundled(settings), mixed_precision=accelerator.mixed_precision)
 
 
 @dataclass
-class Prepared:
-    """All that a run needs beside its settings, loaded and in place."""
+class TextRun:
+    """All that a run needs, loaded and in place."""
 
+    settings: TextSettings
     tokenizer: PreTrainedTokenizerBase
-    objective: TextObjective
+    objective: Objective
     rows: TextRows
     held_out: TextRows | None
     scorer: TokenScorer
@@ -80,118 +73,93 @@ class Prepared:
     reference: Reference
 
 
-def train(settings: TextSettings, accelerator: Accelerator) -> None:
-    """One run, from loading to export."""
-    run = prepare(settings, accelerator)
+def train(
+    settings: TextSettings,
+    accelerator: Accelerator,
+    objects: TextObjects = TextObjects(),
+    on_step: StepCallback | None = None,
+) -> TrainingResult:
+    """One run, from loading to export. ``on_step`` gets the record of every step."""
+    run = prepare_text(settings, accelerator, objects)
+    settings = run.settings
     rows = in_order(run.rows, settings, accelerator.num_processes)
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
     )
+    trainer.recorder.on_step = on_step
     check_mismatch(run.objective, trainer.effective_batch)
-    start_lines(facts(settings, run.objective, run.rows, run.scorer, trainer))
-    say(*(f"preview      {line}" for line in run.rows.preview(settings.preview)))
-    start_records(settings, accelerator)
-    done = fit(settings, accelerator, trainer, run)
 
-    def write() -> Path:
-        return export(run.scorer.network, run.tokenizer, settings, trainer.journal.last())
+    def validation() -> Validation | None:
+        return held_out_measures(run, trainer)
 
-    conclude(settings, accelerator, done, trainer.total_steps, write)
+    def write(last: Mapping[str, float]) -> Path:
+        return export(run.scorer.network, run.tokenizer, settings, last)
+
+    preview = run.rows.preview(settings.preview)
+    finished = carry_out(settings, trainer, text_facts(run, trainer), validation, write, preview)
+    return TrainingResult(Path(settings.output_dir), finished, run.scorer.network)
 
 
-def prepare(settings: TextSettings, accelerator: Accelerator) -> Prepared:
+def prepare_text(
+    settings: TextSettings, accelerator: Accelerator, objects: TextObjects = TextObjects()
+) -> TextRun:
     """Load model and rows; read or compute what is kept on disk."""
-    network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
-    tokenizer = load_tokenizer(network, settings)
-    objective = make_objective(settings)
-    rows, held_out = load_rows(
-        settings, tokenizer, objective.paired, not accelerator.is_local_main_process
+    settings = resolved(settings, accelerator)
+    name = str(settings.model_name_or_path)
+    network = objects.model or load_model(name, "model_name_or_path", settings)
+    tokenizer = objects.tokenizer or load_tokenizer(network, settings)
+    objective = text_objective(settings)
+    rows, held_out = open_training_rows(
+        settings,
+        tokenizer,
+        objective.paired,
+        not accelerator.is_local_main_process,
+        (objects.dataset, objects.eval_dataset),
     )
     check_vocabulary(rows, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
     scorer = make_trainable(network, settings, accelerator.device)
     reference = make_reference(scorer, settings, objective.reference_free)
     task = make_task(settings, objective, accelerator)
-    run = Prepared(tokenizer, objective, rows, held_out, scorer, task, reference)
+    run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
         store_reference(run, settings, accelerator)
     return run
 
 
-def store_reference(run: Prepared, settings: TextSettings, accelerator: Accelerator) -> None:
+def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerator) -> None:
     """Put stored scores in place of the reference, for the rows to train on and those to measure
     on."""
     live = run.reference
     with live.network(run.scorer) as network:
-        weights = weights_digest(network)
-    for rows in (run.held_out, run.rows):
-        if rows:
-            facts = {
-                "tokens": rows.fingerprint,
-                "reference": weights,
-                "precision": str(settings.mixed_precision),
-            }
-            batch, root = settings.train_batch_size, settings.precompute_dir
-            scored, run.reference = score_rows(
-                rows, run.task, run.scorer, live, 1, batch, facts, root, accelerator
-            )
-            rows.items = [scored.read(number, 0) for number in range(len(rows))]
+        reference = network_digest(network)
+    batch, root = settings.train_batch_size, settings.precompute_dir
+    for rows in filter(None, (run.held_out, run.rows)):
+        facts = {"tokens": rows.fingerprint, "reference": reference}
+        key = Key.of("reference", settings, SCORES, facts)
+        scored, run.reference = score_rows(
+            rows, run.task, run.scorer, live, 1, batch, key, root, accelerator
+        )
+        rows.items = [scored.read(number, 0) for number in range(len(rows))]
 
 
-def fit(settings: TextSettings, accelerator: Accelerator, trainer: Trainer, run: Prepared) -> int:
-    """Train, measuring on held-out rows where there are some; returns the steps done."""
+def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
+    """What measures on held-out rows, where there are some."""
+    settings = run.settings
     if run.held_out is None:
-        return trainer.fit()
+        return None
     every = settings.eval_steps if settings.eval_strategy == "steps" else trainer.steps_per_epoch
-    validation = Validation(
-        settings, run.scorer, run.reference, run.objective, run.held_out, accelerator, every
+    return Validation(
+        settings,
+        run.scorer,
+        run.reference,
+        run.objective,
+        run.held_out,
+        trainer.accelerator,
+        every,
     )
-    done = trainer.fit(validation.after_step)
-    if done == trainer.total_steps:
-        validation.final(done)
-    return done
 
 
-def load_rows(
-    settings: TextSettings, tokenizer: PreTrainedTokenizerBase, paired: bool, quiet: bool
-) -> tuple[TextRows, TextRows | None]:
-    """The rows to train on and, where that is asked for, those to measure on, tokenised and
-    checked.
-
-    Raises UserError where the two are the same.
-    """
-
-    def read(name: str, split: str) -> TextRows:
-        how = RowSettings(
-            settings.max_length, paired, settings.soft_label_scale, settings.min_score_margin
-        )
-        dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
-        return TextRows(dataset, tokenizer, how, quiet)
-
-    name, held_out = str(settings.dataset_name), None
-    rows = read(name, settings.dataset_train_split)
-    rows.limit(settings.max_train_samples, settings.seed)
-    if settings.eval_strategy != "no":
-        name = settings.eval_dataset_name or name
-        held_out = read(name, settings.dataset_test_split)
-        if held_out.all_in(rows):
-            raise UserError(
-                f"--eval_strategy: all rows of {name} are trained on; name others with"
-                " --eval_dataset_name"
-            )
-    return rows, held_out
-
-
-def check_vocabulary(rows: TextRows, known: int) -> None:
-    """Raises UserError where the tokenizer knows tokens that the model does not."""
-    largest = max(max(chain(item.prompt, *item.completions)) for item in rows.items)
-    if largest >= known:
-        raise UserError(
-            f"--model_name_or_path: the tokenizer gives token {largest}, the model knows {known}"
-            " tokens"
-        )
-
-
-def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
+def check_mismatch(objective: Objective, effective_batch: int) -> None:
     """Raises UserError where KTO finds no other completion to measure its reference point with."""
     if effective_batch < 2 and objective.needs_kl:
         raise UserError(
@@ -200,23 +168,9 @@ def check_mismatch(objective: TextObjective, effective_batch: int) -> None:
         )
 
 
-def make_task(
-    settings: TextSettings, objective: TextObjective, accelerator: Accelerator
-) -> TextTask:
-    """The task; it scores prompts where ORPO's likelihood term reads them."""
-    with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
-    where = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-    return TextTask(accelerator.device, accelerator.autocast, with_prompts, **where)
-
-
-def facts(
-    settings: TextSettings,
-    objective: TextObjective,
-    rows: TextRows,
-    scorer: TokenScorer,
-    trainer: Trainer,
-) -> dict[str, str]:
+def text_facts(run: TextRun, trainer: Trainer) -> dict[str, str]:
     """What will happen, for the lines at the start."""
+    settings, objective, rows, scorer = run.settings, run.objective, run.rows, run.scorer
     trained, tally = sum(weight.numel() for weight in trainer.parameters), rows.tally
     kind = "full fine-tune"
     if is_adapter(scorer.network):
@@ -228,7 +182,6 @@ def facts(
     close = (
         f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
     )
-    terms = zip(objective.weights, objective.terms, strict=True)
     family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
     lines = {
         "model": (
@@ -244,7 +197,7 @@ def facts(
         ),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            " + ".join(f"{weight:g} {term.name}" for weight, term in terms)
+            " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
             + f"; beta {settings.beta:g}"
         ),
         **trainer.plan(what),
@@ -254,7 +207,7 @@ def facts(
     return lines | balance(settings, objective, rows)
 
 
-def balance(settings: TextSettings, objective: TextObjective, rows: TextRows) -> dict[str, str]:
+def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dict[str, str]:
     """Class counts, and weights that bring their ratio into the 1 to 4/3 that Ethayarajh et al.
     2024 advise."""
     if objective.paired:

@@ -1,5 +1,5 @@
-"""Where the bundled models, pairs and recipes lie: beside the package in a clone of the
-repository."""
+"""Where the bundled models, pairs and recipes lie: beside the package in a clone of the repository,
+inside it where it was installed from a wheel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from diffdpo.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOTS = (PACKAGE.parent, PACKAGE / "_bundled")
 
 
 def bundled(name: str) -> str:
@@ -16,10 +17,13 @@ def bundled(name: str) -> str:
 
     Raises UserError where the package was installed without them.
     """
-    path = ROOT / name
-    if not path.exists():
-        raise UserError(
-            f"{name} comes with a clone of the repository, not with the installed package; name"
-            " your own"
-        )
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    for root in ROOTS:
+        path = root / name
+        if path.exists():
+            return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    raise UserError(f"{name} is not in this installation of diffdpo; name your own")
+
+
+def is_bundled(path: str, name: str) -> bool:
+    """Whether ``path`` is the bundled file or folder ``name``."""
+    return any(Path(path).resolve() == root / name for root in ROOTS)

@@ -2,17 +2,20 @@
 label.
 
 A format is known by its columns. ``first_wins`` gives, per row, P(first image ≻ second image): 1,
-0, 1/2 for a tie, NaN where the label cannot be read."""
+0, 1/2 for a tie, NaN where the label cannot be read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import Dataset
 
+from diffdpo.data.source import check_columns
 from diffdpo.errors import UserError
+from diffdpo.extensions import named_row
 
 
 def always(dataset: Dataset) -> np.ndarray:
@@ -66,15 +69,35 @@ IMAGE_FORMATS = {
 }
 
 
-def detect(columns: list[str], image: str | None = None, caption: str | None = None) -> ImageFormat:
-    """The first row of the table whose columns are all there; ``image`` and ``caption`` rename the
-    chosen image's and the prompt's column. Raises UserError naming the columns found and those each
-    format needs."""
+def as_format(own: object) -> ImageFormat:
+    """A row of the table from a user's own. Raises TypeError where it is none."""
+    if not isinstance(own, ImageFormat):
+        raise TypeError("is no diffdpo.data.image_formats.ImageFormat")
+    return own
+
+
+def detect(
+    columns: list[str],
+    image: str | None = None,
+    caption: str | None = None,
+    requested: str | None = None,
+) -> ImageFormat:
+    """The ``requested`` row of the table, or the first whose columns are all there; ``image`` and
+    ``caption`` rename the chosen image's and the prompt's column.
+
+    Raises UserError naming the columns there are and those each format needs.
+    """
+    if requested:
+        row = renamed(named_row(requested, IMAGE_FORMATS, "data_format", as_format), image, caption)
+        check_columns(requested, row.columns, columns)
+        return row
     for row in IMAGE_FORMATS.values():
-        named = ImageFormat(
-            image or row.first, row.second, caption or row.prompt, row.first_wins, row.labels
-        )
-        if set(named.columns) <= set(columns):
-            return named
+        if set(renamed(row, image, caption).columns) <= set(columns):
+            return renamed(row, image, caption)
     needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in IMAGE_FORMATS.items())
     raise UserError(f"no image pairs in columns {', '.join(columns)}; needed are {needs}")
+
+
+def renamed(row: ImageFormat, image: str | None, caption: str | None) -> ImageFormat:
+    """The format with the chosen image and the prompt in other columns, where these are named."""
+    return replace(row, first=image or row.first, prompt=caption or row.prompt)

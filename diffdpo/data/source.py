@@ -4,12 +4,14 @@ metadata.jsonl."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
 
+from diffdpo.data.paths import missing_data
 from diffdpo.errors import UserError
 
 BUILDERS = {
@@ -27,7 +29,8 @@ def open_dataset(
     """The rows of ``split``.
 
     Raises UserError where nothing is found, the split does not exist, the files cannot be parsed,
-    or no row is there."""
+    or no row is there.
+    """
     try:
         dataset = _open(name, split, config, cache_dir)
     except UserError:
@@ -43,8 +46,8 @@ def open_dataset(
 def _open(name: str, split: str, config: str | None, cache_dir: str | None) -> Dataset:
     path = Path(name)
     if not path.exists():
-        if name.startswith((".", "/", "~")) or (name.count("/") != 1 and path.suffix):
-            raise UserError(f"data set {name}: no such file or folder")
+        if mistakes := missing_data(name):
+            raise UserError(*mistakes)
         try:
             return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
         except (
@@ -145,3 +148,12 @@ def pick_split(name: str, saved: DatasetDict, split: str) -> Dataset:
     if split not in saved:
         raise UserError(f"data set {name}: has no split {split!r}; found {', '.join(saved)}")
     return saved[split]
+
+
+def check_columns(format_name: str, needed: Iterable[str], columns: list[str]) -> None:
+    """Raises UserError where the data lack a column of the format that was asked for."""
+    if missing := [column for column in needed if column not in columns]:
+        raise UserError(
+            f"--data_format {format_name}: the data have no column {', '.join(missing)}; there are"
+            f" {', '.join(columns)}"
+        )

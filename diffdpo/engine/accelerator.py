@@ -7,10 +7,13 @@ import ctypes
 import importlib.util
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType, ProjectConfiguration
 
 from diffdpo.config import TrainSettings
@@ -18,6 +21,7 @@ from diffdpo.engine.console import say
 from diffdpo.errors import UserError
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT = 2**31 - 1  # bytes
 
@@ -27,14 +31,13 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
 
     Raises UserError for ways of sharding that a reference beside the policy does not survive here.
     """
-    precision = settings.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     cpu = (
         not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
     )
+    precision = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision == "fp16" and cpu:
         say("--mixed_precision fp16: needs a GPU; this run on the CPU uses float32")
         precision = "no"
-    settings.mixed_precision = precision
     if cpu:
         tune_cpu()
     torch.backends.cuda.matmul.allow_tf32 = settings.allow_tf32
@@ -43,9 +46,12 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         project_dir=str(folder), logging_dir=str(folder / settings.logging_dir)
     )
     log_with = tracker(settings.report_to)
-    accelerator = Accelerator(
-        mixed_precision=precision, cpu=cpu, log_with=log_with, project_config=project
-    )
+    try:
+        accelerator = Accelerator(
+            mixed_precision=precision, cpu=cpu, log_with=log_with, project_config=project
+        )
+    except ValueError as error:  # this program has set accelerate up for something else before
+        raise UserError(f"accelerate: {' '.join(str(error).split())[:200]}") from error
     if accelerator.distributed_type in (
         DistributedType.FSDP,
         DistributedType.DEEPSPEED,
@@ -57,6 +63,19 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             " config)"
         )
     return accelerator
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """Accelerate keeps its state, precision included, for the life of a process. A run inside a
+    longer program gives up the state it made; one that the program made before stays."""
+    is_ours = not AcceleratorState._shared_state
+    try:
+        yield
+    finally:
+        if is_ours:
+            AcceleratorState._reset_state(reset_partial_state=True)
+            GradientState._reset_state()
 
 
 def on_cpu_by_request() -> bool:

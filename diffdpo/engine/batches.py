@@ -3,7 +3,8 @@ pairs).
 
 Position p is row ``p mod n`` of epoch ``p div n``'s permutation. Step s of effective batch E reads
 positions s·E … s·E + E − 1, cut among processes and micro-batches; so neither the cut nor a restart
-changes what a step sees."""
+changes what a step sees.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +22,15 @@ class Rows(Protocol):
     round."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Changes when the rows or their order change."""
+        ...
 
     def __len__(self) -> int: ...
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The permutation in which an epoch visits the rows; rows may have one of their own."""
+        return epoch_order(seed, epoch, len(self))
 
     def read(self, row: int, visit: int) -> Any:
         """One item, ready for collation; ``visit`` selects its augmentation draw."""
@@ -38,14 +45,10 @@ class Stream(Dataset):
         self.epoch, self.order = -1, np.empty(0)
 
     def __getitem__(self, position: int) -> Any:
-        epoch, place = divmod(position, len(self.rows))
+        epoch, index = divmod(position, len(self.rows))
         if epoch != self.epoch:
-            own = getattr(self.rows, "order", None)  # rows may have an order of their own
-            self.order = (
-                own(self.seed, epoch) if own else epoch_order(self.seed, epoch, len(self.rows))
-            )
-            self.epoch = epoch
-        return self.rows.read(int(self.order[place]), epoch)
+            self.epoch, self.order = epoch, self.rows.order(self.seed, epoch)
+        return self.rows.read(int(self.order[index]), epoch)
 
 
 def positions(

@@ -39,8 +39,8 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    found = [path for path in output_dir.glob("checkpoint-*") if NAME.search(path.name)]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    paths = [path for path in output_dir.glob("checkpoint-*") if NAME.search(path.name)]
+    return sorted(paths, key=step_of)
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,23 @@ class Background:
         """Until it is done."""
         while self.pending:
             self.pending.pop().result()
+
+
+def set_aside(output_dir: Path, done: int) -> list[Path]:
+    """Rename the checkpoints ahead of step ``done``: ``latest`` would otherwise go on with steps
+    that a resumed run has left. Returns their new names."""
+    moved = []
+    for path in list_checkpoints(output_dir):
+        if step_of(path) > done:
+            target = path.with_name(f"{path.name}.abandoned")
+            shutil.rmtree(target, ignore_errors=True)
+            moved.append(path.rename(target))
+    return moved
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    return int(path.name.split("-")[1])
 
 
 def prune(output_dir: Path, limit: int | None) -> None:

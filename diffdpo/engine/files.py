@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<process>\d+)\.tmp$")
+HOST = socket.gethostname().replace(".", "_")
+
+
+def draft_of(path: Path) -> Path:
+    """Where ``path`` is written first. By process: two that write the same file at once must not
+    share a draft; and one that was killed can be told from one that is still writing."""
+    return path.with_name(f".{path.name}.{HOST}-{os.getpid()}.tmp")
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A draft file that becomes ``path`` when the block ends, and vanishes if it fails."""
-    # By process: two that write the same file at once must not share a draft.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = draft_of(path)
     try:
         yield draft
         os.replace(draft, path)
@@ -31,14 +41,15 @@ def write_atomically(path: Path, text: str) -> None:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A draft folder that becomes ``path`` when the block ends, and vanishes if it fails."""
-    draft = path.with_name(f".{path.name}.tmp")
+    draft, old = draft_of(path), path.with_name(f".{path.name}.old")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
         yield draft
-        old = path.with_name(f".{path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
+            # No system call exchanges two folders everywhere; ``tidy`` puts back what a kill
+            # between these two lines leaves under the old name.
             os.replace(path, old)
         os.replace(draft, path)
         shutil.rmtree(old, ignore_errors=True)
@@ -59,3 +70,37 @@ def atomic_files(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(target)
             os.replace(entry, target)
     (folder / ".draft").rmdir()
+
+
+def tidy(folder: Path) -> None:
+    """Remove the drafts that killed processes of this machine left in ``folder``, and put back a
+    folder that a kill caught between its two names."""
+    for path in folder.glob(".*.tmp"):
+        match = DRAFT.match(path.name)
+        if match and match["host"] == HOST and not is_alive(int(match["process"])):
+            remove(path)
+    for old in folder.glob(".*.old"):
+        target = folder / old.name.removeprefix(".").removesuffix(".old")
+        if target.exists():
+            remove(old)
+        else:
+            os.replace(old, target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is still there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine is running."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

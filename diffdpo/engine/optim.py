@@ -57,7 +57,8 @@ def make_schedule(
 ) -> Callable[[int], float]:
     """The factor on ``peak_rate`` at step 0, 1, …: diffusers' schedules as plain functions.
 
-    Raises UserError for a peak below the rate at which the polynomial schedule ends."""
+    Raises UserError for a peak below the rate at which the polynomial schedule ends.
+    """
     # diffusers reads the peak from an optimizer: the polynomial schedule ends at a rate, 1e-7, and
     # not at a share of the peak. A dry run at rate 0 has no share of it to compute.
     carrier = torch.optim.SGD([torch.zeros(1)], lr=peak_rate or 1.0)
@@ -74,3 +75,8 @@ def make_schedule(
         reason = " ".join(str(error).split())
         raise UserError(f"--lr_scheduler {settings.lr_scheduler}: {reason}") from error
     return scheduler.lr_lambdas[0]
+
+
+def planned_steps(steps: int | None, epochs: float, rows: int, effective_batch: int) -> int:
+    """Optimizer steps of a whole run: ``steps``, or those of so many passes over the rows."""
+    return steps if steps is not None else max(1, round(epochs * rows / effective_batch))

@@ -24,9 +24,8 @@ TRACES = ("metrics.jsonl", "config.yaml", "model_index.json", "pytorch_lora_weig
 LET_GO = 0.2  # seconds
 
 
-def begin(settings: TrainSettings, notices: list[str]) -> Accelerator:
-    """Repeat the parser's notices, set accelerate up and open the run's folder."""
-    say(*notices)
+def begin(settings: TrainSettings) -> Accelerator:
+    """Set accelerate up and open the run's folder."""
     accelerator = make_accelerator(settings)
     open_folder(settings, accelerator)
     return accelerator
@@ -47,13 +46,12 @@ def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
     """Make the output folder.
 
     Raises UserError where it cannot be written, or holds another run and resuming was not asked
-    for."""
+    for.
+    """
     # Every process looks for itself, so that all of them stop; none goes on before all have looked.
     folder = writable(settings.output_dir)
-    found = [name for name in TRACES if (folder / name).exists()] + checkpoint.list_checkpoints(
-        folder
-    )
-    if found and not settings.resume_from_checkpoint:
+    traces = [folder / name for name in TRACES if (folder / name).exists()]
+    if traces + checkpoint.list_checkpoints(folder) and not settings.resume_from_checkpoint:
         ways = "continue it with --resume_from_checkpoint latest, or choose another --output_dir"
         raise UserError(f"--output_dir {folder}: holds another run; {ways}")
     accelerator.wait_for_everyone()
@@ -83,7 +81,8 @@ def conclude(
     a stopped one.
 
     Raises UserError where the disk does not take the result; the last checkpoint holds the same
-    weights."""
+    weights.
+    """
     if done < total:
         say(
             f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest"

@@ -4,6 +4,7 @@ once."""
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,8 @@ class StopRequest:
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Python hands signals to the main thread alone, and lets no other ask
         for number in (signal.SIGTERM, signal.SIGINT):
             self.before[number] = signal.signal(number, self.note)
         return self

@@ -13,7 +13,6 @@ from torch import nn
 
 from diffdpo.engine.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.defaults import hub_options
 from diffdpo.image.settings import ImageSettings
 from diffdpo.report.model_card import model_card
 
@@ -48,8 +47,11 @@ def save_pipeline(
     backbone: Backbone, network: nn.Module, settings: ImageSettings, folder: Path
 ) -> None:
     """The pipeline as it was published, safety checker and all, with the trained network inside."""
+    if backbone.given is not None:
+        backbone.given.save_pretrained(folder)  # its network is the one that was trained
+        return
     name = settings.pretrained_model_name_or_path
-    pipeline = backbone.pipeline_class.from_pretrained(name, **hub_options(settings), unet=network)
+    pipeline = backbone.pipeline_class.from_pretrained(name, **settings.hub_options, unet=network)
     pipeline.save_pretrained(folder)
 
 

@@ -1,7 +1,8 @@
 """Latents and prompt embeddings from disk: after them no autoencoder and no text encoder is needed.
 
 Shapes: ``F`` flips (as it is, mirrored), two sides (first and second image of a row), latents
-``CHW``."""
+``CHW``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from diffdpo.cache.keys import Key
 from diffdpo.cache.tables import is_complete, table
 from diffdpo.image.backbones.base import Backbone, Condition
-from diffdpo.image.cache_keys import Identity, distinct_prompts, latents_key, prompts_key
+from diffdpo.image.cache_keys import EncoderDigests, distinct_prompts, latents_key, prompts_key
 from diffdpo.image.pairs import ImagePairs, Sides
 from diffdpo.image.pixels import Augmentation, Encoded, Framed, frame
 from diffdpo.image.settings import ImageSettings
@@ -158,14 +159,14 @@ def store_encodings(
     pairs: ImagePairs,
     backbone: Backbone,
     load: Callable[[], None],
-    identity: Identity,
+    encoders: EncoderDigests,
     settings: ImageSettings,
     accelerator: Accelerator,
 ) -> StoredPrompts:
     """Let ``pairs`` read latents, and return the prompts' embeddings. ``load`` brings the encoders
     where something is left to encode, and they go again unless pictures will be sampled."""
-    root, prompts = settings.precompute_dir, prompts_key(pairs, identity.text_encoder)
-    latents = latents_key(pairs, identity.autoencoder)
+    root, prompts = settings.precompute_dir, prompts_key(pairs, encoders.text_encoder)
+    latents = latents_key(pairs, settings, encoders.autoencoder)
     known = is_complete(root, latents, len(pairs)) and is_complete(
         root, prompts, len(distinct_prompts(pairs))
     )

@@ -15,7 +15,14 @@ from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
-from diffdpo.reference import AdapterOff, FrozenCopy, Reference, Start, Zero, without_dropout
+from diffdpo.reference import (
+    AdapterOff,
+    FrozenCopy,
+    InitialNetwork,
+    Reference,
+    Zero,
+    without_dropout,
+)
 
 
 def make_trainable(
@@ -24,7 +31,8 @@ def make_trainable(
     """The backbone's network, ready to train on ``device``.
 
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under
-    adapters are ``dtype``."""
+    adapters are ``dtype``.
+    """
     network = backbone.network
     if settings.unet_init:
         start_from(network, settings.unet_init)
@@ -64,7 +72,7 @@ def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
         return Zero()
     if settings.rank:
         return AdapterOff()
-    return Start() if settings.reference_draws else FrozenCopy(network)
+    return InitialNetwork() if settings.reference_draws else FrozenCopy(network)
 
 
 def start_from(network: nn.Module, name: str) -> None:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from diffdpo.data.image_formats import ImageFormat, detect
 from diffdpo.draws import Purpose, epoch_order, generator
+from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError
 from diffdpo.image.pixels import Augmentation, Placed, frame, open_image
 
@@ -52,7 +53,7 @@ class Tally:
     checked: bool = True
 
 
-class ImagePairs:
+class ImagePairs(Rows):
     """The pairs of a data set, by row; ``read`` draws the augmentation of a visit."""
 
     def __init__(
@@ -181,7 +182,8 @@ class ImagePairs:
         """Usable row number ``row`` on its ``visit``-th time round, the winner as chosen.
 
         In a set too large to be checked at the start, the next row stands in for one that cannot be
-        read."""
+        read.
+        """
         for place in range(row, row + len(self.rows)):
             number = place % len(self.rows)
             source = int(self.rows[number])

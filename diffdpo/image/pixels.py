@@ -23,7 +23,8 @@ def open_image(stored: Any, enough: int | None = None) -> Image.Image:
     EXIF rotation is applied, transparency laid on white, 16-bit and grey values scaled to 8-bit
     RGB. With ``enough``, a JPEG whose sides are at least twice as many pixels is decoded at 1/2,
     1/4 or 1/8 of its size, never below it. Raises OSError or ValueError for what is no image, is
-    cut short, or would unpack to a bomb."""
+    cut short, or would unpack to a bomb.
+    """
     if isinstance(stored, dict):
         stored = stored["bytes"] if stored.get("bytes") is not None else stored["path"]
     if stored is None:

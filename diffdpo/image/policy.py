@@ -11,14 +11,19 @@ from torch import nn
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.export import LORA_FILE
+from diffdpo.image.network import start_from
 from diffdpo.reference import AdapterOff, FrozenCopy, Reference, without_dropout
 
 
-def load_policy(backbone: Backbone, run: str) -> tuple[nn.Module, Reference]:
+def load_policy(
+    backbone: Backbone, run: str, unet_init: str | None = None
+) -> tuple[nn.Module, Reference]:
     """The backbone's network with the result of ``run`` in it (a folder with a LoRA file or a whole
-    pipeline), and the backbone as it was. Raises UserError where there is no result, or it belongs
-    to another network."""
+    pipeline), and the network that its training started from: the backbone's, or the UNet
+    ``unet_init``. Raises UserError where there is no result, or it belongs to another network."""
     folder, network = Path(run), backbone.network
+    if unet_init:
+        start_from(network, unet_init)
     without_dropout(network)
     network.requires_grad_(False).train()
     try:

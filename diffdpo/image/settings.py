@@ -3,125 +3,203 @@ scripts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from diffdpo.config import FREE_ON_RESUME, TrainSettings, flag
+from diffdpo.config import (
+    FREE_ON_RESUME,
+    BaseSettings,
+    Layer,
+    TrainSettings,
+    at_least,
+    flag,
+    read_yaml,
+)
+from diffdpo.data.bundled import bundled
+from diffdpo.data.paths import missing_data, missing_folder, missing_models
 from diffdpo.errors import UserError
-from diffdpo.objective import loss_options
 
+if TYPE_CHECKING:
+    from diffdpo.objective import Objective
+
+RECIPE = "scripts/recipes/emoji.yaml"
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
+TEXT_ALONE = ("orpo", "simpo", "sigmoid_norm")
 CHOICE = (
     "labels are a separate step: score both images beforehand and write the result into label_0 and"
     " label_1"
 )
 
 
-@dataclass
-class ImageDataSettings:
+@dataclass(frozen=True)
+class ImageDataSettings(BaseSettings):
     """Where pairs and pictures come from; shared by training and evaluation."""
 
     pretrained_model_name_or_path: str | None = flag(
-        None, "pipeline folder or hub id; default: bundled"
+        None, "pipeline folder or hub id; default: bundled", group="model"
     )
-    pretrained_vae_model_name_or_path: str | None = flag(None, "another autoencoder to encode with")
-    revision: str | None = flag(None, "revision on the hub")
-    variant: str | None = flag(None, "weight variant, e.g. fp16")
-    cache_dir: str | None = flag(None, "where downloads are kept")
+    pretrained_vae_model_name_or_path: str | None = flag(
+        None, "another autoencoder to encode with", group="model"
+    )
+    revision: str | None = flag(None, "revision on the hub", group="model")
+    variant: str | None = flag(None, "weight variant, e.g. fp16", group="model")
+    cache_dir: str | None = flag(None, "where downloads are kept", group="model")
     dataset_name: str | None = flag(
-        None, "hub id, folder or file of preference pairs; default: bundled"
+        None, "hub id, folder or file of preference pairs; default: bundled", group="data"
     )
-    dataset_config_name: str | None = flag(None, "configuration of a hub data set")
-    dataset_split_name: str = flag("train", "split to read", aliases=["--split"])
-    train_data_dir: str | None = flag(None, "folder of pairs, where dataset_name is not given")
-    image_column: str | None = flag(None, "column of the chosen image, if not a known name")
-    caption_column: str | None = flag(None, "column of the prompt, if not a known name")
+    dataset_config_name: str | None = flag(None, "configuration of a hub data set", group="data")
+    dataset_split_name: str = flag("train", "split to read", aliases=["--split"], group="data")
+    train_data_dir: str | None = flag(
+        None, "folder of pairs, where dataset_name is not given", group="data"
+    )
+    image_column: str | None = flag(
+        None, "column of the chosen image, if not a known name", group="data"
+    )
+    caption_column: str | None = flag(
+        None, "column of the prompt, if not a known name", group="data"
+    )
+    data_format: str | None = flag(
+        None,
+        "a row of diffdpo.data.image_formats.IMAGE_FORMATS, or file.py:NAME; default: told by the"
+        " columns",
+        group="data",
+    )
     resolution: int | None = flag(
-        None, "side of the training images in pixels; default: the model's own"
+        None,
+        "side of the training images in pixels; default: the model's own",
+        group="data",
+        changes="encodings",
     )
-    vae_encode_batch_size: int = flag(8, "images encoded at once")
-    is_turbo: bool = flag(False, "train the four timesteps of a turbo model, zero terminal SNR")
+    vae_encode_batch_size: int = flag(8, "images encoded at once", group="caching")
+    is_turbo: bool = flag(
+        False,
+        "train the four timesteps of a turbo model, zero terminal SNR",
+        group="model",
+        changes="draws",
+    )
+
+    def problems(self) -> list[str]:
+        model, data = self.pretrained_model_name_or_path, self.dataset_name or self.train_data_dir
+        lines = [
+            *super().problems(),
+            *at_least(self, ["resolution", "vae_encode_batch_size"]),
+            *missing_folder(model, f"model {model}: no such folder"),
+            *missing_models(self, ["pretrained_vae_model_name_or_path"]),
+            *missing_data(data),
+        ]
+        if model and not data:
+            lines.append(
+                "--dataset_name is needed beside a model: a hub id, folder or file of preference"
+                " pairs"
+            )
+        return lines
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """Which version of a model, and where downloads are kept."""
+        return {name: getattr(self, name) for name in ("revision", "variant", "cache_dir")}
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImageSettings(ImageDataSettings, TrainSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
-    output_dir: str = flag("runs/train", "folder of this run: metrics, checkpoints, result")
-    beta_dpo: float = flag(5000.0, "strength of the anchor, on the mean over latent dimensions")
-    timesteps_per_pair: int = flag(
-        1, "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14"
+    beta_dpo: float = flag(
+        5000.0, "strength of the anchor, on the mean over latent dimensions", group="loss"
     )
-    sft: bool = flag(False, "supervised baseline on the winners, no reference")
-    ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels")
+    timesteps_per_pair: int = flag(
+        1,
+        "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14",
+        group="training",
+        changes="draws",
+    )
+    sft: bool = flag(False, "supervised baseline on the winners, no reference", group="loss")
+    ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels", group="data", choices=TIES)
     random_labels: bool = flag(
-        False, "control: toss a coin for every label; an honest win rate must then vanish"
+        False,
+        "control: toss a coin for every label; an honest win rate must then vanish",
+        group="data",
     )
     proportion_empty_prompts: float = flag(
-        0.2, "share of pairs that see an empty prompt, both sides"
+        0.2, "share of pairs that see an empty prompt, both sides", group="data", changes="draws"
     )
-    rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune")
-    lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter")
+    rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune", group="model")
+    lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter", group="model")
     unet_init: str | None = flag(
-        None, "start policy and reference from this UNet instead of the model's"
+        None, "start policy and reference from this UNet instead of the model's", group="model"
     )
     cache_latents: bool = flag(
-        False, "encode images and prompts once, to disk; then no encoder is loaded"
+        False, "encode images and prompts once, to disk; then no encoder is loaded", group="caching"
     )
     reference_draws: int = flag(
-        0, "draws a pair goes round, scored by the reference once, to disk; 0: fresh, live"
+        0,
+        "draws a pair goes round, scored by the reference once, to disk; 0: fresh, live",
+        group="caching",
+        changes="draws",
     )
-    random_crop: bool = flag(False, "random instead of centre crops, the same for both sides")
-    no_hflip: bool = flag(False, "never mirror a pair")
-    noise_offset: float = flag(0.0, "scale of a constant added to the noise of each channel")
-    input_perturbation: float = flag(0.0, "scale of extra noise on the network's input")
-    sdxl: bool = flag(False, "checked against model_index.json, which decides")
-    choice_model: str | None = flag(None, "not done here: " + CHOICE)
+    random_crop: bool = flag(
+        False,
+        "random instead of centre crops, the same for both sides",
+        group="data",
+        changes="draws",
+    )
+    no_hflip: bool = flag(False, "never mirror a pair", group="data", changes="encodings")
+    noise_offset: float = flag(
+        0.0,
+        "scale of a constant added to the noise of each channel",
+        group="training",
+        changes="draws",
+    )
+    input_perturbation: float = flag(
+        0.0, "scale of extra noise on the network's input", group="training", changes="draws"
+    )
+    sdxl: bool = flag(False, "checked against model_index.json, which decides", group="model")
+    choice_model: str | None = flag(None, "not done here: " + CHOICE, group="data")
     dreamlike_pairs_only: bool = flag(
-        False, "only pairs whose model_0 and model_1 are dreamlike models"
+        False, "only pairs whose model_0 and model_1 are dreamlike models", group="data"
     )
-    run_validation: bool = flag(False, "sample policy beside reference during and after training")
-    validation_steps: int = flag(200, "sample every so many steps")
-    validation_prompts: list[str] = flag([], "prompts to sample; default: 8 of the data's")
-    num_inference_steps: int = flag(25, "sampling steps of validation pictures")
-    guidance_scale: float = flag(5.0, "classifier-free guidance of validation pictures")
+    run_validation: bool = flag(
+        False, "sample policy beside reference during and after training", group="evaluation"
+    )
+    validation_steps: int = flag(200, "sample every so many steps", group="evaluation")
+    validation_prompts: list[str] = flag(
+        [], "prompts to sample; default: 8 of the data's", group="evaluation"
+    )
+    num_inference_steps: int = flag(25, "sampling steps of validation pictures", group="evaluation")
+    guidance_scale: float = flag(
+        5.0, "classifier-free guidance of validation pictures", group="evaluation"
+    )
 
     def problems(self) -> list[str]:
-        found = super().problems()
-        if not self.beta_dpo > 0 or self.beta_dpo == float("inf"):
-            found.append(f"--beta_dpo must be positive, got {self.beta_dpo}")
-        for name in (
-            "timesteps_per_pair",
-            "rank",
-            "resolution",
-            "vae_encode_batch_size",
-            "validation_steps",
-        ):
-            if (value := getattr(self, name)) is not None and value < 1:
-                found.append(f"--{name} must be at least 1, got {value}")
-        if self.reference_draws < 0:
-            found.append(f"--reference_draws must be 0 or more, got {self.reference_draws}")
+        lines = [*super().problems(), *at_least(self, COUNTS)]
+        lines += at_least(self, ["reference_draws"], least=0)
+        if not 0 < self.beta_dpo < float("inf"):
+            lines.append(f"--beta_dpo must be positive, got {self.beta_dpo}")
         if self.cache_latents and self.random_crop:
-            found.append(
+            lines.append(
                 "--cache_latents keeps centre crops and excludes --random_crop; leave out one of"
                 " the two"
             )
         if not 0 <= self.proportion_empty_prompts <= 1:
-            found.append(
+            lines.append(
                 "--proportion_empty_prompts must lie in [0, 1], got"
                 f" {self.proportion_empty_prompts}"
             )
-        if self.ties not in TIES:
-            found.append(f"--ties {self.ties!r} is unknown; known: {', '.join(TIES)}")
         if self.choice_model:
-            found.append(f"--choice_model {self.choice_model}: {CHOICE}")
+            lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
         if self.unet_init and self.rank:
-            found.append("--unet_init starts a full fine-tune; leave out --rank")
-        try:
-            loss_options(self)
-        except UserError as error:
-            found += error.mistakes
-        return found + text_losses(self)
+            lines.append("--unet_init starts a full fine-tune; leave out --rank")
+        lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
+        return lines + loss_problems(self)
+
+    @classmethod
+    def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
+        """The recipe of the bundled run, where no model and no file of settings is named."""
+        if "config" in given or given.get("pretrained_model_name_or_path"):
+            return None
+        return Layer(RECIPE, read_yaml(bundled(RECIPE)))
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
@@ -152,11 +230,34 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         }
 
 
-def text_losses(settings: ImageSettings) -> list[str]:
-    """Losses that need token probabilities cannot be asked of images."""
-    if settings.loss_type in ("orpo", "simpo", "sigmoid_norm"):
-        return [
-            f"--loss_type {settings.loss_type} is defined on token log-probabilities; images have"
-            " none"
-        ]
+COUNTS = ["timesteps_per_pair", "rank", "validation_steps"]
+
+
+def loss_problems(settings: ImageSettings) -> list[str]:
+    """What is wrong with the loss and its settings; PyTorch is loaded for others than the default
+    alone."""
+    if (settings.loss_type, settings.label_smoothing) == ("sigmoid", 0):
+        return []
+    try:
+        image_objective(settings)
+    except UserError as error:
+        return list(error.mistakes)
     return []
+
+
+def image_objective(settings: ImageSettings) -> Objective:
+    """The loss, on beta times the reward; beta is on the mean over latent dimensions.
+
+    Raises UserError for an unknown loss, or one that reads token probabilities.
+    """
+    from diffdpo.objective import make_objective  # not above: it loads PyTorch
+
+    name = settings.loss_type
+    if name in TEXT_ALONE:
+        raise UserError(
+            f"--loss_type {name} is defined on token log-probabilities; images have none"
+        )
+    objective = make_objective(settings, [name])
+    if objective.reference_free:
+        return objective
+    return make_objective(settings, [name], scale=settings.beta_dpo)

@@ -2,11 +2,12 @@
 error as a score.
 
 Shapes: ``B`` pairs, ``N = 2B`` items, winners first; with M draws a pair the network sees ``N·M``
-rows."""
+rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from diffdpo.image.backbones.base import Backbone, Condition
 from diffdpo.image.noise import ForwardProcess, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import Encoded, Framed, Placed
+from diffdpo.objective import Metrics, Scores, StepContext
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """What the network is asked: rows are items × draws, the draws of an item side by side."""
+    """Inputs and targets of one forward pass: rows are items × draws, the draws of an item side by
+    side."""
 
     noisy_NCHW: Tensor
     timestep_N: Tensor
@@ -46,6 +49,8 @@ class ImageDraw:
     draws: int
     outcome_B: Tensor | None
     reference_N: Tensor | None
+    desirable_N: None = None  # pictures come in pairs
+    size_N: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,26 +126,37 @@ class ImageTask:
             reference_N=None if batch.reference_N is None else batch.reference_N.to(self.device),
         )
 
-    def score(self, model: nn.Module, draw: ImageDraw) -> Tensor:
+    def score(self, model: nn.Module, draw: ImageDraw) -> Scores:
         """−½ · mean over C, H, W of (prediction − target)², float32, averaged over an item's draws:
         ``(N,)``.
 
         Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is
-        the one place where the ½ and the sign stand."""
+        the one place where the ½ and the sign stand.
+        """
         with self.autocast():
             prediction = self.backbone.predict(
                 model, draw.noisy_NCHW, draw.timestep_N, draw.condition
             )
         error_NCHW = (prediction.float() - draw.target_NCHW.float()).square()
-        return -0.5 * error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1)
+        return Scores(-0.5 * error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1))
 
-    def metrics(self, policy_N: Tensor, reference_N: Tensor | float) -> dict[str, Tensor]:
+    def metrics(
+        self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext
+    ) -> Metrics:
         """Mean squared errors of winner and loser apart: a winner whose error rises is the drift
         users miss."""
-        return {
-            **errors("policy", policy_N),
-            **(errors("reference", reference_N) if torch.is_tensor(reference_N) else {}),
-        }
+        metrics = errors("policy", policy.score_N.detach())
+        return metrics | (errors("reference", frozen_N) if torch.is_tensor(frozen_N) else {})
+
+    def reference_point_draws(self, batches: Sequence[ImageBatch]) -> Iterator[ImageDraw]:
+        """The step's own pairs: Diffusion-KTO's z is the mean reward of its effective batch (Li et
+        al. 2024)."""
+        return (self.draw(batch) for batch in batches)
+
+    def token_counts(self, batch: ImageBatch) -> tuple[int, int, int, int]:
+        """A picture counts as one token, so that a mean over tokens is the mean over pictures."""
+        pairs = len(batch.pairs)
+        return pairs, pairs, 0, pairs
 
     def latents(self, batch: ImageBatch) -> Tensor:
         """A sample of each item's posterior, in the network's scale."""

@@ -2,20 +2,26 @@
 one row below.
 
 A row is a function without arguments that returns the reward, so that a model behind it is loaded
-only when asked for."""
+only when asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from diffdpo.errors import UserError
+from diffdpo.extensions import named_row
 from diffdpo.metrics.bundled import bundled_style_reward
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.jpeg import jpeg_compressibility, jpeg_incompressibility
+from diffdpo.metrics.sentiment import load_sentiment
 
 Reward = Callable[[Sequence[Image.Image], Sequence[str]], np.ndarray]
+TextReward = Callable[[Sequence[str]], np.ndarray]  # of prompts with their completions
 
 REWARDS: dict[str, Callable[[], Reward]] = {
     "style": bundled_style_reward,
@@ -23,3 +29,23 @@ REWARDS: dict[str, Callable[[], Reward]] = {
     "jpeg_compressibility": lambda: jpeg_compressibility,
     "jpeg_incompressibility": lambda: jpeg_incompressibility,
 }
+TEXT_REWARDS: dict[str, Callable[[], TextReward]] = {"sentiment": load_sentiment}
+
+
+def as_reward(own: object) -> Callable[[], Any]:
+    """A row of either table from a user's own function. Raises TypeError where it is none."""
+    if not callable(own):
+        raise TypeError("is not a function")
+    return lambda: own
+
+
+def reward_problems(names: Iterable[str], table: dict[str, Callable[[], Any]]) -> list[str]:
+    """A complaint for each name that is not in the table; rewards of one's own,
+    ``file.py:function``, are added to it."""
+    lines: list[str] = []
+    for name in names:
+        try:
+            named_row(name, table, "reward", as_reward)
+        except UserError as error:
+            lines += error.mistakes
+    return lines

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 
 from diffdpo.data.bundled import bundled
-from diffdpo.metrics.style import load_style_judge
 
 JUDGE_SIDE = 64
 
@@ -17,6 +15,10 @@ JUDGE_SIDE = 64
 def bundled_style_reward() -> Callable[[Sequence[Image.Image], Sequence[str]], np.ndarray]:
     """Log-odds that a picture is in the preferred artist's style, by the classifier in
     assets/style-judge."""
+    import torch  # not above: the table of rewards is read to check a flag
+
+    from diffdpo.metrics.style import load_style_judge
+
     judge = load_style_judge(bundled("assets/style-judge")).eval()
 
     def style(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:

@@ -46,7 +46,7 @@ def implicit_margins(
             draw = task.draw(task.collate(items))
             with torch.no_grad():
                 reward_N = implicit_reward(
-                    task.score(model, draw), reference.score(task.score, model, draw)
+                    task.score(model, draw).score_N, reference.score(task.score, model, draw)
                 )
             chosen_B, rejected_B = reward_N.chunk(2)
             columns.append((chosen_B - rejected_B, draw.timestep_N.chunk(2)[0]))

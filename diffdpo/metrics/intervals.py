@@ -139,7 +139,8 @@ def clustered_share(values: Sequence[float], clusters: Sequence[Any], seed: int 
 
     Where all are 0 or all are 1 there is no spread to resample; they get Wilson's interval on the
     number of clusters, so that 20 wins of 20 are not reported as certain. So do few clusters, on
-    their effective number: it holds however much the values of a cluster have in common."""
+    their effective number: it holds however much the values of a cluster have in common.
+    """
     grouped = Clusters.of(values, clusters)
     if len(grouped) < FEW:
         interval = wilson(grouped.mean, grouped.effective)

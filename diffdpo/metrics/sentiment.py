@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from diffdpo.errors import UserError
+from diffdpo.errors import EXTRAS, UserError
 
 
 def load_sentiment() -> Callable[[Sequence[str]], np.ndarray]:
@@ -17,9 +17,7 @@ def load_sentiment() -> Callable[[Sequence[str]], np.ndarray]:
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError as error:
-        raise UserError(
-            "the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'"
-        ) from error
+        raise UserError(EXTRAS["vaderSentiment"]) from error
     analyzer = SentimentIntensityAnalyzer()
 
     def sentiment(texts: Sequence[str]) -> np.ndarray:

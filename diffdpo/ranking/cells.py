@@ -1,11 +1,14 @@
-"""Comparisons added up. A million games of two hundred items are at most eighty thousand different
-ones.
+"""Comparisons added up, and whether they link all items.
+
+A million games of two hundred items are at most eighty thousand different ones, so nothing after
+this step depends on the number of games.
 
 Shapes: ``C`` cells, one per different comparison; items are integer codes here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +33,7 @@ class Cells:
     count: Floats  # how many such comparisons were made; a whole number
 
     def where(self, kept: NDArray[np.bool_] | Codes) -> Cells:
+        """The cells that a mask or a list of positions keeps."""
         return Cells(*(column[kept] for column in vars(self).values()))
 
 
@@ -91,10 +95,70 @@ def _merged_any(cells: Cells) -> Cells:
     )
 
 
-def concatenated(parts: list[Cells]) -> Cells:
-    return Cells(
-        *(
-            np.concatenate(columns)
-            for columns in zip(*(vars(part).values() for part in parts), strict=True)
-        )
-    )
+def concatenated(batches: list[Cells]) -> Cells:
+    """The cells of all batches, one after another."""
+    columns = zip(*(vars(batch).values() for batch in batches), strict=True)
+    return Cells(*(np.concatenate(column) for column in columns))
+
+
+def groups_of(cells: Cells, size: int) -> list[Codes]:
+    """The strongly connected components of "i won against j at least once", the unbeaten ones
+    first.
+
+    The likelihood has a finite maximum, unique up to a constant, if and only if there is one (Ford
+    1957). A tie or a soft label below 1 is part of a win for either side. Tarjan's (1972)
+    algorithm, without recursion.
+    """
+    both = cells.outcome < 1
+    source = np.concatenate([cells.first, cells.second[both]])
+    target = np.concatenate([cells.second, cells.first[both]])
+    by_source = np.argsort(source, kind="stable")
+    targets = target[by_source].tolist()
+    bounds = np.searchsorted(source[by_source], np.arange(size + 1)).tolist()
+    return [np.array(sorted(group)) for group in reversed(_tarjan(targets, bounds, size))]
+
+
+def _tarjan(targets: list[int], bounds: list[int], size: int) -> list[list[int]]:
+    """Components in the order in which they close: those that beat no one else first."""
+    groups: list[list[int]] = []
+    seen, low = [0] * size, [0] * size
+    closed, stack, clock = [False] * size, [], 0
+    at = bounds[:size]
+    for root in range(size):
+        path = [] if seen[root] else [root]
+        while path:
+            node = path[-1]
+            if not seen[node]:
+                clock += 1
+                seen[node] = low[node] = clock
+                stack.append(node)
+            while at[node] < bounds[node + 1]:
+                other = targets[at[node]]
+                if not seen[other]:
+                    path.append(other)
+                    break
+                if not closed[other]:
+                    low[node] = min(low[node], low[other])
+                at[node] += 1
+            else:
+                path.pop()
+                if low[node] == seen[node]:
+                    group = [stack.pop()]
+                    while group[-1] != node:
+                        group.append(stack.pop())
+                    for member in group:
+                        closed[member] = True
+                    groups.append(group)
+    return groups
+
+
+def describe(groups: Sequence[Codes], items: Sequence[Hashable]) -> str:
+    """Which groups no chain of wins links both ways, in one line."""
+    shown = "; ".join(_named(group, items) for group in groups[:6])
+    more = f"; … {len(groups) - 6} more" if len(groups) > 6 else ""
+    return f"{len(groups)} groups of items that no chain of wins links both ways: {shown}{more}"
+
+
+def _named(group: Codes, items: Sequence[Hashable]) -> str:
+    names = ", ".join(str(items[code]) for code in group[:6])
+    return f"[{names}, … {len(group)} items]" if len(group) > 6 else f"[{names}]"

@@ -9,17 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffdpo.errors import UserError
-from diffdpo.ranking.bootstrap import percentiles, rank_percentiles, resampled
-from diffdpo.ranking.cells import Codes, Floats, summed
-from diffdpo.ranking.connectivity import describe, groups_of
+from diffdpo.ranking.cells import Codes, Floats, describe, groups_of, summed
+from diffdpo.ranking.elimination import DENSE_LIMIT
 from diffdpo.ranking.likelihood import Likelihood
-from diffdpo.ranking.linear import DENSE_LIMIT
 from diffdpo.ranking.newton import Maximum, NoMaximum, maximise
-from diffdpo.ranking.result import Estimate, Ranking
+from diffdpo.ranking.result import ParameterEstimate, Ranking
 from diffdpo.ranking.sources import read_comparisons
 from diffdpo.ranking.tally import Games, without
 from diffdpo.ranking.ties import CHOICES, DROP, TIES
-from diffdpo.ranking.uncertainty import Covariance, of_maximum, of_samples, quantile, rank_intervals
+from diffdpo.ranking.uncertainty import (
+    Covariance,
+    of_maximum,
+    of_samples,
+    percentiles,
+    rank_intervals,
+    rank_percentiles,
+    resampled,
+)
 
 INTERVALS = ("fisher", "sandwich", "bootstrap")
 RANKS_BY = {
@@ -80,7 +86,8 @@ def fit_bradley_terry(
     tie parameter have no prior.
 
     Raises UserError where no finite maximum exists; with ``prior_std``, strengths are always
-    finite."""
+    finite.
+    """
     _check(ties, prior_std, interval, level, bootstrap_samples)
     beside = {"outcome": outcome, "count": count, "weight": weight, "tie": tie, "first": first}
     games = read_comparisons(
@@ -132,25 +139,27 @@ def _spread(
 ) -> Spread:
     x_P, n = maximum.x_P, likelihood.size
     if interval == "bootstrap":
-        found_SP, failed = resampled(likelihood, x_P, samples, seed, progress)
+        samples_SP, failed = resampled(likelihood, x_P, samples, seed, progress)
         method = {
             "rank_interval": RANKS_BY["bootstrap"],
             "bootstrap_samples": samples,
             "without_maximum": failed,
         }
-        rank_bounds = rank_percentiles(found_SP[:, :n], level)
+        rank_bounds = rank_percentiles(samples_SP[:, :n], level)
         return Spread(
-            of_samples(found_SP),
-            percentiles(found_SP, level),
+            of_samples(samples_SP),
+            percentiles(samples_SP, level),
             rank_bounds,
             {**method, "seed": seed},
         )
     covariance = of_maximum(likelihood, maximum, interval, seed)
-    margin_P = quantile(1 - level) * np.sqrt(covariance.diagonal)
+    margin_P = covariance.margin(1 - level)
     bounds_P2 = np.stack([x_P - margin_P, x_P + margin_P], axis=1)
     method = {
         "rank_interval": RANKS_BY["strengths" if covariance.matrix is None else "differences"]
     }
+    if covariance.freedom is not None:
+        method["variance_samples"] = covariance.freedom
     return Spread(covariance, bounds_P2, rank_intervals(x_P[:n], covariance, level), method)
 
 
@@ -166,7 +175,7 @@ def _ranking(
     stderr_P = np.sqrt(spread.covariance.diagonal)
     bounds = [(float(low), float(high)) for low, high in spread.bounds_P2]
     extras = {
-        name: Estimate(float(x_P[k]), float(stderr_P[k]), bounds[k])
+        name: ParameterEstimate(float(x_P[k]), float(stderr_P[k]), bounds[k])
         for k, name in enumerate(likelihood.extras, start=n)
     }
     wins = summed(cells.first, cells.count * cells.outcome, n)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from diffdpo.ranking.cells import Cells, Floats, summed
-from diffdpo.ranking.linear import DENSE_LIMIT, scipy_sparse
+from diffdpo.ranking.elimination import DENSE_LIMIT, scipy_sparse
+from diffdpo.ranking.jet import Jet
 from diffdpo.ranking.ties import TIES
 
 
@@ -67,34 +66,20 @@ class Likelihood:
 
     def value(self, x_P: Floats) -> float:
         """The penalised log-likelihood in nats."""
-        cells = self.cells
-        with torch.no_grad():
-            each_C = self._each(*self._inputs(x_P)).numpy()
-        return float(cells.count * cells.weight @ each_C) - self.level / 2 * float(
-            x_P[: self.size] @ x_P[: self.size]
-        )
+        return self.slopes(x_P).value
 
     def slopes(self, x_P: Floats) -> Slopes:
-        """First and second derivatives of each cell, by autograd."""
-        margin_C, tie_C = (tensor.requires_grad_() for tensor in self._inputs(x_P))
-        each_C = self._each(margin_C, tie_C)
-        zero_C = torch.zeros_like(margin_C)
-
-        def derivative(of_C: Tensor, by_C: Tensor) -> Tensor:
-            if not of_C.requires_grad:
-                return zero_C
-            (found,) = torch.autograd.grad(of_C.sum(), by_C, create_graph=True, allow_unused=True)
-            return zero_C if found is None else found
-
-        d_C, t_C = derivative(each_C, margin_C), derivative(each_C, tie_C)
-        found = (
-            d_C,
-            t_C,
-            derivative(d_C, margin_C),
-            derivative(d_C, tie_C),
-            derivative(t_C, tie_C),
-        )
-        return Slopes(self.value(x_P), *(tensor.detach().numpy() for tensor in found))
+        """The value, and the first and second derivatives of each cell."""
+        cells = self.cells
+        margin_C = x_P[cells.first] - x_P[cells.second]
+        if self.home:
+            margin_C = margin_C + x_P[self.size] * cells.order
+        margin, tie = Jet.variables(margin_C, x_P[-1] if "tie" in self.extras else 0.0)
+        each = TIES[self.ties].log_likelihood(margin, cells.outcome, tie)
+        value_C, d_C, t_C, dd_C, dt_C, tt_C = each.terms_6C
+        penalty = self.level / 2 * float(x_P[: self.size] @ x_P[: self.size])
+        value = float(cells.count * cells.weight @ value_C) - penalty
+        return Slopes(value, d_C, t_C, dd_C, dt_C, tt_C)
 
     def gradient(self, slopes: Slopes, x_P: Floats) -> Floats:
         cells = self.cells
@@ -121,18 +106,33 @@ class Likelihood:
         d_C, t_C = slopes.d_C, slopes.t_C
         return self._quadratic(total_C * d_C * d_C, total_C * d_C * t_C, total_C * t_C * t_C)
 
-    def _inputs(self, x_P: Floats) -> tuple[Tensor, Tensor]:
-        cells = self.cells
-        margin_C = x_P[cells.first] - x_P[cells.second]
-        if self.home:
-            margin_C = margin_C + x_P[self.size] * cells.order
-        tie = x_P[-1] if "tie" in self.extras else 0.0
-        return torch.from_numpy(margin_C), torch.full(
-            (len(margin_C),), float(tie), dtype=torch.float64
-        )
+    def noise(self, slopes: Slopes, kind: str, draws: np.random.Generator, samples: int) -> Floats:
+        """(P, samples): normal, with the information (``kind`` "fisher") or the scatter
+        ("sandwich") as covariance.
 
-    def _each(self, margin_C: Tensor, tie_C: Tensor) -> Tensor:
-        return TIES[self.ties].log_likelihood(margin_C, torch.from_numpy(self.cells.outcome), tie_C)
+        Either is a sum over cells of Zᵀ R Rᵀ Z with R = [[a, 0], [b, c]]: one score, or the lower
+        triangle of the cell's information on (margin, tie).
+        """
+        count_C, weight_C = self.cells.count, self.cells.weight
+        if kind == "sandwich":
+            root_C = np.sqrt(count_C) * weight_C
+            a_C, b_C, c_C = root_C * slopes.d_C, root_C * slopes.t_C, 0.0 * root_C
+        else:
+            dd_C, dt_C, tt_C = (
+                -count_C * weight_C * x for x in (slopes.dd_C, slopes.dt_C, slopes.tt_C)
+            )
+            a_C = np.sqrt(dd_C)
+            b_C = np.divide(dt_C, a_C, out=np.zeros_like(a_C), where=a_C > 0)
+            c_C = np.sqrt(np.maximum(tt_C - b_C**2, 0.0))
+        columns = []
+        for _ in range(samples):
+            first_C, second_C = draws.standard_normal((2, len(count_C)))
+            columns.append(self._onto(a_C * first_C, b_C * first_C + c_C * second_C))
+        noise_PS = np.stack(columns, axis=1)
+        if kind == "fisher":
+            prior_nS = draws.standard_normal((self.size, samples))
+            noise_PS[: self.size] += np.sqrt(self.level) * prior_nS
+        return noise_PS
 
     def _onto(self, d_C: Floats, t_C: Floats) -> Floats:
         """Σ d · ∂margin/∂x + t · ∂tie/∂x."""

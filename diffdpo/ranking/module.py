@@ -15,7 +15,8 @@ class BradleyTerry(nn.Module):
 
     Only differences matter, so the common level stays where it started. On separable data the gaps
     grow without bound, like the logarithm of the number of steps. ``tie`` is log ν (Davidson) or
-    log ϑ (Rao and Kupper)."""
+    log ϑ (Rao and Kupper).
+    """
 
     def __init__(self, n: int, ties: str = "half", home: bool = False) -> None:
         super().__init__()

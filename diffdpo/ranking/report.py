@@ -11,7 +11,7 @@ import numpy as np
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
 from diffdpo.ranking.cells import Codes
-from diffdpo.ranking.result import Estimate, Ranking
+from diffdpo.ranking.result import ParameterEstimate, Ranking
 
 TABLE_ROWS = 50
 PLOT_ROWS = 120
@@ -63,12 +63,12 @@ def footer(ranking: Ranking) -> list[str]:
         f" {ranking.log_likelihood:.3f} nats"
     ]
     if ranking.home is not None:
-        lines.append(f"home effect (log-odds for the item shown first): {_spelt(ranking.home)}")
+        lines.append(f"home effect (log-odds for the item shown first): {_in_words(ranking.home)}")
     if ranking.tie is not None:
         symbol = "ν" if ranking.method["ties"] == "davidson" else "ϑ"
         lines.append(
             f"tie parameter {symbol} {ranking.tie_parameter:.4f}; log {symbol}:"
-            f" {_spelt(ranking.tie)}"
+            f" {_in_words(ranking.tie)}"
         )
     if not ranking.connected:
         lines.append(
@@ -79,7 +79,7 @@ def footer(ranking: Ranking) -> list[str]:
 
 
 def document(ranking: Ranking) -> dict[str, Any]:
-    """Everything, strongest first; numbers at full precision."""
+    """The whole ranking for json, strongest first; numbers at full precision."""
     rank = ranking.rank
     items = [
         {
@@ -119,7 +119,7 @@ def write_json(ranking: Ranking, path: Path) -> None:
 
 
 def pyplot() -> Any:
-    """matplotlib without a screen, or which extra to install."""
+    """matplotlib's pyplot, drawing to files; where it is missing, the extra to install."""
     try:
         import matplotlib
     except ImportError:
@@ -168,14 +168,14 @@ def _shortened(name: str) -> str:
     return (name if len(name) <= 40 else name[:39] + "…").replace("$", r"\$")
 
 
-def _spelt(e: Estimate) -> str:
+def _in_words(e: ParameterEstimate) -> str:
     return f"{e.value:+.4f} (stderr {e.stderr:.4f}, {e.interval[0]:+.4f} … {e.interval[1]:+.4f})"
 
 
-def _estimate(e: Estimate) -> dict[str, Any]:
+def _estimate(e: ParameterEstimate) -> dict[str, Any]:
     return {"value": e.value, "stderr": e.stderr, "interval": list(e.interval)}
 
 
 def _plain(item: Any) -> Any:
-    """An item as json has it; what json has no word for is spelt out."""
+    """An item as json can hold it; other kinds of items become text."""
     return item if isinstance(item, (str, int, float, bool)) else str(item)

@@ -1,4 +1,4 @@
-"""What a fit found."""
+"""The result of a fit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from diffdpo.errors import UserError
-from diffdpo.preference import preference_probability
 from diffdpo.ranking.cells import Codes, Floats
 from diffdpo.ranking.uncertainty import Covariance, quantile, ranks
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ParameterEstimate:
     """A number with its standard error and interval."""
 
     value: float
@@ -30,7 +29,8 @@ class Ranking:
     preferred to j.
 
     Arrays are aligned with ``items``, which are sorted where they can be compared, else in order of
-    appearance."""
+    appearance.
+    """
 
     items: list[Hashable]
     strength: Floats
@@ -40,8 +40,8 @@ class Ranking:
     wins: Floats  # a tie is half a win, a soft label its share
     games: Floats
     log_likelihood: float  # in nats, of the outcomes as they came, without the prior
-    home: Estimate | None  # log-odds in favour of the item shown first
-    tie: Estimate | None  # log ν or log ϑ
+    home: ParameterEstimate | None  # log-odds in favour of the item shown first
+    tie: ParameterEstimate | None  # log ν or log ϑ
     method: dict[str, Any]
     groups: list[list[Hashable]]  # one where a chain of wins links every item to every other
     skipped: list[str]
@@ -72,17 +72,18 @@ class Ranking:
 
         With ties as half wins this is the expected share of the win; in Davidson's model the
         probability given that one of them wins; in Rao and Kupper's the probability that there
-        would be without the threshold."""
-        return float(
-            preference_probability(self.strength[self.index(i)], self.strength[self.index(j)])
-        )
+        would be without the threshold.
+        """
+        margin = float(self.strength[self.index(i)] - self.strength[self.index(j)])
+        # σ(d) = ½ + ½ tanh(d/2), which overflows nowhere.
+        return 0.5 + 0.5 * math.tanh(margin / 2)
 
-    def difference(self, i: Hashable, j: Hashable) -> Estimate:
+    def difference(self, i: Hashable, j: Hashable) -> ParameterEstimate:
         """θ_i − θ_j. Its standard error is not the two strengths' errors added up: those are
         correlated."""
         first, second = self.index(i), self.index(j)
         stderr = math.sqrt(max(self.covariance.between(first, second), 0.0))
-        return estimate(
+        return normal_estimate(
             float(self.strength[first] - self.strength[second]), stderr, self.method["level"]
         )
 
@@ -96,7 +97,7 @@ class Ranking:
             ) from None
 
 
-def estimate(value: float, stderr: float, level: float) -> Estimate:
-    """With the normal interval at ``level``."""
+def normal_estimate(value: float, stderr: float, level: float) -> ParameterEstimate:
+    """An estimate with its normal interval at ``level``."""
     margin = quantile(1 - level) * stderr
-    return Estimate(value, stderr, (value - margin, value + margin))
+    return ParameterEstimate(value, stderr, (value - margin, value + margin))

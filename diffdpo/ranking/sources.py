@@ -1,5 +1,4 @@
-"""What a caller may hand over as comparisons, read batch by batch: files, tables, arrays,
-iterables."""
+"""Comparisons from files, tables, arrays and iterables, read batch by batch."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffdpo.errors import UserError
-from diffdpo.ranking.tally import Games, Tally
+from diffdpo.ranking.tally import Games, GameTally
 
 ROLES = ("winner", "loser", "first", "second", "outcome", "count", "weight", "tie")
 DEFAULTS: dict[str, float | None] = {"outcome": 1.0, "count": 1.0, "weight": 1.0, "tie": 0.0}
@@ -34,22 +33,22 @@ def read_comparisons(
     use_order: bool = False,
     progress: bool = False,
 ) -> Games:
-    """All comparisons added up; ``beside`` holds further columns, ``columns`` says which name a
-    role has in a table."""
+    """All comparisons, added up. ``beside`` holds columns that are not in the table itself;
+    ``columns`` maps a role to the name of its column."""
     if isinstance(comparisons, Games):
         return comparisons
     names = {role: role for role in ROLES} | dict(columns or {})
     beside = {role: column for role, column in (beside or {}).items() if column is not None}
     if isinstance(comparisons, (str, Path)):
         path = Path(comparisons)
-        tally = Tally(
+        tally = GameTally(
             use_order=use_order,
             source=str(path),
             unit="row" if path.suffix == ".parquet" else "line",
         )
         batches = _file(path, names, tally)
     else:
-        tally = Tally(use_order=use_order, source="comparisons")
+        tally = GameTally(use_order=use_order, source="comparisons")
         batches = _memory(comparisons, beside, names)
     with tqdm(
         desc="reading", unit=" rows", unit_scale=True, disable=None if progress else True
@@ -61,23 +60,23 @@ def read_comparisons(
 
 
 def roles_of(present: Iterable[str], names: Mapping[str, str], source: str) -> dict[str, str]:
-    """role → column for the columns a table has; raises where the items cannot be told."""
+    """Role → column name, for the roles a table has. Raises where it does not say who won."""
     present = list(present)
-    found = {role: name for role, name in names.items() if name in present}
-    if {"winner", "loser"} <= found.keys():
-        found.pop("second", None)
-    elif {"first", "second", "outcome"} <= found.keys():
-        found = {role: name for role, name in found.items() if role not in ("winner", "loser")}
+    roles = {role: name for role, name in names.items() if name in present}
+    if {"winner", "loser"} <= roles.keys():
+        roles.pop("second", None)
+    elif {"first", "second", "outcome"} <= roles.keys():
+        roles = {role: name for role, name in roles.items() if role not in ("winner", "loser")}
     else:
         raise UserError(
             f"{source}: needs the columns `{names['winner']}` and `{names['loser']}` (or"
             f" `{names['first']}`, `{names['second']}` and `{names['outcome']}`); found"
             f" {', '.join(map(str, present)) or 'none'}"
         )
-    return found
+    return roles
 
 
-def _file(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+def _file(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     readers = {
         ".csv": _csv,
         ".tsv": _csv,
@@ -98,15 +97,15 @@ def _file(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
 
 
-def _csv(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         header = [name.strip() for name in next(rows, [])]
         roles = roles_of(header, names, str(path))
-        place = {role: header.index(name) for role, name in roles.items()}
+        position = {role: header.index(name) for role, name in roles.items()}
         while True:
-            table: dict[str, list[str]] = {role: [] for role in place}
-            fields = [(column.append, place[role]) for role, column in table.items()]
+            table: dict[str, list[str]] = {role: [] for role in position}
+            fields = [(column.append, position[role]) for role, column in table.items()]
             lines, read = [], 0
             for row in islice(rows, TEXT_BATCH):
                 read += 1
@@ -123,7 +122,7 @@ def _csv(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
             yield table, lines
 
 
-def _jsonl(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+def _jsonl(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     with path.open(encoding="utf-8-sig") as file:
         numbered = enumerate(file, start=1)
         roles: dict[str, str] = {}
@@ -155,7 +154,7 @@ def _columns(
     }
 
 
-def _parquet(path: Path, names: Mapping[str, str], tally: Tally) -> Batches:
+def _parquet(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     import pyarrow
     import pyarrow.parquet
 
@@ -213,8 +212,8 @@ def _memory(comparisons: Any, beside: Mapping[str, Any], names: Mapping[str, str
 
 
 def _plain(column: Any) -> Any:
-    """A pandas column as an array, a ``datasets`` column as a list; what the tally knows stays as
-    it is."""
+    """A pandas column as an array, a ``datasets`` column as a list; arrays and arrow columns stay
+    as they are, because the tally reads them directly."""
     if hasattr(column, "to_numpy") and not hasattr(column, "dictionary_encode"):
         return column.to_numpy()
     return (

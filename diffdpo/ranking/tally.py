@@ -1,4 +1,4 @@
-"""Rows as they come in, checked and added up."""
+"""Rows of comparisons, checked and added up batch by batch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from diffdpo.errors import UserError
 from diffdpo.ranking.cells import Cells, Codes, Floats, concatenated, merged, oriented
 
-# More bad rows than this share, and the file is probably not what its reader thinks it is.
-TOLERATED = 0.05
+# With a larger share of bad rows the file is probably not what its reader thinks it is.
+TOLERATED_SHARE = 0.05
 SHOWN = 5
 WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
@@ -47,7 +47,7 @@ def numbers(values: Any, size: int, default: float) -> Floats:
         return np.array([number(value) for value in values])
 
 
-class Tally:
+class GameTally:
     """Adds up rows batch by batch: memory follows the number of different comparisons, not of
     rows."""
 
@@ -59,15 +59,15 @@ class Tally:
         # Missing items have codes too, so that the look-up below stays one dictionary access.
         self._codes: dict[Any, int] = {None: 0, "": 1}
         self._missing = [0, 1]
-        self._parts: list[Cells] = []
+        self._batches: list[Cells] = []
         self._pending = 0
         self._settled = 0
 
-    def reject(self, line: int, why: str) -> None:
+    def reject(self, line: int, reason: str) -> None:
         """Count a row that cannot be used; the first few are kept to be shown."""
         self.bad += 1
         if len(self._examples) < SHOWN:
-            self._examples.append((line, f"{self.unit} {line}: {why}"))
+            self._examples.append((line, f"{self.unit} {line}: {reason}"))
 
     def add(self, columns: dict[str, Any], lines: Sequence[int]) -> None:
         """Add rows given as columns: ``winner, loser`` or ``first, second, outcome``; ``lines`` are
@@ -81,16 +81,18 @@ class Tally:
         weight = numbers(columns.get("weight"), size, 1.0)
         order = self._order(left, right, columns.get("first") if rows else left)
         missing = np.isin(left, self._missing) | np.isin(right, self._missing)
-        good = self._checked(lines, {
+        faults = {
             "an item is missing, or a list": missing,
             "an item against itself": ~missing & (left == right),
-            "`count` must be a whole number of at least 0 (fractions belong in `weight`)":
-                ~((count >= 0) & (count == np.floor(count)) & (count < np.inf)),
+            "`count` must be a whole number of at least 0 (fractions belong in `weight`)": ~(
+                (count >= 0) & (count == np.floor(count)) & (count < np.inf)
+            ),
             "`weight` must be a number of at least 0": ~((weight >= 0) & (weight < np.inf)),
             "`outcome` must lie between 0 and 1": ~((outcome >= 0) & (outcome <= 1)),
             "`tie` must be 0 or 1": ~((tie == 0) | (tie == 1)),
             "`first` names neither of the two items": order == -2,
-        })  # fmt: skip
+        }
+        good = self._checked(lines, faults)
         cells = Cells(left, right, order, np.where(tie == 1, 0.5, outcome), weight, count)
         self._keep(merged(oriented(cells if good.all() else cells.where(good))))
 
@@ -98,12 +100,12 @@ class Tally:
         """All rows added up. Raises where too many rows are bad; otherwise they are left out and
         listed."""
         total, examples = self.rows + self.bad, [text for _, text in sorted(self._examples)]
-        if self.bad > TOLERATED * total:
+        if self.bad > TOLERATED_SHARE * total:
             more = [f"… and {self.bad - SHOWN} more"] if self.bad > SHOWN else []
             raise UserError(
                 f"{self.source}: {self.bad} of {total} rows cannot be used", *examples, *more
             )
-        cells = merged(concatenated(self._parts)) if self._parts else None
+        cells = merged(concatenated(self._batches)) if self._batches else None
         if cells is None or not len(cells.first):
             raise UserError(f"{self.source}: no comparisons")
         skipped = (
@@ -131,27 +133,27 @@ class Tally:
         self.rows += int((~bad).sum())
         at = np.flatnonzero(bad)
         for row in at[: max(0, SHOWN - len(self._examples))]:
-            self.reject(lines[row], next(why for why, mask in faults.items() if mask[row]))
+            self.reject(lines[row], next(reason for reason, mask in faults.items() if mask[row]))
             self.bad -= 1
         self.bad += len(at)
         return ~bad
 
     def _keep(self, cells: Cells) -> None:
-        """Merge when what waits outgrows what is settled: each row is then merged a constant number
-        of times."""
-        self._parts.append(cells)
+        """Merge when the cells that wait outnumber those merged already, so that each row is merged
+        a constant number of times."""
+        self._batches.append(cells)
         self._pending += len(cells.first)
         if self._pending > max(1 << 18, self._settled):
-            self._parts = [merged(concatenated(self._parts))]
-            self._pending, self._settled = 0, len(self._parts[0].first)
+            self._batches = [merged(concatenated(self._batches))]
+            self._pending, self._settled = 0, len(self._batches[0].first)
 
     def _encode(self, values: Any) -> Codes:
         """Items as integers, the same for equal items in every batch."""
         if hasattr(values, "dictionary_encode"):
             encoded = values.dictionary_encode()
             encoded = encoded.combine_chunks() if hasattr(encoded, "combine_chunks") else encoded
-            known = self._look_up([*encoded.dictionary.to_pylist(), None])
-            return known[encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
+            code = self._look_up([*encoded.dictionary.to_pylist(), None])
+            return code[encoded.indices.fill_null(len(code) - 1).to_numpy(zero_copy_only=False)]
         if isinstance(values, np.ndarray) and values.dtype.kind in "biufSU":
             distinct, inverse = np.unique(values, return_inverse=True)
             return self._look_up(distinct.tolist())[inverse]
@@ -160,15 +162,15 @@ class Tally:
     def _look_up(self, values: Any) -> Codes:
         codes, before = self._codes, len(self._codes)
         try:
-            found = np.fromiter(
+            result = np.fromiter(
                 (codes.setdefault(value, len(codes)) for value in values), np.int64, len(values)
             )
-        except TypeError:  # a list among the names: as good as none
-            found = self._look_up([value if _hashable(value) else None for value in values])
+        except TypeError:  # a list cannot be an item: the row counts as one without
+            result = self._look_up([value if _hashable(value) else None for value in values])
         for value in islice(codes, before, None):
             if value != value:  # NaN is how tables spell a missing item
                 self._missing.append(codes[value])
-        return found
+        return result
 
 
 def _hashable(value: Any) -> bool:
@@ -180,8 +182,7 @@ def _hashable(value: Any) -> bool:
 
 
 def without(games: Games, dropped: np.ndarray) -> Games:
-    """The games without some cells, and without the items that occur in those alone; the latter are
-    listed."""
+    """The games without some cells. Items that occur in no other are left out too, and listed."""
     left = _named(games.cells.where(~dropped), games.items, games.skipped)
     kept = set(left.items)
     gone = [str(item) for item in games.items if item not in kept]
@@ -193,8 +194,8 @@ def without(games: Games, dropped: np.ndarray) -> Games:
 
 
 def _named(cells: Cells, names: list[Hashable], skipped: list[str]) -> Games:
-    """Codes 0…n−1 for the items that occur, sorted where they can be: the order of the rows must
-    not matter."""
+    """New codes 0…n−1 for the items that occur, sorted where they can be compared, because the
+    result must not depend on the order of the rows."""
     used = np.unique(np.concatenate([cells.first, cells.second]))
     try:
         ranked = sorted(used.tolist(), key=lambda code: names[code])  # type: ignore[arg-type, return-value]

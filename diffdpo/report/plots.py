@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from diffdpo.errors import UserError
+from diffdpo.errors import EXTRAS, UserError
 
 CURVES = {
     "loss": ["loss"],
@@ -25,7 +25,7 @@ def figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, A
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("plots need matplotlib: pip install 'diffdpo[report]'") from error
+        raise UserError(EXTRAS["matplotlib"]) from error
     page = Figure(figsize=(width, height), layout="constrained")
     return page, page.subplots(rows, columns, squeeze=False)
 
@@ -82,8 +82,9 @@ def accuracy_by_timestep(rows: list[dict[str, Any]]) -> bytes:
     page, axes = figure(1, 1, 6, 3)
     axis = axes[0, 0]
     values = [row["value"] for row in rows]
-    low = [row["value"] - row["interval"][0] for row in rows]
-    high = [row["interval"][1] - row["value"] for row in rows]
+    # At least 0: an interval of equal shares may end beside their mean, by rounding.
+    low = [max(0.0, row["value"] - row["interval"][0]) for row in rows]
+    high = [max(0.0, row["interval"][1] - row["value"]) for row in rows]
     names = [f"{row['timesteps'][0]}–{row['timesteps'][1] - 1}" for row in rows]
     axis.errorbar(names, values, yerr=[low, high], fmt="o", capsize=4)
     axis.axhline(0.5, color="grey", linewidth=0.8, linestyle="--")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diffdpo.text.layout import Lengths
@@ -48,8 +47,8 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class TextDraw:
-    """What the network is asked. ``sizes`` are the scored tokens of each item: all completions,
-    then the prompts of the winners where these are scored as well."""
+    """Inputs and targets of one forward pass. ``sizes`` are the scored tokens of all completions,
+    then of the prompts of the winners where these are scored as well."""
 
     token_S: Tensor  # of every pair or single item: its prompt, then its completions
     lengths: list[Lengths]
@@ -62,7 +61,7 @@ class TextDraw:
 
     @property
     def completions(self) -> int:
-        """``N``: how many of the items are completions."""
+        """``N``: how many of the scored sequences are completions."""
         return sum(len(sizes) - 1 for sizes in self.lengths)
 
     @property
@@ -72,10 +71,9 @@ class TextDraw:
 
     @property
     def size_N(self) -> Tensor:
-        """The sizes beside the scores, at least 1."""
-        return torch.tensor(self.sizes, dtype=torch.float32, device=self.target_P.device).clamp(
-            min=1
-        )
+        """Scored tokens of every completion, at least 1: ``(N,)``, float32."""
+        sizes = self.sizes[: self.completions]
+        return torch.tensor(sizes, dtype=torch.float32, device=self.target_P.device).clamp(min=1)
 
 
 def collate(items: list[TextItem]) -> TextBatch:
@@ -98,41 +96,37 @@ def spans(lengths: list[Lengths], score_prompts: bool) -> list[tuple[int, int]]:
     starts = [0]
     for sizes in lengths:
         starts.append(starts[-1] + sum(sizes))
-    found = []
+    scored = []
     for side in range(1, len(lengths[0])):
         for start, sizes in zip(starts, lengths, strict=False):
             first = start + sum(sizes[:side])
-            found.append((first if sizes[0] else first + 1, first + sizes[side]))
+            scored.append((first if sizes[0] else first + 1, first + sizes[side]))
     if score_prompts:
-        found += [
+        scored += [
             (start + 1, max(start + 1, start + sizes[0]))
             for start, sizes in zip(starts, lengths, strict=False)
         ]
-    return found
+    return scored
 
 
 def make_draw(batch: TextBatch, device: torch.device, score_prompts: bool = False) -> TextDraw:
-    """The tokens on the device; how they are laid out in rows is the scorer's affair."""
+    """The tokens on the device. The scorer decides the row layout."""
     items = batch.items()
     lengths = [tuple(map(len, item)) for item in items]
     token_S = torch.tensor(list(chain.from_iterable(chain.from_iterable(items))), dtype=torch.long)
     scored = spans(lengths, score_prompts)
     target = torch.cat([torch.arange(first, end) for first, end in scored])
+
+    def on_device(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.to(device)
+
     return TextDraw(
         token_S=token_S.to(device),
         lengths=lengths,
         target_P=token_S[target].to(device),
         score_prompts=score_prompts,
         sizes=[end - first for first, end in scored],
-        outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(device),
-        desirable_N=None if batch.desirable_N is None else batch.desirable_N.to(device),
-        reference_N=None
-        if batch.reference_N is None
-        else pad_to(batch.reference_N, len(scored)).to(device),
+        outcome_B=on_device(batch.outcome_B),
+        desirable_N=on_device(batch.desirable_N),
+        reference_N=on_device(batch.reference_N),
     )
-
-
-def pad_to(value_N: Tensor, size: int) -> Tensor:
-    """``value_N`` with zeros behind it: prompts that are scored have no stored score, and no loss
-    compares them."""
-    return F.pad(value_N, (0, size - len(value_N)))

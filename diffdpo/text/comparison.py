@@ -121,4 +121,6 @@ def reward_of(task: TextTask, policy: nn.Module, reference: nn.Module, batch: Te
     """log π(y|x) − log π_ref(y|x) of every completion, before beta: ``(N,)`` (Rafailov et al. 2023,
     eq. 5)."""
     draw = task.draw(batch)
-    return implicit_reward(task.score(policy, draw), task.score(reference, draw)).cpu()
+    return implicit_reward(
+        task.score(policy, draw).score_N, task.score(reference, draw).score_N
+    ).cpu()

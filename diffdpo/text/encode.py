@@ -26,7 +26,8 @@ def encode(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Encoded:
 
     Prompt and completion are tokenised as one text, as they will be read. The completion begins
     where the tokens of all sides part from those of the prompt alone, which is earlier than its
-    first letter where tokens merge across it."""
+    first letter where tokens merge across it.
+    """
     alone = tokenize(rendered.prompt, tokenizer, rendered.templated)
     wholes = [tokenize(whole, tokenizer, rendered.templated) for whole in rendered.wholes]
     if not rendered.templated:
@@ -58,7 +59,8 @@ def truncate(encoded: Encoded, limit: int | None, bos: int | None) -> Encoded:
     its BOS.
 
     A completion too long by itself loses its end; one token of the prompt is left to predict its
-    first token from."""
+    first token from.
+    """
     longest = max(len(completion) for completion in encoded.completions)
     if limit is None or len(encoded.prompt) + longest <= limit:
         return encoded

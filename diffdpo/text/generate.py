@@ -42,7 +42,8 @@ def sample(
     ``end`` or is cut.
 
     Prompts of one length share a batch, so nothing is padded. ``title`` names the progress bar;
-    without it there is none."""
+    without it there is none.
+    """
     drawn: list[list[int]] = [[] for _ in range(len(prompts) * how.visits)]
     batches = equal_lengths(
         [prompt for prompt in prompts for _ in range(how.visits)], how.batch_size

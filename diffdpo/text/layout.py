@@ -2,7 +2,8 @@
 both of a pair.
 
 Shapes: ``N`` rows × ``T`` tokens of one forward pass; ``S`` tokens of one row; ``P`` scored tokens
-of all items."""
+of all items.
+"""
 
 from __future__ import annotations
 

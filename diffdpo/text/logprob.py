@@ -26,7 +26,8 @@ class TokenLogProbability(torch.autograd.Function):
 
     log p = z_y − log Σ exp(z), so ∂ log p / ∂ z = onehot(y) − softmax(z). The gradient is written
     over the logits, which therefore must not be needed by anything else; a second backward pass is
-    refused by autograd. The further columns carry no gradient."""
+    refused by autograd. The further columns carry no gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits_PV: Tensor, target_P: Tensor, extra: bool) -> Tensor:
@@ -61,7 +62,8 @@ def measure(logits_PV: Tensor, target_P: Tensor, out_PK: Tensor) -> Tensor:
     """Fill the columns for one block; returns log Σ exp(z) ``(P,)``.
 
     The entropy is log Σ exp(z) − Σ p z. A target is on top where no word is likelier (in TRL, also
-    none before it as likely)."""
+    none before it as likely).
+    """
     top_P1 = logits_PV.amax(dim=1, keepdim=True)
     weight_PV = torch.sub(logits_PV, top_P1).exp_()
     total_P = weight_PV.sum(dim=1)

@@ -16,24 +16,23 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from diffdpo.engine.accelerator import DTYPES
 from diffdpo.errors import UserError
 from diffdpo.reference import (
     AdapterCopy,
     AdapterOff,
     FrozenCopy,
+    InitialNetwork,
     OtherModel,
     Reference,
-    Start,
     Zero,
     without_dropout,
 )
 from diffdpo.text.scorer import TokenScorer, prove_head
-from diffdpo.text.settings import ALL_LINEAR, TextSettings
-
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from diffdpo.text.settings import ALL_LINEAR, TextModelSettings, TextSettings
 
 
-def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
+def load_model(name: str, flag: str, settings: TextModelSettings) -> PreTrainedModel:
     """A causal language model in float32, with its adapter where the folder holds one.
 
     Raises UserError where there is none.
@@ -45,7 +44,7 @@ def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
     )
     try:
         return AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, **hub_options(settings), **options
+            name, dtype=torch.float32, **settings.hub_options, **options
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(
@@ -53,13 +52,9 @@ def load_model(name: str, flag: str, settings: TextSettings) -> PreTrainedModel:
         ) from error
 
 
-def hub_options(settings: TextSettings) -> dict[str, Any]:
-    """Which version of a model, where downloads are kept, and whether its code may run."""
-    trust, revision = settings.trust_remote_code, settings.model_revision or "main"
-    return {"revision": revision, "cache_dir": settings.cache_dir, "trust_remote_code": trust}
-
-
-def load_tokenizer(network: PreTrainedModel, settings: TextSettings) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    network: PreTrainedModel, settings: TextModelSettings
+) -> PreTrainedTokenizerBase:
     """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
     none."""
     places = [str(settings.model_name_or_path)]
@@ -69,7 +64,7 @@ def load_tokenizer(network: PreTrainedModel, settings: TextSettings) -> PreTrain
     ]
     for place in places:
         try:
-            return AutoTokenizer.from_pretrained(place, **hub_options(settings))
+            return AutoTokenizer.from_pretrained(place, **settings.hub_options)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     raise UserError(f"--model_name_or_path {places[0]}: no tokenizer there")
@@ -91,14 +86,15 @@ def make_trainable(
     """The scorer of the network, ready to train on ``device``.
 
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under
-    adapters are not."""
-    without_dropout(network)
+    adapters are not.
+    """
     scorer = TokenScorer(network, settings.sharing)
     prove_head(scorer, str(settings.model_name_or_path))
     if is_adapter(network):
         keep_first_adapter(network)
     elif settings.use_peft:
         add_lora(network, settings)
+    without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
     dtype = DTYPES[settings.mixed_precision or "no"]
     for weight in network.parameters():
         weight.requires_grad_(weight.requires_grad or not is_adapter(network))
@@ -162,7 +158,7 @@ def make_reference(scorer: TokenScorer, settings: TextSettings, free: bool) -> R
     if settings.ref_model_name_or_path:
         return other_model(settings.ref_model_name_or_path, network, settings)
     if not is_adapter(network):
-        return Start() if settings.precompute_ref_log_probs else FrozenCopy(scorer)
+        return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer)
     return AdapterCopy() if is_continued(network) else AdapterOff()
 
 

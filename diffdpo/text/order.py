@@ -14,16 +14,20 @@ from diffdpo.text.settings import TextSettings
 STEPS_AT_ONCE = 50  # whose rows are sorted together, as in transformers' LengthGroupedSampler
 
 
-class ByLength:
+class ByLength(Rows):
     """The same rows, each step's of like length; the order is a function of (seed, epoch, effective
     batch)."""
 
     def __init__(self, rows: TextRows, effective_batch: int) -> None:
         self.rows, self.batch = rows, effective_batch
-        self.fingerprint = rows.fingerprint
         self.size = np.array(
             [len(item.prompt) + max(map(len, item.completions)) for item in rows.items]
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the rows."""
+        return self.rows.fingerprint
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from diffdpo.data.text import detect
 from diffdpo.data.text.schema import BadRow, Example
 from diffdpo.draws import epoch_order
+from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError
 from diffdpo.preference import preference_probability
 from diffdpo.text.chat import render
@@ -48,6 +49,7 @@ class RowSettings:
     paired: bool = True
     soft_label_scale: float | None = None
     min_score_margin: float | None = None
+    data_format: str | None = None  # by name; None: told by the columns
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Tally:
     shortest: int = 0  # of the completions that were cut, in tokens
 
 
-class TextRows:
+class TextRows(Rows):
     """The items of a data set, by number."""
 
     def __init__(
@@ -74,7 +76,7 @@ class TextRows:
         quiet: bool = True,
     ) -> None:
         self.tokenizer, self.settings = tokenizer, settings
-        name, self.format = detect(dataset.column_names, dataset[0])
+        name, self.format = detect(dataset.column_names, dataset[0], settings.data_format)
         check_scores(dataset.column_names, settings)
         self.tally = Tally(len(dataset), name)
         self.items: list[TextItem] = []

@@ -29,7 +29,8 @@ class TokenScorer(nn.Module):
     sees a prompt once for both completions where that pays.
 
     All of it is one forward pass, so that it works under DistributedDataParallel. ``share``: True
-    or False, or None for the pairs in which it pays."""
+    or False, or None for the pairs in which it pays.
+    """
 
     def __init__(self, network: PreTrainedModel, share: bool | None = None) -> None:
         super().__init__()
@@ -50,7 +51,8 @@ class TokenScorer(nn.Module):
 
         ``token_S`` holds for every item its prompt and its completions, ``lengths`` their sizes;
         the targets are the tokens of all first completions, all second ones, then of the prompts
-        where these are scored."""
+        where these are scored.
+        """
         at_once = TOKENS_AT_ONCE.get(token_S.device.type, NO_LIMIT)
         batches = passes(lay_out(lengths, self.shares), at_once)
         hidden_SC = torch.cat([self.hidden(rows, token_S).flatten(0, 1) for rows in batches])

@@ -2,166 +2,229 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffdpo.config import FREE_ON_RESUME, TrainSettings, flag, one_of
+from diffdpo.config import (
+    FREE_ON_RESUME,
+    SCHEDULES,
+    BaseSettings,
+    Layer,
+    TrainSettings,
+    at_least,
+    flag,
+    read_yaml,
+)
+from diffdpo.data.bundled import bundled
+from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.errors import UserError
-from diffdpo.losses import LOSSES
-from diffdpo.objective import Objective, loss_options, read_options
-from diffdpo.text.objective import TextObjective
 
+if TYPE_CHECKING:
+    from diffdpo.objective import Objective
+
+RECIPE = "scripts/recipes/reviews.yaml"
 ALL_LINEAR = ["all-linear"]
+STRATEGIES = ["no", "steps", "epoch"]
 # Settings that change how the numbers are computed, and the numbers in their rounding alone.
 SAME_NUMBERS = {"attn_implementation", "share_prefix"}
+NAME_BOTH = "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
 
 
-def switch(default: bool | None, help: str) -> Any:
-    """A flag that is yes where it stands alone, takes true or false, and where it is left out is
-    neither."""
-    return dataclasses.field(default=default, metadata={"help": help, "nargs": "?", "const": True})
+def number_of_steps(word: str) -> int | None:
+    """A number of steps; -1 is transformers' way to give none."""
+    return None if word == "-1" else int(word)
 
 
-@dataclass
-class TextSettings(TrainSettings):
+@dataclass(frozen=True)
+class TextModelSettings(BaseSettings):
+    """Which language model, and how it is loaded; shared by training and evaluation."""
+
+    model_name_or_path: str | None = flag(
+        None, "model or adapter: a folder or hub id", group="model"
+    )
+    model_revision: str | None = flag(None, "revision on the hub", group="model")
+    trust_remote_code: bool = flag(
+        False, "run the code that a model on the hub brings along", group="model"
+    )
+    attn_implementation: str | None = flag(
+        None, "eager, sdpa or flash_attention_2; default: the model's", group="model"
+    )
+    cache_dir: str | None = flag(None, "where downloads are kept", group="model")
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """Which version of a model, where downloads are kept, and whether its code may run."""
+        trust, revision = self.trust_remote_code, self.model_revision or "main"
+        return {"revision": revision, "cache_dir": self.cache_dir, "trust_remote_code": trust}
+
+
+@dataclass(frozen=True)
+class TextSettings(TextModelSettings, TrainSettings):
     """All flags of ``train_text_dpo.py``."""
 
-    model_name_or_path: str | None = flag(None, "model or adapter: a folder or hub id")
-    model_revision: str | None = flag(None, "revision on the hub")
-    trust_remote_code: bool = flag(False, "run the code that a model on the hub brings along")
-    attn_implementation: str | None = flag(
-        None, "eager, sdpa or flash_attention_2; default: the model's"
-    )
-    cache_dir: str | None = flag(None, "where downloads are kept")
     ref_model_name_or_path: str | None = flag(
-        None, "another model as reference; default: the start of training"
+        None, "another model as reference; default: the start of training", group="model"
     )
     precompute_ref_log_probs: bool = flag(
-        False, "score the rows by the reference once and store the numbers"
+        False, "score the rows by the reference once and store the numbers", group="caching"
     )
     use_peft: bool = flag(
-        False, "train a LoRA; left out: full fine-tune, or the adapter that is loaded"
+        False,
+        "train a LoRA; left out: full fine-tune, or the adapter that is loaded",
+        group="model",
     )
-    lora_r: int = flag(16, "rank of the LoRA")
-    lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r")
-    lora_target_modules: list[str] = flag(ALL_LINEAR, "layers that get an adapter")
+    lora_r: int = flag(16, "rank of the LoRA", group="model")
+    lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model")
+    lora_target_modules: list[str] = flag(ALL_LINEAR, "layers that get an adapter", group="model")
 
-    dataset_name: str | None = flag(None, "hub id, folder or file of preferences")
+    dataset_name: str | None = flag(None, "hub id, folder or file of preferences", group="data")
     dataset_config: str | None = flag(
-        None, "configuration of a hub data set", aliases=["--dataset_config_name"]
+        None, "configuration of a hub data set", aliases=["--dataset_config_name"], group="data"
     )
-    dataset_train_split: str = flag("train", "split to train on")
+    dataset_train_split: str = flag("train", "split to train on", group="data")
     dataset_test_split: str = flag(
-        "test", "split that is held out, where eval_strategy asks for one"
+        "test", "split that is held out, where eval_strategy asks for one", group="data"
     )
     eval_dataset_name: str | None = flag(
-        None, "held-out rows from elsewhere: hub id, folder or file"
+        None, "held-out rows from elsewhere: hub id, folder or file", group="data"
+    )
+    data_format: str | None = flag(
+        None,
+        "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME; default: told by the columns",
+        group="data",
     )
     max_length: int | None = flag(
-        1024, "tokens of prompt and completion; longer prompts lose their beginning"
+        1024, "tokens of prompt and completion; longer prompts lose their beginning", group="data"
     )
-    share_prefix: bool | None = switch(
-        None, "compute a prompt once for both completions; default: where that pays"
+    share_prefix: bool | None = flag(
+        None,
+        "compute a prompt once for both completions; default: where that pays",
+        group="caching",
     )
     group_by_length: bool = flag(
-        False, "rows of like length meet in a step; left out: chance decides"
+        False, "rows of like length meet in a step; left out: chance decides", group="data"
     )
-    min_score_margin: float | None = flag(None, "leave out rows whose score_chosen leads by less")
+    min_score_margin: float | None = flag(
+        None, "leave out rows whose score_chosen leads by less", group="data"
+    )
     soft_label_scale: float | None = flag(
-        None, "P(chosen wins) = sigmoid(this x (score_chosen - score_rejected))"
+        None, "P(chosen wins) = sigmoid(this x (score_chosen - score_rejected))", group="data"
     )
-    preview: int = flag(0, "print so many rows as the model will see them")
+    preview: int = flag(0, "print so many rows as the model will see them", group="data")
 
-    loss_type: list[str] = flag(["sigmoid"], "rows of diffdpo.losses.LOSSES, added up")  # type: ignore[assignment]
-    loss_weights: list[float] = flag([], "a weight for each loss; default: 1")
-    beta: float = flag(0.1, "strength of the anchor; orpo: weight of the odds ratio")
+    loss_type: list[str] = flag(
+        ["sigmoid"], "rows of diffdpo.losses.LOSSES, added up", group="loss"
+    )  # type: ignore[assignment]
+    loss_weights: list[float] = flag([], "a weight for each loss; default: 1", group="loss")
+    beta: float = flag(0.1, "strength of the anchor; orpo: weight of the odds ratio", group="loss")
     rpo_alpha: float | None = flag(
-        None, "add the SFT loss of the chosen completions with this weight"
+        None, "add the SFT loss of the chosen completions with this weight", group="loss"
     )
-    simpo_gamma: float = flag(0.5, "simpo: margin asked for")
+    simpo_gamma: float = flag(0.5, "simpo: margin asked for", group="loss")
     orpo_nll_on_prompt: bool = flag(
-        True, "orpo: the likelihood term covers the prompt as well, as in TRL"
+        True, "orpo: the likelihood term covers the prompt as well, as in TRL", group="loss"
     )
 
     eval_strategy: str = flag(
-        "no", "no, steps or epoch: when to measure on held-out rows; always at the end as well"
+        "no",
+        "no, steps or epoch: when to measure on held-out rows; always at the end as well",
+        group="evaluation",
+        choices=STRATEGIES,
     )
-    eval_steps: int = flag(500, "measure every so many steps")
+    eval_steps: int = flag(500, "measure every so many steps", group="evaluation")
     eval_batch_size: int = flag(
-        8, "held-out rows at once", aliases=["--per_device_eval_batch_size"]
+        8, "held-out rows at once", aliases=["--per_device_eval_batch_size"], group="evaluation"
     )
     eval_generations: int = flag(
-        4, "held-out prompts that policy and reference answer side by side"
+        4, "held-out prompts that policy and reference answer side by side", group="evaluation"
     )
-    max_new_tokens: int = flag(64, "length of these answers")
+    max_new_tokens: int = flag(64, "length of these answers", group="evaluation")
 
+    # Text has nothing random but the order of rows: no stored number depends on the seed.
+    seed: int = flag(
+        0, "the order of rows is a function of this number and the epoch", group="training"
+    )
     # The engine's flags under the names of transformers, with TRL's defaults.
     train_batch_size: int = flag(
-        8, "rows per process and micro-batch", aliases=["--per_device_train_batch_size"]
+        8,
+        "rows per process and micro-batch",
+        aliases=["--per_device_train_batch_size"],
+        group="training",
     )
-    num_train_epochs: float = flag(3.0, "passes over the rows, where max_train_steps is not given")
+    num_train_epochs: float = flag(
+        3.0, "passes over the rows, where max_train_steps is not given", group="training"
+    )
     max_train_steps: int | None = flag(
-        None, "optimizer steps; overrides num_train_epochs", aliases=["--max_steps"]
+        None,
+        "optimizer steps; overrides num_train_epochs",
+        aliases=["--max_steps"],
+        read=number_of_steps,
+        group="training",
     )
-    learning_rate: float = flag(1e-6, "peak rate; 0 is a dry run")
+    learning_rate: float = flag(1e-6, "peak rate; 0 is a dry run", group="optimizer")
     lr_scheduler: str = flag(
-        "linear", "a schedule of diffusers.optimization", aliases=["--lr_scheduler_type"]
+        "linear",
+        "a schedule of diffusers.optimization",
+        aliases=["--lr_scheduler_type"],
+        group="optimizer",
+        choices=SCHEDULES,
     )
-    lr_warmup_steps: int = flag(0, "steps of linear warm-up", aliases=["--warmup_steps"])
-    adam_weight_decay: float = flag(0.0, "decoupled weight decay", aliases=["--weight_decay"])
+    lr_warmup_steps: int = flag(
+        0, "steps of linear warm-up", aliases=["--warmup_steps"], group="optimizer"
+    )
+    adam_weight_decay: float = flag(
+        0.0, "decoupled weight decay", aliases=["--weight_decay"], group="optimizer"
+    )
     checkpointing_steps: int = flag(
-        500, "save a checkpoint every so many steps", aliases=["--save_steps"]
+        500, "save a checkpoint every so many steps", aliases=["--save_steps"], group="logging"
     )
     checkpoints_total_limit: int | None = flag(
-        None, "keep only the newest N", aliases=["--save_total_limit"]
+        None, "keep only the newest N", aliases=["--save_total_limit"], group="logging"
     )
     allow_tf32: bool = flag(
-        False, "TF32 matrix products on Ampere and later GPUs", aliases=["--tf32"]
+        False,
+        "TF32 matrix products on Ampere and later GPUs",
+        aliases=["--tf32"],
+        group="training",
+        changes="scores",
     )
-    bf16: bool = flag(False, "the same as --mixed_precision bf16")
-    fp16: bool = flag(False, "the same as --mixed_precision fp16")
-
-    def __post_init__(self) -> None:
-        if self.max_train_steps == -1:  # in transformers: not given
-            self.max_train_steps = None
+    bf16: bool = flag(False, "the same as --mixed_precision bf16", group="training")
+    fp16: bool = flag(False, "the same as --mixed_precision fp16", group="training")
 
     def problems(self) -> list[str]:
-        found = super().problems()
-        found += one_of("eval_strategy", self.eval_strategy, ["no", "steps", "epoch"])
-        for name in (
-            "lora_r",
-            "lora_alpha",
-            "max_length",
-            "eval_steps",
-            "eval_batch_size",
-            "max_new_tokens",
-        ):
-            if (value := getattr(self, name)) is not None and value < 1:
-                found.append(f"--{name} must be at least 1, got {value}")
+        lines = [*super().problems(), *at_least(self, TEXT_COUNTS)]
         for name in ("soft_label_scale", "rpo_alpha"):
             if (value := getattr(self, name)) is not None and not value > 0:
-                found.append(f"--{name} must be positive, got {value}")
-        if not self.beta > 0 or self.beta == float("inf"):
-            found.append(f"--beta must be positive, got {self.beta}")
+                lines.append(f"--{name} must be positive, got {value}")
+        if not 0 < self.beta < float("inf"):
+            lines.append(f"--beta must be positive, got {self.beta}")
         if self.bf16 and self.fp16:
-            found.append("--bf16 and --fp16 exclude each other; keep one")
-        try:
-            objective = make_objective(self)
-        except UserError as error:
-            return found + list(error.mistakes)
-        if self.precompute_ref_log_probs and objective.reference_free:
-            found.append(f"--precompute_ref_log_probs: loss {self.loss_type[0]} has no reference")
-        if self.precompute_ref_log_probs and objective.needs_kl:
-            found.append(
-                "--precompute_ref_log_probs: kto scores new pairs of prompt and completion in every"
-                " step"
-            )
-        return found
+            lines.append("--bf16 and --fp16 exclude each other; keep one")
+        if (self.model_name_or_path is None) != (self.dataset_name is None):
+            lines.append(NAME_BOTH)
+        lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
+        lines += missing_data(self.dataset_name) + missing_data(self.eval_dataset_name)
+        return lines + loss_problems(self)
+
+    @classmethod
+    def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
+        """The recipe of the bundled run, where no model, data or file of settings is named."""
+        own = ("config", "model_name_or_path", "dataset_name")
+        if any(given.get(name) for name in own):
+            return None
+        return Layer(RECIPE, read_yaml(bundled(RECIPE)))
+
+    @property
+    def precision(self) -> str | None:
+        """The precision that is asked for, by any of its three flags."""
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else self.mixed_precision
 
     @property
     def sharing(self) -> bool | None:
         """``share_prefix`` where the loss has pairs; single completions have nothing to share."""
+        from diffdpo.losses import LOSSES
+
         names = [name for name in self.loss_type if name in LOSSES]
         return self.share_prefix if all(LOSSES[name].paired for name in names) else False
 
@@ -216,31 +279,43 @@ class TextSettings(TrainSettings):
         }
 
 
-def make_objective(settings: TextSettings) -> TextObjective:
-    """The weighted sum of losses that the settings ask for.
+TEXT_COUNTS = ["lora_r", "lora_alpha", "max_length", "eval_steps", "eval_batch_size"]
+TEXT_COUNTS += ["max_new_tokens"]
+
+
+def loss_problems(settings: TextSettings) -> list[str]:
+    """What is wrong with the losses and their settings; PyTorch is loaded for others than the
+    default alone."""
+    chosen = (settings.loss_type, settings.loss_weights, settings.label_smoothing)
+    if chosen == (["sigmoid"], [], 0):
+        return []
+    if not settings.loss_type:
+        return ["--loss_type: name one loss or several"]
+    try:
+        objective = text_objective(settings)
+    except UserError as error:
+        return list(error.mistakes)
+    lines = []
+    if settings.precompute_ref_log_probs and objective.reference_free:
+        lines.append(f"--precompute_ref_log_probs: loss {settings.loss_type[0]} has no reference")
+    if settings.precompute_ref_log_probs and objective.needs_kl:
+        lines.append(
+            "--precompute_ref_log_probs: kto scores new pairs of prompt and completion in every"
+            " step"
+        )
+    return lines
+
+
+def text_objective(settings: TextSettings) -> Objective:
+    """The losses of ``--loss_type`` with their weights, and that of ``--rpo_alpha``.
 
     Raises UserError for unknown losses, weights that do not match, and sums of losses of different
-    kinds."""
-    names, weights = (
-        list(settings.loss_type),
-        list(settings.loss_weights) or [1.0] * len(settings.loss_type),
-    )
-    if len(weights) != len(names):
-        raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
-    smooth = [
-        name for name in names if name in LOSSES and "label_smoothing" in LOSSES[name].options
-    ]
-    for name in names if not smooth else set(names) - set(LOSSES):
-        loss_options(settings, name)
-    if settings.rpo_alpha:
-        names, weights = [*names, "sft"], [*weights, settings.rpo_alpha]
-    terms = [
-        Objective(name, beta=settings.beta, options=read_options(settings, LOSSES[name]))
-        for name in names
-    ]
-    if len(names) > 1 and not all(term.row.paired for term in terms):
-        single = ", ".join(term.name for term in terms if not term.row.paired)
-        raise UserError(
-            f"--loss_type: {single} judges single completions and cannot be added to another loss"
-        )
-    return TextObjective(tuple(terms), tuple(weights))
+    kinds.
+    """
+    from diffdpo.objective import make_objective  # not above: it loads PyTorch
+
+    names, weights = list(settings.loss_type), list(settings.loss_weights)
+    if settings.rpo_alpha and len(weights) in (0, len(names)):
+        weights = [*(weights or [1.0] * len(names)), settings.rpo_alpha]
+        names = [*names, "sft"]
+    return make_objective(settings, names, weights, beta=settings.beta)

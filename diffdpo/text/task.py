@@ -1,5 +1,8 @@
 """Text preferences as a task of the engine: an item's score is the log-likelihood of its completion
-tokens."""
+tokens.
+
+Shapes: ``N`` completions, chosen first, or single; ``P`` scored tokens; ``K`` columns of a token.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,36 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from diffdpo.objective import Metrics
+from diffdpo.objective import Metrics, Objective, Scores, StepContext, by_label
 from diffdpo.text.batch import TextBatch, TextDraw, collate, make_draw
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.rows import TextItem
+from diffdpo.text.settings import TextSettings
 
 
 class TextTask:
-    """Scores completions; with ``score_prompts`` the prompts of the winners as well, as further
-    items."""
+    """Scores completions; with ``score_prompts`` the prompts of the chosen ones as well.
+
+    ``mean_logps``: log-probabilities are shown as means over tokens, as TRL's reference-free
+    trainers show them.
+    """
 
     def __init__(
         self,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
         score_prompts: bool = False,
+        mean_logps: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.device, self.autocast, self.score_prompts = device, autocast, score_prompts
+        self.device, self.autocast = device, autocast
+        self.score_prompts, self.mean_logps = score_prompts, mean_logps
         self.rank, self.world = rank, world
-        self.seen: Metrics = {}
 
     def collate(self, items: list[TextItem]) -> TextBatch:
         """A batch, still as lists."""
@@ -40,53 +49,92 @@ class TextTask:
         """Tokens on the device; text has nothing random."""
         return make_draw(batch, self.device, self.score_prompts)
 
-    def score(self, model: nn.Module, draw: TextDraw) -> Tensor:
-        """Σ_t log p(y_t | x, y_<t) over the scored tokens of each item, float32: ``(N,)`` (Rafailov
-        et al. 2023, eq. 7)."""
+    def score(self, model: nn.Module, draw: TextDraw) -> Scores:
+        """Σ_t log p(y_t | x, y_<t) over the scored tokens of each completion, float32: ``(N,)``
+        (Rafailov et al. 2023, eq. 7). With gradient, metrics of the tokens as well."""
         with self.autocast():
-            found_PK = model(draw.token_S, draw.lengths, draw.target_P, draw.score_prompts)
-        if torch.is_grad_enabled():
-            self.seen = of_tokens(found_PK.detach(), draw)
-        logp_P = found_PK[
-            :, LOGP
-        ].contiguous()  # or the columns beside it would decide how the sums are rounded
-        return torch.stack([part.sum() for part in logp_P.split(draw.sizes)])
+            column_PK = model(draw.token_S, draw.lengths, draw.target_P, draw.score_prompts)
+        # Contiguous, or the columns beside it would decide how the sums are rounded.
+        logp_P = column_PK[:, LOGP].contiguous()
+        sums = torch.stack([tokens.sum() for tokens in logp_P.split(draw.sizes)])
+        score_N, prompt_B = sums[: draw.completions], sums[draw.completions :]
+        metrics = token_metrics(column_PK.detach(), draw) if torch.is_grad_enabled() else {}
+        return Scores(score_N, prompt_B if draw.score_prompts else None, metrics)
 
-    def metrics(self, policy_N: Tensor, reference_N: Tensor | float) -> dict[str, Tensor]:
-        """What was seen of single tokens when the policy was scored."""
-        return self.seen
+    def metrics(
+        self, policy: Scores, frozen_N: Tensor | float, draw: TextDraw, context: StepContext
+    ) -> Metrics:
+        """Log-probabilities of either side, tokens seen so far, and what the scoring pass measured
+        of single tokens."""
+        logp_N = policy.score_N.detach() / (draw.size_N if self.mean_logps else 1.0)
+        if draw.desirable_N is None:
+            chosen_B, rejected_B = logp_N.chunk(2)
+            logps = {"logps/chosen": chosen_B.mean(), "logps/rejected": rejected_B.mean()}
+        else:
+            logps = by_label("logps", logp_N, draw.desirable_N)
+        # A sum over the effective batch, as a mean: the shares of all micro-batches add up to 1.
+        count = logp_N.new_tensor([draw.tokens, context.share])
+        return {**logps, "num_tokens": count, **policy.metrics}
 
-    def mismatched(self, micro_batches: list[TextBatch]) -> Iterator[TextDraw]:
+    def token_counts(self, batch: TextBatch) -> tuple[int, int, int, int]:
+        """Scored tokens of the chosen and of the rejected completions, and of the prompts where
+        they are scored; and pairs. From the lists alone."""
+        # The first token of a row has nothing before it to predict it from.
+        sizes = [
+            max(0, len(completion) - (0 if len(prompt) else 1))
+            for prompt, completion in zip(batch.prompts, batch.completions, strict=True)
+        ]
+        prompts = [max(0, len(prompt) - 1) for prompt in batch.prompts[: batch.pairs]]
+        scored_prompts = sum(prompts) if self.score_prompts else 0
+        return sum(sizes[: batch.pairs]), sum(sizes[batch.pairs :]), scored_prompts, batch.pairs
+
+    def reference_point_draws(self, batches: Sequence[TextBatch]) -> Iterator[TextDraw]:
         """Every prompt of the step with the completion of the item before it, over micro-batches
         and processes.
 
-        Ethayarajh et al. 2024, section 4.1 estimate KTO's z on such pairs. Items stand in the order
-        of the stream, so z is the same however the effective batch is cut."""
-        own = [batch.completions for batch in micro_batches]
+        Ethayarajh et al. 2024, section 4.1 estimate KTO's z on such mismatched pairs. Items stand
+        in the order of the stream, so z is the same however the effective batch is cut.
+        """
+        own = [batch.completions for batch in batches]
         everyone = gather_object(own) if self.world > 1 else own  # process after process
-        flat: list[Sequence[int]] = []
+        stream: list[Sequence[int]] = []
         starts: list[int] = []
-        for part in range(len(micro_batches)):
+        for index in range(len(batches)):
             for rank in range(self.world):
-                starts += [len(flat)] if rank == self.rank else []
-                flat += everyone[rank * len(micro_batches) + part]
-        for start, batch in zip(starts, micro_batches, strict=True):
-            before = [flat[start + place - 1] for place in range(len(batch.completions))]
+                starts += [len(stream)] if rank == self.rank else []
+                stream += everyone[rank * len(batches) + index]
+        for start, batch in zip(starts, batches, strict=True):
+            before = [stream[start + item - 1] for item in range(len(batch.completions))]
             yield self.draw(batch.with_completions(before))
 
 
-def of_tokens(found_P4: Tensor, draw: TextDraw) -> Metrics:
+def make_task(
+    settings: TextSettings, objective: Objective, accelerator: Accelerator, alone: bool = False
+) -> TextTask:
+    """The task of an objective; it scores prompts where ORPO's likelihood term reads them.
+
+    ``alone``: every process sees all batches, as in held-out measuring.
+    """
+    return TextTask(
+        accelerator.device,
+        accelerator.autocast,
+        score_prompts=settings.orpo_nll_on_prompt and objective.reads_nll,
+        mean_logps=objective.reference_free,
+        rank=0 if alone else accelerator.process_index,
+        world=1 if alone else accelerator.num_processes,
+    )
+
+
+def token_metrics(column_PK: Tensor, draw: TextDraw) -> Metrics:
     """(sum, count) over the tokens of completions, as in TRL: the entropy of all, the mean over the
     vocabulary of the logits of either kind, and for how many of the chosen no word is likelier."""
     count = draw.completions
-    sum_N4 = torch.stack([part.sum(dim=0) for part in found_P4.split(draw.sizes)[:count]])
-    size_N1 = sum_N4.new_tensor(draw.sizes[:count])[:, None]
-    table = torch.cat([sum_N4, size_N1], dim=1)
-    chosen_N = (
-        torch.arange(count, device=table.device) < count // 2
-        if draw.desirable_N is None
-        else draw.desirable_N
-    )
+    sum_NK = torch.stack([tokens.sum(dim=0) for tokens in column_PK.split(draw.sizes)[:count]])
+    size_N1 = sum_NK.new_tensor(draw.sizes[:count])[:, None]
+    table = torch.cat([sum_NK, size_N1], dim=1)
+    chosen_N = draw.desirable_N
+    if chosen_N is None:
+        chosen_N = torch.arange(count, device=table.device) < count // 2
     chosen, rejected = ((table * who_N[:, None]).sum(dim=0) for who_N in (chosen_N, ~chosen_N))
     return {
         "entropy": (chosen + rejected)[[ENTROPY, -1]],

@@ -3,7 +3,6 @@ same prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ from torch import Tensor, nn
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import Journal
-from diffdpo.objective import complete, fraction
+from diffdpo.engine.step_context import step_context
+from diffdpo.objective import Metrics, Objective, StepContext, fraction, means_of
 from diffdpo.preference import implicit_reward
-from diffdpo.reference import Reference, Stored
-from diffdpo.text.objective import TextObjective
+from diffdpo.reference import Reference, StoredScores
+from diffdpo.text.batch import TextBatch
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.task import TextTask
+from diffdpo.text.task import make_task
 
 
 class Validation:
@@ -36,15 +36,14 @@ class Validation:
         settings: TextSettings,
         scorer: TokenScorer,
         reference: Reference,
-        objective: TextObjective,
+        objective: Objective,
         rows: TextRows,
         accelerator: Accelerator,
         every: int,
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
-        with_prompts = settings.orpo_nll_on_prompt and objective.reads_nll
-        self.task = TextTask(accelerator.device, accelerator.autocast, with_prompts)
+        self.task = make_task(settings, objective, accelerator, alone=True)
         self.every = every
         self.journal = Journal(Path(settings.output_dir) / "eval.jsonl")
         self.before = self.reference_answers()
@@ -77,36 +76,33 @@ class Validation:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Means over all held-out rows, under TRL's names."""
-        size = self.settings.eval_batch_size
-        batches = [
-            self.task.collate(self.rows.items[first : first + size])
-            for first in range(0, len(self.rows), size)
-        ]
-        known = self.objective.prepare(self, batches)
+        """Means over all held-out rows, under TRL's names. They count as one step."""
+        size, items = self.settings.eval_batch_size, self.rows.items
+        starts = range(0, len(items), size)
+        batches = [self.task.collate(items[first : first + size]) for first in starts]
+        # Every process has all of the rows already: there is nothing to add up.
+        context = step_context(
+            self.objective, self.task, self.scorer, self.reference, batches, lambda total: total
+        )
         totals: dict[str, Tensor] = {}
         for batch in batches:
-            draw = self.task.draw(batch)
-            reference_N = self.reference.score(self.task.score, self.scorer, draw)
-            loss, metrics = self.objective.judge(
-                self.task.score(self.scorer, draw), reference_N, draw, known
-            )
-            for name, value in {"loss": loss, **metrics}.items():
+            for name, value in self.measure_batch(batch, context).items():
                 weight = batch.pairs if value.dim() == 0 else 1
                 totals[name] = totals.get(name, 0) + weight * fraction(value)
-        means = complete(list(totals), [total.tolist() for total in totals.values()])
+        means = means_of(list(totals), [total.tolist() for total in totals.values()])
         return {f"eval_{name}": value for name, value in means.items()}
 
-    def mean_reward(self, draws: Iterable[Any]) -> Tensor:
-        """What the objective asks of an engine, over the held-out rows."""
-        pairs = ((draw, self.reference.score(self.task.score, self.scorer, draw)) for draw in draws)
-        return torch.cat(
-            [implicit_reward(self.task.score(self.scorer, draw), frozen) for draw, frozen in pairs]
-        ).mean()
-
-    def total(self, value: Tensor) -> Tensor:
-        """Every process has all of the rows already."""
-        return value.to(self.accelerator.device)
+    def measure_batch(self, batch: TextBatch, context: StepContext) -> Metrics:
+        """Loss and metrics of one batch."""
+        draw = self.task.draw(batch)
+        frozen_N = self.reference.score(self.task.score, self.scorer, draw)
+        policy = self.task.score(self.scorer, draw)
+        reward_N = implicit_reward(policy.score_N, frozen_N)
+        return {
+            "loss": self.objective.loss(policy, reward_N, draw, context).mean(),
+            **self.objective.metrics(reward_N, draw, context),
+            **self.task.metrics(policy, frozen_N, draw, context),
+        }
 
     def write_answers(self, done: int) -> None:
         """Prompts, what the reference answers and what the policy answers."""
@@ -134,7 +130,7 @@ class Validation:
         """What the reference answers, asked before the first step: of one that is stored, numbers
         alone are left later, and of another model than the policy's they are all that is left
         now."""
-        gone = isinstance(self.reference, Stored) and not self.reference.starts_equal
+        gone = isinstance(self.reference, StoredScores) and not self.reference.starts_equal
         if self.objective.reference_free or gone or not self.accelerator.is_main_process:
             return []
         with self.reference.network(self.scorer) as frozen:

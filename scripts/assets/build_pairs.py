@@ -5,7 +5,8 @@
 Reads the picture set of ``build_emoji.py``; writes
 ``assets/emoji-pairs/{train,validation,test}-00000.parquet`` in the schema of Pick-a-Pic. The
 winner's side is a coin toss by caption. One training pair in twenty is a tie: the same picture on
-both sides, labelled 0.5."""
+both sides, labelled 0.5.
+"""
 
 from __future__ import annotations
 

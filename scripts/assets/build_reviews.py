@@ -6,7 +6,8 @@
 Reads sentences of movie and product reviews, each rated by some 20 people from −4 to 4 (Hutto &
 Gilbert 2014). Writes ``assets/reviews/{texts,pairs,labels}/{train,validation,test}-00000.parquet``.
 A text's split is a function of the text alone, so no text of one split is in another, in whatever
-form."""
+form.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +132,8 @@ def match_by_length(group: list[Review]) -> list[tuple[Review, Review]]:
     """Good and bad texts of about the same length, each once.
 
     In no order of length: from the shortest on, the good ones would take the bad ones that are a
-    little longer."""
+    little longer.
+    """
     bad = [r for r in group if r.rating < 0]
     found = []
     for good in sorted((r for r in group if r.rating > 0), key=lambda r: fraction(r.text, "match")):

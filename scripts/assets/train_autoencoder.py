@@ -4,7 +4,8 @@ back.
     python scripts/assets/train_autoencoder.py --minutes 16
 
 Reads the picture set of ``build_emoji.py``; writes ``runs/assets/autoencoder``, goes on from it
-when run again, and prints the signal-to-noise ratio on captions it never saw."""
+when run again, and prints the signal-to-noise ratio on captions it never saw.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ bundled reviews.
 
 A byte-level BPE and a small Llama with dropout; the weights of the epoch with the lowest validation
 loss are kept, as bfloat16. Loss and perplexity on texts that it was not trained on go into
-``assets/reviews-model/perplexity.json``."""
+``assets/reviews-model/perplexity.json``.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ together.
 Reads the picture set, the pairs (for their captions) and ``runs/assets/autoencoder``. Every few
 minutes it writes a sheet of the 24 prompts and the whole pipeline, float16, into ``runs/assets``;
 at the end into assets/emoji-pipeline. Captions do not name the artist, so both styles stay in the
-model: that is what preference training later decides."""
+model: that is what preference training later decides.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@
 
 Half of what it sees has been through the bundled autoencoder, so that it judges the drawing and not
 the decoder's blur. Tested on captions that neither it nor the autoencoder has seen, and on the
-pictures of the test pairs; both accuracies go into its config.json."""
+pictures of the test pairs; both accuracies go into its config.json.
+"""
 
 from __future__ import annotations
 

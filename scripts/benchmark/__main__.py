@@ -8,6 +8,11 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 if __name__ == "__main__":
-    from diffdpo.cli import run_command
+    from diffdpo.cli import Command, run
 
-    sys.exit(run_command("command", sys.argv[1:], package="scripts.benchmark"))
+    command = Command(
+        purpose="times and memory beside other trainers",
+        settings="scripts.benchmark.command:BenchmarkSettings",
+        example="--peer-script train_diffusion_dpo.py --peer-script train.py",
+    )
+    sys.exit(run(command, "scripts.benchmark.command", "python scripts/benchmark", sys.argv[1:]))

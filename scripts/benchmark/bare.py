@@ -93,7 +93,8 @@ def text_passes(task: Any, scorer: Any, draw: TextDraw) -> Iterator[Tensor]:
     """The language model's own logits under cross-entropy, for every completion with its prompt.
 
     A row is a pass of its own, without padding: the logits of all rows at once would be the peak
-    of the program's memory."""
+    of the program's memory.
+    """
     network = unwrapped(scorer).network
     for token_S, start in completions(draw):
         with task.autocast():

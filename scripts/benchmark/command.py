@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from diffdpo.config import BaseSettings, flag, parse
+from diffdpo.config import BaseSettings, flag
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
@@ -37,7 +37,7 @@ WARMUP = 2  # steps
 SPARE = 2  # steps: one is profiled, and none of these is a run's last
 
 
-@dataclass
+@dataclass(frozen=True)
 class BenchmarkSettings(BaseSettings):
     """All flags of ``python scripts/benchmark``."""
 
@@ -76,10 +76,8 @@ class BenchmarkSettings(BaseSettings):
         ]
 
 
-def main(argv: list[str]) -> int:
+def main(settings: BenchmarkSettings) -> int:
     """Make models and data, measure, write; returns 1 where a subject failed."""
-    settings, notices = parse(BenchmarkSettings, argv)
-    say(*notices)
     if settings.render is not None:
         write(read_report(settings.render), settings.render.removesuffix(".json"))
         return 0

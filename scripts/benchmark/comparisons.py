@@ -1,6 +1,7 @@
 """Pairs of rows that do the same work: ours with nothing stored, beside another program.
 
-What storing saves is another question; ``targets`` has those rows."""
+What storing saves is another question; ``targets`` has those rows.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ next turn.
 
 PyTorch calls the same hook after every step of every optimizer, so the program needs no change. The
 first step of a turn is not counted: it finds the processor's caches full of another program's data.
-The last turn has one step more, which is profiled by kind of operation."""
+The last turn has one step more, which is profiled by kind of operation.
+"""
 
 from __future__ import annotations
 

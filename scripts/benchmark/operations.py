@@ -1,7 +1,8 @@
 """Where a step goes: the time of its operations, by kind. ADD A KIND: one row of KINDS.
 
 An operation's own time counts, without those that it calls; on a card, the time of the kernels that
-it starts."""
+it starts.
+"""
 
 from __future__ import annotations
 

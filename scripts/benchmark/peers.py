@@ -1,7 +1,8 @@
 """Runs other people's training scripts unedited. They are told apart by their flags.
 
 Where a package that they import is missing, a stand-in replaces it in that process alone, and the
-report names it."""
+report names it.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ of a group take turns.
 Names are ``kind-precision-variant``: lora, full or text; fp32 or bf16; for images uncached, latents
 (images and prompts encoded beforehand), scores (the reference's scores as well) and compiled (the
 same under torch.compile); for text live, stored (the reference's scores) and unshared (a prompt is
-computed for each completion)."""
+computed for each completion).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """One subject in a process of its own: ``python -m scripts.benchmark.worker SUBJECT.json REPORTS``.
 
 REPORTS is the number of an open file; a line on the standard input is the permission to go on. What
-the program prints goes to the log."""
+the program prints goes to the log.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
     python scripts/mutants --modules draws losses --max 40
 
 Works on a copy of the checkout. Every result is a line of the log, and a run that was interrupted
-goes on where it stopped. ``--again`` runs once more what has survived, after new tests."""
+goes on where it stopped. ``--again`` runs once more what has survived, after new tests.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from diffdpo.cli import run_command
+from diffdpo import cli
+from diffdpo.cli import Command
 from diffdpo.errors import UserError
 from scripts.benchmark.size import FULL, Work
 from scripts.benchmark.subjects import all_subjects, choose
@@ -110,5 +111,6 @@ def test_only_its_own_folder_is_emptied(tmp_path):
 
 def test_impossible_settings_are_named(capsys):
     words = ["--repetitions", "0", "--threads", "-1"]
-    assert run_command("command", words, package="scripts.benchmark") == 2
+    command = Command("", "scripts.benchmark.command:BenchmarkSettings", "")
+    assert cli.run(command, "scripts.benchmark.command", "benchmark", words) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2

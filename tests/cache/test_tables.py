@@ -1,14 +1,18 @@
 """Tables on disk: whole shards, found again by their facts, gone on with after a kill."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Features, Value
 
-from diffdpo.cache.keys import Key, files_digest, weights_digest
+from diffdpo.cache.keys import Key, files_digest, network_digest
 from diffdpo.cache.tables import shards, table
+from diffdpo.engine.files import HOST
 from diffdpo.errors import UserError
 
 FEATURES = Features({"square": Value("int64")})
@@ -92,12 +96,12 @@ def test_shards_cover_every_row_once_and_depend_on_their_number_alone(rows):
 
 def test_digests_follow_contents(tmp_path):
     network = torch.nn.Linear(3, 2)
-    before = weights_digest(network)
-    assert before == weights_digest(network)
-    assert weights_digest(network.bfloat16()) != before
+    before = network_digest(network)
+    assert before == network_digest(network)
+    assert network_digest(network.bfloat16()) != before
     with torch.no_grad():
         network.float().weight[0, 0] += 1e-6
-    assert weights_digest(network) != before
+    assert network_digest(network) != before
     (tmp_path / "config.json").write_text("{}")
     empty = files_digest(tmp_path)
     (tmp_path / "config.json").write_text("{ }")
@@ -108,7 +112,35 @@ def test_adapters_leave_the_name_of_the_weights_below_them_alone():
     from peft import LoraConfig, inject_adapter_in_model
 
     network = torch.nn.Sequential(torch.nn.Linear(3, 2))
-    before = weights_digest(network)
+    before = network_digest(network)
     network.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(r=1, target_modules=["0"]), network)
-    assert weights_digest(network) == before
+    assert network_digest(network) == before
+
+
+def test_a_table_with_a_gap_is_an_error_and_not_other_rows(tmp_path):
+    """As on a machine that does not see what another one wrote."""
+
+    class Forgetful(Squares):
+        def __call__(self, span):
+            yield from super().__call__(span)
+            if span.start == 32:
+                for path in tmp_path.glob("*/000000016-*.arrow"):
+                    path.unlink()
+
+    with pytest.raises(UserError, match="rows 16 to 31 cannot be read here"):
+        squares(tmp_path, compute=Forgetful())
+
+
+def test_drafts_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path):
+    folder = tmp_path / KEY.folder
+    folder.mkdir()
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    left = folder / f".000000000-000000016.arrow.{HOST}-{dead.stdout.strip()}.tmp"
+    kept = folder / f".000000000-000000016.arrow.{HOST}-{os.getppid()}.tmp"
+    elsewhere = folder / f".000000000-000000016.arrow.other-{dead.stdout.strip()}.tmp"
+    for path in (left, kept, elsewhere):
+        path.write_text("half")
+    squares(tmp_path)
+    assert [path.exists() for path in (left, kept, elsewhere)] == [False, True, True]

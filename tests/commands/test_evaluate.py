@@ -5,6 +5,9 @@ import json
 import pytest
 
 from diffdpo.cli import main, run_command
+from diffdpo.config import parse
+from diffdpo.errors import UserError
+from diffdpo.image.evaluate_settings import EvaluateSettings
 from tests.commands.test_train_diffusion_dpo import flags, train
 from tests.conftest import run, script
 from tests.factory import make_pairs
@@ -139,3 +142,77 @@ def test_the_command_without_a_name_lists_the_commands(capsys):
     assert main([]) == 2
     assert main(["--help"]) == 0
     assert "train_diffusion_dpo" in capsys.readouterr().err
+
+
+def judge(policy, out, *more):
+    """The evaluation of a run by what its own config.yaml says."""
+    words = ["--policy", policy, "--output_dir", out, "--split", "train", *QUICK, *more]
+    assert run_command("evaluate", [str(word) for word in words]) == 0
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def test_a_run_from_another_unet_is_judged_against_that_unet(models, pairs, tmp_path, capsys):
+    """At rate 0 the policy is its reference: half of the pictures win, by nothing."""
+    first = {"rank": None, "learning_rate": 1e-2, "max_train_steps": 3}
+    train(*flags(models(), pairs, tmp_path / "first", **first))
+    start = {"rank": None, "unet_init": tmp_path / "first", "learning_rate": 0}
+    train(*flags(models(), pairs, tmp_path / "second", **start, max_train_steps=1))
+    capsys.readouterr()
+    result = judge(tmp_path / "second", tmp_path / "out", "--reward", "colourfulness")
+    assert result["win_rate"]["value"] == 0.5
+    assert result["rewards"]["colourfulness"]["difference"]["value"] == 0
+    assert result["implicit_accuracy"]["value"] == 0.5
+    shown = capsys.readouterr().out
+    assert f"unet_init {tmp_path / 'first'}" in shown
+    assert "note         the run was trained on split train" in shown
+    # And against the pipeline's own UNet it is another network.
+    other = judge(tmp_path / "second", tmp_path / "other", "--unet_init", "", "--reward",
+                  "colourfulness")  # fmt: skip
+    assert other["rewards"]["colourfulness"]["difference"]["value"] != 0
+
+
+def test_model_and_data_come_from_the_run_unless_told_otherwise(models, pairs, policy, tmp_path):
+    told = evaluate(models(), pairs, policy, tmp_path / "told", "--reward", "colourfulness")
+    assert run_command("evaluate", told) == 0
+    own = judge(policy, tmp_path / "own", "--reward", "colourfulness")
+    assert own["settings"]["pretrained_model_name_or_path"] == str(models())
+    assert own["settings"]["dataset_name"] == str(pairs)
+    assert own["settings"]["resolution"] == 32
+    told = json.loads((tmp_path / "told" / "evaluation.json").read_text())
+    for key in ("win_rate", "rewards", "implicit_accuracy"):
+        assert own[key] == told[key]
+    few = make_pairs(tmp_path / "few", 4)
+    assert judge(policy, tmp_path / "few_out", "--dataset_name", few)["settings"][
+        "dataset_name"
+    ] == str(few)
+
+
+def test_what_the_run_says_beside_its_model_and_data(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "pretrained_model_name_or_path: a/model\nrevision: v2\ndataset_name: a/set\n"
+        "pretrained_vae_model_name_or_path: a/vae\nimage_column: good\nis_turbo: true\n"
+        "resolution: 48\nnoise_offset: 0.1\ndataset_split_name: train\nbeta_dpo: 1\n"
+    )
+    policy = ["--policy", str(tmp_path)]
+    settings, (line,) = parse(EvaluateSettings, policy)
+    assert (settings.revision, settings.pretrained_vae_model_name_or_path) == ("v2", "a/vae")
+    assert (settings.image_column, settings.is_turbo, settings.resolution) == ("good", True, 48)
+    assert (settings.noise_offset, settings.dataset_split_name) == (0.1, "test")
+    assert line.startswith("from the run")
+    assert "pretrained_vae_model_name_or_path a/vae" in line
+    settings, (line,) = parse(EvaluateSettings, [*policy, "--dataset_name", "b/set"])
+    assert (settings.dataset_name, settings.image_column, settings.revision) == (
+        "b/set",
+        None,
+        "v2",
+    )
+    assert "dataset_name" not in line
+    other = ["--pretrained_model_name_or_path", "b/model", "--resolution", "32"]
+    settings, _ = parse(EvaluateSettings, [*policy, *other])
+    assert (settings.revision, settings.resolution, settings.is_turbo) == (None, 32, True)
+
+
+def test_a_damaged_config_of_the_run_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: [b\n")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        parse(EvaluateSettings, ["--policy", str(tmp_path)])

@@ -5,7 +5,10 @@ import json
 import pytest
 
 from diffdpo.cli import run_command
+from diffdpo.config import parse
+from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from tests.conftest import run, script
+from tests.text.factory import save_model
 from tests.text.runs import flags, train
 
 QUICK = "--split train --num_prompts 6 --samples_per_prompt 2 --max_new_tokens 8".split()
@@ -107,3 +110,53 @@ def test_a_policy_of_other_tokens_is_refused(lm, data, tmp_path, capsys):
         == 2
     )
     assert "--policy: its vocabulary has 50 tokens" in capsys.readouterr().err
+
+
+def judge(policy, out, *more):
+    """The evaluation of a run by what its own config.yaml says."""
+    words = ["--policy", policy, "--output_dir", out, *QUICK, *more]
+    assert run_command("evaluate_text", [str(word) for word in words]) == 0
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def test_reference_and_rows_come_from_the_run(lm, data, policy, tmp_path, capsys):
+    told = evaluate(lm, data["pairs"], policy, tmp_path / "told")
+    assert run_command("evaluate_text", told) == 0
+    capsys.readouterr()
+    own, told = judge(policy, tmp_path / "own"), tmp_path / "told" / "evaluation.json"
+    shown = capsys.readouterr().out
+    assert f"from the run model_name_or_path {lm}" in shown
+    assert "note         the run was trained on split train" in shown
+    assert own == json.loads(told.read_text()) | {"settings": own["settings"]}
+
+
+def test_a_further_trained_adapter_is_judged_against_the_one_it_began_from(lm, data, tmp_path):
+    """At rate 0 the policy is its reference, which is the adapter and not the model under it."""
+    changes = {"use_peft": True, "learning_rate": 1e-2}
+    train(*flags(lm, data["chats"], tmp_path / "sft", loss_type="sft", **changes))
+    train(*flags(tmp_path / "sft", data["chats"], tmp_path / "dpo", learning_rate=0))
+    result = judge(tmp_path / "dpo", tmp_path / "out")
+    assert result["difference"]["value"] == result["kl"]["value"] == 0
+    assert result["implicit_accuracy"]["value"] == 0.5
+    under = judge(tmp_path / "dpo", tmp_path / "under", "--reference", lm)
+    assert under["kl"]["value"] > 0.1
+
+
+def test_another_model_that_was_the_reference_is_the_reference(lm, data, tmp_path):
+    other = save_model(tmp_path / "other", seed=3)
+    words = flags(lm, data["pairs"], tmp_path / "run", ref_model_name_or_path=other)
+    train(*words)
+    assert judge(tmp_path / "run", tmp_path / "out")["settings"]["model_name_or_path"] == str(other)
+
+
+def test_what_the_run_held_out_is_what_it_is_judged_on(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "model_name_or_path: a/model\nmodel_revision: v2\ndataset_name: a/set\nmax_length: 77\n"
+        "dataset_config: easy\ndataset_test_split: held\neval_dataset_name: b/set\nbeta: 1\n"
+    )
+    policy = ["--policy", str(tmp_path)]
+    settings, _ = parse(EvaluateTextSettings, policy)
+    assert (settings.dataset_name, settings.split, settings.max_length) == ("b/set", "held", 77)
+    assert (settings.model_revision, settings.dataset_config) == ("v2", "easy")
+    settings, _ = parse(EvaluateTextSettings, [*policy, "--dataset_name", "c/set"])
+    assert (settings.split, settings.dataset_config) == ("test", None)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -483,3 +484,35 @@ def test_every_recipe_runs_two_steps_on_a_small_model(models, pairs, tmp_path, r
     words = flags(model, pairs, tmp_path / "run", **small, pretrained_vae_model_name_or_path=model)
     train("--config", recipe, *words)
     assert len(metrics(tmp_path / "run")) == 2
+
+
+# A second Ctrl-C, which ends the process at once: after a step that is being saved, or none.
+INTERRUPTED = """
+import sys, time
+from diffdpo.cli import main
+from diffdpo.engine import checkpoint, trainer
+whole = checkpoint.write
+def slowly(*arguments):
+    time.sleep(1)
+    return whole(*arguments)
+def fit(self, after_step=None):
+    {saving}
+    raise KeyboardInterrupt
+checkpoint.write, trainer.Trainer.fit = slowly, fit
+sys.exit(main(["train_diffusion_dpo", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("saving", "line"),
+    [
+        ("self.save(3)", "checkpoint-3 is whole, go on with --resume_from_checkpoint latest"),
+        ("pass", "interrupted; no checkpoint was saved"),
+    ],
+)
+def test_an_interrupted_run_says_what_it_leaves(models, pairs, tmp_path, saving, line):
+    words = flags(models(), pairs, tmp_path / "run")
+    found = run([sys.executable, "-c", INTERRUPTED.format(saving=saving), *map(str, words)])
+    assert found.returncode == 130
+    assert found.stderr.strip().splitlines()[-1].endswith(line)
+    assert (tmp_path / "run" / "checkpoint-3").is_dir() == ("3" in line)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from diffdpo.engine.batches import Stream, positions, step_batches
+from diffdpo.engine.batches import Rows, Stream, positions, step_batches
 
 
-class Numbers:
+class Numbers(Rows):
     fingerprint = "numbers"
 
     def __len__(self):

@@ -2,6 +2,7 @@
 them again."""
 
 import io
+import os
 import sys
 from contextlib import nullcontext
 
@@ -12,7 +13,7 @@ from datasets import Dataset
 from PIL import Image
 
 from diffdpo.image.backbones import BACKBONES, load_backbone, load_encoders
-from diffdpo.image.cache_keys import Identity, images_digest, latents_key, prompts_key
+from diffdpo.image.cache_keys import EncoderDigests, images_digest, latents_key, prompts_key
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import FrameSettings, image_pairs
@@ -21,6 +22,7 @@ from diffdpo.image.task import DrawSettings, ImageTask
 from tests.conftest import run
 from tests.factory import encoded, pickapic_rows, picture, with_shift
 
+CPU = torch.device("cpu")
 HUB = {"revision": None, "variant": None, "cache_dir": None}
 
 
@@ -50,7 +52,7 @@ def stored(folder, pairs, root, dtype=torch.float32):
         load_encoders(backbone, str(folder), None, **HUB)
         backbone.place(torch.device("cpu"), dtype)
 
-    identity = Identity.of(backbone, str(folder), None, HUB, dtype)
+    identity = EncoderDigests.of(backbone, str(folder), None, HUB, dtype, CPU)
     embed = store_encodings(pairs, backbone, load, identity, settings, Accelerator(cpu=True))
     assert backbone.encoders() == []
     return task_of(backbone, embed)
@@ -123,8 +125,10 @@ def test_the_keys_follow_what_the_numbers_depend_on_and_nothing_else(models):
     rows = pickapic_rows(4)
 
     def keys(rows, **changes):
+        flip = changes.get("flip", True)
+        settings = ImageSettings(resolution=changes.get("resolution", 32), no_hflip=not flip)
         pairs = pairs_of(rows, **changes)
-        return latents_key(pairs, "encoder").folder, prompts_key(pairs, "encoder").folder
+        return latents_key(pairs, settings, "encoder").folder, prompts_key(pairs, "encoder").folder
 
     latents, prompts = keys(rows)
     turned = [{**row, "label_0": row["label_1"], "label_1": row["label_0"]} for row in rows]
@@ -141,22 +145,25 @@ def test_the_keys_follow_what_the_numbers_depend_on_and_nothing_else(models):
     assert keys(other)[0] != latents
 
 
-def test_encoders_are_told_apart_by_files_and_precision(models):
-    backbone = load_backbone(str(models()), encoders=False, **HUB)
-    one = Identity.of(backbone, str(models()), None, HUB, torch.float32)
-    assert one == Identity.of(backbone, str(models()), None, HUB, torch.float32)
-    half = Identity.of(backbone, str(models()), None, HUB, torch.bfloat16)
-    assert {one.autoencoder, one.text_encoder}.isdisjoint({half.autoencoder, half.text_encoder})
-    xl = load_backbone(str(models("StableDiffusionXLPipeline")), encoders=False, **HUB)
-    assert (
-        Identity.of(xl, str(models("StableDiffusionXLPipeline")), None, HUB, torch.float32) != one
-    )
+def test_encoders_are_told_apart_by_files_precision_and_kind_of_device(models):
+    def digests(family="StableDiffusionPipeline", dtype=torch.float32, device=CPU):
+        folder = str(models(family))
+        backbone = load_backbone(folder, encoders=False, **HUB)
+        return EncoderDigests.of(backbone, folder, None, HUB, dtype, device)
+
+    one = digests()
+    assert one == digests()
+    assert one == digests(device=torch.device("cpu", 0))  # as a run of several processes says it
+    for other in (digests(dtype=torch.bfloat16), digests(device=torch.device("cuda", 0))):
+        assert one.autoencoder != other.autoencoder
+        assert one.text_encoder != other.text_encoder
+    assert digests("StableDiffusionXLPipeline") != one
 
 
 SHOW_FACTS = """
 import sys
 from diffusers import PNDMScheduler
-from diffdpo.image.cache_keys import Identity, reference_facts
+from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.settings import ImageSettings
 from tests.factory import pickapic_rows
@@ -164,8 +171,9 @@ from tests.image.test_latent_cache import pairs_of
 
 PNDMScheduler(beta_schedule="scaled_linear").save_pretrained(sys.argv[1])
 process = ForwardProcess(PNDMScheduler.from_pretrained(sys.argv[1]).config)
-found = reference_facts(pairs_of(pickapic_rows(2)), process, Identity("a", "b"), ImageSettings())
-print(sorted(found.items()))
+pairs, encoders = pairs_of(pickapic_rows(2)), EncoderDigests("a", "b")
+key = reference_key(pairs, process, encoders, "network", ImageSettings())
+print(sorted(key.facts.items()))
 """
 
 
@@ -203,6 +211,26 @@ def test_files_are_told_apart_by_their_contents(tmp_path):
     before = images_digest(pairs_of(rows))
     picture(50).save(tmp_path / "b1.png")
     assert images_digest(pairs_of(rows)) != before
+
+
+@pytest.mark.parametrize("as_record", [False, True])
+def test_of_many_files_size_and_time_tell_the_unread_ones(tmp_path, monkeypatch, as_record):
+    monkeypatch.setattr("diffdpo.image.cache_keys.READ_UP_TO", 2)
+    rows = []
+    for index in range(6):
+        for side in ("a", "b"):
+            picture(index).save(tmp_path / f"{side}{index}.png")
+        names = {side: f"{tmp_path}/{side}{index}.png" for side in ("a", "b")}
+        stored = {k: {"bytes": None, "path": v} if as_record else v for k, v in names.items()}
+        rows.append({"chosen": stored["a"], "rejected": stored["b"], "prompt": "p"})
+    before = images_digest(pairs_of(rows))
+    assert images_digest(pairs_of(rows)) == before
+    for index in (1, 2, 4):  # none of them is among the two rows that are read
+        picture(50 + index, (64, 64)).save(tmp_path / f"b{index}.png")
+    changed = images_digest(pairs_of(rows))
+    assert changed != before
+    os.utime(tmp_path / "a4.png", ns=(1, 1))
+    assert images_digest(pairs_of(rows)) != changed
 
 
 def test_large_jpegs_are_decoded_small_and_look_the_same():

@@ -13,7 +13,7 @@ from diffdpo.image.backbones import BACKBONES, load_backbone
 from diffdpo.image.noise import ForwardProcess, stack_normal
 from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.task import DrawSettings, ImageTask
-from diffdpo.objective import Objective
+from diffdpo.objective import Term
 from diffdpo.reference import FrozenCopy
 from tests.factory import with_shift
 
@@ -78,7 +78,7 @@ def test_policy_and_reference_agree_to_the_last_bit_before_training(backbone, it
     network = backbone.network.train()
     reference = FrozenCopy(network)
     draw = task.draw(task.collate(items))
-    policy_N = task.score(network, draw)
+    policy_N = task.score(network, draw).score_N
     assert policy_N.requires_grad
     assert policy_N.dtype == torch.float32
     assert torch.equal(policy_N.detach(), reference.score(task.score, network, draw))
@@ -106,8 +106,8 @@ def test_the_loss_is_the_published_one_on_the_same_draw(backbone, items):
         policy_w, policy_l = errors(network).chunk(2)
         frozen_w, frozen_l = errors(reference.copy).chunk(2)
         expected = -F.logsigmoid(-0.5 * beta * ((policy_w - policy_l) - (frozen_w - frozen_l)))
-        reward = task.score(network, draw) - reference.score(task.score, network, draw)
-        found = Objective("sigmoid", scale=beta)(*reward.chunk(2))
+        reward = task.score(network, draw).score_N - reference.score(task.score, network, draw)
+        found = Term("sigmoid", scale=beta).of_pairs(*(beta * reward).chunk(2))
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -115,8 +115,8 @@ def test_several_draws_are_averaged_inside_the_score(backbone, items):
     task = task_of(backbone, draws=2)
     draw = task.draw(task.collate(items))
     with torch.no_grad():
-        score = task.score(backbone.network, draw)
-        flat = task.score(backbone.network, type(draw)(**{**draw.__dict__, "draws": 1}))
+        score = task.score(backbone.network, draw).score_N
+        flat = task.score(backbone.network, type(draw)(**{**draw.__dict__, "draws": 1})).score_N
     assert score.shape == (8,)
     assert torch.allclose(score, flat.view(8, 2).mean(dim=1))
 

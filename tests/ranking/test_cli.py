@@ -1,16 +1,24 @@
 """The script as it is typed: what it prints, what it writes, and what it says to mistakes."""
 
 import csv
+import dataclasses
 import json
 import sys
 
 import numpy as np
 import pytest
 
+from diffdpo.cli import run_command
 from diffdpo.ranking import fit_bradley_terry
-from diffdpo.ranking.cli import main
+from diffdpo.ranking.settings import RankingSettings
+from diffdpo.ranking.sources import ROLES
 from tests.conftest import run, script
 from tests.ranking.games import random_games, random_table
+
+
+def main(flags):
+    """The exit code of the command as it is typed."""
+    return run_command("fit_bradley_terry", flags)
 
 
 @pytest.fixture
@@ -47,8 +55,8 @@ def test_table_json_and_plot_from_the_script(games, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     ranking = fit_bradley_terry(games, ties="davidson", home=True, interval="sandwich")
-    found = json.loads(out.read_text())
-    assert set(found["items"][0]) == {
+    document = json.loads(out.read_text())
+    assert set(document["items"][0]) == {
         "item",
         "strength",
         "stderr",
@@ -58,20 +66,20 @@ def test_table_json_and_plot_from_the_script(games, tmp_path):
         "wins",
         "games",
     }
-    strengths = [item["strength"] for item in found["items"]]
+    strengths = [item["strength"] for item in document["items"]]
     assert strengths == sorted(strengths, reverse=True)
-    for item in found["items"]:
+    for item in document["items"]:
         k = ranking.index(item["item"])
         assert item["strength"] == pytest.approx(ranking.strength[k], abs=1e-9)
         assert item["interval"] == pytest.approx(ranking.interval[k].tolist(), abs=1e-9)
         assert item["rank_interval"] == ranking.rank_interval[k].tolist()
         assert item["rank"] == ranking.rank[k]
         assert f"{item['strength']:+.3f}" in done.stdout
-    assert found["tie_parameter"] == pytest.approx(ranking.tie_parameter)
-    assert found["log_likelihood"] == pytest.approx(ranking.log_likelihood)
-    assert found["home"]["value"] == pytest.approx(ranking.home.value)
-    assert found["connected"] is True
-    assert found["method"]["interval"] == "sandwich"
+    assert document["tie_parameter"] == pytest.approx(ranking.tie_parameter)
+    assert document["log_likelihood"] == pytest.approx(ranking.log_likelihood)
+    assert document["home"]["value"] == pytest.approx(ranking.home.value)
+    assert document["connected"] is True
+    assert document["method"]["interval"] == "sandwich"
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "games.csv",
@@ -103,6 +111,37 @@ def test_columns_by_other_names(tmp_path, capsys):
     )
 
 
+def test_every_setting_reaches_the_fit(monkeypatch):
+    passed = {}
+
+    def fit(comparisons, **settings):
+        passed.update(settings, comparisons=comparisons)
+        return fit_bradley_terry(random_games(3, 40))
+
+    monkeypatch.setattr("diffdpo.commands.fit_bradley_terry.fit_bradley_terry", fit)
+    columns = {role: f"the {role}" for role in ROLES}
+    flags = [f"--{role}_column={name}" for role, name in columns.items()]
+    flags += ["--comparisons=games.csv", "--ties=rao-kupper", "--home", "--prior_std=2.5"]
+    flags += ["--interval=sandwich", "--level=0.8", "--bootstrap_samples=7", "--seed=3"]
+    assert main(flags) == 0
+    assert passed.pop("progress") is True
+    assert passed == {
+        "comparisons": "games.csv",
+        "columns": columns,
+        "ties": "rao-kupper",
+        "home": True,
+        "prior_std": 2.5,
+        "interval": "sandwich",
+        "level": 0.8,
+        "bootstrap_samples": 7,
+        "seed": 3,
+    }
+    beside = {"output", "plot"} | {f"{role}_column" for role in ROLES}
+    assert {field.name for field in dataclasses.fields(RankingSettings)} == (
+        passed.keys() - {"columns"} | beside
+    )
+
+
 def test_rows_left_out_are_warned_about_on_stderr(games, capsys):
     with games.open("a") as file:
         file.write("item 1,item 1,0,item 1\n")
@@ -126,11 +165,14 @@ def test_many_items_are_cut_on_the_terminal_and_in_the_plot(tmp_path, capsys):
 
 MISTAKES = [
     ([], "--comparisons FILE is needed"),
-    (["--comparison", "{games}"], "unknown argument --comparison; did you mean --comparisons?"),
+    (["--comparison", "{games}"], "unknown flag --comparison (did you mean --comparisons?)"),
     (["--comparisons", "{games}x"], "no such file"),
     (["--comparisons", "{folder}"], "is a folder"),
     (["--comparisons", "{games}", "--winner_column", "won"], "needs the columns `won` and `loser`"),
-    (["--comparisons", "{games}", "--ties", "davidsen"], "invalid choice: 'davidsen'"),
+    (
+        ["--comparisons", "{games}", "--ties", "davidsen"],
+        "--ties 'davidsen' is unknown; known: half, davidson",
+    ),
     (["--comparisons", "{games}", "--level", "95"], "level: must lie between 0 and 1"),
     (["--comparisons", "{games}", "--level", "high"], "invalid float value: 'high'"),
     (["--comparisons", "{games}", "--prior_std", "-1"], "prior_std: must be a number above 0"),

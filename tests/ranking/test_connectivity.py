@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from diffdpo.errors import UserError
 from diffdpo.ranking import fit_bradley_terry
-from diffdpo.ranking.connectivity import groups_of
+from diffdpo.ranking.cells import groups_of
 from diffdpo.ranking.sources import read_comparisons
 
 
@@ -25,10 +25,10 @@ def test_groups_are_the_strongly_connected_components(seed):
     assert sorted(map(tuple, groups)) == sorted(
         tuple(np.flatnonzero(label == k)) for k in range(count)
     )
-    place = np.empty(n, dtype=int)
+    position_of = np.empty(n, dtype=int)
     for position, group in enumerate(groups):
-        place[group] = position
-    assert (place[cells.first] <= place[cells.second]).all()  # unbeaten groups first
+        position_of[group] = position
+    assert (position_of[cells.first] <= position_of[cells.second]).all()  # unbeaten groups first
 
 
 def test_a_long_chain_needs_no_recursion():

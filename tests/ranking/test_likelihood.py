@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from diffdpo.preference import preference_log_likelihood, preference_probability
+from diffdpo.ranking.jet import Jet
 from diffdpo.ranking.likelihood import Likelihood
 from diffdpo.ranking.sources import read_comparisons
 from diffdpo.ranking.ties import TIES
@@ -30,17 +31,17 @@ def test_ties_as_half_wins_are_the_one_likelihood():
 
 def test_davidson_is_proportional_to_worths_and_their_geometric_mean():
     pi_i, pi_j, nu = torch.exp(MARGIN), torch.ones_like(MARGIN), 0.8
-    parts = torch.stack([pi_i, nu * torch.sqrt(pi_i * pi_j), pi_j])
-    found = torch.stack(probabilities("davidson", np.log(nu)))
-    torch.testing.assert_close(found, parts / parts.sum(0), rtol=1e-12, atol=0)
+    shares = torch.stack([pi_i, nu * torch.sqrt(pi_i * pi_j), pi_j])
+    mine = torch.stack(probabilities("davidson", np.log(nu)))
+    torch.testing.assert_close(mine, shares / shares.sum(0), rtol=1e-12, atol=0)
 
 
 def test_rao_and_kupper_is_a_threshold():
     pi, theta = torch.exp(MARGIN), 1.7
     won, lost = pi / (pi + theta), 1 / (1 + theta * pi)
     tied = (theta**2 - 1) * pi / ((pi + theta) * (1 + theta * pi))
-    found = torch.stack(probabilities("rao-kupper", np.log(theta)))
-    torch.testing.assert_close(found, torch.stack([won, tied, lost]), rtol=1e-12, atol=0)
+    mine = torch.stack(probabilities("rao-kupper", np.log(theta)))
+    torch.testing.assert_close(mine, torch.stack([won, tied, lost]), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("ties", [name for name, model in TIES.items() if model.symbol])
@@ -124,3 +125,42 @@ def test_scatter_is_the_sum_over_single_comparisons():
         score = single.gradient(single.slopes(x), x)
         expected += np.outer(score, score)
     np.testing.assert_allclose(model.scatter(model.slopes(x)), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_derivatives_without_torch_are_those_of_autograd(ties):
+    """Value, slopes and bends of one comparison at margins where tails are thin."""
+    for outcome in (WON, TIED, LOST, *([WON - 0.3] if ties == "half" else [])):
+        margin, tie = MARGIN.clone().requires_grad_(), torch.tensor(0.3, dtype=torch.float64)
+        tie_C = tie.expand_as(margin).clone().requires_grad_()
+        value = TIES[ties].log_likelihood(margin, outcome, tie_C)
+
+        def slope(of, by):
+            if not of.requires_grad:
+                return torch.zeros_like(by)
+            (result,) = torch.autograd.grad(of.sum(), by, create_graph=True, allow_unused=True)
+            return torch.zeros_like(by) if result is None else result
+
+        d, t = slope(value, margin), slope(value, tie_C)
+        expected = [value, d, t, slope(d, margin), slope(d, tie_C), slope(t, tie_C)]
+        jet = TIES[ties].log_likelihood(*jet_arguments(outcome.numpy(), 0.3))
+        for mine, theirs in zip(jet.terms_6C, expected, strict=True):
+            np.testing.assert_allclose(mine, theirs.detach(), rtol=1e-9, atol=1e-15)
+
+
+def jet_arguments(outcome, tie):
+    margin, parameter = Jet.variables(MARGIN.numpy(), tie)
+    return margin, outcome, parameter
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("kind", ["fisher", "sandwich"])
+def test_noise_has_the_information_or_the_scatter_as_covariance(ties, kind):
+    table = random_table(4, 200) | {"weight": np.random.default_rng(3).uniform(0.2, 3, 200)}
+    model = Likelihood(read_comparisons(table, use_order=True).cells, 4, ties, True, prior_std=0.2)
+    slopes = model.slopes(model.start() + np.linspace(0.1, 0.9, 4 + len(model.extras)))
+    expected = model.information(slopes) if kind == "fisher" else model.scatter(slopes)
+    noise = model.noise(slopes, kind, np.random.default_rng(0), 10_000)
+    scale = np.sqrt(np.outer(expected.diagonal(), expected.diagonal()))
+    # The error of an estimated covariance is at most √(2/10,000) of this scale.
+    np.testing.assert_allclose(noise @ noise.T / 10_000 / scale, expected / scale, atol=0.06)

@@ -81,8 +81,8 @@ def pairs_of_baseball():
 
 def against(ranking, reference):
     others = [item for item in ranking.items if item != reference]
-    found = [ranking.difference(item, reference) for item in others]
-    return np.array([e.value for e in found]), np.array([e.stderr for e in found])
+    estimates = [ranking.difference(item, reference) for item in others]
+    return np.array([e.value for e in estimates]), np.array([e.stderr for e in estimates])
 
 
 def test_baseball_without_home_effect():

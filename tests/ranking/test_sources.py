@@ -150,9 +150,9 @@ def test_a_bad_row_is_reported_with_its_line(tmp_path, line):
     path.write_text("\n".join(kept) + "\n")
     with pytest.raises(UserError) as error:
         fit_bradley_terry(path, home=True)
-    head, why = error.value.mistakes
+    head, reason = error.value.mistakes
     assert head == f"{path}: 1 of 4 rows cannot be used"
-    assert why.startswith(f"line {line}: {FAULTS[line]}")
+    assert reason.startswith(f"line {line}: {FAULTS[line]}")
 
 
 def test_many_bad_rows_are_an_error_that_shows_the_first(tmp_path):
@@ -251,10 +251,10 @@ def big_parquet(path: Path, rows: int) -> None:
 
 
 def measured(path: Path) -> list[float]:
-    found = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True
     )
-    return [float(number) for number in found.stdout.split()]
+    return [float(number) for number in finished.stdout.split()]
 
 
 @pytest.mark.parametrize("rows", [1_000_000, pytest.param(10_000_000, marks=pytest.mark.slow)])

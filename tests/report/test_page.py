@@ -31,3 +31,8 @@ def test_the_running_mean_starts_at_the_first_value_and_stays_in_range():
     found = smoothed([1.0, 0.0, 0.0, 0.0])
     assert found[0] == 1.0
     assert all(a > b > 0 for a, b in pairwise(found))
+
+
+def test_an_interval_that_rounding_puts_beside_its_value_is_drawn():
+    bucket = {"timesteps": [0, 200], "value": 1 / 3, "interval": [1 / 3 + 1e-16, 1 / 3 + 1e-16]}
+    assert accuracy_by_timestep([bucket]).startswith(b"\x89PNG")

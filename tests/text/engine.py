@@ -1,4 +1,4 @@
-"""The little of the engine that an objective asks for, for tests of one step."""
+"""One step of text training without loop, optimizer or processes, for tests."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ from contextlib import nullcontext
 
 import torch
 
+from diffdpo.engine.step_context import step_context
+from diffdpo.preference import implicit_reward
+from diffdpo.reference import OtherModel, Zero
 from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.settings import TextSettings, make_objective
+from diffdpo.text.settings import TextSettings, text_objective
 from diffdpo.text.task import TextTask
 
 
 class OneStep:
-    """A policy, a reference and a task, without loop, optimizer or processes."""
+    """A policy, a reference and a task."""
 
     def __init__(self, policy, reference, score_prompts=False):
         self.policy, self.reference = TokenScorer(policy), TokenScorer(reference)
         self.task = TextTask(torch.device("cpu"), nullcontext, score_prompts)
 
     def scores(self, draw):
+        """Those of policy and reference."""
         with torch.no_grad():
-            reference_N = self.task.score(self.reference, draw)
-        return self.task.score(self.policy, draw), reference_N
-
-    def mean_reward(self, draws):
-        with torch.no_grad():
-            policy, reference = zip(*(self.scores(draw) for draw in draws), strict=True)
-        return (torch.cat(policy) - torch.cat(reference)).mean()
-
-    def total(self, value):
-        return value
+            frozen = self.task.score(self.reference, draw)
+        return self.task.score(self.policy, draw).score_N, frozen.score_N
 
     def run(self, items, **settings):
         """Loss and metrics of one batch under the settings of the command line."""
-        objective = make_objective(TextSettings(**settings))
+        objective = text_objective(TextSettings(**settings))
+        self.task.mean_logps = objective.reference_free
+        reference = Zero() if objective.reference_free else OtherModel(self.reference, "other")
         batch = self.task.collate(items)
-        known = objective.prepare(self, [batch])
-        draw = self.task.draw(batch)
-        policy_N, reference_N = self.scores(draw)
-        return objective.judge(
-            policy_N, 0.0 if objective.reference_free else reference_N, draw, known
+        context = step_context(
+            objective, self.task, self.policy, reference, [batch], lambda total: total
         )
+        draw = self.task.draw(batch)
+        frozen_N = reference.score(self.task.score, self.policy, draw)
+        policy = self.task.score(self.policy, draw)
+        reward_N = implicit_reward(policy.score_N, frozen_N)
+        loss = objective.loss(policy, reward_N, draw, context).mean()
+        metrics = objective.metrics(reward_N, draw, context)
+        return loss, {**metrics, **self.task.metrics(policy, frozen_N, draw, context)}

@@ -8,13 +8,16 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
+from diffdpo.engine.step_context import step_context
+from diffdpo.preference import implicit_reward
+from diffdpo.reference import Zero
 from diffdpo.text import scorer as scorers
 from diffdpo.text.batch import collate
 from diffdpo.text.layout import lay_out, passes
 from diffdpo.text.logprob import BLOCK, TokenLogProbability
 from diffdpo.text.rows import TextItem
 from diffdpo.text.scorer import TokenScorer, prove_head
-from diffdpo.text.settings import TextSettings, make_objective
+from diffdpo.text.settings import TextSettings, text_objective
 from diffdpo.text.sharing import pays
 from diffdpo.text.task import TextTask
 from tests.text.factory import model
@@ -43,21 +46,19 @@ def scorer(network=None, share=False):
 def run(policy, items=ITEMS, score_prompts=False, autocast=nullcontext, **settings):
     """Scores, loss and gradients of a batch, against a fixed reference score."""
     task = TextTask(torch.device("cpu"), autocast, score_prompts)
-    objective = make_objective(TextSettings(**settings))
-    batch, engine = (
-        collate(items),
-        type("Engine", (), {"task": task, "total": staticmethod(lambda value: value)}),
-    )
-    known, draw = objective.prepare(engine, [batch]), task.draw(batch)
+    objective, batch = text_objective(TextSettings(**settings)), collate(items)
+    context = step_context(objective, task, policy, Zero(), [batch], lambda total: total)
+    draw = task.draw(batch)
     policy.zero_grad()
-    score_N = task.score(policy, draw)
-    reference_N = (
-        0.0 if objective.reference_free else score_N.detach() - torch.linspace(-2, 2, len(score_N))
-    )
-    loss, _ = objective.judge(score_N, reference_N, draw, known)
+    scores = task.score(policy, draw)
+    score_N = scores.score_N
+    offsets = torch.linspace(-2, 2, len(score_N))
+    frozen_N = 0.0 if objective.reference_free else score_N.detach() - offsets
+    reward_N = implicit_reward(score_N, frozen_N)
+    loss = objective.loss(scores, reward_N, draw, context).mean()
     loss.backward()
     return (
-        score_N.detach(),
+        torch.cat([score_N, *([scores.prompt_B] if score_prompts else [])]).detach(),
         loss.detach(),
         [w.grad.clone() for w in policy.parameters() if w.grad is not None],
     )

@@ -4,10 +4,24 @@ SFT adapter."""
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from diffdpo.errors import UserError
-from diffdpo.reference import AdapterCopy, AdapterOff, FrozenCopy, OtherModel, Zero
+from diffdpo.reference import (
+    AdapterCopy,
+    AdapterOff,
+    FrozenCopy,
+    OtherModel,
+    Zero,
+    without_dropout,
+)
 from diffdpo.text.network import (
     is_adapter,
     load_model,
@@ -34,7 +48,12 @@ def sft(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sft")
     network = AutoModelForCausalLM.from_pretrained(base)
     network.add_adapter(
-        LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+        LoraConfig(
+            r=4,
+            target_modules=["q_proj", "down_proj"],
+            init_lora_weights=False,
+            lora_dropout=0.4,
+        )
     )
     network.save_pretrained(folder)
     return folder
@@ -56,7 +75,7 @@ def draw():
 def both(scorer, reference, draw):
     task, drawn = draw
     with torch.no_grad():
-        return task.score(scorer, drawn), reference.score(task.score, scorer, drawn)
+        return task.score(scorer, drawn).score_N, reference.score(task.score, scorer, drawn)
 
 
 def nudge(scorer):
@@ -96,6 +115,57 @@ def test_an_sft_adapter_trained_further_keeps_itself_as_reference(base, sft, dra
     assert not torch.allclose(moved, policy, rtol=1e-3)
 
 
+def test_no_dropout_is_left_in_a_loaded_adapter_or_its_copy(base, sft, draw):
+    scorer, reference = prepared(sft)
+    scorer.train()
+    rates = [layer.p for layer in scorer.modules() if isinstance(layer, torch.nn.Dropout)]
+    assert rates
+    assert set(rates) == {0.0}
+    assert torch.equal(*both(scorer, reference, draw))
+    assert torch.equal(both(scorer, reference, draw)[1], both(scorer, reference, draw)[1])
+
+
+def falcon():
+    return FalconForCausalLM(
+        FalconConfig(
+            vocab_size=64,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            hidden_dropout=0.5,
+            attention_dropout=0.5,
+        )
+    )
+
+
+def opt():
+    return OPTForCausalLM(
+        OPTConfig(
+            vocab_size=64,
+            hidden_size=32,
+            ffn_dim=32,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            word_embed_proj_dim=32,
+            layerdrop=0.5,
+            dropout=0.5,
+        )
+    )
+
+
+@pytest.mark.parametrize("make", [falcon, opt])
+def test_rates_that_are_read_from_the_configuration_are_off_and_kept_in_the_result(make, tmp_path):
+    torch.manual_seed(0)
+    network, ids = make().train(), torch.arange(8)[None]
+    assert not torch.equal(network(ids).logits, network(ids).logits)
+    rates = {k: v for k, v in network.config.to_dict().items() if "drop" in k}
+    without_dropout(network)
+    assert torch.equal(network(ids).logits, network(ids).logits)
+    network.save_pretrained(tmp_path)
+    saved = AutoConfig.from_pretrained(tmp_path).to_dict()
+    assert {name: saved[name] for name in rates} == rates
+
+
 def test_switching_adapters_leaves_the_trained_one_active_and_trainable(sft, draw):
     scorer, reference = prepared(sft)
     before = {name for name, w in scorer.named_parameters() if w.requires_grad}
@@ -105,7 +175,7 @@ def test_switching_adapters_leaves_the_trained_one_active_and_trainable(sft, dra
     assert {name for name, w in scorer.named_parameters() if w.requires_grad} == before
     assert scorer.network.active_adapters() == [AdapterCopy.trained]
     task, drawn = draw
-    task.score(scorer, drawn).sum().backward()
+    task.score(scorer, drawn).score_N.sum().backward()
     touched = {name for name, w in scorer.named_parameters() if w.grad is not None}
     assert touched == before
 

@@ -60,7 +60,7 @@ def test_chunks_change_neither_value_nor_gradient(one, items):
     def run(at_once):
         one.policy.zero_grad()
         one.policy.at_once = at_once
-        score = one.task.score(one.policy, draw)
+        score = one.task.score(one.policy, draw).score_N
         score.sum().backward()
         return score.detach(), [w.grad.clone() for w in one.policy.parameters()]
 
@@ -81,10 +81,10 @@ def test_only_scored_positions_reach_the_output_head(one, items):
 
 def test_prompts_of_the_winners_are_scored_where_asked(items):
     one = OneStep(model(0), model(1), score_prompts=True)
-    policy_N, _ = one.scores(one.task.draw(one.task.collate(items)))
-    assert len(policy_N) == 15
+    scores = one.task.score(one.policy, one.task.draw(one.task.collate(items)))
+    assert (len(scores.score_N), len(scores.prompt_B)) == (10, 5)
     expected = [naive(one.policy.network, [], item.prompt) for item in items]
-    assert torch.allclose(policy_N[10:].double(), torch.stack(expected), rtol=1e-6)
+    assert torch.allclose(scores.prompt_B.double(), torch.stack(expected), rtol=1e-6)
 
 
 def test_an_empty_prompt_leaves_the_first_token_out_of_sum_and_count(one):
@@ -121,14 +121,14 @@ def test_orpo_stays_finite_for_certain_and_for_empty_completions(one):
 
 def test_the_reference_point_pairs_every_prompt_with_another_rows_completion(one):
     items = items_of(label_rows(4), paired=False)
-    whole = list(one.task.mismatched([one.task.collate(items)]))
+    whole = list(one.task.reference_point_draws([one.task.collate(items)]))
     assert len(whole) == 1
     expected = [
         naive(one.policy.network, item.prompt, items[index - 1].completions[0])
         for index, item in enumerate(items)
     ]
     assert torch.allclose(one.scores(whole[0])[0].double(), torch.stack(expected), rtol=1e-6)
-    parts = list(one.task.mismatched([one.task.collate([item]) for item in items]))
+    parts = list(one.task.reference_point_draws([one.task.collate([item]) for item in items]))
     apart = torch.cat([one.scores(draw)[0] for draw in parts])
     assert torch.allclose(apart, one.scores(whole[0])[0], rtol=1e-6)
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from diffdpo.data.source import check_columns
 from diffdpo.data.text.llama_factory import labelled_messages, sharegpt, tagged_messages
 from diffdpo.data.text.pairs import explicit, implicit, with_system
 from diffdpo.data.text.schema import Example
 from diffdpo.data.text.transcripts import is_transcript, transcripts
 from diffdpo.data.text.unpaired import unpaired
 from diffdpo.errors import UserError
+from diffdpo.extensions import named_row
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,24 @@ TEXT_FORMATS = {
 }
 
 
-def detect(columns: list[str], first: dict[str, Any]) -> tuple[str, TextFormat]:
-    """The name and the row of the format. Raises UserError naming the columns found and those each
-    format needs."""
+def as_format(own: object) -> TextFormat:
+    """A row of the table from a user's own. Raises TypeError where it is none."""
+    if not isinstance(own, TextFormat):
+        raise TypeError("is no diffdpo.data.text.TextFormat")
+    return own
+
+
+def detect(
+    columns: list[str], first: dict[str, Any], requested: str | None = None
+) -> tuple[str, TextFormat]:
+    """The name and the row of the format: the ``requested`` one, or the first that fits.
+
+    Raises UserError naming the columns there are and those each format needs.
+    """
+    if requested:
+        row = named_row(requested, TEXT_FORMATS, "data_format", as_format)
+        check_columns(requested, row.columns, columns)
+        return requested, row
     for name, row in TEXT_FORMATS.items():
         if set(row.columns) <= set(columns) and row.holds(first):
             return name, row

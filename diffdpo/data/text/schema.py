@@ -157,7 +157,8 @@ def split_common(chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
 
     Text is cut in front of the last white space that both share, so never inside a word, and each
     side keeps words of its own also where one is the beginning of the other. Raises BadRow where
-    nothing can be told apart."""
+    nothing can be told apart.
+    """
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected mix text and messages")
     if chosen == rejected:

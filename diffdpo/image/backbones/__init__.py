@@ -27,7 +27,8 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
 
     ``encoders=False`` leaves autoencoder and text encoders on the disk until ``load_encoders``.
     ``hub`` takes revision, variant and cache_dir. Raises UserError where it is missing, damaged, or
-    of a family that is not in the table."""
+    of a family that is not in the table.
+    """
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise UserError(f"model {name}: no such folder")
     try:
@@ -55,6 +56,22 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
         raise UserError(
             f"model {name}: cannot be loaded ({' '.join(str(error).split())[:300]})"
         ) from error
+
+
+def backbone_of(pipeline: Any) -> Backbone:
+    """A pipeline that is loaded already, as the family that its class names. The pipeline keeps its
+    parts, and the network among them is the one that is trained.
+
+    Raises UserError for a family that is not in the table.
+    """
+    class_name = type(pipeline).__name__
+    family = BACKBONES.get(class_name)
+    if family is None:
+        raise UserError(f"{class_name} is not supported; these are: {', '.join(BACKBONES)}")
+    own = family.pipeline_class(**{**pipeline.components, **family.load_options})
+    backbone = family(own, pipeline.vae.config)
+    backbone.given = pipeline
+    return backbone
 
 
 def load_encoders(backbone: Backbone, name: str, vae: str | None, **hub: Any) -> None:

@@ -1,7 +1,8 @@
 """What a model family must be able to do, and what all latent-diffusion UNets share.
 
 Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents ``NCHW``, ``L`` tokens, ``D``
-channels of an embedding."""
+channels of an embedding.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ class Backbone:
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
+        self.given: Any = None  # the pipeline that a program had in memory, its parts untouched
         # Stored in half precision, parts load in different ones; all begin in float32, ``place``
         # decides what stays.
         self.network.float()
@@ -62,6 +64,11 @@ class Backbone:
             for part in self.encoder_parts[1:]
             if getattr(self.pipeline, part)
         ]
+
+    def tokenizers(self) -> list[Any]:
+        """Those of the text encoders."""
+        parts = [part.replace("text_encoder", "tokenizer") for part in self.encoder_parts[1:]]
+        return [getattr(self.pipeline, part) for part in parts]
 
     def encoders(self) -> list[Any]:
         """All frozen parts that are loaded."""

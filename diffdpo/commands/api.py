@@ -1,0 +1,106 @@
+"""The commands as functions, for a notebook or another program.
+
+Settings are the flags of the commands, checked in the same way; objects in memory take the place of
+what they would name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from diffusers import DiffusionPipeline
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffdpo.commands import evaluate as evaluate_images
+from diffdpo.commands import evaluate_text, train_diffusion_dpo, train_text_dpo
+from diffdpo.commands.train_diffusion_dpo import ImageObjects
+from diffdpo.commands.train_text_dpo import TextObjects
+from diffdpo.config import settings_of
+from diffdpo.engine.accelerator import own_state
+from diffdpo.engine.recorder import StepCallback
+from diffdpo.engine.run import TrainingResult
+from diffdpo.engine.run_config import recorded
+from diffdpo.engine.run_folder import begin
+from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.settings import ImageSettings
+from diffdpo.text.evaluate_settings import EvaluateTextSettings
+from diffdpo.text.settings import TextSettings
+
+IN_MEMORY = "(in memory)"  # stands in config.yaml where a name would
+
+
+def train_images(
+    *,
+    dataset: Dataset | None = None,
+    pipeline: DiffusionPipeline | None = None,
+    on_step: StepCallback | None = None,
+    **settings: Any,
+) -> TrainingResult:
+    """Diffusion-DPO (Wallace et al. 2023) or a relative on image pairs.
+
+    ``settings`` are the flags of ``train_diffusion_dpo``; without any, the bundled run. ``dataset``
+    takes the place of ``dataset_name``, ``pipeline`` that of ``pretrained_model_name_or_path``; its
+    UNet is trained in place. ``on_step`` gets the record of every step, whenever ``logging_steps``
+    of them are written.
+
+    Raises UserError with a line for every mistake.
+    """
+    names = {"dataset_name": dataset, "pretrained_model_name_or_path": pipeline}
+    checked = settings_of(ImageSettings, **in_memory(names), **settings)
+    objects = ImageObjects(dataset, pipeline)
+    with own_state():
+        return train_diffusion_dpo.train(checked, begin(checked), objects, on_step)
+
+
+def train_text(
+    *,
+    dataset: Dataset | None = None,
+    eval_dataset: Dataset | None = None,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    on_step: StepCallback | None = None,
+    **settings: Any,
+) -> TrainingResult:
+    """DPO (Rafailov et al. 2023), KTO, ORPO or a relative on text preferences.
+
+    ``settings`` are the flags of ``train_text_dpo``; without any, the bundled run. ``dataset`` and
+    ``eval_dataset`` take the place of ``dataset_name`` and ``eval_dataset_name``, ``model`` that of
+    ``model_name_or_path`` and is trained in place, ``tokenizer`` that of the model's own.
+    ``on_step`` gets the record of every step, whenever ``logging_steps`` of them are written.
+
+    Raises UserError with a line for every mistake.
+    """
+    names = {"dataset_name": dataset, "eval_dataset_name": eval_dataset}
+    values = in_memory(names) | settings
+    if model is not None:
+        values.setdefault("model_name_or_path", model.name_or_path or IN_MEMORY)
+    checked = settings_of(TextSettings, **values)
+    objects = TextObjects(dataset, eval_dataset, model, tokenizer)
+    with own_state():
+        return train_text_dpo.train(checked, begin(checked), objects, on_step)
+
+
+def evaluate(policy: str | Path, **settings: Any) -> dict[str, Any]:
+    """Policy against reference: what ``evaluate`` or ``evaluate_text`` writes to evaluation.json.
+
+    ``policy`` is the folder of a finished run, whose config.yaml says which of the two it is.
+    Raises UserError with a line for every mistake.
+    """
+    if "model_name_or_path" in recorded(str(policy)):
+        text = settings_of(EvaluateTextSettings, policy=str(policy), **settings)
+        evaluate_text.main(text)
+        folder = text.output_dir
+    else:
+        images = settings_of(EvaluateSettings, policy=str(policy), **settings)
+        evaluate_images.main(images)
+        folder = images.output_dir
+    content: dict[str, Any] = json.loads((Path(folder) / "evaluation.json").read_text())
+    return content
+
+
+def in_memory(objects: dict[str, Any]) -> dict[str, str]:
+    """A name for every setting whose object is given."""
+    return {name: IN_MEMORY for name, value in objects.items() if value is not None}

@@ -1,0 +1,57 @@
+"""Settings of the commands that run other commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffdpo.config import BaseSettings, TrainSettings, flag, read_yaml
+from diffdpo.errors import not_installed
+from diffdpo.flags import StrictParser
+from diffdpo.image.settings import ImageSettings
+from diffdpo.text.settings import TextSettings
+
+
+def precompute_settings(words: Sequence[str]) -> type[TrainSettings]:
+    """The text trainer's settings where a language model is named, by a flag or in the file of
+    settings; else the image trainer's."""
+    parser = StrictParser(TextSettings)
+    given, _ = parser.read([word for word in words if word not in ("-h", "--help")])
+    if "config" in given:
+        given = {**read_yaml(given["config"], "--config "), **given}
+    return TextSettings if given.get("model_name_or_path") else ImageSettings
+
+
+@dataclass(frozen=True)
+class DemoSettings(BaseSettings):
+    """The one flag of ``diffdpo demo``."""
+
+    output_dir: str = flag("runs/demo", "where the report goes, and the run beside it, in train/")
+
+    def problems(self) -> list[str]:
+        return super().problems() + not_installed("matplotlib")
+
+    @property
+    def training(self) -> list[str]:
+        """The trainer's flags; a run that is there already goes on."""
+        folder = Path(self.output_dir) / "train"
+        resume = ["--resume_from_checkpoint", "latest"] if folder.is_dir() else []
+        return ["--output_dir", str(folder), *resume]
+
+    @property
+    def evaluation(self) -> list[str]:
+        """The flags of the evaluation."""
+        return ["--policy", str(Path(self.output_dir) / "train"), "--output_dir", self.output_dir]
+
+
+@dataclass(frozen=True)
+class DemoTextSettings(DemoSettings):
+    """The one flag of ``diffdpo demo-text``."""
+
+    output_dir: str = flag(
+        "runs/demo-text", "where the report goes, and the run beside it, in train/"
+    )
+
+    def problems(self) -> list[str]:
+        return super().problems() + not_installed("vaderSentiment")

@@ -1,0 +1,37 @@
+"""Which names can only be local paths, and a line for each that is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffdpo.config import BaseSettings
+
+
+def is_path(name: str) -> bool:
+    """Whether a name cannot be a hub id."""
+    return name.startswith((".", "/", "~"))
+
+
+def missing_data(name: str | None) -> list[str]:
+    """A complaint where a data set must be a local file or folder and is not there."""
+    if name is None or Path(name).exists():
+        return []
+    local = is_path(name) or (name.count("/") != 1 and Path(name).suffix)
+    return [f"data set {name}: no such file or folder"] if local else []
+
+
+def missing_folder(name: str | None, line: str) -> list[str]:
+    """The complaint ``line`` where a model must be a local folder and is not there."""
+    return [line] if name and is_path(name) and not Path(name).is_dir() else []
+
+
+def missing_models(settings: BaseSettings, flags: list[str]) -> list[str]:
+    """A complaint for each of these flags that names a local folder which is not there."""
+    return [
+        line
+        for name in flags
+        for line in missing_folder(
+            getattr(settings, name),
+            f"--{name} {getattr(settings, name)}: cannot be loaded (no such folder)",
+        )
+    ]

@@ -1,0 +1,82 @@
+"""What every step measured: collected on the device, written out now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from diffdpo.engine.journal import Journal
+from diffdpo.objective import Metrics, fraction, means_of
+
+StepCallback = Callable[[dict[str, Any]], object]  # gets the record of a step
+TOTALS = {"num_tokens"}  # metrics that add up over a run, as TRL's do
+ON_THE_BAR = {"loss": "loss", "acc": "rewards/accuracies", "margin": "rewards/margins"}
+
+
+class Recorder:
+    """Writes metrics.jsonl and feeds the trackers."""
+
+    def __init__(self, output_dir: Path, accelerator: Accelerator, effective_batch: int) -> None:
+        self.accelerator, self.effective_batch = accelerator, effective_batch
+        self.journal = Journal(output_dir / "metrics.jsonl")
+        self.totals: dict[str, int] = {}
+        self.pending: list[tuple[int, float, Metrics]] = []
+        self.clock = time.perf_counter()
+        self.on_step: StepCallback | None = None
+
+    def start_clock(self) -> None:
+        """Pairs per second count from now."""
+        self.clock = time.perf_counter()
+
+    def add(self, step: int, rate: float, metrics: Metrics) -> None:
+        """Keep a step's metrics, still on the device."""
+        self.pending.append((step, rate, metrics))
+
+    def flush(self) -> dict[str, str]:
+        """Write the collected metrics; the only place that waits for the device.
+
+        Returns what a progress bar shows of the last step.
+        """
+        if not self.pending:
+            return {}
+        records = self.records()
+        self.pending.clear()
+        if self.accelerator.is_main_process:
+            self.journal.append(records)
+        for record in records:
+            values = {name: value for name, value in record.items() if name != "step"}
+            self.accelerator.log(values, step=record["step"])
+            if self.on_step:
+                self.on_step(record)
+        latest = records[-1]
+        return {k: f"{latest[name]:.4g}" for k, name in ON_THE_BAR.items() if name in latest}
+
+    def records(self) -> list[dict[str, float]]:
+        """A line a step: means over all processes, totals over the run."""
+        names = list(self.pending[0][2])
+        sums = [torch.stack([fraction(m[name]) for name in names]) for _, _, m in self.pending]
+        rows = self.accelerator.reduce(torch.stack(sums), reduction="mean").tolist()
+        elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
+        pace = len(self.pending) * self.effective_batch / elapsed
+        records = [
+            {"step": step, **means_of(names, row), "lr": rate, "pairs_per_second": pace}
+            for (step, rate, _), row in zip(self.pending, rows, strict=True)
+        ]
+        for record in records:
+            for name in TOTALS & set(record):
+                self.totals[name] = self.totals.get(name, 0) + round(record[name])
+                record[name] = self.totals[name]
+        return records
+
+    def keep_until(self, done: int) -> None:
+        """Forget what lies ahead of a resumed run: those lines will be written again."""
+        if self.accelerator.is_main_process:
+            self.journal.keep_until(done)
+        self.accelerator.wait_for_everyone()
+        last = self.journal.last() if done else {}
+        self.totals = {name: last[name] for name in TOTALS & set(last)}

@@ -1,0 +1,99 @@
+"""Going on with a run: the checkpoint is of the same run, and nothing of another lies ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from diffdpo.config import TrainSettings, as_dict
+from diffdpo.engine import checkpoint
+from diffdpo.errors import UserError
+
+
+def run_state(
+    settings: TrainSettings, effective_batch: int, data: str, accelerator: Accelerator, done: int
+) -> dict[str, Any]:
+    """What a checkpoint says of its run."""
+    scaler = accelerator.scaler
+    return {
+        "step": done,
+        "settings": as_dict(settings),
+        "effective_batch": effective_batch,
+        "data": data,
+        "scaler": scaler.state_dict() if scaler is not None else None,
+    }
+
+
+def resume(
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    current: dict[str, Any],
+    notice: Callable[[str], None],
+) -> int:
+    """Load the checkpoint that the settings ask for; returns the steps done.
+
+    ``current`` is this run's own state. Raises UserError where the checkpoint is of another run.
+    """
+    requested, output_dir = settings.resume_from_checkpoint, Path(settings.output_dir)
+    path = checkpoint.find(output_dir, requested) if requested else None
+    accelerator.wait_for_everyone()  # all have looked before anything is set aside
+    if path is None:
+        if requested:
+            notice(f"resume       no checkpoint in {output_dir} yet: starting from step 0")
+        return 0
+    state = checkpoint.read_state(path)
+    check_same_run(path, state, current, settings.free_on_resume())
+    checkpoint.load(path, model, optimizer, state)
+    if accelerator.scaler is not None and state["scaler"]:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    done: int = state["step"]
+    notice(f"resumed      {path} at step {done}")
+    warn_of_other_length(settings, state["settings"], notice)
+    if accelerator.is_main_process:
+        for left in checkpoint.set_aside(output_dir, done):
+            notice(f"set aside    {left}: of the steps after {done} that this run takes anew")
+    return done
+
+
+def warn_of_other_length(
+    settings: TrainSettings, then: dict[str, Any], notice: Callable[[str], None]
+) -> None:
+    """Say so where the rate falls over the whole run, and the run is longer or shorter now: its
+    steps are then not those of one run of this length."""
+    names = ("max_train_steps", "num_train_epochs")
+    changes = [
+        f"--{name} {then[name]} then, {getattr(settings, name)} now"
+        for name in names
+        if then.get(name, getattr(settings, name)) != getattr(settings, name)
+    ]
+    if changes and not settings.lr_scheduler.startswith("constant"):
+        notice(
+            f"WARNING: --lr_scheduler {settings.lr_scheduler} spans the whole run"
+            f" ({'; '.join(changes)}): earlier steps had the rates of the other length"
+        )
+
+
+def check_same_run(path: Path, then: dict[str, Any], now: dict[str, Any], free: set[str]) -> None:
+    """Raises UserError with a line for each setting in which two runs differ, ``free`` ones
+    aside."""
+    mistakes = [
+        f"{path}: its run has --{name} {then['settings'].get(name)}, this one {value}"
+        for name, value in now["settings"].items()
+        if name not in free and then["settings"].get(name) != value
+    ]
+    if then["effective_batch"] != now["effective_batch"]:
+        mistakes.append(
+            f"{path}: its effective batch is {then['effective_batch']}, not"
+            f" {now['effective_batch']}"
+        )
+    if then["data"] != now["data"]:
+        mistakes.append(f"{path}: its run was trained on other data")
+    if mistakes:
+        raise UserError(*mistakes)

@@ -1,0 +1,93 @@
+"""One run from its start lines to its result, whatever the modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from diffdpo.config import TrainSettings
+from diffdpo.engine import checkpoint
+from diffdpo.engine.console import say, start_lines
+from diffdpo.engine.journal import Journal
+from diffdpo.engine.run_folder import conclude, start_records
+from diffdpo.engine.trainer import Trainer
+
+
+class Measures(Protocol):
+    """Measures or samples beside training."""
+
+    def after_step(self, done: int) -> None:
+        """Called after every step."""
+        ...
+
+    def final(self, done: int) -> None:
+        """Called at the end of a run that was not stopped."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves: its folder, whether it came to its end, and the trained network."""
+
+    folder: Path
+    finished: bool
+    network: nn.Module
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A record a step: those of ``metrics.jsonl``."""
+        return Journal(self.folder / "metrics.jsonl").read()
+
+
+def carry_out(
+    settings: TrainSettings,
+    trainer: Trainer,
+    facts: dict[str, str],
+    validation: Callable[[], Measures | None],
+    export: Callable[[Mapping[str, float]], Path],
+    preview: Sequence[str] = (),
+) -> bool:
+    """Say what will happen, record it, train, measure, and write the result; returns whether the
+    run came to its end.
+
+    ``validation`` is made after the start lines, since making it may take a while; ``export`` gets
+    the last record of the run.
+    """
+    start_lines(facts)
+    say(*(f"preview      {line}" for line in preview))
+    start_records(settings, trainer.accelerator)
+    say(*moved_rates(settings, trainer))
+    measures = validation()
+    done = trainer.fit(measures.after_step) if measures else trainer.fit()
+    if measures and done == trainer.total_steps:
+        measures.final(done)
+    conclude(
+        settings,
+        trainer.accelerator,
+        done,
+        trainer.total_steps,
+        lambda: export(trainer.recorder.journal.last()),
+    )
+    return done == trainer.total_steps
+
+
+def moved_rates(settings: TrainSettings, trainer: Trainer) -> list[str]:
+    """A line where a resumed run has another length than before and its schedule ends with the
+    run: the rates of the steps to come are then not those of the first plan."""
+    requested = settings.resume_from_checkpoint
+    path = checkpoint.find(Path(settings.output_dir), requested) if requested else None
+    if path is None or settings.lr_scheduler.startswith("constant"):
+        return []
+    then = checkpoint.read_state(path)["settings"]
+    before = trainer.planned(then["max_train_steps"], then["num_train_epochs"])
+    after = trainer.total_steps
+    if before == after:
+        return []
+    return [
+        f"rate         --lr_scheduler {settings.lr_scheduler} was planned over {before} steps and"
+        f" is now planned over {after}: the rates to come differ from the first plan's"
+    ]

@@ -1,0 +1,59 @@
+"""Before the first step policy and reference are the same function: the check that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from diffdpo.config import TrainSettings
+from diffdpo.errors import UserError
+
+# Largest part of a score by which it may differ where it was computed in other batches: rounding.
+ROUNDING = {"no": 1e-4, "bf16": 2e-2, "fp16": 4e-3}
+TF32_ROUNDING = 4e-3
+SMALLEST = 1e-3  # nats: a score next to nothing has no part to speak of
+
+
+def check_live(
+    reward_N: Tensor, scale: float, compiled: bool, notice: Callable[[str], None]
+) -> None:
+    """Say so where a reward is not exactly 0; ``scale`` is the beta it is logged with."""
+    worst = reward_N.abs().max().item() * scale
+    if worst and compiled:  # with and without gradient a compiled network rounds apart
+        notice(
+            f"compiled     policy and reference differ by {worst:.3g} nats before the first step:"
+            " rounding"
+        )
+    elif worst != 0:
+        notice(
+            "WARNING: policy and reference differ before the first step (reward up to"
+            f" {worst:.3g} nats)"
+        )
+
+
+def check_stored(
+    reward_N: Tensor,
+    policy_N: Tensor,
+    scale: float,
+    settings: TrainSettings,
+    notice: Callable[[str], None],
+) -> None:
+    """Say how far stored scores are from the live ones of the same network.
+
+    Raises UserError where that is more than rounding: they belong to another reference.
+    """
+    worst = reward_N.abs().max().item() * scale
+    notice(
+        f"reference    stored and live logits differ by at most {2 * worst:.3g} in the first batch"
+    )
+    limit = ROUNDING[settings.mixed_precision or "no"]
+    if settings.allow_tf32:
+        limit = max(limit, TF32_ROUNDING)
+    apart = (reward_N.abs() / policy_N.abs().clamp(min=SMALLEST)).max().item()
+    if not apart <= limit:
+        raise UserError(
+            f"--precompute_dir {settings.precompute_dir}: stored reference scores differ from live"
+            f" ones by {100 * apart:.2g} %, which is more than rounding ({100 * limit:g} %); they"
+            " are of another reference: delete that folder or name another"
+        )

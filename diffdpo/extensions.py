@@ -1,0 +1,69 @@
+"""Losses, rewards and formats of one's own: named as ``file.py:name`` wherever a row of a table is
+named."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from diffdpo.errors import UserError
+from diffdpo.flags import nearest
+
+Row = TypeVar("Row")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is of the form ``file.py:name``."""
+    return ".py:" in name
+
+
+def named_row(name: str, table: dict[str, Row], flag: str, as_row: Callable[[Any], Row]) -> Row:
+    """The row of ``table`` of this name; one of the user's own is added to it first.
+
+    ``as_row`` makes a row of what the file holds, or raises TypeError with the reason. Raises
+    UserError where there is no such row, file or object, or the file fails.
+    """
+    if name not in table:
+        if not is_own(name):
+            known = list(table)
+            raise UserError(
+                f"--{flag} {name!r} is unknown; known: {', '.join(known)}{nearest(name, known)}"
+            )
+        try:
+            table[name] = as_row(load_object(name, flag))
+        except TypeError as error:
+            raise UserError(f"--{flag} {name}: {error}") from error
+    return table[name]
+
+
+def load_object(name: str, flag: str) -> Any:
+    """What ``file.py:name`` points to. Raises UserError where it points to nothing."""
+    path, _, attribute = name.rpartition(":")
+    module = load_file(Path(path), flag)
+    if not hasattr(module, attribute):
+        raise UserError(f"--{flag} {name}: {path} defines no {attribute}")
+    return getattr(module, attribute)
+
+
+def load_file(path: Path, flag: str) -> Any:
+    """The module in a file, loaded once. Raises UserError where it cannot be run."""
+    if not path.is_file():
+        raise UserError(f"--{flag} {path}: no such file")
+    module_name = f"diffdpo_own_{path.resolve().as_posix().replace('/', '_').replace('.', '_')}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None, "a file ending in .py has a loader"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # before it runs, so that its dataclasses find it
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's own code raises
+        del sys.modules[module_name]
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--{flag} {path}: {type(error).__name__}: {reason}") from error
+    return module

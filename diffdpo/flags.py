@@ -1,0 +1,205 @@
+"""Command-line flags from the fields of a settings class, by argparse; mistakes are collected."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from argparse import (
+    SUPPRESS,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
+from collections.abc import Callable, Iterable, Sequence
+from types import NoneType, UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from diffdpo.errors import UserError
+
+# The headings of --help by group, in this order.
+GROUPS = {name: name for name in ("options", "data", "model", "training", "loss", "optimizer")}
+GROUPS |= {"caching": "caching", "logging": "checkpoints and logging"}
+GROUPS |= {"evaluation": "evaluation and sampling"}
+METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+FLAG = re.compile(r"--[\w-]+(=|$)")
+
+
+def flag(
+    default: Any,
+    help: str,
+    aliases: list[str] | None = None,
+    changes: str | None = None,
+    group: str | None = None,
+    choices: Sequence[str] | None = None,
+    read: Callable[[str], Any] | None = None,
+) -> Any:
+    """A settings field that is also a command-line flag.
+
+    ``aliases`` are its names in other programs, ``changes`` says which numbers depend on it,
+    ``group`` is its heading in --help, ``choices`` are the words it takes, and ``read`` makes a
+    value of a word where the type alone does not.
+    """
+    assert group is None or group in GROUPS, f"--help has no heading for {group}"
+    notes: dict[str, Any] = {
+        "aliases": aliases,
+        "changes": changes,
+        "group": group,
+        "choices": choices,
+    }
+    notes["type"] = read
+    metadata = {"help": help, **{name: note for name, note in notes.items() if note is not None}}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def one_of(name: str, value: Any, choices: Iterable[Any]) -> list[str]:
+    """A complaint that names the choices and the nearest one, or nothing."""
+    if value in choices:
+        return []
+    names = [str(choice) for choice in choices if choice is not None]
+    return [f"--{name} {value!r} is unknown; known: {', '.join(names)}{nearest(str(value), names)}"]
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """' (did you mean X?)' where one of the names comes close."""
+    match = difflib.get_close_matches(word, list(names), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+class StrictParser(ArgumentParser):
+    """One flag for every field of a settings class, hyphens or underscores; no abbreviations."""
+
+    def __init__(self, cls: Any, prog: str | None = None, about: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            usage="%(prog)s [--config FILE] [flags]",
+            description=about,
+            allow_abbrev=False,
+            add_help=False,
+            argument_default=SUPPRESS,  # so that ``read`` returns what was given and nothing else
+            formatter_class=wide,
+        )
+        self.spellings: list[str] = []
+        hints = get_type_hints(cls)
+        for name, title in GROUPS.items():
+            group = self.add_argument_group(title)
+            for field in dataclasses.fields(cls):
+                if field.metadata.get("group", "options") == name:
+                    self.add_field(group, field, hints[field.name])
+        for name in cls.inert():
+            self.add_flag(self, name, nargs="*", help=SUPPRESS)
+        group = self.add_argument_group("general")
+        self.add_flag(
+            group, "config", metavar="FILE", help="YAML file of settings; flags override it"
+        )
+        group.add_argument("-h", "--help", action="help", help="show this and leave")
+
+    def add_field(self, group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+        """The flag of a field and its aliases; a switch that is on by default has a ``--no_``
+        form."""
+        aliases = field.metadata.get("aliases", [])
+        own = {key: field.metadata[key] for key in ("type", "action") if key in field.metadata}
+        options = {**reader(hint), **own, "help": help_text(field)}
+        self.add_flag(group, field.name, *aliases, **options)
+        if field.default is True:
+            off = {"action": "store_false", "dest": field.name, "help": SUPPRESS}
+            self.add_flag(group, f"no_{field.name}", **off)
+
+    def add_flag(self, group: Any, name: str, *aliases: str, **options: Any) -> None:
+        """A flag under all its spellings, of which --help and complaints show the first."""
+        names = [f"--{name}", *aliases]
+        hyphenated = [f"--{spelling[2:].replace('_', '-')}" for spelling in names]
+        action = group.add_argument(*dict.fromkeys(names + hyphenated), **{"dest": name, **options})
+        action.option_strings = names[:1]
+        self.spellings += names
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message.removeprefix("argument "))
+
+    def read(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """The values that are given, by name, and a line for every mistake."""
+        given, mistakes = Namespace(), []
+        for chunk in by_flag(words):
+            try:
+                mistakes += self.read_one(chunk, given)
+            except UserError as error:
+                mistakes += error.mistakes
+        return vars(given), mistakes
+
+    def read_one(self, chunk: list[str], given: Namespace) -> list[str]:
+        """Read one flag with its values into ``given``; returns the words that belong to none."""
+        name = chunk[0].split("=")[0]
+        action = self._option_string_actions.get(name)
+        if action is None and FLAG.match(name):
+            hint = nearest(f"--{name[2:].replace('-', '_')}", self.spellings)
+            return [f"unknown flag {name}{hint}"]
+        if action is not None and action.nargs != 0 and len(chunk) == 2 and chunk[0] == name:
+            chunk = [f"{name}={chunk[1]}"]  # so that a value may begin with a minus
+        _, stray = self.parse_known_args(chunk, given)
+        return [f"stray word {word!r}" for word in stray]
+
+
+def by_flag(words: Sequence[str]) -> list[list[str]]:
+    """Each flag with the words behind it; words before the first flag come first."""
+    chunks: list[list[str]] = []
+    for word in words:
+        if FLAG.match(word) or word == "-h" or not chunks:
+            chunks.append([word])
+        else:
+            chunks[-1].append(word)
+    return chunks
+
+
+def reader(hint: Any) -> dict[str, Any]:
+    """How argparse reads a value of the type ``hint``; ``X | None`` is read as ``X``."""
+    kind = inner(hint)
+    if kind is bool:
+        return {"type": truth, "nargs": "?", "const": True, "metavar": METAVARS[bool]}
+    if get_origin(kind) is list:
+        element = get_args(kind)[0]
+        return {"type": element, "nargs": "+", "metavar": METAVARS.get(element, "WORD")}
+    return {"type": kind, "metavar": METAVARS.get(kind, "WORD")}
+
+
+def inner(hint: Any) -> Any:
+    """``X`` of ``X | None``, and any other type as it is."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    (kind,) = [argument for argument in get_args(hint) if argument is not NoneType]
+    return kind
+
+
+def optional(hint: Any) -> bool:
+    """Whether the type ``hint`` allows None."""
+    return get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
+
+
+def truth(word: str) -> bool:
+    """The value of a switch. Raises ArgumentTypeError for any word that is neither yes nor no."""
+    if word.lower() not in TRUE + FALSE:
+        raise ArgumentTypeError(f"{word!r} is neither true nor false")
+    return word.lower() in TRUE
+
+
+def help_text(field: dataclasses.Field[Any]) -> str:
+    """The purpose of a field, its names in other programs and its default."""
+    text, metadata = field.metadata["help"], field.metadata
+    if "aliases" in metadata:
+        text += f"; also {', '.join(metadata['aliases'])}"
+    if field.default is True:
+        text += f"; --no_{field.name} turns it off"
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = " ".join(map(str, field.default_factory()))
+    if default not in (None, ""):
+        text += f" (default: {str(default).lower() if isinstance(default, bool) else default})"
+    return text.replace("%", "%%")
+
+
+def wide(prog: str) -> RawDescriptionHelpFormatter:
+    """Lines to 99 characters; the text at the top keeps its own."""
+    return RawDescriptionHelpFormatter(prog, max_help_position=34, width=99)

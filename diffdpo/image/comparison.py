@@ -1,0 +1,128 @@
+"""Policy beside reference: pictures of both at the same prompts and seeds, their rewards, and the
+implicit accuracy on held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.sample import SampleSettings, sample, seeds_for, sheet
+from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.metrics import Reward
+from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall
+from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
+from diffdpo.reference import Reference
+
+SHEET_ROWS = 24
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Held-out implicit accuracy, and the same by timestep."""
+
+    estimate: Estimate
+    draws: int
+    by_timestep: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rest = {"draws": self.draws, "by_timestep": self.by_timestep}
+        return {**self.estimate.as_dict(), **rest}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What reference and policy drew, ``times`` pictures a prompt."""
+
+    prompts: list[str]  # the prompt of every picture
+    times: int
+    before: list[Image.Image]
+    after: list[Image.Image]
+
+
+def draw_pictures(
+    settings: EvaluateSettings,
+    backbone: Backbone,
+    network: nn.Module,
+    reference: Reference,
+    prompts: Sequence[str],
+) -> Pictures:
+    """Reference's and policy's pictures at the same prompts and seeds."""
+    repeated = [prompt for prompt in prompts for _ in range(settings.images_per_prompt)]
+    seeds = seeds_for(settings.seed, len(repeated))
+    form = SampleSettings(
+        settings.num_inference_steps,
+        settings.guidance_scale,
+        settings.sample_batch_size,
+        settings.resolution,
+    )
+    with reference.network(network) as frozen:
+        before = sample(backbone, frozen, repeated, seeds, form, "sampling reference")
+    after = sample(backbone, network, repeated, seeds, form, "sampling policy")
+    return Pictures(repeated, settings.images_per_prompt, before, after)
+
+
+def judge(
+    pictures: Pictures, rewards: Mapping[str, Reward], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Win rate, mean difference and both means under every reward."""
+    rows, prompts = {}, pictures.prompts
+    for name, reward in rewards.items():
+        old, new = (np.asarray(reward(side, prompts)) for side in (pictures.before, pictures.after))
+        rows[name] = {
+            "win_rate": win_rate(new, old, prompts, seed),
+            "difference": clustered_mean((new - old).tolist(), prompts, seed),
+            "reference_mean": float(old.mean()),
+            "policy_mean": float(new.mean()),
+        }
+    return rows
+
+
+def implicit_accuracy(
+    settings: EvaluateSettings,
+    backbone: Backbone,
+    pairs: ImagePairs,
+    network: nn.Module,
+    reference: Reference,
+    device: torch.device,
+) -> Accuracy:
+    """Held-out implicit accuracy, overall and by timestep, in float32."""
+    process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
+    draws = DrawSettings(
+        settings.seed,
+        settings.resolution or 0,
+        noise_offset=settings.noise_offset,
+        vae_chunk=settings.vae_encode_batch_size,
+    )
+    task = ImageTask(backbone, process, draws, device, nullcontext)
+    margins = implicit_margins(
+        pairs, task, network, reference, settings.implicit_draws, settings.sample_batch_size
+    )
+    buckets = by_timestep(margins, process.timesteps, settings.seed)
+    return Accuracy(overall(margins, settings.seed), settings.implicit_draws, buckets)
+
+
+def picture_page(pictures: Pictures) -> Image.Image:
+    """The first picture of each prompt in two sheets side by side, so that the page is about as
+    wide as tall."""
+    firsts = [side[:: pictures.times] for side in (pictures.before, pictures.after)]
+    prompts = pictures.prompts[:: pictures.times]
+    rows = list(zip(prompts, zip(*firsts, strict=True), strict=True))[:SHEET_ROWS]
+    half = -(-len(rows) // 2)
+    sides = [sheet(part, ["reference", "policy"]) for part in (rows[:half], rows[half:]) if part]
+    width = sum(side.width for side in sides) + 20 * (len(sides) - 1)
+    page = Image.new("RGB", (width, sides[0].height), "white")
+    for index, side in enumerate(sides):
+        page.paste(side, (index * (sides[0].width + 20), 0))
+    return page

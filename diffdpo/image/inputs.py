@@ -1,0 +1,111 @@
+"""What the image commands read: the pipeline and the pairs that the settings name, the bundled ones
+by default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from datasets import Dataset
+
+from diffdpo.data.bundled import bundled
+from diffdpo.data.source import open_dataset
+from diffdpo.errors import UserError
+from diffdpo.image.backbones import backbone_of, load_backbone
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
+from diffdpo.image.settings import ImageDataSettings, ImageSettings
+
+MODEL = "assets/emoji-pipeline"
+PAIRS = "assets/emoji-pairs"
+
+Settings = TypeVar("Settings", bound=ImageDataSettings)
+
+
+def with_bundled(settings: Settings) -> Settings:
+    """The settings with the bundled model and its pairs where no model is named."""
+    model, data = settings.pretrained_model_name_or_path, settings.dataset_name
+    data = data or settings.train_data_dir
+    if model is None:
+        model, data = bundled(MODEL), data or bundled(PAIRS)
+    return replace(settings, pretrained_model_name_or_path=model, dataset_name=data)
+
+
+def open_pipeline(
+    settings: Settings, encoders: bool = True, pipeline: Any = None
+) -> tuple[Settings, Backbone]:
+    """The model of the settings, or the ``pipeline`` that is loaded already; and the settings with
+    what follows from it: the bundled names where none is given, the model's own resolution.
+
+    Raises UserError for a resolution that the model cannot have.
+    """
+    settings = with_bundled(settings)
+    if pipeline is not None:
+        backbone = backbone_of(pipeline)
+    else:
+        backbone = load_backbone(
+            str(settings.pretrained_model_name_or_path),
+            settings.pretrained_vae_model_name_or_path,
+            encoders,
+            **settings.hub_options,
+        )
+    resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_factor
+    if resolution % factor:
+        near = max(factor, round(resolution / factor) * factor)
+        raise UserError(f"--resolution {resolution} is not a multiple of {factor}; take {near}")
+    return replace(settings, resolution=resolution), backbone
+
+
+def open_rows(settings: ImageDataSettings) -> Dataset:
+    """The rows of the data set and split that the settings name."""
+    return open_dataset(
+        str(settings.dataset_name),
+        settings.dataset_split_name,
+        settings.dataset_config_name,
+        settings.cache_dir,
+    )
+
+
+def open_pairs(
+    settings: ImageDataSettings, frame_at: FrameSettings, rows: Dataset | None = None
+) -> ImagePairs:
+    """The pairs of these rows, or of all that the settings name."""
+    columns = (settings.image_column, settings.caption_column, settings.data_format)
+    rows = open_rows(settings) if rows is None else rows
+    return image_pairs(rows, frame_at, str(settings.dataset_name), columns)
+
+
+def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = None) -> ImagePairs:
+    """The pairs to train on, checked: of the data set in memory, or of the one that is named."""
+    frame_at = FrameSettings(
+        seed=settings.seed,
+        resolution=settings.resolution or 0,
+        random_crop=settings.random_crop,
+        flip=not settings.no_hflip,
+        ties=settings.ties,
+        random_labels=settings.random_labels,
+    )
+    rows = open_rows(settings) if rows is None else rows
+    pairs = open_pairs(
+        settings, frame_at, dreamlike(rows) if settings.dreamlike_pairs_only else rows
+    )
+    pairs.limit(settings.max_train_samples, settings.seed)
+    if not settings.cache_latents:  # those that are encoded are checked by that
+        pairs.check(quiet)
+    return pairs
+
+
+def dreamlike(rows: Dataset) -> Dataset:
+    """The rows whose two images both come from a dreamlike model."""
+    columns = ("model_0", "model_1")
+    if not set(columns) <= set(rows.column_names):
+        raise UserError("--dreamlike_pairs_only needs the columns model_0 and model_1")
+    models = [rows[column][:] for column in columns]
+    numbers = [
+        number
+        for number, both in enumerate(zip(*models, strict=True))
+        if all("dream" in str(name).lower() for name in both)
+    ]
+    if not numbers:
+        raise UserError("--dreamlike_pairs_only: no row has two dreamlike images")
+    return rows.select(numbers)

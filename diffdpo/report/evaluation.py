@@ -1,0 +1,36 @@
+"""What both evaluations leave behind: evaluation.json, report.html and a few lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from diffdpo.config import BaseSettings
+from diffdpo.engine.console import say
+from diffdpo.engine.files import write_atomically
+from diffdpo.report.page import Report
+
+
+def publish(
+    folder: Path,
+    policy: str,
+    settings: BaseSettings,
+    figures: Mapping[str, Any],
+    fill: Callable[[Report], None],
+    lines: Sequence[str],
+) -> None:
+    """Write the figures, the page that ``fill`` composes with curves and settings below, and say
+    the result. Estimates among the figures are written as they describe themselves."""
+    written = asdict(settings)
+    content = {"policy": policy, **figures, "settings": written}
+    text = json.dumps(content, indent=2, default=lambda figure: figure.as_dict())
+    write_atomically(folder / "evaluation.json", text + "\n")
+    run, page = Path(policy), folder / "report.html"
+    report = Report(f"{run.name}: policy against reference")
+    fill(report)
+    report.about_run(run, written)
+    report.save(page)
+    say(*lines, f"report       {page}")

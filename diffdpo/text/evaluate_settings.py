@@ -1,0 +1,99 @@
+"""Settings of the evaluation of a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffdpo.config import Layer, at_least, flag
+from diffdpo.data.paths import missing_data, missing_models
+from diffdpo.engine.run_config import chosen, layer_of_run, recorded
+from diffdpo.errors import not_installed
+from diffdpo.metrics import TEXT_REWARDS, reward_problems
+from diffdpo.text.settings import NAME_BOTH, TextModelSettings
+
+# What an evaluation takes from the run: always, and as long as model and data are the run's own.
+ALWAYS = ["max_length", "trust_remote_code", "cache_dir"]
+TIED = {
+    "model_name_or_path": ["model_revision"],
+    "dataset_name": ["dataset_config", "data_format", "split"],
+}
+
+
+@dataclass(frozen=True)
+class EvaluateTextSettings(TextModelSettings):
+    """All flags of ``evaluate_text.py``."""
+
+    policy: str | None = flag(None, "the output folder of a finished run", group="model")
+    model_name_or_path: str | None = flag(
+        None,
+        "the reference; default: the run's, or the bundled model",
+        ["--reference"],
+        group="model",
+    )
+    dataset_name: str | None = flag(
+        None,
+        "held-out pairs: hub id, folder or file; default: the run's, or the bundled ones",
+        group="data",
+    )
+    dataset_config: str | None = flag(
+        None, "configuration of a hub data set", ["--dataset_config_name"], group="data"
+    )
+    data_format: str | None = flag(
+        None, "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME", group="data"
+    )
+    prompts_name: str | None = flag(
+        None,
+        "rows whose prompts are continued; default: bundled prefixes, or the pairs",
+        group="data",
+    )
+    split: str = flag("test", "split of both", ["--dataset_test_split"], group="data")
+    max_length: int | None = flag(
+        1024, "tokens of prompt and completion in the pairs", group="data"
+    )
+    output_dir: str = flag(
+        "runs/text-evaluation", "where evaluation.json and report.html go", group="evaluation"
+    )
+    reward: str = flag(
+        "sentiment",
+        "a row of diffdpo.metrics.TEXT_REWARDS, or file.py:function of texts",
+        group="evaluation",
+    )
+    num_prompts: int = flag(400, "at most so many distinct prompts", group="evaluation")
+    samples_per_prompt: int = flag(2, "continuations of each, by either model", group="evaluation")
+    max_new_tokens: int = flag(64, "a continuation is cut here", group="evaluation")
+    batch_size: int = flag(64, "rows at once", group="evaluation")
+    seed: int = flag(
+        0, "of the choice of prompts, the sampling and the intervals", group="evaluation"
+    )
+
+    def problems(self) -> list[str]:
+        lines = [*super().problems(), *at_least(self, COUNTS)]
+        if not self.policy:
+            lines.append("--policy is needed: the output folder of a finished run")
+        if (self.model_name_or_path is None) != (self.dataset_name is None):
+            lines.append(NAME_BOTH)
+        lines += missing_models(self, ["policy", "model_name_or_path"])
+        lines += missing_data(self.dataset_name) + missing_data(self.prompts_name)
+        lines += reward_problems([self.reward], TEXT_REWARDS)
+        needed = ["matplotlib", *(["vaderSentiment"] if self.reward == "sentiment" else [])]
+        return lines + not_installed(*needed)
+
+    @classmethod
+    def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
+        """What the run under judgement recorded: its reference, and the rows it held out."""
+        policy = given.get("policy")
+        run = recorded(policy)
+        # The model that training started from, be it an adapter, is the reference unless another
+        # one was.
+        run["model_name_or_path"] = run.get("ref_model_name_or_path") or run.get(
+            "model_name_or_path"
+        )
+        run["dataset_name"] = run.get("eval_dataset_name") or run.get("dataset_name")
+        run["split"] = run.get("dataset_test_split")
+        own = {name: run.get(name) for name in ALWAYS}
+        return layer_of_run(str(policy), {**chosen(run, given, TIED), **own})
+
+
+COUNTS = ["num_prompts", "samples_per_prompt", "max_new_tokens", "max_length", "batch_size"]

@@ -1,0 +1,80 @@
+"""What the text commands read: the rows that the settings name, tokenised; the bundled model and
+reviews by default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import TypeVar
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from diffdpo.data.bundled import bundled
+from diffdpo.data.source import open_dataset
+from diffdpo.errors import UserError
+from diffdpo.text.evaluate_settings import EvaluateTextSettings
+from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.settings import TextSettings
+
+MODEL = "assets/reviews-model"
+PAIRS = "assets/reviews/pairs"
+PREFIXES = "assets/reviews/labels"
+
+Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)
+
+
+def with_bundled(settings: Settings) -> Settings:
+    """The settings with the bundled model and its reviews where neither is named."""
+    if settings.model_name_or_path or settings.dataset_name:
+        return settings
+    return replace(settings, model_name_or_path=bundled(MODEL), dataset_name=bundled(PAIRS))
+
+
+def open_training_rows(
+    settings: TextSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    paired: bool,
+    quiet: bool,
+    in_memory: tuple[Dataset | None, Dataset | None] = (None, None),
+) -> tuple[TextRows, TextRows | None]:
+    """The rows to train on and, where that is asked for, those to measure on, tokenised and
+    checked; of data sets in memory, or of those that are named.
+
+    Raises UserError where the two are the same.
+    """
+    form = RowSettings(
+        settings.max_length,
+        paired,
+        settings.soft_label_scale,
+        settings.min_score_margin,
+        settings.data_format,
+    )
+
+    def read(name: str, split: str, dataset: Dataset | None) -> TextRows:
+        if dataset is None:
+            dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
+        return TextRows(dataset, tokenizer, form, quiet)
+
+    name, held_out = str(settings.dataset_name), None
+    rows = read(name, settings.dataset_train_split, in_memory[0])
+    rows.limit(settings.max_train_samples, settings.seed)
+    if settings.eval_strategy != "no":
+        name = settings.eval_dataset_name or name
+        held_out = read(name, settings.dataset_test_split, in_memory[1])
+        if held_out.all_in(rows):
+            raise UserError(
+                f"--eval_strategy: all rows of {name} are trained on; name others with"
+                " --eval_dataset_name"
+            )
+    return rows, held_out
+
+
+def check_vocabulary(rows: TextRows, size: int) -> None:
+    """Raises UserError where the tokenizer knows tokens that the model does not."""
+    largest = max(max(chain(item.prompt, *item.completions)) for item in rows.items)
+    if largest >= size:
+        raise UserError(
+            f"--model_name_or_path: the tokenizer gives token {largest}, the model knows {size}"
+            " tokens"
+        )

@@ -1,0 +1,50 @@
+"""``diffdpo demo`` and ``demo-text``: the bundled runs from end to end, cut to a few steps."""
+
+import json
+
+import pytest
+
+from diffdpo.cli import main
+from diffdpo.commands.settings import DemoSettings, DemoTextSettings
+
+SHORT = {
+    "demo": (
+        DemoSettings,
+        "--max_train_steps 1 --max_train_samples 16 --report_to none",
+        "--num_prompts 2 --images_per_prompt 1 --num_inference_steps 2 --implicit_draws 1",
+    ),
+    "demo-text": (
+        DemoTextSettings,
+        "--max_train_steps 1 --max_train_samples 16 --train_batch_size 4 --report_to none",
+        "--num_prompts 2 --samples_per_prompt 1 --max_new_tokens 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_demo_trains_judges_and_goes_on(name, tmp_path, monkeypatch, capsys):
+    cls, training, evaluation = SHORT[name]
+    for flags, more in (("training", training), ("evaluation", evaluation)):
+        full = getattr(cls, flags).fget
+        longer = property(lambda self, full=full, more=more: [*full(self), *more.split()])
+        monkeypatch.setattr(cls, flags, longer)
+    assert main([name, "--output_dir", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "from the run" in shown
+    assert "nothing here is held out" not in shown
+    assert shown.splitlines()[-1].endswith("out/report.html")
+    assert (tmp_path / "out" / "train" / "metrics.jsonl").exists()
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert result["settings"]["policy"] == str(tmp_path / "out" / "train")
+    assert main([name, "--output_dir", str(tmp_path / "out")]) == 0
+    assert "resumed" in capsys.readouterr().out
+    again = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert again == result
+
+
+def test_a_demo_has_one_flag(capsys):
+    assert main(["demo", "--num_prompts", "3"]) == 2
+    assert "unknown flag --num_prompts" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    assert "runs/demo" in capsys.readouterr().out

@@ -1,0 +1,178 @@
+"""The commands and Python lines that the pages show do what the pages say."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffdpo.config
+from diffdpo.cli import COMMANDS
+from diffdpo.errors import UserError
+from tests.conftest import THREADS
+from tests.docs.blocks import KINDS, PAGES, ROOT, Block, blocks_of, command_lines, name_of
+from tests.docs.blocks import prose_and_blocks as split
+
+CHECKED = [
+    block for page in PAGES for block in blocks_of(page) if block.kind in ("sh check", "sh slow")
+]
+# Commands of the shell that prepare an installation or show a file.
+PLAIN = {"git", "cd", "pip", "cat", "tail", "export"}
+
+
+class Parsed(Exception):
+    """Raised in place of running a command whose flags were understood."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_has_a_class(page):
+    prose, blocks = split(page)
+    unknown = [f"{block.where}: {block.info!r}" for block in blocks if block.kind not in KINDS]
+    # An indented block would be a command that no test sees.
+    words = r" {4,}(accelerate|python|make|diffdpo|pip|git|cat|tail) "
+    indented = [f"line {number}: {line}" for number, line in prose if re.match(words, line)]
+    assert not unknown + indented
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_quick_blocks_run(page, scratch, monkeypatch):
+    monkeypatch.chdir(scratch)
+    execute([block for block in blocks_of(page) if block.kind != "sh slow"], limit=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_all_blocks_run(page, scratch, monkeypatch):
+    monkeypatch.chdir(scratch)
+    execute(blocks_of(page), limit=3600)
+
+
+@pytest.mark.parametrize("block", CHECKED, ids=lambda block: block.where)
+def test_commands_that_are_not_run_have_flags_that_exist(block, monkeypatch):
+    for line in command_lines(block):
+        if block.kind == "sh check" or "scripts/" in line:
+            check(shlex.split(re.sub(r"\$\w+", "1", line)), monkeypatch)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_excerpts_stand_in_the_code(page):
+    for block in blocks_of(page):
+        if block.kind == "python excerpt":
+            source = bare((ROOT / block.info.split()[2]).read_text())
+            missing = [line for line in bare(block.text).splitlines() if line not in source]
+            assert not missing, block.where
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    """A folder that looks like the repository, so that runs/ does not grow in the real one."""
+    for path in ROOT.iterdir():
+        if path.name not in ("runs", ".git", ".venv"):
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+def execute(blocks: list[Block], limit: float) -> None:
+    """Shell and Python blocks in their order; what one prints stands in the block behind it."""
+    names: dict[str, object] = {"__name__": "page"}
+    printed = ""
+    for block in blocks:
+        if block.kind in ("sh run", "sh slow"):
+            printed = run_shell(block, limit)
+        elif block.kind == "python":
+            printed = run_python(block, names)
+        elif block.kind == "text output":
+            assert printed == block.text, block.where
+
+
+def run_shell(block: Block, limit: float) -> str:
+    """The block under bash, with the programs of the tests' environment first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = {"PATH": path, "PYTHONPATH": str(ROOT), "HOME": os.getcwd()}
+    command = ["bash", "-euo", "pipefail", "-c", block.text]
+    done = subprocess.run(command, env={**os.environ, **THREADS, **places}, capture_output=True,
+                          text=True, timeout=limit)  # fmt: skip
+    assert done.returncode == 0, f"{block.where}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def run_python(block: Block, names: dict[str, object]) -> str:
+    """The block, after those before it on its page."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        exec(compile(block.text, block.where, "exec"), names)
+    return shown.getvalue()
+
+
+def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a command and its flags exist, as far as can be told without running it."""
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+    elif words[:2] == ["python", "scripts/benchmark"]:
+        assert_in_help(words[1], words[2:])
+    elif words[:3] == ["python", "-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words[3:] if word.startswith("tests"))
+    elif words[0] not in PLAIN:
+        parse(*command_and_flags(words), monkeypatch)
+
+
+def assert_in_help(script: str, words: list[str]) -> None:
+    """The flags are among those that the script's own help lists."""
+    command = [sys.executable, script, "--help"]
+    places = {**os.environ, **THREADS, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=places, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    flags = {word.split("=")[0] for word in words if word.startswith("--")}
+    shown = done.stdout.replace("-", "_")
+    assert not [flag for flag in flags if flag.replace("-", "_") not in shown]
+
+
+def command_and_flags(words: list[str]) -> tuple[str, list[str]]:
+    """The command of ``python scripts/X.py …``, the same under a launcher, or ``diffdpo X …``."""
+    for index, word in enumerate(words):
+        if word.startswith("scripts/") and word.endswith(".py"):
+            assert (ROOT / word).exists(), word
+            return Path(word).stem, words[index + 1 :]
+    assert words[0] == "diffdpo", f"a command that the tests do not know: {' '.join(words)}"
+    return words[1], words[2:]
+
+
+def parse(name: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command up to the point at which its settings are read."""
+    assert name in COMMANDS, name
+    module = importlib.import_module(f"diffdpo.commands.{name}")
+    real = diffdpo.config.parse
+
+    def only_parse(*arguments, **options):
+        real(*arguments, **options)
+        raise Parsed
+
+    for other in list(sys.modules.values()):
+        if getattr(other, "parse", None) is real and other is not diffdpo.config:
+            monkeypatch.setattr(other, "parse", only_parse)
+    with pytest.raises(Parsed):
+        module.main(flags)
+    monkeypatch.undo()
+
+
+def bare(source: str) -> str:
+    """Python lines without their comments and indentation."""
+    lines = [line.split("  #")[0].strip() for line in source.splitlines()]
+    return "\n".join(line for line in lines if line)
+
+
+def test_a_flag_that_does_not_exist_is_noticed(monkeypatch):
+    words = "python scripts/evaluate.py --policy runs/mine --number_of_prompts 3"
+    with pytest.raises(UserError, match="unknown flag --number_of_prompts"):
+        check(shlex.split(words), monkeypatch)
+    with pytest.raises(AssertionError, match="do not know"):
+        check(["evaluate", "--policy", "runs/mine"], monkeypatch)

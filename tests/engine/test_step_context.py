@@ -1,0 +1,91 @@
+"""What a step knows of its whole effective batch, whatever the modality and however it is cut."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from diffdpo.engine.step_context import reference_point, step_context
+from diffdpo.objective import Objective, Scores, Term
+from diffdpo.reference import StoredScores, Zero
+
+
+@dataclass
+class Given:
+    """A draw with its scores written down."""
+
+    policy_N: torch.Tensor
+    reference_N: torch.Tensor
+
+
+class Task:
+    """Takes scores from the draw and token counts from the batch."""
+
+    def score(self, model, draw):
+        return Scores(draw.policy_N)
+
+    def reference_point_draws(self, batches):
+        return batches
+
+    def token_counts(self, batch):
+        return batch
+
+
+def stored():
+    return StoredScores(Zero())
+
+
+def given(*rewards):
+    reward_N = torch.tensor(rewards)
+    return Given(reward_N - 5.0, torch.full_like(reward_N, -5.0))
+
+
+def itself(total):
+    return total
+
+
+def test_the_reference_point_is_the_mean_reward_over_all_batches():
+    batches = [given(1.0, 2.0, 6.0), given(3.0)]
+    z = reference_point(Task(), torch.nn.Identity(), stored(), batches, itself)
+    assert z.item() == pytest.approx(3.0)
+
+
+def test_the_reference_point_is_never_negative():
+    z = reference_point(Task(), torch.nn.Identity(), stored(), [given(-1.0, -3.0)], itself)
+    assert z.item() == 0
+
+
+def test_the_reference_point_counts_all_processes():
+    def with_another_process(total):
+        return total + torch.tensor([10.0, 1.0])  # one item there, with reward 10
+
+    batches = [given(1.0, 1.0, 0.0)]
+    z = reference_point(Task(), torch.nn.Identity(), stored(), batches, with_another_process)
+    assert z.item() == pytest.approx(12 / 4)
+
+
+@pytest.mark.parametrize("loss", ["kto", "sigmoid", "sft", "orpo"])
+def test_only_what_a_loss_reads_is_computed(loss):
+    class Counting(Task):
+        calls = ""
+
+        def reference_point_draws(self, batches):
+            self.calls += "z"
+            return [given(2.0)]
+
+        def token_counts(self, batch):
+            self.calls += "t"
+            return batch
+
+    task = Counting()
+    batches = [(6, 2, 4, 2), (3, 1, 0, 1)]
+    context = step_context(
+        Objective((Term(loss),)), task, torch.nn.Identity(), stored(), batches, itself, 2
+    )
+    assert context.share == 1 / 4
+    assert task.calls == {"kto": "z", "sigmoid": "", "sft": "tt", "orpo": "tt"}[loss]
+    if loss == "kto":
+        assert float(context.reference_point) == 2
+    if loss in ("sft", "orpo"):
+        means = context.chosen_tokens, context.rejected_tokens, context.prompt_tokens
+        assert [float(value) for value in means] == pytest.approx([3.0, 1.0, 4 / 3])
