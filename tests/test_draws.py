@@ -46,6 +46,11 @@ def test_what_a_draw_is_for_keeps_its_number():
     assert [purpose.value for purpose in Purpose] == list(range(len(Purpose)))
 
 
+def test_item_and_draw_count_from_zero():
+    numbers = [generator(4, Purpose.CROP, *rest).random() for rest in ((), (0,), (0, 0))]
+    assert len(set(numbers)) == 1
+
+
 def test_numbers_beyond_64_bits_wrap_around():
     below = generator(-1, Purpose.NOISE, -2, -3).integers(2**63)
     top = 2**64

@@ -20,8 +20,8 @@ def command(target: str, flags: list[str]) -> Program:
     importlib.import_module(f"diffdpo.commands.{target}")  # loading it is not part of the race
 
     def run() -> None:
-        if run_command(target, flags):
-            raise SystemExit(f"{target} failed")
+        if code := run_command(target, flags):
+            raise SystemExit(code)  # a number: the table shows the error line that was printed
 
     return run
 

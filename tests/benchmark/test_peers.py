@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffdpo.errors import UserError
 from scripts.benchmark import stand_ins
-from scripts.benchmark.contestant import Contestant
+from scripts.benchmark.contestant import Contestant, Failed
 from scripts.benchmark.gate import Schedule
 from scripts.benchmark.peers import STAND_INS, WHAT, recognise
 from scripts.benchmark.subjects import Subject
@@ -106,6 +106,17 @@ def test_a_script_runs_unmodified_and_stops_at_the_gate(tmp_path):
         contestant.close()
     assert [report["kind"] for report in reports] == ["ready", "warm", "repetition"]
     assert contestant.process.returncode == 0
+
+
+def test_a_command_that_fails_says_why(tmp_path):
+    subject = Subject("text-fp32-live", "text", "command", "train_text_dpo", ("--beta", "x"))
+    contestant = Contestant(subject, Schedule(1, 1, 0), 1, tmp_path, "run")
+    try:
+        contestant.hear()
+        with pytest.raises(Failed, match="--beta"):
+            contestant.turn()
+    finally:
+        contestant.close()
 
 
 def test_a_failure_is_said_in_a_line():

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from diffdpo.cli import run_command
 from diffdpo.config import SCHEDULES, TrainSettings
-from diffdpo.engine.optim import make_optimizer, make_schedule
+from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
 from diffdpo.errors import UserError
 from tests.factory import read_jsonl
 
@@ -78,6 +78,13 @@ def test_a_dry_run_has_a_schedule(name):
 def test_a_peak_below_the_end_is_refused_in_a_line():
     with pytest.raises(UserError, match=r"--lr_scheduler polynomial: lr_end .* must be smaller"):
         make_schedule(TrainSettings(lr_scheduler="polynomial"), 100, 5e-8)
+
+
+def test_the_steps_of_a_run_are_those_asked_for_or_of_its_epochs():
+    assert planned_steps(7, 3.0, 100, 4) == 7
+    assert planned_steps(None, 1.5, 100, 4) == 38  # 37.5
+    assert planned_steps(None, 2.0, 10, 4) == 5
+    assert planned_steps(None, 0.1, 10, 4) == 1
 
 
 def test_the_first_step_of_adamw_is_as_long_as_the_rate():
