@@ -39,8 +39,8 @@ def read(row):
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_every_format_is_told_by_its_columns_and_read_to_one_schema(name):
-    found, example = read(ROWS[name])
-    assert found == name
+    detected, example = read(ROWS[name])
+    assert detected == name
     if name == "transcripts":
         assert (example.prompt, *example.completions) == (HUMAN, " a", " b")
         return
@@ -91,6 +91,7 @@ SPLITS = {
 
 @pytest.mark.parametrize(("chosen", "rejected", "prompt"), SPLITS.values(), ids=SPLITS)
 def test_what_two_texts_share_is_the_prompt(chosen, rejected, prompt):
+    # Either way round, for which of the two is the chosen one must not move the boundary.
     for a, b in ((chosen, rejected), (rejected, chosen)):
         shared, first, second = split_common(a, b)
         assert shared == prompt
@@ -177,8 +178,8 @@ def test_all_kinds_of_files(tmp_path):
     dataset.to_parquet(tmp_path / "a.parquet")
     DatasetDict({"train": dataset, "test": dataset}).save_to_disk(tmp_path / "saved")
     for name in ("a.jsonl", "a.json", "a.csv", "a.parquet", "saved"):
-        found = open_dataset(str(tmp_path / name), "train", cache_dir=str(tmp_path / "cache"))
-        assert [read(row)[1].completions for row in found] == [("a", "b")] * 3
+        opened = open_dataset(str(tmp_path / name), "train", cache_dir=str(tmp_path / "cache"))
+        assert [read(row)[1].completions for row in opened] == [("a", "b")] * 3
 
 
 BROKEN = {
@@ -187,10 +188,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("name", "text", "where"), BROKEN.values(), ids=BROKEN)
-def test_broken_json_is_named_by_file_and_line(tmp_path, name, text, where):
+@pytest.mark.parametrize(("name", "text", "location"), BROKEN.values(), ids=BROKEN)
+def test_broken_json_is_named_by_file_and_line(tmp_path, name, text, location):
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=where):
+    with pytest.raises(UserError, match=location):
         open_dataset(str(tmp_path / name), "train", cache_dir=str(tmp_path / "cache"))
 
 

@@ -133,9 +133,9 @@ def test_truncation_keeps_the_completion_and_the_end_of_the_prompt(
     limit, prompt, chosen, rejected, cut, _
 ):
     full = Encoded([7, 8, 9], ([1, 2, 3], [4, 5]))
-    found = truncate(full, limit, bos=None)
-    assert found == Encoded(prompt, (chosen, rejected), cut)
-    assert len(found.prompt) + max(map(len, found.completions)) <= limit
+    encoded = truncate(full, limit, bos=None)
+    assert encoded == Encoded(prompt, (chosen, rejected), cut)
+    assert len(encoded.prompt) + max(map(len, encoded.completions)) <= limit
 
 
 def test_truncation_keeps_the_bos():

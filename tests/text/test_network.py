@@ -59,11 +59,11 @@ def sft(base, tmp_path_factory):
     return folder
 
 
-def prepared(place, **settings):
-    settings = TextSettings(model_name_or_path=str(place), **settings)
-    network = load_model(str(place), "model_name_or_path", settings)
+def prepared(name, **settings):
+    settings = TextSettings(model_name_or_path=str(name), **settings)
+    network = load_model(str(name), "model_name_or_path", settings)
     scorer = make_trainable(network, settings, CPU)
-    return scorer, make_reference(scorer, settings, free=False)
+    return scorer, make_reference(scorer, settings, reference_free=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def both(scorer, reference, draw):
 
 
 def nudge(scorer):
-    """A step in every trained weight."""
+    """Change every trained weight, as a step of training does."""
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in scorer.parameters():
@@ -192,7 +192,7 @@ def test_another_model_as_reference(base, tmp_path, draw):
 
 def test_losses_without_reference_have_none(base):
     scorer, _ = prepared(base)
-    assert isinstance(make_reference(scorer, TextSettings(), free=True), Zero)
+    assert isinstance(make_reference(scorer, TextSettings(), reference_free=True), Zero)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -209,8 +209,8 @@ def test_the_tokenizer_of_an_adapter_is_that_of_its_base(base, sft):
     settings = TextSettings(model_name_or_path=str(sft))
     network = load_model(str(sft), "model_name_or_path", settings)
     assert is_adapter(network)
-    found = load_tokenizer(network, settings)
-    assert found("the end")["input_ids"] == tokenizer()("the end")["input_ids"]
+    loaded = load_tokenizer(network, settings)
+    assert loaded("the end")["input_ids"] == tokenizer()("the end")["input_ids"]
 
 
 def test_mistakes(base, tmp_path):
