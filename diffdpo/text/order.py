@@ -48,7 +48,7 @@ class ByLength(Rows):
         # Sorted in windows, not as a whole: or a row would meet nearly the same others every epoch.
         for start in range(first, count, batch * STEPS_AT_ONCE):
             window = shuffled[start : start + batch * STEPS_AT_ONCE]
-            # Stable, because numpy's default sort may order equal lengths otherwise elsewhere.
+            # Stable: numpy's default sort may order equal lengths otherwise on another machine.
             window = window[np.argsort(-self.size[window], kind="stable")]
             whole = len(window) // batch
             steps = window[: whole * batch].reshape(whole, batch)

@@ -81,6 +81,7 @@ def test_tools_and_template_options_come_along():
 SPLITS = {
     "as usual": ("The sky is blue.", "The sky is green.", "The sky is"),
     "never inside a word": ("I like green tea", "I like great tea", "I like"),
+    # Each side keeps words of its own, or one would be an empty completion.
     "one begins the other": ("The sky is blue", "The sky is blue and vast", "The sky is"),
     "nothing shared": ("yes ", "no", ""),
     "one word": ("yes", "yes sir", ""),
@@ -158,6 +159,7 @@ def test_unknown_columns_name_what_was_found_and_what_is_needed():
         detect(["text", "score"], {})
 
 
+# Real files of another project, as its users have them.
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared demo files are not here")
 @pytest.mark.parametrize("name", ["dpo_en_demo", "kto_en_demo"])
 def test_demo_files_run_untouched(name, tmp_path):

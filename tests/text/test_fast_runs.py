@@ -85,6 +85,7 @@ def test_like_lengths_resume_to_the_same_bits(lm, data, tmp_path):
         )
     )
     train(*flags(lm, data["pairs"], tmp_path / "cut", resume_from_checkpoint="latest", **changes))
+    # Cut in the middle of an epoch, where the order by length must be found again.
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "straight")
     train(*flags(lm, data["pairs"], tmp_path / "chance", **changes | {"group_by_length": None}))
     assert metrics(tmp_path / "chance") != metrics(tmp_path / "straight")

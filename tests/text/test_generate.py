@@ -30,6 +30,7 @@ def test_inversion_gives_every_token_its_share():
 
 def test_the_edges_draw_possible_tokens():
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]] * 2)
+    # A sampler that is off by one at either edge draws a token of probability 0 here.
     assert draw(logits, torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).tolist() == [1, 2]
 
 
@@ -56,12 +57,14 @@ def test_a_continuation_depends_on_seed_prompt_and_visit_alone(network):
         assert (
             sample(network, PROMPTS, END, replace(SETTINGS, batch_size=batch_size)) == continuations
         )
+    # The last prompt comes first now and still continues as before: its row number plays no part.
     assert sample(network, PROMPTS[::-1], END, SETTINGS)[:2] == continuations[-2:]
     assert sample(network, PROMPTS, END, replace(SETTINGS, seed=4)) != continuations
     assert continuations[0] != continuations[1]
 
 
 def test_a_continuation_ends_once_or_is_cut(network):
+    # So many that some end by themselves and some are cut.
     continuations = sample(network, PROMPTS, END, replace(SETTINGS, visits=60, max_new_tokens=30))
     assert {ids.count(END) for ids in continuations} == {0, 1}
     for ids in continuations:

@@ -51,7 +51,7 @@ def sft(base, tmp_path_factory):
         LoraConfig(
             r=4,
             target_modules=["q_proj", "down_proj"],
-            init_lora_weights=False,
+            init_lora_weights=False,  # or the adapter would be the identity, and equal to its base
             lora_dropout=0.4,
         )
     )
@@ -157,6 +157,7 @@ def opt():
 def test_rates_that_are_read_from_the_configuration_are_off_and_kept_in_the_result(make, tmp_path):
     torch.manual_seed(0)
     network, ids = make().train(), torch.arange(8)[None]
+    # Without this the rates could be off from the start and the test would see nothing.
     assert not torch.equal(network(ids).logits, network(ids).logits)
     rates = {k: v for k, v in network.config.to_dict().items() if "drop" in k}
     without_dropout(network)
@@ -176,6 +177,7 @@ def test_switching_adapters_leaves_the_trained_one_active_and_trainable(sft, dra
     assert scorer.network.active_adapters() == [AdapterCopy.trained]
     task, drawn = draw
     task.score(scorer, drawn).score_N.sum().backward()
+    # Scoring the reference has switched adapters; the gradient must go to the trained one alone.
     touched = {name for name, w in scorer.named_parameters() if w.grad is not None}
     assert touched == before
 

@@ -46,5 +46,6 @@ def test_steps_hold_rows_of_like_length_in_any_order_of_length():
         [len(plain[position].completions[0]) for position in range(4 * 203)]
     ).reshape(-1, 4)
     assert np.ptp(sizes, axis=1).mean() < 0.1 * np.ptp(by_chance, axis=1).mean()
+    # Rising about as often as falling: the steps of a window are shuffled, not sorted.
     tops = sizes.max(axis=1)[:50]
     assert 10 < (np.diff(tops) > 0).sum() < 40

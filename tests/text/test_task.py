@@ -64,7 +64,7 @@ def test_chunks_change_neither_value_nor_gradient(one, items):
         score.sum().backward()
         return score.detach(), [w.grad.clone() for w in one.policy.parameters()]
 
-    whole, by_row = run(1 << 26), run(3 * 271)
+    whole, by_row = run(1 << 26), run(3 * 271)  # the second cuts after every three positions
     assert torch.allclose(whole[0], by_row[0], rtol=1e-6)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(whole[1], by_row[1], strict=True))
 
@@ -101,6 +101,7 @@ def test_orpo_stays_finite_for_certain_and_for_empty_completions(one):
     certain."""
     with torch.no_grad():
         one.policy.network.lm_head.weight.mul_(200)
+    # The token that the model is certain of after the prompt, whichever that is.
     draw = one.task.draw(one.task.collate([TextItem(0, [40, 41], ([42], [43]))]))
     with torch.no_grad():
         best = (
@@ -193,7 +194,7 @@ def test_other_architectures_score_as_they_speak(make, items):
 
 def test_a_head_that_does_something_unknown_is_refused():
     scorer = TokenScorer(gemma())
-    scorer.softcap = None
+    scorer.softcap = None  # as if this model's rule were not known here
     with pytest.raises(UserError, match="not a plain function of its output head"):
         prove_head(scorer, "x")
 

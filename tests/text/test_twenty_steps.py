@@ -96,4 +96,4 @@ def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss, 
     )
     assert losses[0] == pytest.approx(expected[0], abs=1e-6)
     assert losses == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]  # two runs that learn nothing would agree as well
