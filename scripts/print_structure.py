@@ -1,9 +1,9 @@
-"""The rooms of the package, floor by floor, and which room imports which; read from the source.
+"""Prints the rooms of the package, floor by floor, and which room imports which.
 
     python scripts/print_structure.py            # prints the picture
     python scripts/print_structure.py --update   # writes it into docs/design.md
 
-The floors are those of ``tests/test_imports.py``.
+Both are read from the source; the floors are those of ``tests/test_imports.py``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def imports() -> dict[str, set[str]]:
     """For every room the other rooms that it imports; the package's own __init__ is no room."""
     rooms: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
+        # Imports inside functions count as well: a lazy import has a direction too.
         if path != PACKAGE / "__init__.py":
             nodes = ast.walk(ast.parse(path.read_text()))
             names = {name for node in nodes for name in imported(node)}

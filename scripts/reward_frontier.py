@@ -1,5 +1,5 @@
-"""Reward against KL to the reference over several betas: the controlled experiment of Rafailov et
-al. 2023 in small.
+"""Plots reward against KL to the reference for several betas: the controlled experiment of Rafailov
+et al. 2023 in small.
 
     python scripts/reward_frontier.py
 
@@ -39,6 +39,7 @@ Row = dict[str, Any]
 def train(name: str, flags: list[str], every: int, epochs: float) -> Path:
     """One run of the bundled recipe with a checkpoint every so many steps; returns its folder."""
     folder = WORK / name.replace(" ", "-")
+    # Checkpoints of an earlier run would be measured along with this one's.
     shutil.rmtree(folder, ignore_errors=True)
     words = [
         "--output_dir",
@@ -58,9 +59,10 @@ def train(name: str, flags: list[str], every: int, epochs: float) -> Path:
 @torch.no_grad()
 def load_weights(scorer: TokenScorer, path: Path) -> None:
     """Put the weights of a checkpoint into a network of the same shape."""
-    own = dict(scorer.named_parameters())
+    # A checkpoint is no folder that transformers loads; only the last step is exported as one.
+    parameters = dict(scorer.named_parameters())
     for name, weight in read_tensors(path / "trainable.safetensors").items():
-        own[name].copy_(weight)
+        parameters[name].copy_(weight)
 
 
 def measure(name: str, folder: Path, held_out: HeldOut, before: Written) -> list[Row]:
@@ -69,16 +71,16 @@ def measure(name: str, folder: Path, held_out: HeldOut, before: Written) -> list
     policy, rows = load_scorer(str(folder), "policy", settings, device), []
     for path in list_checkpoints(folder):
         load_weights(policy, path)
-        found = compare(held_out, policy, before, write(held_out, policy))
+        figures = compare(held_out, policy, before, write(held_out, policy))
         step = int(path.name.split("-")[1])
-        rows.append({"run": name, "step": step, **{key: found[key].as_dict() for key in FIGURES}})
-        shown = {key: round(found[key].value, 3) for key in FIGURES}
-        print(f"{name}, step {step}: {shown}", flush=True)
+        rows.append({"run": name, "step": step, **{key: figures[key].as_dict() for key in FIGURES}})
+        rounded = {key: round(figures[key].value, 3) for key in FIGURES}
+        print(f"{name}, step {step}: {rounded}", flush=True)
     return rows
 
 
 def draw(rows: list[Row], reference: float, title: str) -> bytes:
-    """A line a run, a point a checkpoint, with 95 % intervals of the reward."""
+    """The plot as PNG: a line per run, a point per checkpoint, 95 % intervals of the reward."""
     page, axes = figure(1, 1, 7.5, 4.6)
     axis = axes[0, 0]
     for name in dict.fromkeys(row["run"] for row in rows):
@@ -118,13 +120,13 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=ROOT / "assets" / "reward-kl", help="without its ending"
     )
-    chosen, extra = parser.parse_known_args()
+    chosen, extra = parser.parse_known_args()  # what is unknown here goes to the trainer
     quiet_libraries()
     settings = resolved(
         EvaluateTextSettings(policy=str(WORK), split=chosen.split, num_prompts=chosen.num_prompts)
     )
     held_out = open_held_out(settings)
-    before = write(held_out, held_out.reference)
+    before = write(held_out, held_out.reference)  # once: it is the same for every checkpoint
     runs = {f"beta {beta}": ["--beta", beta] for beta in chosen.betas} | {
         "SFT on the chosen": ["--loss_type", "sft"]
     }
@@ -141,12 +143,12 @@ def main() -> None:
         "rows": rows,
     }
     write_atomically(chosen.output.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-    asked = (
+    caption = (
         f"{len(held_out.prompts)} held-out prefixes, {settings.samples_per_prompt} continuations"
         " each"
     )
     with atomic_file(chosen.output.with_suffix(".png")) as path:
-        path.write_bytes(draw(rows, reference, asked))
+        path.write_bytes(draw(rows, reference, caption))
 
 
 if __name__ == "__main__":

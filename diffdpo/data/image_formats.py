@@ -1,8 +1,8 @@
-"""ADD AN IMAGE FORMAT HERE: one row says which columns hold the two images, the prompt and the
-label.
+"""ADD AN IMAGE FORMAT HERE: one row of the table names the columns of the two images, the prompt
+and the label.
 
-A format is known by its columns. ``first_wins`` gives, per row, P(first image ≻ second image): 1,
-0, 1/2 for a tie, NaN where the label cannot be read.
+A data set has the first format of the table whose columns it has. ``first_wins`` gives for every
+row P(first image ≻ second image): 1, 0, 1/2 for a tie, NaN where the label cannot be read.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from diffdpo.extensions import named_row
 
 
 def always(dataset: Dataset) -> np.ndarray:
-    """The first image is the chosen one."""
+    """1 for every row: the first image is the chosen one."""
     return np.ones(len(dataset))
 
 
 def pickapic_label(dataset: Dataset) -> np.ndarray:
-    """Pick-a-Pic: label_0 is 1, 0 or 0.5; where label_1 stands beside it, the two must add up to
-    1."""
+    """label_0 of Pick-a-Pic: 1, 0 or 0.5. Where there is a label_1, the two must add up to 1."""
     first = numbers(dataset, "label_0")
     if "label_1" in dataset.column_names:
+        # Labels that do not add up to 1 are no vote; label_0 alone would pass for one.
         first = np.where(np.isclose(first + numbers(dataset, "label_1"), 1), first, np.nan)
     return np.where((first >= 0) & (first <= 1), first, np.nan)
 
 
 def numbers(dataset: Dataset, column: str) -> np.ndarray:
-    """A column as floats, NaN where it holds none."""
+    """A column as floats, NaN where a value is no number."""
     return np.array([as_number(value) for value in dataset[column]], dtype=np.float64)
 
 
 def as_number(value: object) -> float:
-    """A label as a number: 1, "1" and True alike."""
+    """A label as a number, NaN where it is none; 1, "1" and True are the same."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -57,7 +57,7 @@ class ImageFormat:
 
     @property
     def columns(self) -> list[str]:
-        """What a data set must have to be read in this format."""
+        """The columns that a data set must have to be read in this format."""
         return [self.first, self.second, self.prompt, *self.labels]
 
 
@@ -69,11 +69,12 @@ IMAGE_FORMATS = {
 }
 
 
-def as_format(own: object) -> ImageFormat:
-    """A row of the table from a user's own. Raises TypeError where it is none."""
-    if not isinstance(own, ImageFormat):
+def as_format(value: object) -> ImageFormat:
+    """``value``, which a user's file defines, as a row of the table. Raises TypeError where it is
+    no ImageFormat."""
+    if not isinstance(value, ImageFormat):
         raise TypeError("is no diffdpo.data.image_formats.ImageFormat")
-    return own
+    return value
 
 
 def detect(

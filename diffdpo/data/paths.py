@@ -1,4 +1,4 @@
-"""Which names can only be local paths, and a line for each that is not there."""
+"""Tells local paths from hub ids, and gives a line for each path that is not there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def missing_data(name: str | None) -> list[str]:
     """A complaint where a data set must be a local file or folder and is not there."""
     if name is None or Path(name).exists():
         return []
+    # A name with an ending is a file, too, unless it has the form user/name of a hub id.
     local = is_path(name) or (name.count("/") != 1 and Path(name).suffix)
     return [f"data set {name}: no such file or folder"] if local else []
 

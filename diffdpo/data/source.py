@@ -44,6 +44,8 @@ def open_dataset(
 
 
 def _open(name: str, split: str, config: str | None, cache_dir: str | None) -> Dataset:
+    """The rows of ``split``, by the loader for what ``name`` is. A local path goes first, so that a
+    hub data set of the same name never takes its place."""
     path = Path(name)
     if not path.exists():
         if mistakes := missing_data(name):
@@ -73,32 +75,33 @@ def read_files(name: str, files: list[Path], cache_dir: str | None) -> Dataset:
     """Local files of one type, told by their ending."""
     builder = BUILDERS.get(files[0].suffix)
     if builder is None:
-        known = ", ".join(BUILDERS)
+        endings = ", ".join(BUILDERS)
         raise UserError(
-            f"data set {name}: files ending in {files[0].suffix or 'nothing'} are not read ({known}"
-            " are)"
+            f"data set {name}: files ending in {files[0].suffix or 'nothing'} are not read"
+            f" ({endings} are)"
         )
     paths = [str(file) for file in files]
+    # The loader calls whatever files it is given "train".
     try:
         return datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=cache_dir)
-    except (
-        Exception
-    ) as error:  # the loader does not say where; only JSON can be looked through again
-        found = [json_mistake(file) for file in files] if builder == "json" else []
-        if where := next((mistake for mistake in found if mistake), None):
-            raise UserError(f"data set {name}: cannot be read ({where})") from error
+    except Exception as error:
+        # The loader does not say where; only JSON can be looked through again.
+        mistakes = [json_mistake(file) for file in files] if builder == "json" else []
+        if first := next((mistake for mistake in mistakes if mistake), None):
+            raise UserError(f"data set {name}: cannot be read ({first})") from error
         raise
 
 
 def json_mistake(file: Path) -> str | None:
-    """Where a JSON or JSON-lines file is broken, or which row holds another type than the rows
-    before it."""
+    """What is wrong with a JSON or JSON-lines file: the line where it is broken, or the row that
+    holds another type than the rows before it. None where nothing is."""
     try:
         rows = json_rows(file.read_text())
     except json.JSONDecodeError as error:
         return f"{file}, line {error.lineno}: {error.msg}"
     except UnicodeDecodeError:
         return f"{file}: not UTF-8 text"
+    # A column has one type in Arrow, so a row of another one fails the whole file.
     types: dict[str, str] = {}
     for line, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
@@ -114,7 +117,7 @@ def json_mistake(file: Path) -> str | None:
 
 
 def json_rows(text: str) -> list[Any]:
-    """The rows of a JSON list or of JSON lines. Raises JSONDecodeError with the line of the
+    """The rows of a JSON list or of JSON lines. Raises JSONDecodeError with the line number in the
     file."""
     if text.lstrip().startswith("["):
         return json.loads(text)
@@ -123,14 +126,14 @@ def json_rows(text: str) -> list[Any]:
         try:
             rows += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:
-            error.lineno = number
+            error.lineno = number  # json counts from the text it was given, a single line
             raise
     return rows
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split in a folder: those named after it, or all where no file names any
-    split."""
+    """The files of a split in a folder: those whose path names it, or all where none names a split.
+    Raises UserError where there are no files, or none of this split."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in BUILDERS)
     if not files:
         raise UserError(

@@ -1,5 +1,5 @@
-"""From an example to texts: chat templates as TRL's ``apply_chat_template``, plain text as it
-is."""
+"""Renders an example to text: conversations through the chat template, as TRL's
+``apply_chat_template`` does, plain text as it is."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from diffdpo.errors import UserError
 
 @dataclass(frozen=True)
 class Rendered:
-    """The prompt, and per completion the prompt and completion as one text; ``templated``: a
-    template wrote them."""
+    """The texts of an example."""
 
     prompt: str
-    wholes: tuple[str, ...]
-    templated: bool
+    wholes: tuple[str, ...]  # for every completion, the prompt and the completion as one text
+    templated: bool  # whether a chat template wrote them
 
 
 def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The example as the model will read it.
+    """The example as the text that the model will read.
 
     Raises UserError for messages without a chat template, BadRow where the template refuses them.
     """
@@ -39,25 +38,32 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
             " or text"
         )
     options = {"tools": example.tools, **example.template_options}
-    wholes = [apply(tokenizer, prompt + list(side), **options) for side in example.completions]  # type: ignore[arg-type]
+    wholes = [
+        apply_template(tokenizer, prompt + list(side), **options)  # type: ignore[arg-type]
+        for side in example.completions
+    ]
     # A template may open the answer, say with <think>, where it writes a prompt alone, and not
     # where an answer follows. What all have in common is the prompt; the rest belongs to the
     # completions.
-    alone = apply(tokenizer, prompt, **opening(prompt), **options)
-    shared = min(common_length(alone, whole) for whole in wholes)
-    return Rendered(alone[:shared], tuple(wholes), True)
+    prompt_text = apply_template(tokenizer, prompt, **opening(prompt), **options)
+    shared = min(common_length(prompt_text, whole) for whole in wholes)
+    return Rendered(prompt_text[:shared], tuple(wholes), True)
 
 
 def opening(prompt: list[Message]) -> dict[str, bool]:
-    """A prompt that ends with the user or a tool is answered; one that ends with the assistant is
-    continued."""
+    """The template's option for the end of a prompt: after the assistant's own words the message
+    is continued, after a user's or a tool's an answer is opened."""
     if prompt[-1]["role"] == "assistant":
         return {"continue_final_message": True}
     return {"add_generation_prompt": True}
 
 
-def apply(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **options: Any) -> str:
+def apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], **options: Any
+) -> str:
     """The template's text. Raises BadRow where the template does not take these messages."""
+    # A template raises what it likes: its own raise_exception, or Python's errors for a message
+    # that lacks a field.
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
     except (TemplateError, ValueError, TypeError, KeyError) as error:

@@ -1,5 +1,5 @@
-"""Policy beside reference: what both write to the same prompts, its reward and its KL, and held-out
-pairs.
+"""Compares a policy with its reference: the reward of their continuations of the same prompts, the
+KL between them, and the accuracy on held-out pairs.
 
 Shapes: ``N`` completions, ``B`` pairs. Log-ratios are in nats.
 """
@@ -26,8 +26,8 @@ from diffdpo.text.task import TextTask
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What both models are asked: prompts, and pairs they have not seen; and the reward of
-    texts."""
+    """What two models are compared on: prompts to continue, pairs that neither was trained on, and
+    the reward that judges texts."""
 
     reference: TokenScorer
     tokenizer: PreTrainedTokenizerBase
@@ -35,30 +35,31 @@ class HeldOut:
     prompts: list[Sequence[int]]
     pairs: TextRows
     reward: Callable[[Sequence[str]], np.ndarray]
-    how: SampleSettings
+    settings: SampleSettings
 
-    def asked(self) -> list[Sequence[int]]:
-        """The prompt of every continuation; it is the cluster of the intervals."""
-        return [prompt for prompt in self.prompts for _ in range(self.how.visits)]
+    def repeated_prompts(self) -> list[Sequence[int]]:
+        """The prompt of every continuation, in the order of ``sample``."""
+        return [prompt for prompt in self.prompts for _ in range(self.settings.visits)]
 
 
 @dataclass(frozen=True)
 class Written:
-    """What one model wrote: the tokens of the completions, the texts with their prompts, and the
-    reward of each."""
+    """The continuations that one model wrote, with their rewards."""
 
-    completions: list[list[int]]
-    texts: list[str]
+    completions: list[list[int]]  # tokens, without the prompt
+    texts: list[str]  # with the prompt before each
     rewards: np.ndarray
 
 
 def write(held_out: HeldOut, scorer: TokenScorer, title: str = "") -> Written:
-    """Continuations of all prompts, by the same random numbers for every model."""
+    """Let one model continue all prompts; every model gets the same random numbers."""
     tokenizer: Any = held_out.tokenizer
     completions = sample(
-        scorer.network, held_out.prompts, tokenizer.eos_token_id, held_out.how, title
+        scorer.network, held_out.prompts, tokenizer.eos_token_id, held_out.settings, title
     )
-    wholes = [[*prompt, *ids] for prompt, ids in zip(held_out.asked(), completions, strict=True)]
+    prompts = held_out.repeated_prompts()
+    wholes = [[*prompt, *ids] for prompt, ids in zip(prompts, completions, strict=True)]
+    # Decoded as one sequence: a character may be split between the prompt and its continuation.
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in wholes]
     return Written(completions, texts, held_out.reward(texts))
 
@@ -66,24 +67,27 @@ def write(held_out: HeldOut, scorer: TokenScorer, title: str = "") -> Written:
 def compare(
     held_out: HeldOut, policy: TokenScorer, before: Written, after: Written
 ) -> dict[str, Estimate]:
-    """Every figure of ``after``, which the policy wrote, beside ``before``; intervals are resampled
-    by prompt."""
-    asked, seed, size = held_out.asked(), held_out.how.seed, held_out.how.batch_size
-    ratio_N = log_ratios(held_out.task, policy, held_out.reference, asked, after.completions, size)
+    """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals."""
+    settings, prompts = held_out.settings, held_out.repeated_prompts()
+    seed, size = settings.seed, settings.batch_size
+    ratio_N = log_ratios(
+        held_out.task, policy, held_out.reference, prompts, after.completions, size
+    )
     margin_B = held_out_margins(
         held_out.task, policy, held_out.reference, held_out.pairs.items, size
     )
     pair_prompts = [tuple(item.prompt) for item in held_out.pairs.items]
 
+    # Whole prompts are resampled: continuations of one prompt are not independent.
     def mean(values: Sequence[float]) -> Estimate:
-        return clustered_mean(values, asked, seed)
+        return clustered_mean(values, prompts, seed)
 
     return {
         "policy_reward": mean(after.rewards.tolist()),
         "reference_reward": mean(before.rewards.tolist()),
         "difference": mean((after.rewards - before.rewards).tolist()),
         "win_rate": win_rate(
-            after.rewards, before.rewards, [str(prompt) for prompt in asked], seed
+            after.rewards, before.rewards, [str(prompt) for prompt in prompts], seed
         ),
         "kl": mean(ratio_N.tolist()),
         "policy_tokens": mean([len(ids) for ids in after.completions]),
@@ -102,8 +106,8 @@ def log_ratios(
 ) -> Tensor:
     """log π(y|x) − log π_ref(y|x): ``(N,)``. Its mean over y ~ π estimates the sequence KL(π ‖
     π_ref) without bias."""
-    parts = [slice(first, first + batch_size) for first in range(0, len(prompts), batch_size)]
-    batches = [TextBatch(list(prompts[part]), list(completions[part])) for part in parts]
+    chunks = [slice(first, first + batch_size) for first in range(0, len(prompts), batch_size)]
+    batches = [TextBatch(list(prompts[chunk]), list(completions[chunk])) for chunk in chunks]
     return torch.cat([reward_of(task, policy, reference, batch) for batch in batches])
 
 
@@ -111,8 +115,8 @@ def held_out_margins(
     task: TextTask, policy: nn.Module, reference: nn.Module, items: list[TextItem], batch_size: int
 ) -> Tensor:
     """Implicit reward of the chosen completion minus that of the rejected one: ``(B,)``."""
-    parts = [items[first : first + batch_size] for first in range(0, len(items), batch_size)]
-    rewards = [reward_of(task, policy, reference, task.collate(part)).chunk(2) for part in parts]
+    chunks = [items[first : first + batch_size] for first in range(0, len(items), batch_size)]
+    rewards = [reward_of(task, policy, reference, task.collate(chunk)).chunk(2) for chunk in chunks]
     return torch.cat([chosen_B - rejected_B for chosen_B, rejected_B in rewards])
 
 

@@ -1,5 +1,5 @@
-"""From texts to tokens: the boundary of prompt and completion on token level, BOS and EOS once, and
-truncation."""
+"""Turns texts into tokens: finds where the prompt ends among the tokens, puts BOS and EOS once, and
+cuts to the length limit."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from diffdpo.text.chat import Rendered
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a prompt and of its completions; ``cut`` says whether the length limit touched
-    them."""
+    """Token ids of a prompt and of its completions."""
 
     prompt: list[int]
     completions: tuple[list[int], ...]
-    cut: str = ""  # "", "prompt" or "completion"
+    cut: str = ""  # what the length limit has shortened: "", "prompt" or "completion"
 
 
 def encode(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Tokens of an example.
 
-    Prompt and completion are tokenised as one text, as they will be read. The completion begins
-    where the tokens of all sides part from those of the prompt alone, which is earlier than its
-    first letter where tokens merge across it.
+    Prompt and completion are tokenised as one text, as they will be read. The completions begin
+    where the tokens of a side first differ from those of the prompt alone; that is before their
+    first letter where a token spans the end of the prompt.
     """
-    alone = tokenize(rendered.prompt, tokenizer, rendered.templated)
+    prompt = tokenize(rendered.prompt, tokenizer, rendered.templated)
     wholes = [tokenize(whole, tokenizer, rendered.templated) for whole in rendered.wholes]
+    # A template has ended the answer with a mark of its own, which need not be EOS.
     if not rendered.templated:
         wholes = [end_once(whole, tokenizer) for whole in wholes]
-    start = min(common_length(alone, whole) for whole in wholes)
-    return Encoded(alone[:start], tuple(whole[start:] for whole in wholes))
+    # One boundary for all sides, so that both completions of a pair have the same prompt.
+    start = min(common_length(prompt, whole) for whole in wholes)
+    return Encoded(prompt[:start], tuple(whole[start:] for whole in wholes))
 
 
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase, templated: bool) -> list[int]:
-    """Token ids. A template writes its own BOS; plain text gets the tokenizer's, unless it begins
-    with it."""
+    """Token ids of a text. Plain text gets the tokenizer's BOS unless it begins with it; a template
+    has written its own."""
     opened = templated or bool(tokenizer.bos_token and text.startswith(str(tokenizer.bos_token)))
     return list(tokenizer(text, add_special_tokens=not opened)["input_ids"])
 
 
 def end_once(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """``ids`` with one EOS at the end, whether the text, the tokenizer or nobody put it there."""
+    """``ids`` with exactly one EOS at the end, whether or not the text or the tokenizer ended with
+    one; unchanged where the tokenizer has none."""
     end = tokenizer.eos_token_id
     if end is None:
         return ids
@@ -55,18 +57,18 @@ def end_once(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def truncate(encoded: Encoded, limit: int | None, bos: int | None) -> Encoded:
-    """``encoded`` in at most ``limit`` tokens: the completions and the end of the prompt stay, and
-    its BOS.
+    """``encoded`` in at most ``limit`` tokens: the prompt loses its beginning, but not its BOS.
 
-    A completion too long by itself loses its end; one token of the prompt is left to predict its
-    first token from.
+    A completion that is too long by itself loses its end.
     """
     longest = max(len(completion) for completion in encoded.completions)
     if limit is None or len(encoded.prompt) + longest <= limit:
         return encoded
+    # One token of the prompt always stays: the first token of a completion is predicted from it.
     keep = min(1, len(encoded.prompt))
     fitting = tuple(completion[: limit - keep] for completion in encoded.completions)
     room = max(keep, limit - longest)
+    # With room for a single token, the last one of the prompt stays, not the BOS.
     opened = room > 1 and encoded.prompt[:1] == [bos]
     prompt = encoded.prompt[len(encoded.prompt) - room + opened :] if room else []
     cut = "completion" if fitting != encoded.completions else "prompt"

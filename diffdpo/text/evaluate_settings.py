@@ -1,4 +1,4 @@
-"""Settings of the evaluation of a language model."""
+"""The settings of the evaluation of a language model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffdpo.errors import not_installed
 from diffdpo.metrics import TEXT_REWARDS, reward_problems
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
-# What an evaluation takes from the run: always, and as long as model and data are the run's own.
+# Settings that an evaluation takes from the run: always, and while model or data are the run's own.
 ALWAYS = ["max_length", "trust_remote_code", "cache_dir"]
 TIED = {
     "model_name_or_path": ["model_revision"],
@@ -82,7 +82,7 @@ class EvaluateTextSettings(TextModelSettings):
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
-        """What the run under judgement recorded: its reference, and the rows it held out."""
+        """What the run that is judged has recorded: its reference and the rows it held out."""
         policy = given.get("policy")
         run = recorded(policy)
         # The model that training started from, be it an adapter, is the reference unless another

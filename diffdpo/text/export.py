@@ -1,5 +1,5 @@
-"""The result in the form its users load: ``save_pretrained`` of the adapter or the whole model, and
-the tokenizer."""
+"""Writes the result in the form its users load: ``save_pretrained`` of the adapter or the whole
+model, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def export(
 
 
 def card(network: PreTrainedModel, settings: TextSettings, last: Mapping[str, float]) -> str:
-    """What the result is and how transformers loads it."""
+    """The model card: what the result is and how transformers loads it."""
     base, losses = str(settings.model_name_or_path), " + ".join(settings.loss_type)
     facts = ModelCardData(
         base_model=base, library_name="transformers", tags=["preference-optimization"]
     )
     kind = "An adapter" if is_adapter(network) else "A full fine-tune"
-    what = f"{kind} of `{base}`, trained on text preferences ({losses}) by diffdpo."
-    return model_card(settings, facts, what, LOAD.format(folder=settings.output_dir), last)
+    summary = f"{kind} of `{base}`, trained on text preferences ({losses}) by diffdpo."
+    return model_card(settings, facts, summary, LOAD.format(folder=settings.output_dir), last)

@@ -12,7 +12,7 @@ SHOWN = 12
 def rows_side_by_side(held_out: HeldOut, before: Written, after: Written) -> list[list[str]]:
     """The first continuation of the first prompts, with its reward, by either model; chosen by
     nothing else."""
-    every = held_out.how.visits
+    every = held_out.settings.visits
     firsts = range(0, min(len(before.texts), SHOWN * every), every)
     return [[f"{w.texts[i]} ({w.rewards[i]:+.2f})" for w in (before, after)] for i in firsts]
 

@@ -1,5 +1,5 @@
-"""What the text commands read: the rows that the settings name, tokenised; the bundled model and
-reviews by default."""
+"""Opens what the settings of a text command name: rows, tokenised; by default the bundled model and
+reviews."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def open_training_rows(
     quiet: bool,
     in_memory: tuple[Dataset | None, Dataset | None] = (None, None),
 ) -> tuple[TextRows, TextRows | None]:
-    """The rows to train on and, where that is asked for, those to measure on, tokenised and
-    checked; of data sets in memory, or of those that are named.
+    """The rows to train on and, under ``--eval_strategy``, those to measure on, tokenised and
+    checked. A data set ``in_memory`` takes the place of the one that is named.
 
-    Raises UserError where the two are the same.
+    Raises UserError where all rows to measure on are trained on.
     """
-    form = RowSettings(
+    row_settings = RowSettings(
         settings.max_length,
         paired,
         settings.soft_label_scale,
@@ -54,7 +54,7 @@ def open_training_rows(
     def read(name: str, split: str, dataset: Dataset | None) -> TextRows:
         if dataset is None:
             dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
-        return TextRows(dataset, tokenizer, form, quiet)
+        return TextRows(dataset, tokenizer, row_settings, quiet)
 
     name, held_out = str(settings.dataset_name), None
     rows = read(name, settings.dataset_train_split, in_memory[0])
@@ -62,7 +62,7 @@ def open_training_rows(
     if settings.eval_strategy != "no":
         name = settings.eval_dataset_name or name
         held_out = read(name, settings.dataset_test_split, in_memory[1])
-        if held_out.all_in(rows):
+        if held_out.is_subset_of(rows):
             raise UserError(
                 f"--eval_strategy: all rows of {name} are trained on; name others with"
                 " --eval_dataset_name"
@@ -71,7 +71,8 @@ def open_training_rows(
 
 
 def check_vocabulary(rows: TextRows, size: int) -> None:
-    """Raises UserError where the tokenizer knows tokens that the model does not."""
+    """Raises UserError where the rows hold tokens that the model has no embedding for."""
+    # Checked before training: on a GPU such an index ends the run far from its cause.
     largest = max(max(chain(item.prompt, *item.completions)) for item in rows.items)
     if largest >= size:
         raise UserError(

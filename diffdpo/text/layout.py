@@ -1,4 +1,4 @@
-"""Where tokens stand in the rows that the network reads: a prompt before one completion, or before
+"""Lays tokens out in the rows that the network reads: a prompt before one completion, or before
 both of a pair.
 
 Shapes: ``N`` rows × ``T`` tokens of one forward pass; ``S`` tokens of one row; ``P`` scored tokens
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 Lengths = tuple[int, ...]  # tokens of a prompt and of its completions, one or two
-PADDING = 0.05  # of the tokens of a forward pass, at most
-PROMPT, PAD = 0, -1  # what a token belongs to; completions are 1 and 2
-WHOLE_PROMPT = 2  # stands behind sides 0 and 1 in the order of the items
+PADDING = 0.05  # largest share of padding among the tokens of a forward pass
+PROMPT, PAD = 0, -1  # the segments of a row; its completions are 1 and 2
+WHOLE_PROMPT = 2  # a scored prompt, counted as a side that comes after sides 0 and 1
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and the completions ``sides`` of it. A second one stands behind the first and does
-    not see it."""
+    """A prompt followed by one or both of its completions. Of two, the second stands behind the
+    first without seeing it."""
 
     item: int
-    sides: tuple[int, ...]
+    sides: tuple[int, ...]  # which completions: 0 and/or 1
     start: int  # of the prompt, among the tokens of all items; the completions follow it there
     lengths: Lengths
 
@@ -39,90 +39,98 @@ class Row:
 
     @property
     def token_S(self) -> Tensor:
-        """Its tokens, among those of all items."""
+        """Indices of its tokens among the tokens of all items."""
         first = self.start + sum(self.lengths[: 1 + self.sides[0]])
         behind = torch.arange(first, first + self.size - self.prompt)
         return torch.cat([torch.arange(self.start, self.start + self.prompt), behind])
 
     @property
-    def place_S(self) -> Tensor:
-        """Positions; every completion's begin at the end of the prompt."""
+    def position_S(self) -> Tensor:
+        """The position that the network is told for each token."""
+        # Both completions count on from the prompt, as each would in a row of its own.
         behind = [self.prompt + torch.arange(self.lengths[1 + side]) for side in self.sides]
         return torch.cat([torch.arange(self.prompt), *behind])
 
     @property
-    def part_S(self) -> Tensor:
-        """What each token belongs to."""
+    def segment_S(self) -> Tensor:
+        """What each token belongs to: 0 is the prompt, 1 and 2 the first and second completion."""
         sizes = [self.prompt, *(self.lengths[1 + side] for side in self.sides)]
         return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
 
     def sources(self) -> dict[int, Tensor]:
-        """For every side the places in the row from which its tokens are predicted, and for
-        ``WHOLE_PROMPT`` those of the prompt's. The first token of a row has nothing before it; both
-        completions begin after the prompt's last."""
-        found, end = {WHOLE_PROMPT: torch.arange(max(0, self.prompt - 1))}, self.prompt
+        """Indices in the row of the tokens that predict others: for every side those that predict
+        its completion, for ``WHOLE_PROMPT`` those that predict the prompt.
+
+        A token is predicted from the one before it, so the first of a row is not predicted at all.
+        """
+        sources, end = {WHOLE_PROMPT: torch.arange(max(0, self.prompt - 1))}, self.prompt
         for side in self.sides:
             size = self.lengths[1 + side]
+            # The second completion too is predicted from the prompt's last token on, although the
+            # first stands in between. Without a prompt this is empty.
             last = torch.arange(max(0, self.prompt - 1), self.prompt)
-            found[side] = torch.cat([last, torch.arange(end, end + size - 1)])
+            sources[side] = torch.cat([last, torch.arange(end, end + size - 1)])
             end += size
-        return found
+        return sources
 
 
 def lay_out(lengths: list[Lengths], shares: Callable[[Lengths], bool]) -> list[Row]:
-    """Rows of all items: one for both completions of a pair that shares its prompt, else one for
-    each."""
+    """The rows of all items: one for a pair whose prompt ``shares`` says to share, else one for
+    each completion."""
     rows, start = [], 0
     for item, sizes in enumerate(lengths):
         sides = tuple(range(len(sizes) - 1))
         shared = len(sides) == 2 and shares(sizes)
         rows += [
-            Row(item, taken, start, sizes)
-            for taken in ([sides] if shared else [(side,) for side in sides])
+            Row(item, row_sides, start, sizes)
+            for row_sides in ([sides] if shared else [(side,) for side in sides])
         ]
         start += sum(sizes)
     return rows
 
 
-def passes(rows: list[Row], at_once: int) -> list[list[Row]]:
-    """The rows cut into forward passes, the longest first: rows of like length in one, with little
-    padding, of ``at_once`` tokens unless a row alone has more. Rows with one completion and with
-    two never mix."""
-    found: list[list[Row]] = []
+def forward_passes(rows: list[Row], at_once: int) -> list[list[Row]]:
+    """Groups the rows into forward passes of rows of like length: at most ``PADDING`` of a pass is
+    padding, and it has at most ``at_once`` tokens unless a single row has more."""
+    batches: list[list[Row]] = []
+    # The longest comes first in every pass: the width of a padded pass is that of its first row.
+    # Rows with one completion and with two never mix, because only the latter need a mask.
     for row in sorted(rows, key=lambda row: (len(row.sides), row.size), reverse=True):
-        if found:
-            together = [*found[-1], row]
+        if batches:
+            together = [*batches[-1], row]
             padded, real = len(together) * together[0].size, sum(other.size for other in together)
             fits = padded <= at_once and padded * (1 - PADDING) <= real
-            if fits and len(row.sides) == len(found[-1][0].sides):
-                found[-1].append(row)
+            if fits and len(row.sides) == len(batches[-1][0].sides):
+                batches[-1].append(row)
                 continue
-        found.append([row])
-    return found
+        batches.append([row])
+    return batches
 
 
-def source_places(batches: list[list[Row]], score_prompts: bool) -> Tensor:
-    """``(P,)``: places in the flattened passes from which the scored tokens are predicted: all
-    first completions, all second ones, then the prompts of the first where these are scored as
-    well."""
-    found: dict[tuple[int, int], Tensor] = {}
+def source_index(batches: list[list[Row]], score_prompts: bool) -> Tensor:
+    """``(P,)``: where in the flattened outputs of all passes the scored tokens are predicted: those
+    of all first completions, of all second ones, then of the prompts where these are scored."""
+    index_by_item: dict[tuple[int, int], Tensor] = {}
     base = 0
     for rows in batches:
         for row in rows:
-            for side, place in row.sources().items():
+            for side, index in row.sources().items():
+                # A prompt is scored once, in the row that holds the first completion.
                 if side in row.sides or (score_prompts and 0 in row.sides):
-                    found[side, row.item] = base + place
+                    index_by_item[side, row.item] = base + index
             base += rows[0].size
-    return torch.cat([found[key] for key in sorted(found)])
+    # By side, then by item: the order of the targets, which ``batch.spans`` fixes.
+    return torch.cat([index_by_item[key] for key in sorted(index_by_item)])
 
 
 def padded(rows: list[Tensor], value: int) -> Tensor:
-    """``(N, T)``, filled up on the right."""
+    """Rows of unlike length as one tensor ``(N, T)``, filled up on the right with ``value``."""
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
 
 
-def visible(part_NT: Tensor) -> Tensor:
-    """``(N, 1, T, T)``, True where the third axis may look at the fourth: backward, at the prompt
-    and the own part."""
-    own = part_NT[:, :, None] == part_NT[:, None, :]
-    return ((own | (part_NT == PROMPT)[:, None, :]).tril())[:, None]
+def visible(segment_NT: Tensor) -> Tensor:
+    """The attention mask ``(N, 1, T, T)``: True where the token of the third axis sees that of the
+    fourth. A token sees itself and what stands before it in its own segment and in the prompt."""
+    # Padding is a segment too, so that every token sees one: a softmax over none would be NaN.
+    own = segment_NT[:, :, None] == segment_NT[:, None, :]
+    return ((own | (segment_NT == PROMPT)[:, None, :]).tril())[:, None]

@@ -1,5 +1,5 @@
-"""The language model to train: LoRA, a loaded adapter or all weights, and the reference that
-belongs to it."""
+"""Loads the language model to train, as LoRA, a loaded adapter or with all weights, and makes the
+reference that belongs to it."""
 
 from __future__ import annotations
 
@@ -57,21 +57,22 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
     none."""
-    places = [str(settings.model_name_or_path)]
-    places += [
+    names = [str(settings.model_name_or_path)]
+    names += [
         str(config.base_model_name_or_path)
         for config in getattr(network, "peft_config", {}).values()
     ]
-    for place in places:
+    # The folder's own first: the tokenizer saved with an adapter may differ from its base model's.
+    for name in names:
         try:
-            return AutoTokenizer.from_pretrained(place, **settings.hub_options)
+            return AutoTokenizer.from_pretrained(name, **settings.hub_options)
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    raise UserError(f"--model_name_or_path {places[0]}: no tokenizer there")
+    raise UserError(f"--model_name_or_path {names[0]}: no tokenizer there")
 
 
 def is_adapter(network: PreTrainedModel) -> bool:
-    """Whether the model was loaded with an adapter, or got one."""
+    """Whether the model has an adapter, loaded with it or added here."""
     return bool(getattr(network, "peft_config", None))
 
 
@@ -85,8 +86,7 @@ def make_trainable(
 ) -> TokenScorer:
     """The scorer of the network, ready to train on ``device``.
 
-    Adapters and fully trained weights are float32 whatever the precision; weights frozen under
-    adapters are not.
+    Trained weights are float32 whatever the precision; those frozen under adapters follow it.
     """
     scorer = TokenScorer(network, settings.sharing)
     prove_head(scorer, str(settings.model_name_or_path))
@@ -97,10 +97,12 @@ def make_trainable(
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
     dtype = DTYPES[settings.mixed_precision or "no"]
     for weight in network.parameters():
+        # A model that is handed over in memory may come frozen; without adapters all is trained.
         weight.requires_grad_(weight.requires_grad or not is_adapter(network))
         weight.data = weight.data.to(device, torch.float32 if weight.requires_grad else dtype)
     network.to(device)  # type: ignore[arg-type]
     if settings.gradient_checkpointing:
+        # The reentrant form needs an input with gradient, which frozen embeddings do not give.
         network.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
@@ -108,15 +110,16 @@ def make_trainable(
 
 
 def keep_first_adapter(network: PreTrainedModel) -> None:
-    """Make the loaded adapter trainable and lay a frozen copy of it beside it, which will be the
-    reference."""
+    """Make the loaded adapter trainable and add a frozen copy of it, to be the reference."""
     first = AdapterCopy.trained
     config: Any = network.peft_config[first]
     config.inference_mode = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of a second adapter, which is the point here
         network.add_adapter(config, AdapterCopy.frozen)
-    state = network.state_dict()
+    state = (
+        network.state_dict()
+    )  # the weights themselves: what is copied into them is in the network
     with torch.no_grad():
         for name, weight in state.items():
             if f".{AdapterCopy.frozen}" in name:
@@ -126,9 +129,9 @@ def keep_first_adapter(network: PreTrainedModel) -> None:
 
 
 def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
-    """Attach adapters that start as the identity. Raises UserError where no layer has the names
-    asked for."""
-    torch.manual_seed(settings.seed)
+    """Attach adapters that change nothing at the start. Raises UserError where no layer has the
+    names of ``lora_target_modules``."""
+    torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
     targets = list(settings.lora_target_modules)
     named: Any = targets[0] if targets == ALL_LINEAR else targets
     config = LoraConfig(
@@ -146,18 +149,19 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
         ) from error
 
 
-def make_reference(scorer: TokenScorer, settings: TextSettings, free: bool) -> Reference:
-    """None, another model, the adapter's first state, adapters off, or a copy as the network is
-    now.
+def make_reference(scorer: TokenScorer, settings: TextSettings, reference_free: bool) -> Reference:
+    """The reference: zero for reference-free losses, the model that the settings name, or the
+    network as it is now, by the cheapest means that the way of training allows.
 
     Raises UserError where another model does not read the same tokens.
     """
     network = scorer.network
-    if free:
+    if reference_free:
         return Zero()
     if settings.ref_model_name_or_path:
         return other_model(settings.ref_model_name_or_path, network, settings)
     if not is_adapter(network):
+        # Stored scores are computed before the first step, when the network still is its reference.
         return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer)
     return AdapterCopy() if is_continued(network) else AdapterOff()
 
@@ -173,6 +177,7 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
         )
     without_dropout(other)
     device = next(network.parameters()).device
+    # Beside a full fine-tune float32 like the policy, so that both sides are rounded alike.
     dtype = DTYPES[settings.mixed_precision or "no"] if is_adapter(network) else torch.float32
     scorer = TokenScorer(other, settings.sharing)
     prove_head(scorer, name)

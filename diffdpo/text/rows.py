@@ -1,5 +1,5 @@
-"""Text preferences as the engine reads them: every row rendered, tokenised and cut to length once,
-bad rows named."""
+"""Text preferences as the engine reads them: every row is rendered, tokenised and cut to length
+once; rows that cannot be used are counted and named."""
 
 from __future__ import annotations
 
@@ -23,30 +23,28 @@ from diffdpo.preference import preference_probability
 from diffdpo.text.chat import render
 from diffdpo.text.encode import Encoded, encode, truncate
 
-TOLERATED = 0.05
+TOLERATED = 0.05  # share of rows that may be bad before the run stops
 
 
 @dataclass(frozen=True)
 class TextItem:
-    """One row, tokenised: a prompt with two completions and P(chosen ≻ rejected), or with one and
-    its label."""
+    """A pair or a single completion, tokenised."""
 
-    row: int
+    row: int  # of the data set
     prompt: Sequence[int]
-    completions: tuple[Sequence[int], ...]
-    outcome: float = 1.0
-    desirable: bool | None = None
-    reference: tuple[float, ...] | None = (
-        None  # the reference's scores of the completions, where they are stored
-    )
+    completions: tuple[Sequence[int], ...]  # chosen and rejected, or a single one
+    outcome: float = 1.0  # P(chosen ≻ rejected)
+    desirable: bool | None = None  # the label of a single completion; None for a pair
+    # The reference's scores of the completions, where they are stored.
+    reference: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class RowSettings:
-    """How rows become items."""
+    """The settings that decide how rows become items."""
 
     max_length: int | None = None
-    paired: bool = True
+    paired: bool = True  # False: pairs are taken apart into two labelled completions
     soft_label_scale: float | None = None
     min_score_margin: float | None = None
     data_format: str | None = None  # by name; None: told by the columns
@@ -54,19 +52,19 @@ class RowSettings:
 
 @dataclass
 class Tally:
-    """What became of the rows of the source."""
+    """Counts of rows that were read, left out or cut."""
 
-    rows: int = 0
+    rows: int = 0  # of the source
     format: str = ""
-    bad: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)  # a line for each row that cannot be used
     close: int = 0  # left out by --min_score_margin
     prompts_cut: int = 0
     completions_cut: int = 0
-    shortest: int = 0  # of the completions that were cut, in tokens
+    shortest: int = 0  # the least --max_length that would have left a row's completions whole
 
 
 class TextRows(Rows):
-    """The items of a data set, by number."""
+    """The usable rows of a data set as items, all in memory."""
 
     def __init__(
         self,
@@ -87,19 +85,21 @@ class TextRows(Rows):
         self.check()
 
     def add(self, row: int, record: dict) -> None:
-        """Take one row of the source in, or note why not."""
+        """Take in one row of the source, or note the reason why it cannot be used."""
         try:
             example = self.format.read(record)
-            if not self.far_enough(example):
+            if not self.margin_suffices(example):
                 self.tally.close += 1
                 return
             encoded = encode(render(example, self.tokenizer), self.tokenizer)
-            self.items += items(row, example, self.fit(encoded), self.settings)
+            encoded = self.cut_to_length(encoded)
+            self.items += make_items(row, example, encoded, self.settings)
         except BadRow as reason:
             self.tally.bad.append(f"row {row}: {reason}")
 
-    def fit(self, encoded: Encoded) -> Encoded:
+    def cut_to_length(self, encoded: Encoded) -> Encoded:
         """``encoded`` within the length limit. Raises BadRow where a completion has no tokens."""
+        # A template may write nothing for an answer, for example where it strips white space.
         if not all(encoded.completions):
             raise BadRow("a completion has no tokens of its own")
         fitting = truncate(encoded, self.settings.max_length, self.tokenizer.bos_token_id)
@@ -110,8 +110,8 @@ class TextRows(Rows):
             self.tally.shortest = min(self.tally.shortest or longest, longest)
         return fitting
 
-    def far_enough(self, example: Example) -> bool:
-        """Whether the two scores differ by what was asked for."""
+    def margin_suffices(self, example: Example) -> bool:
+        """Whether the chosen score leads by ``--min_score_margin``, where there are scores."""
         least = self.settings.min_score_margin
         return (
             least is None
@@ -148,51 +148,54 @@ class TextRows(Rows):
     def limit(self, count: int | None, seed: int) -> None:
         """Keep ``count`` items, picked by the seed."""
         if count is not None and count < len(self.items):
+            # Epoch -1 is none of the training's, so the choice is independent of every order.
             kept = np.sort(epoch_order(seed, -1, len(self.items))[:count])
             self.items = [self.items[index] for index in kept]
-            self.__dict__.pop("fingerprint", None)
+            self.__dict__.pop("fingerprint", None)  # cached, and no longer that of these items
 
-    def all_in(self, other: TextRows) -> bool:
-        """Whether every item is one of the other's as well."""
-        known = {contents(item) for item in other.items}
-        return all(contents(item) in known for item in self.items)
+    def is_subset_of(self, other: TextRows) -> bool:
+        """Whether every item is also one of the other's."""
+        contents = {content_bytes(item) for item in other.items}
+        return all(content_bytes(item) in contents for item in self.items)
 
     def __len__(self) -> int:
         return len(self.items)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when tokens, labels or the choice of rows change."""
+        """A hash of all items: it changes when tokens, labels or the choice of rows change."""
         digest = hashlib.blake2b(digest_size=8)
         for item in self.items:
-            digest.update(contents(item))
+            digest.update(content_bytes(item))
         return digest.hexdigest()
 
     def read(self, row: int, visit: int) -> TextItem:
-        """An item; it is the same on every visit."""
+        """The item number ``row``, the same on every visit: text has no augmentation."""
         return self.items[row]
 
     def preview(self, count: int) -> list[str]:
-        """The first items as the model will see them: what is only read, then what is learned."""
+        """Lines that show the first items as the model will see them: the prompt, which is only
+        read, then the completions, which are learned."""
         lines = []
         for item in self.items[:count]:
             names = (
                 ("chosen", "rejected") if item.desirable is None else (f"label {item.desirable}",)
             )
             lines.append(
-                f"row {item.row}, masked ({len(item.prompt)} tokens): {self.show(item.prompt)}"
+                f"row {item.row}, masked ({len(item.prompt)} tokens): {self.as_text(item.prompt)}"
             )
             for name, ids in zip(names, item.completions, strict=True):
-                lines.append(f"row {item.row}, {name} ({len(ids)} tokens): {self.show(ids)}")
+                lines.append(f"row {item.row}, {name} ({len(ids)} tokens): {self.as_text(ids)}")
         return lines
 
-    def show(self, ids: Sequence[int]) -> str:
-        """Token ids as text in which nothing is invisible."""
+    def as_text(self, ids: Sequence[int]) -> str:
+        """Token ids as text, with special tokens and white space visible."""
         return repr(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-def contents(item: TextItem) -> bytes:
-    """Tokens and labels of an item."""
+def content_bytes(item: TextItem) -> bytes:
+    """Tokens and labels of an item as bytes, equal for equal items alone."""
+    # Each list has its length before it, or a token could move between prompt and completion.
     tokens = [
         np.asarray([len(ids), *ids], dtype=np.int32).tobytes()
         for ids in (item.prompt, *item.completions)
@@ -201,19 +204,21 @@ def contents(item: TextItem) -> bytes:
 
 
 def check_scores(columns: list[str], settings: RowSettings) -> None:
-    """Raises UserError where scores are asked for and the data has none."""
-    asked = {
+    """Raises UserError where a setting reads scores and the data have none."""
+    flags = {
         "soft_label_scale": settings.soft_label_scale,
         "min_score_margin": settings.min_score_margin,
     }
     missing = {"score_chosen", "score_rejected"} - set(columns)
-    if missing and (found := [name for name, value in asked.items() if value is not None]):
-        raise UserError(f"--{found[0]}: the data has no column {' and '.join(sorted(missing))}")
+    if missing and (given := [name for name, value in flags.items() if value is not None]):
+        raise UserError(f"--{given[0]}: the data has no column {' and '.join(sorted(missing))}")
 
 
-def items(row: int, example: Example, encoded: Encoded, settings: RowSettings) -> list[TextItem]:
-    """One item of a pair or of a labelled completion; two of a pair where the loss judges single
-    completions."""
+def make_items(
+    row: int, example: Example, encoded: Encoded, settings: RowSettings
+) -> list[TextItem]:
+    """The items of a row: one for a pair or a labelled completion, two for a pair where the loss
+    judges single completions."""
     # Four bytes a token: a list of Python's integers takes nine times as much.
     prompt, completions = (
         array("i", encoded.prompt),
@@ -227,8 +232,8 @@ def items(row: int, example: Example, encoded: Encoded, settings: RowSettings) -
 
 
 def outcome(example: Example, settings: RowSettings) -> float:
-    """P(chosen ≻ rejected) = σ(scale · (score_chosen − score_rejected)) where soft labels are asked
-    for, else 1."""
+    """P(chosen ≻ rejected) = σ(scale · (score_chosen − score_rejected)) with
+    ``--soft_label_scale``, else 1."""
     if settings.soft_label_scale is None or example.scores is None:
         return 1.0
     chosen, rejected = (settings.soft_label_scale * score for score in example.scores)

@@ -11,33 +11,41 @@ from transformers import PreTrainedModel
 
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError
-from diffdpo.text.layout import PAD, Lengths, Row, lay_out, padded, passes, source_places, visible
+from diffdpo.text.layout import (
+    PAD,
+    Lengths,
+    Row,
+    forward_passes,
+    lay_out,
+    padded,
+    source_index,
+    visible,
+)
 from diffdpo.text.logprob import TokenLogProbability
 from diffdpo.text.sharing import obstacle, pays
 
-# Numbers, 256 MiB in float32. As many are kept for the backward pass; where there are more, chunks
-# are computed again. (Chunks of a quarter or an eighth, all computed again, make a step 10 %
-# longer.)
+# Logits in one chunk: 256 MiB in float32. A single chunk is kept for the backward pass; of several,
+# each is computed again there. (Chunks of a quarter or an eighth make a step 10 % longer.)
 LOGITS_AT_ONCE = 1 << 26
-# Tokens. On a CPU long rows are faster one by one than padded together.
+# Tokens in one forward pass. On a CPU long rows are faster one by one than padded together.
 TOKENS_AT_ONCE = {"cpu": 1024}
 NO_LIMIT = 1 << 62
 
 
 class TokenScorer(nn.Module):
-    """A causal language model whose output head sees the scored positions alone, and whose body
-    sees a prompt once for both completions where that pays.
+    """Scores tokens with a causal language model. Its output head runs on the scored positions
+    alone, and its body computes the prompt of a pair once where that saves time.
 
-    All of it is one forward pass, so that it works under DistributedDataParallel. ``share``: True
-    or False, or None for the pairs in which it pays.
+    ``share``: always or never compute a prompt once; None decides for each pair.
     """
 
     def __init__(self, network: PreTrainedModel, share: bool | None = None) -> None:
         super().__init__()
+        # A module with one forward, since DistributedDataParallel adds up gradients for that alone.
         self.network, self.share = network, share
         self.scale, self.softcap = logit_rules(network)
         self.at_once = LOGITS_AT_ONCE
-        self.can_share = False  # until it is proven
+        self.can_share = False  # until ``prove_sharing`` has tried it on a pair
 
     def forward(
         self,
@@ -46,36 +54,37 @@ class TokenScorer(nn.Module):
         target_P: Tensor,
         score_prompts: bool = False,
     ) -> Tensor:
-        """Log-probabilities of the targets, float32, ``(P, 1)``; in training ``(P, 4)``, the
+        """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient ``(P, 4)``, the
         columns that ``logprob`` names.
 
-        ``token_S`` holds for every item its prompt and its completions, ``lengths`` their sizes;
-        the targets are the tokens of all first completions, all second ones, then of the prompts
+        ``token_S`` holds for every item its prompt and its completions, ``lengths`` their sizes.
+        The targets are the tokens of all first completions, of all second ones, then of the prompts
         where these are scored.
         """
         at_once = TOKENS_AT_ONCE.get(token_S.device.type, NO_LIMIT)
-        batches = passes(lay_out(lengths, self.shares), at_once)
+        batches = forward_passes(lay_out(lengths, self.shares), at_once)
         hidden_SC = torch.cat([self.hidden(rows, token_S).flatten(0, 1) for rows in batches])
-        hidden_PC = hidden_SC[source_places(batches, score_prompts).to(token_S.device)]
+        hidden_PC = hidden_SC[source_index(batches, score_prompts).to(token_S.device)]
         return self.log_probabilities(hidden_PC, target_P)
 
     def shares(self, lengths: Lengths) -> bool:
-        """Whether a pair becomes one row."""
+        """Whether an item becomes one row, with its prompt computed once for both completions."""
         if not self.can_share or not lengths[0]:
             return False
         head: Any = self.network.get_output_embeddings()
         return pays(lengths, head.weight.shape[1]) if self.share is None else self.share
 
     def hidden(self, rows: list[Row], token_S: Tensor) -> Tensor:
-        """The body's last layer ``(N, T, C)`` of some rows in one pass. Positions count from 0 in
-        every row."""
+        """Outputs of the body's last layer ``(N, T, C)`` for rows that are read in one pass."""
         body: Any = self.network.base_model
         index_NT = padded([row.token_S for row in rows], 0).to(token_S.device)
         shape: dict[str, Tensor] = {}
         if len(rows[0].sides) > 1:
-            part_NT = padded([row.part_S for row in rows], PAD).to(token_S.device)
-            shape["attention_mask"] = self.mask(visible(part_NT))
-            shape["position_ids"] = padded([row.place_S for row in rows], 0).to(token_S.device)
+            segment_NT = padded([row.segment_S for row in rows], PAD).to(token_S.device)
+            shape["attention_mask"] = self.mask(visible(segment_NT))
+            shape["position_ids"] = padded([row.position_S for row in rows], 0).to(token_S.device)
+        # Rows come longest first, so the first and the last tell whether any is padded. Where none
+        # is, the attention takes its plain causal path without a mask.
         elif rows[-1].size < rows[0].size:
             real = padded([torch.ones(row.size, dtype=torch.long) for row in rows], 0)
             shape["attention_mask"] = real.to(token_S.device)
@@ -85,7 +94,8 @@ class TokenScorer(nn.Module):
         return hidden_NTC
 
     def mask(self, visible_N1TT: Tensor) -> Tensor:
-        """As the attention in use takes it: eager attention adds it to its logits."""
+        """The mask in the form that the attention in use takes: booleans for sdpa; numbers for
+        eager, which adds them to its logits."""
         if self.network.config._attn_implementation != "eager":
             return visible_N1TT
         closed = torch.finfo(torch.float32).min
@@ -94,16 +104,16 @@ class TokenScorer(nn.Module):
         )
 
     def log_probabilities(self, hidden_PC: Tensor, target_P: Tensor) -> Tensor:
-        """Chunk by chunk. With gradient, more than one chunk is computed again in the backward
-        pass: the logits of one are in memory at a time."""
+        """Log-probabilities of the targets, one chunk of positions after another. Of several, the
+        backward pass computes each again, so that the logits of one are in memory at a time."""
         words = self.network.config.get_text_config().vocab_size
         training = torch.is_grad_enabled()
-        # Policy and reference are cut alike: the number of rows decides how a matrix product is
-        # rounded.
+        # The same chunks for policy and reference, with gradient or without: the number of rows
+        # decides how a matrix product is rounded, and rewards must be exactly 0 at the start.
         chunk = max(1, self.at_once // words)
         pieces = [
-            (h, t, training)
-            for h, t in zip(hidden_PC.split(chunk), target_P.split(chunk), strict=True)
+            (hidden, target, training)
+            for hidden, target in zip(hidden_PC.split(chunk), target_P.split(chunk), strict=True)
         ]
         if not training or len(pieces) == 1:
             return torch.cat([self.measure(*piece) for piece in pieces])
@@ -112,39 +122,44 @@ class TokenScorer(nn.Module):
         )  # type: ignore[misc]
 
     def measure(self, hidden_PC: Tensor, target_P: Tensor, extra: bool) -> Tensor:
-        """One chunk, in float32 whatever precision the logits come in."""
-        found: Tensor = TokenLogProbability.apply(self.logits(hidden_PC), target_P, extra)
-        return found
+        """The columns of ``logprob`` for one chunk, float32 whatever the logits come in."""
+        column_PK: Tensor = TokenLogProbability.apply(self.logits(hidden_PC), target_P, extra)
+        return column_PK
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The head with what some models do to its output."""
+        """Logits of hidden states, with the scale or soft cap that some models put behind the
+        head."""
         head: Any = self.network.get_output_embeddings()
+        # Under autocast the body may give another type than the weights of the head have.
         logits: Tensor = head(hidden.to(head.weight.dtype))
         if self.scale != 1:
             logits = logits.float() * self.scale
         return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
 
     def disable_adapters(self) -> None:
-        """Run the base weights alone."""
+        """Switch the adapters off: the base weights run alone."""
         self.network.disable_adapters()
 
     def enable_adapters(self) -> None:
-        """Run the adapters again."""
+        """Switch the adapters on again."""
         self.network.enable_adapters()
 
     def set_adapter(self, name: str) -> None:
-        """Run this one of several adapters."""
+        """Switch to one of several adapters."""
         self.network.set_adapter(name)
 
 
 def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
-    """What Cohere, Falcon-H1, Granite and others multiply their logits with, and the soft cap of
-    Gemma 2."""
+    """The factor of the logits, 1 unless the model has one as Cohere, Falcon-H1 and Granite do, and
+    the soft cap, None unless it has one as Gemma 2 does."""
+    # Read from the configuration, since models apply both in their own forward, behind the head.
+    # One that is missing here is caught by ``prove_head``.
     config = network.config.get_text_config()
     scale = 1.0
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         value = getattr(config, name, None)
         scale = value if value is not None else scale
+    # Granite divides by this number; HyperCLOVA X multiplies with one of the same name.
     if divisor := getattr(config, "logits_scaling", None):
         scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
     return scale, getattr(config, "final_logit_softcapping", None)
@@ -152,8 +167,9 @@ def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
 
 @torch.no_grad()
 def prove_head(scorer: TokenScorer, name: str) -> None:
-    """Raises UserError where the scorer's logits are not the model's own: its head does something
-    unknown here. Then finds out whether prompts can be shared."""
+    """Raises UserError where the scorer's logits are not the model's own, because the model does
+    something with them that is unknown here. Then finds out whether prompts can be shared."""
+    # Tried on three tokens rather than told by a list of architectures, which would never be whole.
     network = scorer.network
     ids = (
         torch.arange(3, device=next(network.parameters()).device)[None]
@@ -171,18 +187,19 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
 
 
 def prove_sharing(scorer: TokenScorer) -> None:
-    """Share from now on if a pair in one row scores as in two, to the rounding of the weights'
-    precision; else say why not. Networks differ in what they do with a mask and positions of one's
-    own: state-space layers ignore both."""
-    why = obstacle(scorer.network) or disproof(scorer)
-    scorer.can_share = why is None
-    if why:
-        say(f"prompts      computed for each completion: {why}")
+    """Let prompts be shared if a pair in one row scores as in two, to rounding; else print the
+    reason why not."""
+    # Networks differ in what they do with a mask and positions that are given to them: state-space
+    # layers, for example, ignore both.
+    reason = obstacle(scorer.network) or disproof(scorer)
+    scorer.can_share = reason is None
+    if reason:
+        say(f"prompts      computed for each completion: {reason}")
 
 
 @torch.no_grad()
 def disproof(scorer: TokenScorer) -> str | None:
-    """What goes wrong with a small pair in one row; None where nothing does."""
+    """What goes wrong when a small pair is scored in one row, or None where nothing does."""
     words, device = (
         scorer.network.config.get_text_config().vocab_size,
         next(scorer.parameters()).device,
@@ -190,15 +207,15 @@ def disproof(scorer: TokenScorer) -> str | None:
     lengths = (5, 4, 3)
     token_S = (torch.arange(7, 7 + sum(lengths), device=device) * 31) % words
     target_P = token_S[lengths[0] :]
-    wanted, found = scorer.share, []
+    setting, scores = scorer.share, []
     try:
         for scorer.can_share, scorer.share in ((False, False), (True, True)):
-            found.append(scorer(token_S, [lengths], target_P))
+            scores.append(scorer(token_S, [lengths], target_P))
     except Exception as error:  # whatever a network does with arguments it does not know
         return f"the network takes no such mask ({' '.join(str(error).split())[:80]})"
     finally:
-        scorer.share = wanted
-    apart, together = found
+        scorer.share = setting
+    apart, together = scores
     if torch.allclose(apart, together, rtol=1e-4, atol=1e-4):
         return None
     return "the network's scores of a pair in one row are others than in two"

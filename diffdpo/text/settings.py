@@ -1,4 +1,4 @@
-"""Settings of text preference training; flag names are those of TRL's scripts."""
+"""The settings of text preference training; flags are named as in TRL's scripts."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 RECIPE = "scripts/recipes/reviews.yaml"
 ALL_LINEAR = ["all-linear"]
 STRATEGIES = ["no", "steps", "epoch"]
-# Settings that change how the numbers are computed, and the numbers in their rounding alone.
+# Settings that decide how the numbers are computed and change them by rounding alone.
 SAME_NUMBERS = {"attn_implementation", "share_prefix"}
 NAME_BOTH = "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
 
 
 def number_of_steps(word: str) -> int | None:
-    """A number of steps; -1 is transformers' way to give none."""
+    """A number of steps; transformers writes -1 for none."""
     return None if word == "-1" else int(word)
 
 
 @dataclass(frozen=True)
 class TextModelSettings(BaseSettings):
-    """Which language model, and how it is loaded; shared by training and evaluation."""
+    """The flags that name a language model and say how it is loaded, in training and evaluation."""
 
     model_name_or_path: str | None = flag(
         None, "model or adapter: a folder or hub id", group="model"
@@ -54,7 +54,7 @@ class TextModelSettings(BaseSettings):
 
     @property
     def hub_options(self) -> dict[str, Any]:
-        """Which version of a model, where downloads are kept, and whether its code may run."""
+        """The arguments of ``from_pretrained`` that these flags stand for."""
         trust, revision = self.trust_remote_code, self.model_revision or "main"
         return {"revision": revision, "cache_dir": self.cache_dir, "trust_remote_code": trust}
 
@@ -209,7 +209,7 @@ class TextSettings(TextModelSettings, TrainSettings):
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
-        """The recipe of the bundled run, where no model, data or file of settings is named."""
+        """The recipe of the bundled run, where no model, data or file of settings is given."""
         own = ("config", "model_name_or_path", "dataset_name")
         if any(given.get(name) for name in own):
             return None
@@ -217,19 +217,20 @@ class TextSettings(TextModelSettings, TrainSettings):
 
     @property
     def precision(self) -> str | None:
-        """The precision that is asked for, by any of its three flags."""
+        """The precision, whichever of its three flags gives it."""
         return "bf16" if self.bf16 else "fp16" if self.fp16 else self.mixed_precision
 
     @property
     def sharing(self) -> bool | None:
         """``share_prefix`` where the loss has pairs; single completions have nothing to share."""
-        from diffdpo.losses import LOSSES
+        from diffdpo.losses import LOSSES  # not above: it loads PyTorch
 
         names = [name for name in self.loss_type if name in LOSSES]
         return self.share_prefix if all(LOSSES[name].paired for name in names) else False
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
+        # Measuring leaves no trace in the training, so a resumed run may measure otherwise.
         measured = {
             "dataset_test_split",
             "eval_dataset_name",
@@ -284,8 +285,8 @@ TEXT_COUNTS += ["max_new_tokens"]
 
 
 def loss_problems(settings: TextSettings) -> list[str]:
-    """What is wrong with the losses and their settings; PyTorch is loaded for others than the
-    default alone."""
+    """A line for each mistake in the losses and their settings."""
+    # The default is known to be right; to check any other loads PyTorch, which takes seconds.
     chosen = (settings.loss_type, settings.loss_weights, settings.label_smoothing)
     if chosen == (["sigmoid"], [], 0):
         return []
@@ -307,7 +308,7 @@ def loss_problems(settings: TextSettings) -> list[str]:
 
 
 def text_objective(settings: TextSettings) -> Objective:
-    """The losses of ``--loss_type`` with their weights, and that of ``--rpo_alpha``.
+    """The weighted sum of the losses of ``--loss_type``, with the SFT loss under ``--rpo_alpha``.
 
     Raises UserError for unknown losses, weights that do not match, and sums of losses of different
     kinds.
@@ -315,6 +316,7 @@ def text_objective(settings: TextSettings) -> Objective:
     from diffdpo.objective import make_objective  # not above: it loads PyTorch
 
     names, weights = list(settings.loss_type), list(settings.loss_weights)
+    # Weights of the wrong number stay as they are, for ``make_objective`` to name the mistake.
     if settings.rpo_alpha and len(weights) in (0, len(names)):
         weights = [*(weights or [1.0] * len(names)), settings.rpo_alpha]
         names = [*names, "sft"]

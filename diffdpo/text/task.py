@@ -24,8 +24,8 @@ from diffdpo.text.settings import TextSettings
 class TextTask:
     """Scores completions; with ``score_prompts`` the prompts of the chosen ones as well.
 
-    ``mean_logps``: log-probabilities are shown as means over tokens, as TRL's reference-free
-    trainers show them.
+    ``mean_logps``: the logged log-probabilities are means over tokens, as in TRL's reference-free
+    trainers.
     """
 
     def __init__(
@@ -42,11 +42,12 @@ class TextTask:
         self.rank, self.world = rank, world
 
     def collate(self, items: list[TextItem]) -> TextBatch:
-        """A batch, still as lists."""
+        """A batch, still as lists; the loader's processes need no tensors of the device."""
         return collate(items)
 
     def draw(self, batch: TextBatch) -> TextDraw:
-        """Tokens on the device; text has nothing random."""
+        """The inputs and targets of a batch, on the device. Nothing is random: text has no
+        augmentation and the models no dropout."""
         return make_draw(batch, self.device, self.score_prompts)
 
     def score(self, model: nn.Module, draw: TextDraw) -> Scores:
@@ -54,7 +55,8 @@ class TextTask:
         (Rafailov et al. 2023, eq. 7). With gradient, metrics of the tokens as well."""
         with self.autocast():
             column_PK = model(draw.token_S, draw.lengths, draw.target_P, draw.score_prompts)
-        # Contiguous, or the columns beside it would decide how the sums are rounded.
+        # Contiguous, or the columns beside it would decide how the sums are rounded: the reference
+        # has one column and the policy four, and their sums must agree to the last bit.
         logp_P = column_PK[:, LOGP].contiguous()
         sums = torch.stack([tokens.sum() for tokens in logp_P.split(draw.sizes)])
         score_N, prompt_B = sums[: draw.completions], sums[draw.completions :]
@@ -64,8 +66,8 @@ class TextTask:
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: TextDraw, context: StepContext
     ) -> Metrics:
-        """Log-probabilities of either side, tokens seen so far, and what the scoring pass measured
-        of single tokens."""
+        """Metrics beside loss and rewards: log-probabilities of either side, the number of tokens,
+        and the token metrics of the scoring pass."""
         logp_N = policy.score_N.detach() / (draw.size_N if self.mean_logps else 1.0)
         if draw.desirable_N is None:
             chosen_B, rejected_B = logp_N.chunk(2)
@@ -77,8 +79,9 @@ class TextTask:
         return {**logps, "num_tokens": count, **policy.metrics}
 
     def token_counts(self, batch: TextBatch) -> tuple[int, int, int, int]:
-        """Scored tokens of the chosen and of the rejected completions, and of the prompts where
-        they are scored; and pairs. From the lists alone."""
+        """The number of scored tokens of chosen completions, of rejected ones and of prompts, and
+        the number of pairs."""
+        # From the lists, because the loss of the first micro-batch needs the counts of the last.
         # The first token of a row has nothing before it to predict it from.
         sizes = [
             max(0, len(completion) - (0 if len(prompt) else 1))
@@ -89,12 +92,13 @@ class TextTask:
         return sum(sizes[: batch.pairs]), sum(sizes[batch.pairs :]), scored_prompts, batch.pairs
 
     def reference_point_draws(self, batches: Sequence[TextBatch]) -> Iterator[TextDraw]:
-        """Every prompt of the step with the completion of the item before it, over micro-batches
-        and processes.
+        """This process's prompts of the step, each with the completion of the item before it in the
+        effective batch.
 
-        Ethayarajh et al. 2024, section 4.1 estimate KTO's z on such mismatched pairs. Items stand
-        in the order of the stream, so z is the same however the effective batch is cut.
+        Ethayarajh et al. 2024, section 4.1 estimate KTO's z on such mismatched pairs.
         """
+        # Completions are put in the order of the stream, micro-batch by micro-batch over all
+        # processes, so that z is the same however the effective batch is cut.
         own = [batch.completions for batch in batches]
         everyone = gather_object(own) if self.world > 1 else own  # process after process
         stream: list[Sequence[int]] = []
@@ -104,6 +108,7 @@ class TextTask:
                 starts += [len(stream)] if rank == self.rank else []
                 stream += everyone[rank * len(batches) + index]
         for start, batch in zip(starts, batches, strict=True):
+            # The first item of all meets the completion of the last: index −1.
             before = [stream[start + item - 1] for item in range(len(batch.completions))]
             yield self.draw(batch.with_completions(before))
 
@@ -111,9 +116,9 @@ class TextTask:
 def make_task(
     settings: TextSettings, objective: Objective, accelerator: Accelerator, alone: bool = False
 ) -> TextTask:
-    """The task of an objective; it scores prompts where ORPO's likelihood term reads them.
+    """The task for an objective; it scores prompts where ORPO's likelihood term reads them.
 
-    ``alone``: every process sees all batches, as in held-out measuring.
+    ``alone``: every process sees all batches, as in held-out measuring, and gathers nothing.
     """
     return TextTask(
         accelerator.device,
@@ -126,8 +131,8 @@ def make_task(
 
 
 def token_metrics(column_PK: Tensor, draw: TextDraw) -> Metrics:
-    """(sum, count) over the tokens of completions, as in TRL: the entropy of all, the mean over the
-    vocabulary of the logits of either kind, and for how many of the chosen no word is likelier."""
+    """TRL's token metrics as (sum, count) over the tokens of completions: the entropy of all, the
+    mean logit of either side, and the share of chosen tokens that no other word exceeds."""
     count = draw.completions
     sum_NK = torch.stack([tokens.sum(dim=0) for tokens in column_PK.split(draw.sizes)[:count]])
     size_N1 = sum_NK.new_tensor(draw.sizes[:count])[:, None]
@@ -135,7 +140,8 @@ def token_metrics(column_PK: Tensor, draw: TextDraw) -> Metrics:
     chosen_N = draw.desirable_N
     if chosen_N is None:
         chosen_N = torch.arange(count, device=table.device) < count // 2
-    chosen, rejected = ((table * who_N[:, None]).sum(dim=0) for who_N in (chosen_N, ~chosen_N))
+    # Masked products, not indexing: the number of items per label stays on the device.
+    chosen, rejected = ((table * side_N[:, None]).sum(dim=0) for side_N in (chosen_N, ~chosen_N))
     return {
         "entropy": (chosen + rejected)[[ENTROPY, -1]],
         "logits/chosen": chosen[[MEAN_LOGIT, -1]],

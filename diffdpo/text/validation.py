@@ -1,5 +1,5 @@
-"""Held-out loss and reward accuracy during training, and answers of policy beside reference to the
-same prompts."""
+"""Measures held-out loss and reward accuracy during training, and writes what policy and reference
+answer to the same prompts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from diffdpo.text.task import make_task
 
 
 class Validation:
-    """Writes ``eval.jsonl`` and ``samples/step-N.txt``. The held-out rows count as one step of the
-    objective.
+    """Measures on held-out rows; writes ``eval.jsonl`` and ``samples/step-N.txt``.
 
-    Every process measures all of them, so that none waits for another; the first one writes.
+    Every process measures all rows, so that none waits for another; the first one writes.
     """
 
     def __init__(
@@ -50,8 +49,8 @@ class Validation:
         self.begun = False
 
     def after_step(self, done: int) -> None:
-        """Measure when it is due; at the first step of a resumed run, forget what lies ahead of
-        it."""
+        """Measure when it is due; at the first step of a resumed run, drop the lines that lie ahead
+        of it."""
         if not self.begun and self.accelerator.is_main_process:
             self.journal.keep_until(done - 1)
         self.begun = True
@@ -64,19 +63,20 @@ class Validation:
             self.show(done)
 
     def show(self, done: int) -> None:
-        """Measure, write, say."""
-        found = self.measure()
+        """Measure, write the lines and answers, and print the main figures."""
+        metrics = self.measure()
         if self.accelerator.is_main_process:
-            self.journal.keep_until(done - 1)
-            self.journal.append([{"step": done, **found}])
+            self.journal.keep_until(done - 1)  # a resumed run may measure the same step again
+            self.journal.append([{"step": done, **metrics}])
             self.write_answers(done)
-        self.accelerator.log(found, step=done)
-        shown = [f"{word} {found[name]:.4f}" for word, name in SHOWN.items() if name in found]
-        say(f"held out     step {done}: {', '.join(shown)} on {len(self.rows):,} rows")
+        self.accelerator.log(metrics, step=done)
+        figures = [f"{word} {metrics[name]:.4f}" for word, name in SHOWN.items() if name in metrics]
+        say(f"held out     step {done}: {', '.join(figures)} on {len(self.rows):,} rows")
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Means over all held-out rows, under TRL's names. They count as one step."""
+        """Means over all held-out rows, under TRL's names. The rows count as one step: token means
+        and KTO's z are taken over all of them."""
         size, items = self.settings.eval_batch_size, self.rows.items
         starts = range(0, len(items), size)
         batches = [self.task.collate(items[first : first + size]) for first in starts]
@@ -87,6 +87,7 @@ class Validation:
         totals: dict[str, Tensor] = {}
         for batch in batches:
             for name, value in self.measure_batch(batch, context).items():
+                # A plain mean counts for the pairs it was taken over; a (sum, count) weighs itself.
                 weight = batch.pairs if value.dim() == 0 else 1
                 totals[name] = totals.get(name, 0) + weight * fraction(value)
         means = means_of(list(totals), [total.tolist() for total in totals.values()])
@@ -105,7 +106,7 @@ class Validation:
         }
 
     def write_answers(self, done: int) -> None:
-        """Prompts, what the reference answers and what the policy answers."""
+        """Write the prompts with the answers of reference and policy below each."""
         texts = []
         for index, prompt in enumerate(self.prompts()):
             lines = {"prompt": self.rows.tokenizer.decode(prompt)}
@@ -119,7 +120,7 @@ class Validation:
             write_atomically(path, "\n\n\n".join(texts) + "\n")
 
     def prompts(self) -> list[list[int]]:
-        """The prompts that are answered."""
+        """The prompts that are answered: the first ones; an empty one has no answer."""
         return [
             list(item.prompt)
             for item in self.rows.items[: self.settings.eval_generations]
@@ -127,11 +128,11 @@ class Validation:
         ]
 
     def reference_answers(self) -> list[str]:
-        """What the reference answers, asked before the first step: of one that is stored, numbers
-        alone are left later, and of another model than the policy's they are all that is left
-        now."""
-        gone = isinstance(self.reference, StoredScores) and not self.reference.starts_equal
-        if self.objective.reference_free or gone or not self.accelerator.is_main_process:
+        """The reference's answers; none where the loss has no reference or its network is freed."""
+        # Made before the first step, when the policy's network still answers for a reference of
+        # which scores alone are stored. The network of another model is freed by now.
+        freed = isinstance(self.reference, StoredScores) and not self.reference.starts_equal
+        if self.objective.reference_free or freed or not self.accelerator.is_main_process:
             return []
         with self.reference.network(self.scorer) as frozen:
             return [self.answer(frozen, prompt) for prompt in self.prompts()]
@@ -141,12 +142,12 @@ class Validation:
         """The most likely continuation, token by token."""
         network: Any = scorer.network
         training = network.training
-        network.eval()
+        network.eval()  # in training mode gradient checkpointing would switch the cache off
         try:
             ids = torch.tensor([prompt], device=self.accelerator.device)
             length, pad = self.settings.max_new_tokens, self.rows.tokenizer.eos_token_id
             with self.accelerator.autocast():
-                found = network.generate(
+                token_NT = network.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
                     max_new_tokens=length,
@@ -155,7 +156,7 @@ class Validation:
                 )
         finally:
             network.train(training)
-        return str(self.rows.tokenizer.decode(found[0, len(prompt) :]))
+        return str(self.rows.tokenizer.decode(token_NT[0, len(prompt) :]))
 
 
 SHOWN = {

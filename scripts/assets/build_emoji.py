@@ -2,13 +2,14 @@
 
 Needs, beside ``pip install -e .[assets]`` (caption names come from the package ``emoji``):
 
-    apt-get download fonts-noto-color-emoji && dpkg-deb -x fonts-noto-color-emoji_*.deb noto npm
-    pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz # unpacks to package/
-    python scripts/assets/build_emoji.py --font
-    noto/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf \
-        --fluent package/assets
+    apt-get download fonts-noto-color-emoji
+    dpkg-deb -x fonts-noto-color-emoji_*.deb noto
+    npm pack @lobehub/fluent-emoji-3d
+    tar xzf lobehub-fluent-emoji-3d-*.tgz  # unpacks to package/
+    FONT=noto/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+    python scripts/assets/build_emoji.py --font $FONT --fluent package/assets
 
-An installed ``fonts-noto-color-emoji`` does as well: its font is found without ``--font``.
+Where ``fonts-noto-color-emoji`` is installed, its font is taken without ``--font``.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def named_code_points() -> dict[str, str]:
 
 
 def on_white(picture: Image.Image) -> np.ndarray | None:
-    """The drawing, cut to its bounds, centred on a white square with a small margin; None if there
-    is nothing."""
+    """The drawing on a white square, cut to its bounds and centred with a small margin; None where
+    the picture is empty."""
     picture = picture.convert("RGBA")
     box = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 12)).getbbox()
     if box is None:
@@ -58,12 +59,15 @@ def on_white(picture: Image.Image) -> np.ndarray | None:
 
 
 def draw_noto(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None:
+    """The character as the font draws it."""
     picture = Image.new("RGBA", (160, 160), (255, 255, 255, 0))
     ImageDraw.Draw(picture).text((10, 10), character, font=font, embedded_color=True)
     return on_white(picture)
 
 
 def draw_fluent(character: str, folder: Path) -> np.ndarray | None:
+    """The character from the Fluent picture files; None where they lack it."""
+    # File names are not uniform: with or without the variation selector, with or without zeros.
     stem = f"{ord(character):x}"
     for name in (stem, f"{stem}-fe0f", stem.zfill(4), f"{stem.zfill(4)}-fe0f"):
         path = folder / f"{name}.webp"
@@ -74,10 +78,12 @@ def draw_fluent(character: str, folder: Path) -> np.ndarray | None:
 
 
 def is_missing(picture: np.ndarray | None, missing: np.ndarray | None) -> bool:
+    """Whether there is no drawing, or the font's sign for one that it lacks."""
     return picture is None or (missing is not None and np.array_equal(picture, missing))
 
 
 def main() -> None:
+    """Draw every caption that both artists have, and write the picture set."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,9 +93,8 @@ def main() -> None:
     args = parser.parse_args()
 
     font = ImageFont.truetype(str(args.font), STRIKE)
-    missing = draw_noto(
-        "\U000f0000", font
-    )  # a private code point: what the font draws for what it lacks
+    # A private code point, which no font has: the sign that stands for what is missing.
+    missing = draw_noto("\U000f0000", font)
     captions, pictures = [], []
     for caption, character in sorted(named_code_points().items()):
         drawn = {PREFERRED: draw_fluent(character, args.fluent), OTHER: draw_noto(character, font)}

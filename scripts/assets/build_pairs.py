@@ -30,8 +30,9 @@ def as_png(emoji: Emoji, artist: int, row: int) -> bytes:
 
 
 def pair(emoji: Emoji, row: int, split: str) -> dict[str, object]:
-    """One row of the schema; artist 0 is the preferred one."""
+    """One row in the schema of Pick-a-Pic; artist 0 is the preferred one."""
     caption = emoji.captions[row]
+    # Side, tie and choice are functions of the caption: more captions leave the old rows alone.
     sides = (0, 1) if fraction(caption, "side") < 0.5 else (1, 0)
     label = float(sides[0] == 0)
     if split == "train" and fraction(caption, "tie") < TIE_SHARE:
@@ -70,6 +71,7 @@ def main() -> None:
 
 
 def size(path: Path) -> int:
+    """The size of a file in kB."""
     return path.stat().st_size // 1000
 
 

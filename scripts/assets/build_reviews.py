@@ -54,35 +54,39 @@ class Review:
 
     @property
     def words(self) -> list[str]:
+        """The text cut at its spaces."""
         return self.text.split(" ")
 
     @property
     def split(self) -> str:
-        place = fraction(re.sub(r"\W+", " ", self.text.lower()).strip(), "review")
-        if place < VALIDATION_SHARE:
+        """train, validation or test: a function of the words alone."""
+        # Not of case and punctuation, or copies of a text could fall into two splits.
+        position = fraction(re.sub(r"\W+", " ", self.text.lower()).strip(), "review")
+        if position < VALIDATION_SHARE:
             return "validation"
-        return "test" if place < VALIDATION_SHARE + TEST_SHARE else "train"
+        return "test" if position < VALIDATION_SHARE + TEST_SHARE else "train"
 
 
 def clean(raw: str) -> str:
-    """Entities read twice (the source escaped some twice), dashes that were lost put back, quotes
-    made plain."""
+    """The text with entities resolved, lost dashes put back and plain quotes."""
+    # Unescaped twice, because the source has escaped some texts twice.
     text = html.unescape(html.unescape(raw)).strip()
+    # Three spaces and more stand where the source has lost a dash.
     text = re.sub(r"\s{3,}", " – ", text).replace("''", '"').replace("’", "'")
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r" ([,.!?;:])", r"\1", text)
     return text[1:-1].strip() if text[0] == text[-1] == "'" or text[0] == text[-1] == '"' else text
 
 
-def fit(text: str) -> bool:
-    """Whole sentences of ordinary length that can be shown to anyone."""
-    shown = (
+def is_usable(text: str) -> bool:
+    """Whether a text is whole sentences of ordinary length that can be shown to anyone."""
+    is_clean = (
         text[0].isalpha()
         and ENDS.search(text)
         and text.count('"') % 2 == 0
         and not UNFIT.search(text)
     )
-    return bool(shown) and WORDS[0] <= text.count(" ") + 1 <= WORDS[1]
+    return bool(is_clean) and WORDS[0] <= text.count(" ") + 1 <= WORDS[1]
 
 
 def read(sdist: Path) -> tuple[list[Review], str]:
@@ -91,31 +95,32 @@ def read(sdist: Path) -> tuple[list[Review], str]:
         top = outer.getnames()[0].split("/")[0]
         inner = outer.extractfile(f"{top}/{ARCHIVE}").read()  # type: ignore[union-attr]
         licence = outer.extractfile(f"{top}/LICENSE.txt").read().decode()  # type: ignore[union-attr]
-    found: dict[str, Review] = {}
+    by_text: dict[str, Review] = {}
     with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
         for domain, name in DOMAINS.items():
-            part = archive.extractfile(f"hutto_ICWSM_2014/{name}")
-            lines = part.read().decode("utf-8-sig").splitlines()  # type: ignore[union-attr]
+            file = archive.extractfile(f"hutto_ICWSM_2014/{name}")
+            lines = file.read().decode("utf-8-sig").splitlines()  # type: ignore[union-attr]
             for _, rating, raw in (line.split("\t") for line in lines if line):
                 text = clean(raw)
-                if fit(text):
-                    found.setdefault(text.lower(), Review(text, domain, round(float(rating), 4)))
-    return list(found.values()), licence
+                if is_usable(text):
+                    by_text.setdefault(text.lower(), Review(text, domain, round(float(rating), 4)))
+    return list(by_text.values()), licence
 
 
 def texts(reviews: list[Review]) -> pd.DataFrame:
-    """Every text: what a language model reads."""
+    """The table of all texts, which the language model is trained on."""
     return pd.DataFrame([{"text": r.text, "domain": r.domain, "rating": r.rating} for r in reviews])
 
 
 def pairs(reviews: list[Review]) -> pd.DataFrame:
-    """Two texts that begin with the same words: a clearly good one and a clearly bad one, each text
-    once.
+    """The table of pairs: two texts that begin with the same words, one clearly good and the other
+    clearly bad, each text once.
 
     The words they share are the prompt, the rest of each is a completion.
     """
     left = [review for review in reviews if abs(review.rating) >= CLEAR]
     rows = []
+    # Longer prompts first: a text that matches on four words should not be spent on one.
     for shared in SHARED:
         groups = defaultdict(list)
         for review in left:
@@ -129,25 +134,23 @@ def pairs(reviews: list[Review]) -> pd.DataFrame:
 
 
 def match_by_length(group: list[Review]) -> list[tuple[Review, Review]]:
-    """Good and bad texts of about the same length, each once.
-
-    In no order of length: from the shortest on, the good ones would take the bad ones that are a
-    little longer.
-    """
+    """Pairs of good and bad texts of about the same length, each text once."""
     bad = [r for r in group if r.rating < 0]
-    found = []
+    matches = []
+    # By chance, not by length: from the shortest on, the good ones would take the bad ones that are
+    # a little longer, and length would give the label away.
     for good in sorted((r for r in group if r.rating > 0), key=lambda r: fraction(r.text, "match")):
         near = min(bad, key=lambda r: abs(len(r.text) - len(good.text)), default=None)
         if near and max(len(near.text), len(good.text)) <= LENGTH_RATIO * min(
             len(near.text), len(good.text)
         ):
-            found.append((good, near))
+            matches.append((good, near))
             bad.remove(near)
-    return found
+    return matches
 
 
 def pair_row(good: Review, bad: Review, shared: int) -> dict[str, object]:
-    """One preference."""
+    """One row of the table of pairs."""
     prompt = " ".join(good.words[:shared])
     sides = {"chosen": good.text[len(prompt) :], "rejected": bad.text[len(prompt) :]}
     scores = {"score_chosen": good.rating, "score_rejected": bad.rating}
@@ -155,8 +158,8 @@ def pair_row(good: Review, bad: Review, shared: int) -> dict[str, object]:
 
 
 def labels(reviews: list[Review]) -> pd.DataFrame:
-    """Clearly good and clearly bad texts one by one; two, three or four words of each are the
-    prompt."""
+    """The table of labels: clearly good and clearly bad texts one by one; the first two, three or
+    four words of each are the prompt."""
     rows = []
     for review in reviews:
         prompt = " ".join(review.words[: 2 + int(3 * fraction(review.text, "prompt"))])

@@ -1,5 +1,5 @@
-"""What the scripts that build assets/ share: the picture set, its split by caption, and picture
-sheets.
+"""Shared by the scripts that build assets/: the picture set, its split by caption, picture sheets
+and what training from scratch needs.
 
 Not run by itself. The picture set is made by ``build_emoji.py``.
 """
@@ -33,7 +33,7 @@ SIZE = 64
 PREFERRED, OTHER = "fluent-3d", "noto"
 ARTISTS = (PREFERRED, OTHER)
 
-# A caption's place is a pure function of its text, so it never moves when the set grows. "spare"
+# A caption's split is a pure function of its text, so it never moves when the set grows. "spare"
 # captions are seen by the autoencoder and the judge; "held_out" ones by nothing that is trained.
 PAIR_SPLITS = ("train", "validation", "test")
 SPARE_SHARE, VALIDATION_SHARE, TEST_SHARE, HELD_OUT_SHARE = 0.25, 0.12, 0.22, 0.30
@@ -59,42 +59,45 @@ class Emoji:
     pixels: np.ndarray
 
     def rows(self, splits: Iterable[str]) -> list[int]:
-        wanted = set(splits)
-        return [i for i, caption in enumerate(self.captions) if split_of(caption) in wanted]
+        """The numbers of the captions that belong to these splits."""
+        names = set(splits)
+        return [i for i, caption in enumerate(self.captions) if split_of(caption) in names]
 
     def tensor(self, rows: list[int]) -> torch.Tensor:
-        """(artist, caption, RGB, H, W), uint8."""
+        """The pictures of some captions: (artist, caption, RGB, H, W), uint8."""
         return torch.from_numpy(self.pixels[:, rows]).permute(0, 1, 4, 2, 3).contiguous()
 
 
 def load_emoji(folder: Path) -> Emoji:
+    """The picture set that ``build_emoji.py`` wrote into a folder."""
     with np.load(folder / "emoji.npz") as stored:
         return Emoji([str(caption) for caption in stored["captions"]], stored["pixels"])
 
 
 @cache
 def read_prompts() -> tuple[str, ...]:
-    """Captions chosen before any sample was seen; they are always among the training captions."""
+    """The captions to judge by eye, chosen before any sample was seen; always trained on."""
     return tuple(PROMPTS.read_text().split("\n")[:-1])
 
 
 def fraction(text: str, purpose: str) -> float:
-    """A number in [0, 1) that depends on the text and on what it is for, and on nothing else."""
+    """A number in [0, 1) that is a function of the text and of what it is for."""
     return int(hashlib.sha256(f"{purpose}:{text}".encode()).hexdigest()[:12], 16) / 16**12
 
 
 def split_of(caption: str) -> str:
-    """train, validation, test: the network's captions. spare, held_out: all others."""
+    """The split of a caption: train, validation or test for the network's, spare or held_out for
+    all others."""
     if caption in read_prompts():
         return "train"
     words = caption.replace("-", " ").split()
     drawn = len(words) <= 2 and caption[0].islower() and not LEFT_OUT & {caption, *words}
     if not drawn or fraction(caption, "network") < SPARE_SHARE:
         return "held_out" if fraction(caption, "spare") < HELD_OUT_SHARE else "spare"
-    place = fraction(caption, "split")
-    if place < VALIDATION_SHARE:
+    position = fraction(caption, "split")
+    if position < VALIDATION_SHARE:
         return "validation"
-    return "test" if place < VALIDATION_SHARE + TEST_SHARE else "train"
+    return "test" if position < VALIDATION_SHARE + TEST_SHARE else "train"
 
 
 def sheet(pictures_NHWC: np.ndarray, columns: int, path: Path, zoom: int = 1) -> None:
@@ -110,8 +113,7 @@ def sheet(pictures_NHWC: np.ndarray, columns: int, path: Path, zoom: int = 1) ->
 
 
 class Ema:
-    """A running mean of the weights; the decay warms up so that the first steps do not weigh for
-    ever."""
+    """A running mean of the weights."""
 
     def __init__(self, modules: list[nn.Module], decay: float) -> None:
         self.modules, self.decay = modules, decay
@@ -119,13 +121,15 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
+        """Add the weights as they are after ``step``."""
+        # The decay warms up, or the weights of the start would be in the mean for ever.
         decay = min(self.decay, (1 + step) / (10 + step))
         weights = [p.detach() for m in self.modules for p in m.parameters()]
         torch._foreach_lerp_(self.shadow, weights, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchanges weights and means; called twice, it changes nothing."""
+        """Exchange weights and means; a second call puts them back."""
         for weight, mean in zip(
             (p for m in self.modules for p in m.parameters()), self.shadow, strict=True
         ):
@@ -135,8 +139,9 @@ class Ema:
 
 
 def cosine_rate(progress: float, step: int, warmup: int, floor: float = 0.02) -> float:
-    """A factor for the learning rate: linear warm-up in steps, then a cosine over the share of the
-    time used."""
+    """A factor for the learning rate: linear warm-up in steps, then a cosine over ``progress``, the
+    share of the time that is used."""
+    # In time, not in steps: the scripts train for so many minutes, whatever the machine.
     decay = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return min(1.0, (step + 1) / warmup) * decay
 
@@ -147,11 +152,10 @@ def as_pixels(values_NCHW: torch.Tensor) -> torch.Tensor:
 
 
 def quiet_start() -> None:
-    """The same start every time, on both cores; denormal numbers would slow the end of training
-    down."""
+    """Set seed, threads and rounding of tiny numbers, so that every start is the same."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(True)  # such numbers slow the end of training down
 
 
 def clock(minutes: float, name: str) -> Iterator[tuple[int, float, Any]]:
@@ -168,8 +172,7 @@ def clock(minutes: float, name: str) -> Iterator[tuple[int, float, Any]]:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Puts ``new`` in the place of ``target`` in two renames, so that a reader never meets half a
-    folder."""
+    """Put the folder ``new`` in the place of ``target``; a reader never meets half a folder."""
     old = target.with_name(target.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

@@ -23,7 +23,7 @@ BATCH, RATE, KL_WEIGHT = 16, 2e-3, 1e-5
 
 
 def make() -> Any:
-    """0.92 M parameters, no attention."""
+    """A new autoencoder: 0.92 M parameters, no attention."""
     return AutoencoderKL(
         block_out_channels=(32, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -38,21 +38,22 @@ def make() -> Any:
 
 
 def opponent(pixels_NCHW: Tensor) -> Tensor:
-    """Red against green, yellow against blue."""
+    """Two channels of hue: red against green, yellow against blue."""
     red, green, blue = pixels_NCHW.unbind(1)
     return torch.stack([red - green, (red + green) / 2 - blue], 1)
 
 
 def reconstruction(decoded: Tensor, pixels: Tensor) -> Tensor:
-    """Values, edges, hues and coarse colour: with values and edges alone the hues drift."""
+    """The loss of a reconstruction: differences in values, edges, hues and coarse colour."""
     error = decoded - pixels
+    # With values and edges alone the hues drift.
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     values = error.abs().mean() + 2 * error.square().mean()
     return values + edges + opponent(error).abs().mean() + F.avg_pool2d(error, 4).abs().mean()
 
 
 def train(autoencoder: Any, pixels: Tensor, minutes: float) -> None:
-    """For so many minutes; leaves the running mean of the weights in place."""
+    """Train for so many minutes; leaves the running mean of the weights in the network."""
     optimizer = torch.optim.AdamW(
         autoencoder.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
@@ -80,16 +81,16 @@ def train(autoencoder: Any, pixels: Tensor, minutes: float) -> None:
 
 @torch.no_grad()
 def normalise(autoencoder: Any, pixels: Tensor) -> None:
-    """Fold mean and deviation of the latents into the 1×1 convolutions round them, so that
-    scaling_factor is 1."""
+    """Bring the latents to mean 0 and deviation 1 by changing the 1×1 convolutions round them."""
+    # In the weights rather than in scaling_factor, which could not hold a value for each channel.
     latents = torch.cat(
-        [autoencoder.encode(as_pixels(part)).latent_dist.mean for part in pixels.split(64)]
+        [autoencoder.encode(as_pixels(chunk)).latent_dist.mean for chunk in pixels.split(64)]
     )
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out = autoencoder.quant_conv, autoencoder.post_quant_conv
     into.weight[:4] /= std[:, None, None, None]
     into.bias[:4] = (into.bias[:4] - mean) / std
-    into.bias[4:] -= 2 * std.log()
+    into.bias[4:] -= 2 * std.log()  # the second half of the channels is the log-variance
     out.bias += out.weight[:, :, 0, 0] @ mean
     out.weight *= std[None, :, None, None]
 

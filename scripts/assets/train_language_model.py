@@ -70,19 +70,19 @@ def make_model() -> LlamaForCausalLM:
 
 
 def add_dropout(model: LlamaForCausalLM) -> list[torch.utils.hooks.RemovableHandle]:
-    """Dropout on the embeddings and on what every block adds: a Llama has none there, and the
-    corpus is small."""
+    """Add dropout to the embeddings and to what every block adds; returns the hooks to remove."""
+    # By hooks: a Llama has no dropout there, and without any it learns so small a corpus by heart.
 
     def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return F.dropout(output, DROPOUT, module.training)
 
-    places = [model.model.embed_tokens]
-    places += [
-        part
+    modules = [model.model.embed_tokens]
+    modules += [
+        module
         for layer in model.model.layers
-        for part in (layer.self_attn.o_proj, layer.mlp.down_proj)
+        for module in (layer.self_attn.o_proj, layer.mlp.down_proj)
     ]
-    return [place.register_forward_hook(drop) for place in places]
+    return [module.register_forward_hook(drop) for module in modules]
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Tensor]:
@@ -91,22 +91,23 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Tensor]
 
 
 def read(split: str) -> list[str]:
+    """The texts of a split of the bundled reviews."""
     return pd.read_parquet(ASSETS / "reviews" / "texts" / f"{split}-00000.parquet").text.tolist()
 
 
 def batches(rows: list[Tensor]) -> Iterator[Tensor]:
-    """One epoch of padded batches (rows, length); texts of about the same length share one, so
-    little is padding."""
+    """One epoch of padded batches (rows, length); texts of about the same length share one."""
+    # Up to six tokens of chance, so that the batches of one epoch are not those of the next.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]) + 6 * torch.rand(1).item())
-    parts = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
-    for place in torch.randperm(len(parts)).tolist():
+    chunks = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
+    for index in torch.randperm(len(chunks)).tolist():
         yield nn.utils.rnn.pad_sequence(
-            [rows[i] for i in parts[place]], batch_first=True, padding_value=PAD
+            [rows[i] for i in chunks[index]], batch_first=True, padding_value=PAD
         )
 
 
 def endless(rows: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Batches of one epoch after another, each with the number of epochs that are over."""
+    """Batches of one epoch after another, each with the number of epochs before it."""
     epoch = 0
     while True:
         for ids_NT in batches(rows):
@@ -115,8 +116,8 @@ def endless(rows: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
 
 
 def loss_of(model: LlamaForCausalLM, ids_NT: Tensor, reduction: str = "mean") -> Tensor:
-    """Negative log-likelihood of the tokens after the first, in nats; padding stands behind them
-    and is left out."""
+    """Negative log-likelihood of the tokens after the first, in nats, without padding."""
+    # No attention mask: padding stands behind the tokens, where a causal model does not see it.
     logits_NTV = model(input_ids=ids_NT).logits[:, :-1]
     target_NT = ids_NT[:, 1:].masked_fill(ids_NT[:, 1:] == PAD, IGNORED)
     return F.cross_entropy(
@@ -126,7 +127,7 @@ def loss_of(model: LlamaForCausalLM, ids_NT: Tensor, reduction: str = "mean") ->
 
 @torch.no_grad()
 def held_out_loss(model: LlamaForCausalLM, rows: list[Tensor]) -> float:
-    """Nats a token."""
+    """The loss on held-out rows in nats per token."""
     model.eval()
     total = sum(loss_of(model, ids_NT, "sum").item() for ids_NT in batches(rows))
     model.train()
@@ -134,7 +135,7 @@ def held_out_loss(model: LlamaForCausalLM, rows: list[Tensor]) -> float:
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.AdamW:
-    """AdamW; gains are not decayed."""
+    """AdamW, with weight decay for matrices but not for the gains of the norms."""
     weights = [weight for weight in model.parameters() if weight.dim() > 1]
     gains = [weight for weight in model.parameters() if weight.dim() == 1]
     groups = [
@@ -147,7 +148,7 @@ def make_optimizer(model: nn.Module) -> torch.optim.AdamW:
 def train(
     model: LlamaForCausalLM, rows: list[Tensor], validation: list[Tensor], minutes: float
 ) -> int:
-    """Leaves the weights of the best epoch in the model; returns its number."""
+    """Train; leaves the weights of the best epoch in the model and returns its number."""
     optimizer, best, kept, last = (
         make_optimizer(model),
         math.inf,
@@ -157,12 +158,13 @@ def train(
 
     def measure(epoch: int, loss: float) -> None:
         nonlocal best, kept
-        found = held_out_loss(model, validation)
+        held_out = held_out_loss(model, validation)
         print(
-            f"\nepoch {epoch}: training {loss:.4f}, validation {found:.4f} nats a token", flush=True
+            f"\nepoch {epoch}: training {loss:.4f}, validation {held_out:.4f} nats a token",
+            flush=True,
         )
-        if found < best:
-            best, kept = found, (epoch, copy.deepcopy(model.state_dict()))
+        if held_out < best:
+            best, kept = held_out, (epoch, copy.deepcopy(model.state_dict()))
 
     stream, losses = endless(rows), [0.0]
     for step, progress, bar in clock(minutes, "language model"):
@@ -206,22 +208,22 @@ def main() -> None:
     for hook in hooks:
         hook.remove()
     model.bfloat16().float()  # the perplexity is that of the weights in the file
-    found: dict[str, object] = {
+    facts: dict[str, object] = {
         "training_tokens": tokens,
         "parameters": model.num_parameters(),
         "epoch": epoch,
     }
     for split in ("validation", "test"):
         nats = held_out_loss(model, rows[split])
-        found |= {
+        facts |= {
             f"{split}_nats_per_token": round(nats, 4),
             f"{split}_perplexity": round(math.exp(nats), 2),
         }
     with atomic_folder(TARGET) as draft:
         tokenizer.save_pretrained(draft)
         model.bfloat16().save_pretrained(draft)
-        (draft / "perplexity.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+        (draft / "perplexity.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(json.dumps(facts, indent=2))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def make_tokenizer(captions: list[str]) -> CLIPTokenizer:
 
 
 def make_pipeline(captions: list[str]) -> Any:
-    """3.95 M parameters of UNet, 0.29 M of text encoder, and the autoencoder that is there."""
+    """A pipeline with a new UNet (3.95 M parameters), a new text encoder (0.29 M) and the trained
+    autoencoder."""
     tokenizer = make_tokenizer(captions)
     text: Any = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -111,7 +112,7 @@ def make_pipeline(captions: list[str]) -> Any:
 
 
 def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> Any:
-    """A pipeline without a safety checker: the captions are all there is to draw."""
+    """The pipeline of these parts, without a safety checker: it can draw nothing but emoji."""
     pipeline: Any = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -127,36 +128,37 @@ def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: 
 
 
 def tokens(tokenizer: Any, captions: list[str]) -> Tensor:
-    """Token ids (captions, LENGTH)."""
-    found = tokenizer(
+    """The token ids of captions: (captions, LENGTH)."""
+    encoded = tokenizer(
         captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
     )
-    return found.input_ids
+    return encoded.input_ids
 
 
 @torch.no_grad()
 def cached_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior mean and deviation of every picture."""
-    posteriors = [vae.encode(as_pixels(part)).latent_dist for part in pixels.split(64)]
+    # Encoded once: the autoencoder stays as it is, and latents are drawn anew from these each step.
+    posteriors = [vae.encode(as_pixels(chunk)).latent_dist for chunk in pixels.split(64)]
     return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
 
 
 def stratified_timesteps() -> Tensor:
-    """One uniform timestep from each of BATCH equal parts of the schedule, shuffled: less noise in
-    the loss."""
-    places = (torch.arange(BATCH) + torch.rand(BATCH)) * 1000 / BATCH
-    return places.long().clamp(max=999)[torch.randperm(BATCH)]
+    """One uniform timestep from each of BATCH equal parts of the schedule, shuffled."""
+    # Every batch covers the whole schedule, which takes noise out of the loss.
+    times = (torch.arange(BATCH) + torch.rand(BATCH)) * 1000 / BATCH
+    return times.long().clamp(max=999)[torch.randperm(BATCH)]
 
 
 def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: float) -> Ema:
-    """v-prediction on UNet and text encoder; returns the running mean of their weights."""
+    """Train UNet and text encoder by v-prediction; returns the running mean of their weights."""
     unet, text_encoder, scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
     weights = [*unet.parameters(), *text_encoder.parameters()]
     optimizer = torch.optim.AdamW(
         weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     mean, empty = Ema([unet, text_encoder], 0.999), tokens(pipeline.tokenizer, [""])[0]
-    order, losses, shown = torch.empty(0, dtype=torch.long), [], time.monotonic()
+    order, losses, last_shown = torch.empty(0, dtype=torch.long), [], time.monotonic()
     for step, progress, bar in clock(minutes, "pipeline"):
         for group in optimizer.param_groups:
             group["lr"] = RATE * cosine_rate(progress, step, 200)
@@ -165,6 +167,7 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
         index, order = order[:BATCH], order[BATCH:]
         clean = latents[0][index] + latents[1][index] * torch.randn_like(latents[1][index])
         noise, timestep = torch.randn_like(clean), stratified_timesteps()
+        # Some captions are left out, which is what classifier-free guidance needs.
         words = torch.where((torch.rand(BATCH) < EMPTY_PROMPTS)[:, None], empty, ids[index])
         predicted = unet(
             scheduler.add_noise(clean, noise, timestep), timestep, text_encoder(words)[0]
@@ -177,25 +180,25 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
         mean.update(step)
         losses.append(loss.item())
         bar.set_postfix_str(f"loss {np.mean(losses[-250:]):.4f}", refresh=False)
-        if time.monotonic() - shown > SHOW_EVERY:
+        if time.monotonic() - last_shown > SHOW_EVERY:
             show(pipeline, mean, WORK / "pipeline", f"{step + 1}")
-            shown = time.monotonic()
+            last_shown = time.monotonic()
     return mean
 
 
 @torch.no_grad()
 def show(pipeline: Any, mean: Ema, target: Path, tag: str) -> None:
-    """A sheet of the 24 prompts, and the pipeline in float16, from the running mean of the
-    weights."""
+    """Write a sheet of the 24 prompts and the pipeline in float16, both with the running mean of
+    the weights."""
     mean.swap()
     seeds = [torch.Generator().manual_seed(i) for i in range(len(read_prompts()))]
-    how = {
+    options = {
         "num_inference_steps": 20,
         "guidance_scale": 4.0,
         "output_type": "np",
         "generator": seeds,
     }
-    pictures = pipeline(list(read_prompts()), **how).images
+    pictures = pipeline(list(read_prompts()), **options).images
     sheet((pictures * 255).round().astype(np.uint8), 8, WORK / f"sample-{tag}.png", 2)
     halves = {
         name: copy.deepcopy(getattr(pipeline, name)).half()
@@ -225,8 +228,8 @@ def main() -> None:
     quiet_start()
     emoji = load_emoji(WORK / "emoji")
     paths = [ASSETS / "emoji-pairs" / f"{split}-00000.parquet" for split in PAIR_SPLITS]
-    wanted = set(read_prompts()).union(*(pd.read_parquet(path).caption for path in paths))
-    rows = [row for row, caption in enumerate(emoji.captions) if caption in wanted]
+    trained = set(read_prompts()).union(*(pd.read_parquet(path).caption for path in paths))
+    rows = [row for row, caption in enumerate(emoji.captions) if caption in trained]
     pipeline = make_pipeline(emoji.captions)
     captions = [emoji.captions[row] for row in rows]
     print(f"{len(captions)} captions by two artists, {len(pipeline.tokenizer)} tokens")

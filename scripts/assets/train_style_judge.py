@@ -29,18 +29,18 @@ WIDTHS = (24, 48, 64, 64)
 
 
 def round_trip(autoencoder: Any, pixels_NCHW: Tensor) -> Tensor:
-    """Through the autoencoder and back; values in [0, 1]."""
+    """The pictures after the autoencoder has encoded and decoded them; values in [0, 1]."""
     with torch.no_grad():
-        parts = [
-            autoencoder.decode(autoencoder.encode(part * 2 - 1).latent_dist.mean).sample
-            for part in pixels_NCHW.split(64)
+        chunks = [
+            autoencoder.decode(autoencoder.encode(chunk * 2 - 1).latent_dist.mean).sample
+            for chunk in pixels_NCHW.split(64)
         ]
-    return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+    return (torch.cat(chunks) / 2 + 0.5).clamp(0, 1)
 
 
 def disturbed(pixels_NCHW: Tensor) -> Tensor:
-    """Mirrored, shifted, a little brighter or darker, sometimes blurred, a little noisy: style
-    survives all this."""
+    """The pictures mirrored, shifted, a little brighter or darker, sometimes blurred, a little
+    noisy. The style survives all this, so the judge must not depend on it."""
     count = len(pixels_NCHW)
     pixels = torch.where(torch.rand(count, 1, 1, 1) < 0.5, pixels_NCHW, pixels_NCHW.flip(-1))
     down, right = torch.randint(-3, 4, (2,)).tolist()
@@ -50,7 +50,7 @@ def disturbed(pixels_NCHW: Tensor) -> Tensor:
         F.avg_pool2d(pixels, 3, 1, 1, count_include_pad=False),
         pixels,
     )
-    pixels = pixels + 0.05 * torch.randn(count, 3, 1, 1) * (pixels < 0.99)
+    pixels = pixels + 0.05 * torch.randn(count, 3, 1, 1) * (pixels < 0.99)  # white stays white
     return (pixels + 0.03 * torch.rand(count, 1, 1, 1) * torch.randn_like(pixels)).clamp(0, 1)
 
 
@@ -59,8 +59,8 @@ def data(split: str, autoencoder: Any) -> tuple[Tensor, Tensor, Tensor]:
     emoji = load_emoji(WORK / "emoji")
     rows = emoji.rows([split])
     if split == "test":  # only those that are in the pairs
-        wanted = set(pd.read_parquet(ASSETS / "emoji-pairs" / "test-00000.parquet").caption)
-        rows = [row for row in rows if emoji.captions[row] in wanted]
+        captions = set(pd.read_parquet(ASSETS / "emoji-pairs" / "test-00000.parquet").caption)
+        rows = [row for row in rows if emoji.captions[row] in captions]
     pixels = emoji.tensor(rows).float() / 255
     labels = torch.cat([torch.ones(pixels.shape[1]), torch.zeros(pixels.shape[1])])
     real = pixels.flatten(0, 1)
@@ -68,13 +68,13 @@ def data(split: str, autoencoder: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def accuracy(judge: StyleJudge, pixels_NCHW: Tensor, labels_N: Tensor) -> float:
-    """Share of pictures on the right side of zero."""
+    """The share of pictures that are judged right: a positive score for the preferred artist."""
     with torch.no_grad():
         return ((judge(pixels_NCHW) > 0) == (labels_N > 0.5)).float().mean().item()
 
 
 def train(real: Tensor, decoded: Tensor, labels: Tensor, steps: int) -> StyleJudge:
-    """AdamW on equal parts of real and decoded pictures."""
+    """Train a judge on equal parts of real and decoded pictures."""
     judge = StyleJudge(WIDTHS)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05, fused=True)
     for step in tqdm(range(steps), desc="style judge", unit="step"):

@@ -1,1 +1,1 @@
-"""Which single-point changes of the code do the tests not notice?"""
+"""Changes the code in one point at a time and lists the changes that no test notices."""

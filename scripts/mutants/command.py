@@ -1,9 +1,10 @@
-"""Changes the code in one point at a time and asks the nearest tests whether they notice.
+"""Changes the code in one point at a time and runs the nearest tests on it; a change that they do
+not notice survives.
 
     python scripts/mutants --modules draws losses --max 40
 
-Works on a copy of the checkout. Every result is a line of the log, and a run that was interrupted
-goes on where it stopped. ``--again`` runs once more what has survived, after new tests.
+Works on a copy of the checkout. Every result is a line of the log, so a run that was interrupted
+goes on where it stopped. ``--again`` repeats what has survived, for use after new tests.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Modules, size of the sample, seed and log."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--modules", nargs="+", choices=TESTS, default=list(TESTS))
     parser.add_argument("--max", type=int, help="so many mutants at most, picked by the seed")
@@ -76,7 +77,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def key(mutant: Mutant) -> str:
-    """Changes with the module's source and with the mutation."""
+    """A hash of the mutated source; it changes with the module as well as with the mutation."""
     return hashlib.sha256(f"{mutant.path}\n{mutant.source}".encode()).hexdigest()[:16]
 
 
@@ -89,6 +90,7 @@ def read_log(log: Path) -> dict[str, str]:
 def run_all(mutants: list[Mutant], tree: Path, log: Path) -> None:
     """Run the mutants in a copy of the checkout, one after the other; a line of the log each."""
     shutil.copytree(ROOT, tree, ignore=LEFT_OUT, symlinks=True)
+    # transformers and diffusers load a class when it is first read, so naming it loads it here.
     for name in LIBRARIES:
         library = importlib.import_module(name)
         for kind in CLASSES.get(name, ()):
@@ -104,21 +106,28 @@ def run_all(mutants: list[Mutant], tree: Path, log: Path) -> None:
         outcome = run(tree, tests, limits[mutant.path])
         (tree / mutant.path).write_text(original)
         with log.open("a") as file:
-            row = {"key": key(mutant), "outcome": outcome, "where": mutant.where, **mutant.change}
+            row = {
+                "key": key(mutant),
+                "outcome": outcome,
+                "where": mutant.location,
+                **mutant.change,
+            }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(f"{number}/{len(mutants)} {outcome:<9} {mutant}", flush=True)
 
 
 def limit(tree: Path, tests: list[str]) -> float:
-    """Seconds that a mutant has; exits where the tests fail without one."""
+    """The seconds that the tests may take on a mutant; exits where they fail without any change."""
     start = time.perf_counter()
     if run(tree, tests, 1800.0) != "survived":
         sys.exit(f"tests fail without any change: {' '.join(tests)}")
+    # A mutant may be slower on a loaded machine; one that loops for ever is a timeout.
     return 30.0 + 5 * (time.perf_counter() - start)
 
 
 def run(tree: Path, tests: list[str], seconds: float) -> str:
-    """The outcome of the tests in a process of its own."""
+    """Run the tests in a process of their own; returns killed, survived or timeout."""
+    # Forked, so that the libraries need not be loaded again for every mutant.
     process = multiprocessing.get_context("fork").Process(target=work, args=(tree, tests))
     process.start()
     process.join(seconds)
@@ -132,7 +141,7 @@ def run(tree: Path, tests: list[str], seconds: float) -> str:
 
 
 def work(tree: Path, tests: list[str]) -> None:
-    """In the forked process: pytest on the copy; the exit code is pytest's."""
+    """The forked process: runs pytest on the copy and exits with its code."""
     import pytest
 
     os.setsid()  # so that a timeout ends what the tests have started as well
@@ -140,6 +149,7 @@ def work(tree: Path, tests: list[str]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(tree)
+    # What was imported before the fork comes from the checkout, not from the copy.
     for name in [name for name in sys.modules if name.split(".")[0] in ("diffdpo", "scripts")]:
         del sys.modules[name]
     sys.path[:] = [str(tree), *(entry for entry in sys.path if Path(entry).resolve() != ROOT)]
@@ -151,7 +161,7 @@ def work(tree: Path, tests: list[str]) -> None:
 
 
 def report(mutants: list[Mutant], results: dict[str, str]) -> None:
-    """A tally by module, and the survivors."""
+    """Print a tally by module, and the survivors."""
     for path in dict.fromkeys(mutant.path for mutant in mutants):
         outcomes = Counter(results.get(key(m), "not run") for m in mutants if m.path == path)
         print(f"{path:<28} {', '.join(f'{count} {name}' for name, count in outcomes.items())}")

@@ -1,5 +1,6 @@
-"""Single-point changes of a module's source, found in its syntax tree: a term left out, an operator
-swapped, a constant moved, a clamp removed, arguments or branches exchanged, a statement dropped."""
+"""Makes single-point changes of a module's source, found in its syntax tree: a term left out, an
+operator swapped, a constant moved, a clamp removed, arguments or branches exchanged, a statement
+dropped."""
 
 from __future__ import annotations
 
@@ -40,23 +41,23 @@ REMOVABLE = set(
 MODULES = {"F", "torch", "np", "math"}  # a call on one of these is a function's, not a method's
 CONDITIONS = (ast.Compare, ast.BoolOp, ast.UnaryOp)  # have changes of their own
 Code = ast.expr | ast.stmt
-# Fields whose change no test could see: types, decorators and the pieces of messages.
+# Fields that are not changed: type hints, whose change no test could see, and decorators.
 SKIPPED = {"annotation", "returns", "decorator_list"}
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module with one change."""
+    """The source of a module with one change in it."""
 
     path: str
     line: int
-    before: str
+    before: str  # the code that was changed
     after: str
-    source: str
+    source: str  # of the whole module, changed
 
     @property
-    def where(self) -> str:
-        """File and line."""
+    def location(self) -> str:
+        """File and line, as file:line."""
         return f"{self.path}:{self.line}"
 
     @property
@@ -65,17 +66,17 @@ class Mutant:
         return {"before": self.before, "after": self.after}
 
     def __str__(self) -> str:
-        return f"{self.where}  {self.before}  →  {self.after}"
+        return f"{self.location}  {self.before}  →  {self.after}"
 
 
 def mutants_of(root: Path, path: str) -> list[Mutant]:
-    """All mutants of a file, in its order."""
+    """All mutants of a file, in the order of its code."""
     source = (root / path).read_text()
     mutants = []
     for node in nodes(ast.parse(source)):
         for target, replacement in changes(node):
             before, after = (" ".join(ast.unparse(tree).split()) for tree in (target, replacement))
-            if before == after:
+            if before == after:  # such as the exchange of two equal arguments
                 continue
             changed = replaced(source, target, after)
             mutants.append(Mutant(path, target.lineno, before, after, changed))
@@ -83,29 +84,33 @@ def mutants_of(root: Path, path: str) -> list[Mutant]:
 
 
 def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that a test could see a change of."""
+    """The nodes of a tree that are worth changing."""
     for name, value in ast.iter_fields(tree):
         if name in SKIPPED:
             continue
         for child in value if isinstance(value, list) else [value]:
+            # Messages are left alone: a piece of an f-string has no position of its own to edit at.
             if isinstance(child, ast.AST) and not isinstance(child, (ast.JoinedStr, ast.Slice)):
                 yield child
                 yield from nodes(child)
 
 
 def replaced(source: str, node: Code, after: str) -> str:
-    """The source with other code in the place of a node, whose position counts bytes."""
+    """The source with other code instead of a node."""
+    # The text is edited, not unparsed, so that comments and line numbers stay. The columns of a
+    # syntax tree count bytes of UTF-8.
     whole = source.encode()
     starts = [0, *(index + 1 for index, byte in enumerate(whole) if byte == ord("\n"))]
     first = starts[node.lineno - 1] + node.col_offset
     last = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
+    # In parentheses, or the operators round it could bind to a piece of the new code.
     is_value = isinstance(node, ast.expr) and not isinstance(getattr(node, "ctx", None), ast.Store)
     code = f"({after})" if is_value else after
     return (whole[:first] + code.encode() + whole[last:]).decode()
 
 
 def changes(node: ast.AST) -> Iterator[tuple[Code, ast.AST]]:
-    """Code at or inside a node, with what may stand in its place."""
+    """Pairs of a piece of code, at or inside a node, and what to put in its place."""
     if isinstance(node, (ast.If, ast.While, ast.IfExp)) and not isinstance(node.test, CONDITIONS):
         yield node.test, ast.UnaryOp(ast.Not(), node.test)
     if isinstance(node, ast.expr):
@@ -116,7 +121,7 @@ def changes(node: ast.AST) -> Iterator[tuple[Code, ast.AST]]:
 
 
 def has_effect(node: ast.stmt) -> bool:
-    """A statement that can be dropped: a call, an error, or a change of something that exists."""
+    """Whether a statement is worth dropping: a call, an error, or a change of an existing value."""
     if isinstance(node, ast.Assign):
         return isinstance(node.targets[0], (ast.Attribute, ast.Subscript))
     is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
@@ -124,7 +129,7 @@ def has_effect(node: ast.stmt) -> bool:
 
 
 def expression_variants(node: ast.expr) -> Iterator[ast.AST]:
-    """What may stand in the place of an expression."""
+    """The expressions to put in the place of one."""
     yield from operator_variants(node)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield node.operand

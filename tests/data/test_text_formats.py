@@ -39,8 +39,8 @@ def read(row):
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_every_format_is_told_by_its_columns_and_read_to_one_schema(name):
-    found, example = read(ROWS[name])
-    assert found == name
+    detected, example = read(ROWS[name])
+    assert detected == name
     if name == "transcripts":
         assert (example.prompt, *example.completions) == (HUMAN, " a", " b")
         return
@@ -81,6 +81,7 @@ def test_tools_and_template_options_come_along():
 SPLITS = {
     "as usual": ("The sky is blue.", "The sky is green.", "The sky is"),
     "never inside a word": ("I like green tea", "I like great tea", "I like"),
+    # Each side keeps words of its own, or one would be an empty completion.
     "one begins the other": ("The sky is blue", "The sky is blue and vast", "The sky is"),
     "nothing shared": ("yes ", "no", ""),
     "one word": ("yes", "yes sir", ""),
@@ -91,6 +92,7 @@ SPLITS = {
 
 @pytest.mark.parametrize(("chosen", "rejected", "prompt"), SPLITS.values(), ids=SPLITS)
 def test_what_two_texts_share_is_the_prompt(chosen, rejected, prompt):
+    # Either way round, for which of the two is the chosen one must not move the boundary.
     for a, b in ((chosen, rejected), (rejected, chosen)):
         shared, first, second = split_common(a, b)
         assert shared == prompt
@@ -157,6 +159,7 @@ def test_unknown_columns_name_what_was_found_and_what_is_needed():
         detect(["text", "score"], {})
 
 
+# Real files of another project, as its users have them.
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared demo files are not here")
 @pytest.mark.parametrize("name", ["dpo_en_demo", "kto_en_demo"])
 def test_demo_files_run_untouched(name, tmp_path):
@@ -177,8 +180,8 @@ def test_all_kinds_of_files(tmp_path):
     dataset.to_parquet(tmp_path / "a.parquet")
     DatasetDict({"train": dataset, "test": dataset}).save_to_disk(tmp_path / "saved")
     for name in ("a.jsonl", "a.json", "a.csv", "a.parquet", "saved"):
-        found = open_dataset(str(tmp_path / name), "train", cache_dir=str(tmp_path / "cache"))
-        assert [read(row)[1].completions for row in found] == [("a", "b")] * 3
+        opened = open_dataset(str(tmp_path / name), "train", cache_dir=str(tmp_path / "cache"))
+        assert [read(row)[1].completions for row in opened] == [("a", "b")] * 3
 
 
 BROKEN = {
@@ -187,10 +190,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("name", "text", "where"), BROKEN.values(), ids=BROKEN)
-def test_broken_json_is_named_by_file_and_line(tmp_path, name, text, where):
+@pytest.mark.parametrize(("name", "text", "location"), BROKEN.values(), ids=BROKEN)
+def test_broken_json_is_named_by_file_and_line(tmp_path, name, text, location):
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=where):
+    with pytest.raises(UserError, match=location):
         open_dataset(str(tmp_path / name), "train", cache_dir=str(tmp_path / "cache"))
 
 

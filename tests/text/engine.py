@@ -15,14 +15,14 @@ from diffdpo.text.task import TextTask
 
 
 class OneStep:
-    """A policy, a reference and a task."""
+    """A policy and a reference that score one batch and give its loss, as the trainer does."""
 
     def __init__(self, policy, reference, score_prompts=False):
         self.policy, self.reference = TokenScorer(policy), TokenScorer(reference)
         self.task = TextTask(torch.device("cpu"), nullcontext, score_prompts)
 
     def scores(self, draw):
-        """Those of policy and reference."""
+        """The scores of policy and reference."""
         with torch.no_grad():
             frozen = self.task.score(self.reference, draw)
         return self.task.score(self.policy, draw).score_N, frozen.score_N

@@ -8,7 +8,7 @@ from diffdpo.cli import run_command
 from tests.factory import read_jsonl
 from tests.text.factory import chat_rows, label_rows, pair_rows, write_jsonl
 
-TIMED = {"pairs_per_second"}
+TIMED = {"pairs_per_second"}  # metrics that no two runs have in common
 
 
 def write_data(folder):
@@ -49,11 +49,11 @@ def metrics(out):
 
 def fails_with(words, line, capsys):
     assert run_command("train_text_dpo", words) == 2
-    shown = [
+    lines = [
         text
         for text in capsys.readouterr().err.splitlines()
         if text.strip() and "tokenising" not in text
     ]
-    assert len(shown) == 1, shown
-    assert shown[0].startswith("error: ")
-    assert line in shown[0]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    assert line in lines[0]

@@ -99,6 +99,7 @@ def test_the_tokens_are_the_same(dpo):
 
 def compare(dpo, models, names, weights, **settings):
     trainer, batch, ours = dpo
+    # TRL reads these anew in every step, so one trainer serves all losses.
     trainer.loss_types, trainer.loss_weights = names, weights
     trainer.label_smoothing = settings.get("label_smoothing", 0.0)
     trainer.model.zero_grad()
@@ -113,6 +114,7 @@ def compare(dpo, models, names, weights, **settings):
     )
     loss.backward()
     assert loss.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-5)
+    # The same loss could come of another sign or a detached term; its gradient could not.
     assert norm(policy) == pytest.approx(norm(trainer.model), rel=1e-4)
 
 
@@ -139,9 +141,9 @@ def test_metrics_agree(dpo, models):
     trainer._metrics["train"].clear()
     trainer._compute_loss(trainer.model, dict(batch), False)
     one = OneStep(*models)
-    _, found = one.run(ours.items)
-    found = {name: value[0] / value[1] if value.dim() else value for name, value in found.items()}
-    for name, value in found.items():
+    _, metrics = one.run(ours.items)
+    means = {name: value[0] / value[1] if value.dim() else value for name, value in metrics.items()}
+    for name, value in means.items():
         assert value.item() == pytest.approx(
             trainer._metrics["train"][name][-1], rel=1e-5, abs=1e-5
         ), name
@@ -151,8 +153,8 @@ def test_metrics_agree(dpo, models):
         "rewards/margins",
         "rewards/accuracies",
         "num_tokens",
-    } <= set(found)
-    assert {"logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy"} <= set(found)
+    } <= set(means)
+    assert {"logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy"} <= set(means)
 
 
 @pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired"])
@@ -162,17 +164,18 @@ def test_unpaired_losses_agree(models, tmp_path, name):
     trainer, batch, ours = make_trainer(
         trl.KTOTrainer, trl.KTOConfig, rows, tmp_path, paired=False, loss_type=name, **weights
     )
+    # KTO's z depends on which completion follows which, so the order has to be TRL's.
     order = [row["prompt_ids"] for row in trainer.train_dataset]
     assert [list(item.prompt) for item in ours.items] == order
     theirs = trainer._compute_loss(trainer.model, batch, False)
     one = OneStep(*models)
-    loss, found = one.run(ours.items, loss_type=[name], **weights)
+    loss, measured = one.run(ours.items, loss_type=[name], **weights)
     assert loss.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-5)
     if name == "kto":
-        assert found["kl"].item() > 0
-        assert found["kl"].item() == pytest.approx(trainer._metrics["train"]["kl"][-1], rel=1e-5)
+        assert measured["kl"].item() > 0
+        assert measured["kl"].item() == pytest.approx(trainer._metrics["train"]["kl"][-1], rel=1e-5)
     for metric in (*SIDES, "logits/chosen", "logits/rejected", "entropy", "num_tokens"):
-        total, count = found[metric].tolist()
+        total, count = measured[metric].tolist()
         assert total / count == pytest.approx(trainer._metrics["train"][metric][-1], rel=1e-5)
 
 
@@ -183,7 +186,7 @@ def test_orpo_agrees(models, tmp_path, on_prompt):
     theirs, metrics = trainer.get_batch_loss_metrics(trainer.model, batch)
     items = as_read_by_trl(batch, ours)
     one = OneStep(*models, score_prompts=on_prompt)
-    loss, found = one.run(items, loss_type=["orpo"], orpo_nll_on_prompt=on_prompt)
+    loss, measured = one.run(items, loss_type=["orpo"], orpo_nll_on_prompt=on_prompt)
     if on_prompt:
         assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
     else:
@@ -195,9 +198,9 @@ def test_orpo_agrees(models, tmp_path, on_prompt):
         "logps/chosen",
         "logps/rejected",
     ):
-        assert found[metric].item() == pytest.approx(float(metrics[metric]), rel=1e-5, abs=1e-6), (
-            metric
-        )
+        assert measured[metric].item() == pytest.approx(
+            float(metrics[metric]), rel=1e-5, abs=1e-6
+        ), metric
 
 
 def test_simpo_agrees(models, tmp_path):
@@ -207,12 +210,12 @@ def test_simpo_agrees(models, tmp_path):
     )
     theirs, metrics = trainer.get_batch_loss_metrics(trainer.model, batch)
     items = as_read_by_trl(batch, ours)
-    loss, found = OneStep(*models).run(items, loss_type=["simpo"], simpo_gamma=0.7, beta=2.0)
+    loss, measured = OneStep(*models).run(items, loss_type=["simpo"], simpo_gamma=0.7, beta=2.0)
     assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
     for metric in ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"):
-        assert found[metric].item() == pytest.approx(float(metrics[metric]), rel=1e-5, abs=1e-6), (
-            metric
-        )
+        assert measured[metric].item() == pytest.approx(
+            float(metrics[metric]), rel=1e-5, abs=1e-6
+        ), metric
 
 
 def as_read_by_trl(batch, ours):

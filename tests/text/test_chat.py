@@ -61,8 +61,10 @@ def test_a_prompt_that_ends_with_the_assistant_is_continued():
 def test_a_think_that_the_template_opens_stays_with_the_answer():
     words = tokenizer(TEMPLATES["deepseek"])
     thinking = [assistant("<think>\nhm</think>yes")]
+    # Both answers think, so what the template has opened is the same for both and is the prompt's.
     both = render(Example([user("hi")], (thinking, [assistant("<think>\nno</think>no")])), words)
     assert both.prompt.endswith("<|Assistant|><think>\n")
+    # Only one does: then the boundary moves in front of it, or the other answer would not fit.
     one = render(Example([user("hi")], (thinking, [assistant("no")])), words)
     assert one.prompt.endswith("<|Assistant|>")
     assert one.wholes[0].removeprefix(one.prompt).startswith("<think>\nhm")
@@ -101,6 +103,7 @@ def test_plain_text_gets_bos_and_eos_once():
         assert (
             (encoded.prompt + ids).count(words.bos_token_id) == ids.count(words.eos_token_id) == 1
         )
+    # The marks are in the text already: they must not be there twice.
     _, again = plain("<|bos|>hi", " yes<|eos|>", " no", bos=True)
     assert again == encoded
     assert end_once([5, 1, 1], words) == end_once([5], words) == [5, 1]
@@ -133,9 +136,9 @@ def test_truncation_keeps_the_completion_and_the_end_of_the_prompt(
     limit, prompt, chosen, rejected, cut, _
 ):
     full = Encoded([7, 8, 9], ([1, 2, 3], [4, 5]))
-    found = truncate(full, limit, bos=None)
-    assert found == Encoded(prompt, (chosen, rejected), cut)
-    assert len(found.prompt) + max(map(len, found.completions)) <= limit
+    encoded = truncate(full, limit, bos=None)
+    assert encoded == Encoded(prompt, (chosen, rejected), cut)
+    assert len(encoded.prompt) + max(map(len, encoded.completions)) <= limit
 
 
 def test_truncation_keeps_the_bos():

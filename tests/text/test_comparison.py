@@ -24,8 +24,8 @@ def scorers():
 def test_the_mean_log_ratio_is_the_kl(scorers):
     """One token after one prompt: Σ p log(p/q), within four standard errors."""
     policy, reference = scorers
-    prompt, how = (5, 6, 7), SampleSettings(visits=3000, max_new_tokens=1, batch_size=3000)
-    drawn = sample(policy.network, [prompt], None, how)
+    prompt, settings = (5, 6, 7), SampleSettings(visits=3000, max_new_tokens=1, batch_size=3000)
+    drawn = sample(policy.network, [prompt], None, settings)
     ratio_N = log_ratios(TASK, policy, reference, [prompt] * 3000, drawn, 1000)
     with torch.no_grad():
         p, q = (
@@ -33,7 +33,7 @@ def test_the_mean_log_ratio_is_the_kl(scorers):
             for s in scorers
         )
     kl = (p.exp() * (p - q)).sum().item()
-    assert kl > 0.5
+    assert kl > 0.5  # or an estimate of 0 would pass
     assert ratio_N.mean().item() == pytest.approx(kl, abs=4 * ratio_N.std().item() / 3000**0.5)
 
 
@@ -50,4 +50,4 @@ def test_margins_are_differences_of_log_ratios_whatever_the_batch(scorers):
         log_ratios(TASK, *scorers, [item.prompt for item in ITEMS], side, 5) for side in sides
     )
     assert torch.allclose(margin_B, chosen - rejected, atol=1e-4)
-    assert margin_B.abs().min() > 0
+    assert margin_B.abs().min() > 0  # or zeros would equal zeros

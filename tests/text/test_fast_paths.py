@@ -13,7 +13,7 @@ from diffdpo.preference import implicit_reward
 from diffdpo.reference import Zero
 from diffdpo.text import scorer as scorers
 from diffdpo.text.batch import collate
-from diffdpo.text.layout import lay_out, passes
+from diffdpo.text.layout import forward_passes, lay_out
 from diffdpo.text.logprob import BLOCK, TokenLogProbability
 from diffdpo.text.rows import TextItem
 from diffdpo.text.scorer import TokenScorer, prove_head
@@ -25,7 +25,7 @@ from tests.text.factory import model
 
 def item(row, prompt, chosen, rejected, **more):
     first = 11 + 17 * row
-    flat = [(first + 7 * place) % 271 for place in range(prompt + chosen + rejected)]
+    flat = [(first + 7 * index) % 271 for index in range(prompt + chosen + rejected)]
     return TextItem(
         row, flat[:prompt], (flat[prompt : prompt + chosen], flat[prompt + chosen :]), **more
     )
@@ -38,9 +38,9 @@ ITEMS.append(TextItem(5, [60, 61, 62], ([63, 64], [63, 64])))
 
 
 def scorer(network=None, share=False):
-    made = TokenScorer(copy.deepcopy(network) if network else model(0, layers=2), share)
-    prove_head(made, "x")
-    return made
+    tested = TokenScorer(copy.deepcopy(network) if network else model(0, layers=2), share)
+    prove_head(tested, "x")  # it is what allows prompts to be shared
+    return tested
 
 
 def run(policy, items=ITEMS, score_prompts=False, autocast=nullcontext, **settings):
@@ -51,6 +51,7 @@ def run(policy, items=ITEMS, score_prompts=False, autocast=nullcontext, **settin
     draw = task.draw(batch)
     policy.zero_grad()
     scores = task.score(policy, draw)
+    # Fixed distances to the reference: at a reward of 0 many a mistake in a gradient does not show.
     score_N = scores.score_N
     offsets = torch.linspace(-2, 2, len(score_N))
     frozen_N = 0.0 if objective.reference_free else score_N.detach() - offsets
@@ -96,13 +97,13 @@ def test_a_shared_prompt_changes_nothing(settings, score_prompts, attention):
 @pytest.mark.parametrize("share", [False, True])
 def test_how_rows_meet_in_passes_changes_nothing(monkeypatch, share):
     """One by one, all that fit together, as much as there is."""
-    found = []
+    results = []
     for tokens, padding in ((1, 0.0), (64, 0.3), (1 << 20, 0.99)):
         monkeypatch.setitem(scorers.TOKENS_AT_ONCE, "cpu", tokens)
         monkeypatch.setattr("diffdpo.text.layout.PADDING", padding)
-        found.append(run(scorer(share=share)))
-    assert_same(found[0], found[1])
-    assert_same(found[0], found[2])
+        results.append(run(scorer(share=share)))
+    assert_same(results[0], results[1])
+    assert_same(results[0], results[2])
 
 
 def test_the_prompt_is_computed_once_and_nothing_is_computed_twice():
@@ -163,13 +164,13 @@ def test_where_prompts_cannot_be_shared_it_is_said(capsys):
     assert whole.can_share
 
     class Deaf(GPT2LMHeadModel):
-        """Its body does as it pleases about masks."""
+        """Its body ignores masks and positions, as a state-space model's does."""
 
     deaf = Deaf(
         GPT2Config(vocab_size=271, n_embd=16, n_layer=1, n_head=2, initializer_range=0.3)
     ).eval()
-    own = deaf.transformer.forward
-    deaf.transformer.forward = lambda input_ids, **ignored: own(
+    plain_forward = deaf.transformer.forward
+    deaf.transformer.forward = lambda input_ids, **ignored: plain_forward(
         input_ids=input_ids, use_cache=False
     )
     one = TokenScorer(deaf, True)
@@ -180,7 +181,7 @@ def test_where_prompts_cannot_be_shared_it_is_said(capsys):
     def without_positions(input_ids, position_ids=None, **ignored):
         if position_ids is not None:
             raise TypeError("no positions")
-        return own(input_ids=input_ids, use_cache=False)
+        return plain_forward(input_ids=input_ids, use_cache=False)
 
     deaf.transformer.forward = without_positions
     prove_head(one, "x")
@@ -211,7 +212,7 @@ def test_a_prompt_is_shared_where_that_pays():
 def test_passes_hold_little_padding_and_every_row_once():
     lengths = [(len(i.prompt), *map(len, i.completions)) for i in ITEMS * 3]
     rows = lay_out(lengths, lambda sizes: sizes[0] > 4)
-    batches = passes(rows, 512)
+    batches = forward_passes(rows, 512)
     assert sorted(row.token_S.tolist() for batch in batches for row in batch) == sorted(
         r.token_S.tolist() for r in rows
     )
@@ -219,7 +220,7 @@ def test_passes_hold_little_padding_and_every_row_once():
         real = sum(row.size for row in batch)
         assert len(batch) * batch[0].size * 0.95 <= real
         assert len({len(row.sides) for row in batch}) == 1
-    assert max(map(len, batches)) > 1
+    assert max(map(len, batches)) > 1  # or passes of one row each would do
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -234,28 +235,29 @@ def test_log_probabilities_and_their_gradient_are_the_plain_ones(monkeypatch, dt
     logits = plain.float()
     expected = logits.log_softmax(1).gather(1, target_P[:, None]).squeeze(1)
     (expected * weight_P).sum().backward()
-    found = TokenLogProbability.apply(ours * 1, target_P, True)
-    (found[:, 0] * weight_P).sum().backward()
-    assert found.dtype == torch.float32
-    assert torch.allclose(found[:, 0], expected, rtol=1e-6, atol=1e-6)
+    # Times 1, because a leaf must not be written over.
+    column_PK = TokenLogProbability.apply(ours * 1, target_P, True)
+    (column_PK[:, 0] * weight_P).sum().backward()
+    assert column_PK.dtype == torch.float32
+    assert torch.allclose(column_PK[:, 0], expected, rtol=1e-6, atol=1e-6)
     assert torch.allclose(
         ours.grad, plain.grad, rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6
     )
     spread = torch.distributions.Categorical(logits=logits.detach())
-    assert torch.equal(found[:, 1].bool(), logits.argmax(1) == target_P)
-    assert torch.allclose(found[:, 2], spread.entropy(), rtol=1e-4, atol=1e-3)
-    assert torch.allclose(found[:, 3], logits.detach().mean(1), rtol=1e-5)
+    assert torch.equal(column_PK[:, 1].bool(), logits.argmax(1) == target_P)
+    assert torch.allclose(column_PK[:, 2], spread.entropy(), rtol=1e-4, atol=1e-3)
+    assert torch.allclose(column_PK[:, 3], logits.detach().mean(1), rtol=1e-5)
 
 
 def test_the_logits_are_given_up_to_the_gradient():
     """So a second backward pass is an error, not a wrong number."""
     logits = torch.randn(3, 5, requires_grad=True) * 1
-    found = TokenLogProbability.apply(logits, torch.tensor([0, 1, 2]), False)
-    found[:, 0].sum().backward(retain_graph=True)
+    logp_PK = TokenLogProbability.apply(logits, torch.tensor([0, 1, 2]), False)
+    logp_PK[:, 0].sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="inplace"):
-        found[:, 0].sum().backward()
+        logp_PK[:, 0].sum().backward()
 
 
 def test_no_scored_token_at_all():
-    found = run(scorer(), items=[TextItem(0, [], ([5], [6]))])
-    assert found[0].tolist() == [0, 0]
+    scores, _, _ = run(scorer(), items=[TextItem(0, [], ([5], [6]))])
+    assert scores.tolist() == [0, 0]

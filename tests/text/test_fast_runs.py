@@ -37,8 +37,8 @@ def test_the_first_step_is_ln_2_whether_prompts_are_shared_or_not(
 def test_two_processes_with_shared_prompts_and_like_lengths(lm, data, tmp_path):
     changes = {"share_prefix": True, "group_by_length": True}
     words = flags(lm, data["pairs"], tmp_path / "two", train_batch_size=2, **changes)
-    found = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
-    assert found.returncode == 0, found.stderr
+    process = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
+    assert process.returncode == 0, process.stderr
     train(*flags(lm, data["pairs"], tmp_path / "one", **changes))
     assert close(tmp_path / "one", tmp_path / "two")
     train(
@@ -85,6 +85,7 @@ def test_like_lengths_resume_to_the_same_bits(lm, data, tmp_path):
         )
     )
     train(*flags(lm, data["pairs"], tmp_path / "cut", resume_from_checkpoint="latest", **changes))
+    # Cut in the middle of an epoch, where the order by length must be found again.
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "straight")
     train(*flags(lm, data["pairs"], tmp_path / "chance", **changes | {"group_by_length": None}))
     assert metrics(tmp_path / "chance") != metrics(tmp_path / "straight")

@@ -11,7 +11,7 @@ from tests.text.factory import model
 
 END = 1
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12), (13,)]
-HOW = SampleSettings(seed=3, visits=2, max_new_tokens=9, batch_size=3)
+SETTINGS = SampleSettings(seed=3, visits=2, max_new_tokens=9, batch_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def test_inversion_gives_every_token_its_share():
 
 def test_the_edges_draw_possible_tokens():
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]] * 2)
+    # A sampler that is off by one at either edge draws a token of probability 0 here.
     assert draw(logits, torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)).tolist() == [1, 2]
 
 
@@ -37,7 +38,7 @@ def test_with_a_cache_as_without(network):
     """Token by token with the whole text read anew."""
     prompt, uniform = (
         PROMPTS[0],
-        torch.from_numpy(uniforms(HOW.seed, PROMPTS[0], 1, HOW.max_new_tokens)),
+        torch.from_numpy(uniforms(SETTINGS.seed, PROMPTS[0], 1, SETTINGS.max_new_tokens)),
     )
     ids = list(prompt)
     for number in uniform:
@@ -46,22 +47,26 @@ def test_with_a_cache_as_without(network):
         ids += draw(logits, number[None]).tolist()
         if ids[-1] == END:
             break
-    assert sample(network, PROMPTS, END, HOW)[1] == ids[len(prompt) :]
+    assert sample(network, PROMPTS, END, SETTINGS)[1] == ids[len(prompt) :]
 
 
 def test_a_continuation_depends_on_seed_prompt_and_visit_alone(network):
-    found = sample(network, PROMPTS, END, HOW)
-    assert len(found) == 8
+    continuations = sample(network, PROMPTS, END, SETTINGS)
+    assert len(continuations) == 8
     for batch_size in (1, 8):
-        assert sample(network, PROMPTS, END, replace(HOW, batch_size=batch_size)) == found
-    assert sample(network, PROMPTS[::-1], END, HOW)[:2] == found[-2:]
-    assert sample(network, PROMPTS, END, replace(HOW, seed=4)) != found
-    assert found[0] != found[1]
+        assert (
+            sample(network, PROMPTS, END, replace(SETTINGS, batch_size=batch_size)) == continuations
+        )
+    # The last prompt comes first now and still continues as before: its row number plays no part.
+    assert sample(network, PROMPTS[::-1], END, SETTINGS)[:2] == continuations[-2:]
+    assert sample(network, PROMPTS, END, replace(SETTINGS, seed=4)) != continuations
+    assert continuations[0] != continuations[1]
 
 
 def test_a_continuation_ends_once_or_is_cut(network):
-    found = sample(network, PROMPTS, END, replace(HOW, visits=60, max_new_tokens=30))
-    assert {ids.count(END) for ids in found} == {0, 1}
-    for ids in found:
+    # So many that some end by themselves and some are cut.
+    continuations = sample(network, PROMPTS, END, replace(SETTINGS, visits=60, max_new_tokens=30))
+    assert {ids.count(END) for ids in continuations} == {0, 1}
+    for ids in continuations:
         assert (ids[-1] == END) == (END in ids)
         assert END in ids or len(ids) == 30

@@ -51,7 +51,7 @@ def sft(base, tmp_path_factory):
         LoraConfig(
             r=4,
             target_modules=["q_proj", "down_proj"],
-            init_lora_weights=False,
+            init_lora_weights=False,  # or the adapter would be the identity, and equal to its base
             lora_dropout=0.4,
         )
     )
@@ -59,11 +59,11 @@ def sft(base, tmp_path_factory):
     return folder
 
 
-def prepared(place, **settings):
-    settings = TextSettings(model_name_or_path=str(place), **settings)
-    network = load_model(str(place), "model_name_or_path", settings)
+def prepared(name, **settings):
+    settings = TextSettings(model_name_or_path=str(name), **settings)
+    network = load_model(str(name), "model_name_or_path", settings)
     scorer = make_trainable(network, settings, CPU)
-    return scorer, make_reference(scorer, settings, free=False)
+    return scorer, make_reference(scorer, settings, reference_free=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def both(scorer, reference, draw):
 
 
 def nudge(scorer):
-    """A step in every trained weight."""
+    """Change every trained weight, as a step of training does."""
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in scorer.parameters():
@@ -157,6 +157,7 @@ def opt():
 def test_rates_that_are_read_from_the_configuration_are_off_and_kept_in_the_result(make, tmp_path):
     torch.manual_seed(0)
     network, ids = make().train(), torch.arange(8)[None]
+    # Without this the rates could be off from the start and the test would see nothing.
     assert not torch.equal(network(ids).logits, network(ids).logits)
     rates = {k: v for k, v in network.config.to_dict().items() if "drop" in k}
     without_dropout(network)
@@ -176,6 +177,7 @@ def test_switching_adapters_leaves_the_trained_one_active_and_trainable(sft, dra
     assert scorer.network.active_adapters() == [AdapterCopy.trained]
     task, drawn = draw
     task.score(scorer, drawn).score_N.sum().backward()
+    # Scoring the reference has switched adapters; the gradient must go to the trained one alone.
     touched = {name for name, w in scorer.named_parameters() if w.grad is not None}
     assert touched == before
 
@@ -192,7 +194,7 @@ def test_another_model_as_reference(base, tmp_path, draw):
 
 def test_losses_without_reference_have_none(base):
     scorer, _ = prepared(base)
-    assert isinstance(make_reference(scorer, TextSettings(), free=True), Zero)
+    assert isinstance(make_reference(scorer, TextSettings(), reference_free=True), Zero)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -209,8 +211,8 @@ def test_the_tokenizer_of_an_adapter_is_that_of_its_base(base, sft):
     settings = TextSettings(model_name_or_path=str(sft))
     network = load_model(str(sft), "model_name_or_path", settings)
     assert is_adapter(network)
-    found = load_tokenizer(network, settings)
-    assert found("the end")["input_ids"] == tokenizer()("the end")["input_ids"]
+    loaded = load_tokenizer(network, settings)
+    assert loaded("the end")["input_ids"] == tokenizer()("the end")["input_ids"]
 
 
 def test_mistakes(base, tmp_path):

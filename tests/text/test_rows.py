@@ -24,7 +24,7 @@ def test_a_few_bad_rows_are_counted_named_and_left_out():
 
 
 def test_many_bad_rows_are_an_error():
-    records = pair_rows(40)
+    records = pair_rows(40)  # 3 of 40 is above the 5 % that are let pass, 2 of 40 is not
     for index in (3, 4, 5):
         records[index]["chosen"] = ""
     with pytest.raises(UserError, match=r"3 of 40 rows cannot be used \(row 3: chosen is empty\)"):

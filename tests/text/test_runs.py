@@ -24,25 +24,26 @@ def test_reference_scores_are_computed_once_and_found_again(lm, data, tmp_path, 
         "use_peft": peft,
     }
 
-    def said(name, **changes):
+    def output_of(name, **changes):
         train(*flags(lm, data["pairs"], tmp_path / name, **stored | changes))
         return capsys.readouterr().out
 
     train(*flags(lm, data["pairs"], tmp_path / "live", use_peft=peft))
-    assert "reference    computing 12 of 12 rows: none are stored yet" in said("first")
-    assert "reference    12 rows read from" in said("second")
-    assert "reference    12 rows read from" in said(
+    assert "reference    computing 12 of 12 rows: none are stored yet" in output_of("first")
+    assert "reference    12 rows read from" in output_of("second")
+    assert "reference    12 rows read from" in output_of(
         "other", beta=0.5, loss_type=["ipo", "sft"], learning_rate=1e-2
     )
-    assert "those stored differ in tokens" in said("shorter", max_length=12)
+    assert "those stored differ in tokens" in output_of("shorter", max_length=12)
     for a, b, c in zip(
         *(metrics(tmp_path / name) for name in ("live", "first", "second")), strict=True
     ):
         assert b == c
         assert close(a, b)
-    for found in (tmp_path / "cache").glob("*/*.arrow"):
-        found.write_bytes(found.read_bytes()[:20])
-    assert "computing 12 of 12 rows" in said("damaged")
+    # A table that is cut short is no table: it must be computed again, not read in part.
+    for shard in (tmp_path / "cache").glob("*/*.arrow"):
+        shard.write_bytes(shard.read_bytes()[:20])
+    assert "computing 12 of 12 rows" in output_of("damaged")
     assert metrics(tmp_path / "damaged") == metrics(tmp_path / "first")
 
 
@@ -53,9 +54,9 @@ def test_two_processes_share_the_scoring(lm, data, tmp_path):
         "train_batch_size": 2,
     }
     words = flags(lm, data["pairs"], tmp_path / "two", **stored)
-    found = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.count("computing 12 of 12 rows") == 1
+    process = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("computing 12 of 12 rows") == 1
     train(*flags(lm, data["pairs"], tmp_path / "one"))
     for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         assert close(a, b)
@@ -92,9 +93,9 @@ def test_held_out_rows_are_measured_and_answered(lm, data, tmp_path, capsys, los
     assert {"eval_loss", "eval_rewards/chosen", "eval_rewards/margins", "eval_logps/chosen"} <= set(
         lines[0]
     )
-    shown = (out / "samples" / "step-4.txt").read_text()
-    assert shown.count("[policy, step 4]") == 2
-    assert shown.count("[reference]") == (0 if loss == "orpo" else 2)
+    samples = (out / "samples" / "step-4.txt").read_text()
+    assert samples.count("[policy, step 4]") == 2
+    assert samples.count("[reference]") == (0 if loss == "orpo" else 2)
     # Measuring leaves no trace in the training, and does not depend on the size of its batches.
     train(*flags(lm, rows, tmp_path / "quiet", loss_type=loss))
     assert metrics(out) == metrics(tmp_path / "quiet")

@@ -43,10 +43,10 @@ NOT_DONE |= {"dataset_streaming", "ignore_bias_buffers"}
 
 def test_trls_own_flags_are_known_or_refused():
     trl, transformers = pytest.importorskip("trl"), pytest.importorskip("transformers")
-    known = {name.lstrip("-") for name in StrictParser(TextSettings)._option_string_actions}
+    ours = {name.lstrip("-") for name in StrictParser(TextSettings)._option_string_actions}
     inherited = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
     for config in (trl.DPOConfig, trl.KTOConfig, trl.ScriptArguments, trl.ModelConfig):
-        assert {field.name for field in dataclasses.fields(config)} - inherited - known <= NOT_DONE
+        assert {field.name for field in dataclasses.fields(config)} - inherited - ours <= NOT_DONE
 
 
 def test_transformers_names_set_the_engines_settings():

@@ -1,5 +1,5 @@
-"""ADD A TEXT FORMAT HERE: a function from a row to an ``Example`` in a file of its own, and one
-line in the table."""
+"""ADD A TEXT FORMAT HERE: write a function from a row to an ``Example`` in a file of its own, and
+add one line to the table."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from diffdpo.extensions import named_row
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A format is known by its columns, and where two share them by what the first row holds."""
+    """A row of the table: how a format is told from others, and how its rows are read."""
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # that the data must have
     read: Callable[[dict[str, Any]], Example]
+    # Asked of the first row, where two formats have the same columns.
     holds: Callable[[dict[str, Any]], bool] = lambda record: True
 
 
@@ -31,7 +32,7 @@ def is_text(record: dict[str, Any]) -> bool:
     return isinstance(record["prompt"], str)
 
 
-# The first row that fits is taken: those with more columns come first.
+# The first that fits is taken, so a format comes before those that need fewer of its columns.
 TEXT_FORMATS = {
     "llama-factory pairs": TextFormat(("conversations", "chosen", "rejected"), sharegpt),
     "llama-factory labels": TextFormat(("messages", "label"), labelled_messages),
@@ -46,17 +47,18 @@ TEXT_FORMATS = {
 }
 
 
-def as_format(own: object) -> TextFormat:
-    """A row of the table from a user's own. Raises TypeError where it is none."""
-    if not isinstance(own, TextFormat):
+def as_format(value: object) -> TextFormat:
+    """``value``, which a user's file defines, as a row of the table. Raises TypeError where it is
+    no TextFormat."""
+    if not isinstance(value, TextFormat):
         raise TypeError("is no diffdpo.data.text.TextFormat")
-    return own
+    return value
 
 
 def detect(
     columns: list[str], first: dict[str, Any], requested: str | None = None
 ) -> tuple[str, TextFormat]:
-    """The name and the row of the format: the ``requested`` one, or the first that fits.
+    """The format's name and its row of the table: the ``requested`` one, or the first that fits.
 
     Raises UserError naming the columns there are and those each format needs.
     """

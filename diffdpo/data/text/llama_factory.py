@@ -1,5 +1,5 @@
-"""LLaMA-Factory's rows: conversations + chosen + rejected in {from, value} form, and messages +
-label (KTO)."""
+"""Reads LLaMA-Factory's rows: conversations, chosen and rejected in {from, value} form, and
+messages with a label (KTO)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffdpo.data.text.schema import BadRow, Example, label, messages, pair, sin
 
 
 def sharegpt(record: dict[str, Any]) -> Example:
-    """conversations, chosen, rejected; a ``system`` column, where there is one, opens the
+    """Reads conversations, chosen, rejected; a ``system`` column, where there is one, opens the
     conversation."""
     opening = [{"role": "system", "content": record["system"]}] if record.get("system") else []
     prompt = opening + messages(record["conversations"])
@@ -17,13 +17,13 @@ def sharegpt(record: dict[str, Any]) -> Example:
 
 
 def labelled_messages(record: dict[str, Any]) -> Example:
-    """messages, label: the last message is the completion that the label judges."""
-    spoken = messages(record["messages"])
-    if len(spoken) < 2:
+    """Reads messages, label: the last message is the completion that the label judges."""
+    conversation = messages(record["messages"])
+    if len(conversation) < 2:
         raise BadRow("messages needs a prompt and a completion")
-    return single(spoken[:-1], spoken[-1:], label(record["label"]), record)
+    return single(conversation[:-1], conversation[-1:], label(record["label"]), record)
 
 
 def tagged_messages(record: dict[str, Any]) -> Example:
-    """The same with the label in ``kto_tag``."""
+    """Reads messages, kto_tag: as ``labelled_messages``, with the label in another column."""
     return labelled_messages({**record, "label": record["kto_tag"]})

@@ -1,5 +1,5 @@
-"""TRL's preference rows: prompt, chosen, rejected as text or messages; also with a system text or
-scores beside."""
+"""Reads TRL's preference rows: prompt, chosen and rejected as text or messages, with or without a
+prompt of their own, a system text or scores."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from diffdpo.data.text.schema import BadRow, Example, Message, pair, split_commo
 
 
 def explicit(record: dict[str, Any]) -> Example:
-    """prompt, chosen, rejected. Where the sides are whole conversations that repeat a textual
-    prompt (UltraFeedback), the messages say where it ends."""
+    """Reads prompt, chosen, rejected. Where the sides are whole conversations that repeat a textual
+    prompt, as in UltraFeedback, the prompt is what the conversations share."""
     prompt, chosen, rejected = (
         text_or_messages(record[name], name) for name in ("prompt", "chosen", "rejected")
     )
@@ -23,13 +23,13 @@ def explicit(record: dict[str, Any]) -> Example:
 
 
 def implicit(record: dict[str, Any]) -> Example:
-    """chosen, rejected: whole texts or conversations; the prompt is what they share."""
+    """Reads chosen, rejected: whole texts or conversations; the prompt is what they share."""
     sides = [text_or_messages(record[name], name) for name in ("chosen", "rejected")]
     return pair(*split_common(*sides), record)
 
 
 def with_system(record: dict[str, Any]) -> Example:
-    """system, prompt, chosen, rejected as four texts: a conversation of one turn."""
+    """Reads system, prompt, chosen, rejected, all text, as a conversation of one turn."""
     texts = [record[name] or "" for name in ("system", "prompt", "chosen", "rejected")]
     if not all(isinstance(text, str) for text in texts):
         raise BadRow("system, prompt, chosen and rejected are not all text")

@@ -1,4 +1,4 @@
-"""Anthropic-HH's rows: two whole transcripts as text that part at the assistant's last words."""
+"""Reads Anthropic-HH's rows: two whole transcripts that differ in the assistant's last words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LAST_TURN = "\n\nAssistant:"
 
 
 def is_transcript(record: dict[str, Any]) -> bool:
-    """Whether both sides are texts of human and assistant turns."""
+    """Whether both sides are texts with turns of a human and an assistant."""
     sides = [record["chosen"], record["rejected"]]
     return all(
         isinstance(side, str) and side.startswith("\n\nHuman:") and LAST_TURN in side
@@ -19,10 +19,14 @@ def is_transcript(record: dict[str, Any]) -> bool:
 
 
 def transcripts(record: dict[str, Any]) -> Example:
-    """chosen, rejected; the prompt ends with the last ``Assistant:`` of the chosen transcript."""
+    """Reads chosen, rejected; the prompt ends with the last ``Assistant:`` of the chosen one.
+
+    Raises BadRow where the transcripts differ before it.
+    """
     chosen, rejected = record["chosen"], record["rejected"]
     if not isinstance(chosen, str) or not isinstance(rejected, str):
         raise BadRow("chosen and rejected are not both text")
+    # Not the common prefix: answers that begin alike would lose their first words to the prompt.
     cut = chosen.rfind(LAST_TURN) + len(LAST_TURN)
     if cut < len(LAST_TURN) or rejected[:cut] != chosen[:cut]:
         raise BadRow("the transcripts differ before the assistant's last turn")
