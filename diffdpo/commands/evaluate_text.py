@@ -1,9 +1,8 @@
-"""Language model against its reference: reward of what they write, KL, held-out implicit accuracy,
-report.
+"""Compares a language model with its reference: reward, KL, held-out implicit accuracy, report.
 
-The controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small: both models
-continue the same held-out prefixes, a rule-based reward scores the texts, and the KL says what the
-reward cost.
+This is the controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small:
+both models continue the same held-out prefixes, a rule-based reward scores the texts, and the KL
+tells how far from the reference the policy went for its reward.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask
 
-SHOWN = 12
+SHOWN = 12  # prompts whose texts stand in the report
 SPLIT = "dataset_train_split"
 
 
@@ -45,7 +44,7 @@ def main(settings: EvaluateTextSettings) -> int:
     folder = writable(settings.output_dir)
     held_out = open_held_out(settings)
     policy = load_scorer(str(settings.policy), "policy", settings, held_out.task.device)
-    check_tokens(policy, held_out)
+    check_tokens(policy, held_out)  # before the minutes of sampling
     before = write(held_out, held_out.reference, "reference writes")
     after = write(held_out, policy, "policy writes")
     figures = compare(held_out, policy, before, after)
@@ -61,9 +60,11 @@ def main(settings: EvaluateTextSettings) -> int:
 
 
 def resolved(settings: EvaluateTextSettings) -> EvaluateTextSettings:
-    """Every setting at its final value: where no model is named, the bundled one with its held-out
-    texts; where no prompts are, those of the pairs. Says so where the pairs are those that the run
-    was trained on."""
+    """Every setting at its final value.
+
+    Where no model is named it is the bundled one with its held-out texts; where no prompts are
+    named, those of the pairs. Prints a line where the pairs are those of training.
+    """
     settings = with_bundled(settings)
     data = str(settings.dataset_name)
     say(*trained_on(settings.policy, data, settings.split, SPLIT))
@@ -79,34 +80,37 @@ def open_held_out(settings: EvaluateTextSettings) -> HeldOut:
     reference = load_scorer(name, "model_name_or_path", settings, device)
     tokenizer = load_tokenizer(reference.network, settings)
     pairs = read_rows(settings, str(settings.dataset_name), tokenizer, paired=True)
-    # Pairs are read one side at a time here, so that rows of either kind give their prompts.
+    # Read as single items, a form that rows of pairs can be brought into as well.
     rows = read_rows(settings, str(settings.prompts_name), tokenizer, paired=False)
     prompts = list(dict.fromkeys(tuple(item.prompt) for item in rows.items if item.prompt))
     if not prompts:
         raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
     picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
-    form = SampleSettings(
+    sampling = SampleSettings(
         settings.seed, settings.samples_per_prompt, settings.max_new_tokens, settings.batch_size
     )
     task = TextTask(device, nullcontext)
-    return HeldOut(reference, tokenizer, task, [prompts[i] for i in picked], pairs, reward, form)
+    return HeldOut(
+        reference, tokenizer, task, [prompts[i] for i in picked], pairs, reward, sampling
+    )
 
 
 def read_rows(
     settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
 ) -> TextRows:
-    """The rows of the split that is held out."""
+    """The held-out rows of the data set ``name``."""
+    # Another data set has its own configuration and format.
     own = name == settings.dataset_name
     config, data_format = (settings.dataset_config, settings.data_format) if own else (None, None)
     rows = open_dataset(name, settings.split, config, settings.cache_dir)
-    form = RowSettings(settings.max_length, paired, data_format=data_format)
-    return TextRows(rows, tokenizer, form)
+    row_settings = RowSettings(settings.max_length, paired, data_format=data_format)
+    return TextRows(rows, tokenizer, row_settings)
 
 
 def load_scorer(
     name: str, flag_name: str, settings: EvaluateTextSettings, device: torch.device
 ) -> TokenScorer:
-    """A model or adapter in float32. Raises UserError where there is none."""
+    """The scorer of a model or adapter in float32. Raises UserError where there is none."""
     if flag_name == "policy":  # the revision is the reference's
         settings = replace(settings, model_revision=None)
     network: Any = load_model(name, flag_name, settings)
@@ -114,7 +118,8 @@ def load_scorer(
 
 
 def check_tokens(policy: TokenScorer, held_out: HeldOut) -> None:
-    """Raises UserError where policy and reference do not read the same tokens."""
+    """Raise UserError where policy and reference have different vocabularies."""
+    # Texts of one are scored by the other, token by token.
     sizes = [s.network.config.get_text_config().vocab_size for s in (policy, held_out.reference)]
     if sizes[0] != sizes[1]:
         raise UserError(
@@ -123,8 +128,8 @@ def check_tokens(policy: TokenScorer, held_out: HeldOut) -> None:
 
 
 def rows_side_by_side(held_out: HeldOut, before: Written, after: Written) -> list[list[str]]:
-    """The first continuation of the first prompts, with its reward, by either model; chosen by
-    nothing else."""
+    """The first continuation of the first prompts by each model, with its reward."""
+    # The first and not the best: examples picked by hand prove nothing.
     every = held_out.how.visits
     firsts = range(0, min(len(before.texts), SHOWN * every), every)
     return [[f"{w.texts[i]} ({w.rewards[i]:+.2f})" for w in (before, after)] for i in firsts]
@@ -137,12 +142,12 @@ def plain(estimate: Estimate, digits: int = 3) -> str:
 
 
 def unit(reward: str) -> str:
-    """What a figure of this reward is."""
+    """The name of a reward with its range, for the report."""
     return "VADER, -1 to 1" if reward == "sentiment" else reward
 
 
 def summary(reward: str, figures: dict[str, Estimate]) -> list[str]:
-    """The result in a few lines."""
+    """The result in a few lines, to print."""
     difference, accuracy = figures["difference"], figures["implicit_accuracy"]
     low, high = difference.interval
     doubt = " (not significant: the interval holds 0)" if low <= 0 <= high else ""
@@ -173,7 +178,7 @@ ROWS |= {
 def compose(
     report: Report, reward: str, figures: dict[str, Estimate], texts: list[list[str]]
 ) -> None:
-    """The page: result, figures, texts side by side."""
+    """Fill the report with result, figures and texts side by side."""
     difference, kl = figures["difference"], plain(figures["kl"], 1)
     policy, reference = (plain(figures[f"{who}_reward"], 2) for who in ("policy", "reference"))
     report.headline(
