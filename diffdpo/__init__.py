@@ -3,7 +3,7 @@
     import diffdpo
     result = diffdpo.train_images(dataset=pairs, pipeline=pipeline, rank=4, output_dir="runs/mine")
 
-What stands in ``__all__`` is the public face; it is loaded when it is first used.
+The names in ``__all__`` are the public API. Each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ __all__ = [
     "train_images",
     "train_text",
 ]
+# Imported on first use: ``import diffdpo`` alone must not load torch, diffusers and transformers,
+# which takes seconds, nor may the command line before it has read its flags.
 HOMES = {
     "evaluate": "diffdpo.commands.api",
     "train_images": "diffdpo.commands.api",

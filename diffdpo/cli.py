@@ -22,9 +22,11 @@ from diffdpo.flags import nearest
 
 @dataclass(frozen=True)
 class Command:
-    """A row of the table: what the command is for, where its settings are ("module:Class", or a
-    function that picks the class by the words given), and an example. ``diffdpo.commands.NAME`` has
-    its ``main(settings)``; it is imported when the settings are right."""
+    """A row of the table of commands: its purpose, the location of its settings, an example.
+
+    ``settings`` is "module:Class", or "module:function" where a function picks the class by the
+    flags that are given. ``main(settings)`` of ``diffdpo.commands.NAME`` carries the command out.
+    """
 
     purpose: str
     settings: str
@@ -83,6 +85,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    # Hyphens as well as underscores: both spellings are in use for commands and for flags.
     name = words[0].replace("-", "_") if words else ""
     if name in COMMANDS:
         return run_command(name, words[1:])
@@ -101,13 +104,17 @@ def run_command(name: str, argv: list[str]) -> int:
 
 
 def run(command: Command, module: str, program: str, argv: list[str]) -> int:
-    """Read a command's settings, then import its module and run it; turns user errors into lines
-    and an exit code."""
+    """Read a command's settings, import its module and run it; returns the exit code.
+
+    A UserError is printed as a line for each mistake.
+    """
     settings: BaseSettings | None = None
     quiet_libraries_to_come()
     try:
         cls = settings_class(command.settings, argv)
         settings, notices = parse(cls, argv, program, about(command, program))
+        # Only now: the modules of the commands load libraries for seconds, and a mistyped flag is
+        # to be answered at once.
         implementation = importlib.import_module(module)
         quiet_libraries()
         say(*notices)
@@ -115,13 +122,19 @@ def run(command: Command, module: str, program: str, argv: list[str]) -> int:
     except UserError as error:
         return fail(error)
     except KeyboardInterrupt:
-        # At the very end, when a checkpoint that is being written beside training is whole.
+        # At exit, because a thread may still be writing a checkpoint: Python waits for it first,
+        # and the message then names the checkpoint that is really there.
         atexit.register(tell_interrupted, settings)
         return 130
 
 
 def tell_interrupted(settings: BaseSettings | None) -> None:
-    """What a run leaves that was ended by a second Ctrl-C, or by one before its first step."""
+    """Say which checkpoint an interrupted run leaves.
+
+    This is for a run ended by a second Ctrl-C, or by one before its first step; the first Ctrl-C
+    during training saves a checkpoint and ends the run in order.
+    """
+    # Not imported here: where training never began, nothing has loaded it.
     checkpoint = sys.modules.get("diffdpo.engine.checkpoint")
     if not isinstance(settings, TrainSettings):
         return complain("interrupted")
@@ -143,5 +156,5 @@ def settings_class(location: str, words: list[str]) -> type[BaseSettings]:
 
 
 def about(command: Command, program: str) -> str:
-    """What stands at the top of a command's --help."""
+    """The text at the top of a command's --help."""
     return f"{command.purpose}\n\nexample:\n  {program} {command.example}".rstrip()

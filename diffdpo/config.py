@@ -19,16 +19,16 @@ Settings = TypeVar("Settings", bound="BaseSettings")
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings that lie beneath those the user gives: a file's content, and the file's name."""
+    """Settings from a file, used where the user gives no others; with the name of the file."""
 
     source: str
     content: Mapping[str, Any]
-    heading: str | None = None  # of the line that tells what is taken from here
+    heading: str | None = None  # of the line that lists the settings taken from here; None: no line
 
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """What every command has. ``problems`` names all mistakes at once."""
+    """The base of every command's settings. ``problems`` lists all mistakes at once."""
 
     def problems(self) -> list[str]:
         """One line for every setting that cannot work."""
@@ -41,14 +41,18 @@ class BaseSettings:
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
-        """Settings that hold where neither a flag nor ``--config`` says otherwise; ``given`` is
-        what these say."""
+        """Settings from a file that hold where neither a flag nor ``--config`` sets them.
+
+        ``given`` are the settings from flags and ``--config``. None: there is no such file.
+        """
         return None
 
     @classmethod
     def inert(cls) -> dict[str, str]:
-        """Flags of other programs that are accepted and change nothing here, each with the
-        reason."""
+        """Flags of other programs that are accepted without effect, each with the reason.
+
+        Launch commands written for those programs run as they are, and say what was ignored.
+        """
         return {}
 
 
@@ -60,7 +64,7 @@ TRACKERS = ["tensorboard", "wandb", "comet_ml", "all", "none"]
 
 @dataclass(frozen=True)
 class TrainSettings(BaseSettings):
-    """What the engine reads, whatever the modality."""
+    """The settings of training that images and text share."""
 
     output_dir: str = flag(
         "runs/train", "folder of this run: metrics, checkpoints, result", group="training"
@@ -173,6 +177,7 @@ class TrainSettings(BaseSettings):
             for name in NON_NEGATIVE
             if not 0 <= getattr(self, name) < math.inf
         ]
+        # "not x > 0" instead of "x <= 0" is also true of NaN, here and below.
         if not self.max_grad_norm > 0:
             lines.append(f"--max_grad_norm must be positive, got {self.max_grad_norm}")
         if self.max_train_steps is None and not self.num_train_epochs > 0:
@@ -185,15 +190,16 @@ class TrainSettings(BaseSettings):
 
     @property
     def precision(self) -> str | None:
-        """The precision that is asked for; None leaves it to accelerate."""
+        """The requested precision; None leaves the choice to accelerate."""
         return self.mixed_precision
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        """Settings that a resumed run may change: they do not touch the numbers, or only how many
-        there will be; where the schedule ends with the run they move its rates as well, and the run
-        says so. Batch and accumulation are here because a checkpoint compares their product, the
-        effective batch."""
+        """The settings that a resumed run may change.
+
+        They do not touch the numbers of a step, only how many steps there will be. Where the
+        schedule spans the whole run, another length moves the rates as well, and the run says so.
+        """
         return FREE_ON_RESUME
 
 
@@ -207,6 +213,8 @@ NON_NEGATIVE = [
     "undesirable_weight",
 ]
 NON_NEGATIVE += ["dpop_lambda", "dataloader_num_workers"]
+# Batch size and accumulation are among them: what must stay the same is their product, the
+# effective batch, which a checkpoint records on its own.
 FREE_ON_RESUME = {
     "output_dir",
     "resume_from_checkpoint",
@@ -237,7 +245,7 @@ FREE_ON_RESUME |= {"torch_compile"}
 
 
 def at_least(settings: BaseSettings, names: Iterable[str], least: int = 1) -> list[str]:
-    """A complaint for every count that is given and below ``least``."""
+    """A line for each of the named settings that is given and below ``least``."""
     values = {name: getattr(settings, name) for name in names}
     wanted = f"at least {least}" if least else "0 or more"
     return [
@@ -257,8 +265,10 @@ def checked(settings: Settings) -> Settings:
 def parse(
     cls: type[Settings], argv: list[str], prog: str | None = None, about: str | None = None
 ) -> tuple[Settings, list[str]]:
-    """Settings from the flags in ``argv``, over the file ``--config``, over what lies beneath; and
-    notices. ``prog`` and ``about`` stand at the top of --help.
+    """Settings from the flags in ``argv``, and notices to print.
+
+    Flags come first, then the file ``--config``, then ``cls.beneath``, then the defaults. ``prog``
+    and ``about`` stand at the top of --help.
 
     Raises UserError with a line for each unknown flag, unreadable value and impossible setting.
     """
@@ -270,8 +280,9 @@ def parse(
 
 
 def settings_of(cls: type[Settings], **values: Any) -> Settings:
-    """Settings from Python values, checked as those of the command line are; ``config`` names a
-    YAML file beneath them.
+    """Settings from Python values, checked as those of the command line are.
+
+    ``config`` names a YAML file of settings that hold where no value is given.
 
     Raises UserError with a line for each unknown name and impossible value.
     """
@@ -285,8 +296,10 @@ def settings_of(cls: type[Settings], **values: Any) -> Settings:
 def complete(
     cls: type[Settings], parser: StrictParser, given: dict[str, Any], mistakes: list[str]
 ) -> tuple[Settings, list[str]]:
-    """The settings that are given, over the file ``--config``, over what lies beneath; and a notice
-    of what came from there. Raises UserError with ``mistakes`` and those found here."""
+    """Fill up the ``given`` settings from ``--config``, ``cls.beneath`` and defaults; with notices.
+
+    Raises UserError with the ``mistakes`` so far and those met here.
+    """
     notices: list[str] = []
     try:
         if path := given.get("config"):
@@ -294,9 +307,11 @@ def complete(
             given = {**read_layer(parser, cls, Layer(path, content), mistakes), **given}
         if beneath := cls.beneath(given):
             lower = read_layer(parser, cls, beneath, mistakes)
-            notices = tell(beneath, {k: v for k, v in lower.items() if k not in given})
+            notices = layer_notice(beneath, {k: v for k, v in lower.items() if k not in given})
             given = {**lower, **given}
-    except UserError as error:  # a file that cannot be read: the settings in it stay unknown
+    except UserError as error:
+        # A file cannot be read. What it would have set is unknown, so checking values would only
+        # add mistakes that are none.
         raise UserError(*mistakes, *error.mistakes) from error
     names = [field.name for field in dataclasses.fields(cls) if field.name in given]
     settings = cls(**{name: given[name] for name in names})
@@ -320,8 +335,7 @@ def read_yaml(path: str, prefix: str = "") -> dict[str, Any]:
 def read_layer(
     parser: StrictParser, cls: type[BaseSettings], layer: Layer, mistakes: list[str]
 ) -> dict[str, Any]:
-    """The settings of a YAML file, read by the parser as flags are; adds its complaints to
-    ``mistakes``."""
+    """The settings in a YAML file, read by the same parser as flags; adds to ``mistakes``."""
     fields, hints = {field.name: field for field in dataclasses.fields(cls)}, get_type_hints(cls)
     settings: dict[str, Any] = {}
     for key, value in layer.content.items():
@@ -334,6 +348,7 @@ def read_layer(
         elif value in (None, []):
             settings[name] = value
         else:
+            # As flags, so that one parser decides what a word means, wherever it stands.
             words = [f"--{name}={as_word(value)}"]
             if isinstance(value, list):
                 words = [f"--{name}", *map(as_word, value)]
@@ -344,7 +359,7 @@ def read_layer(
 
 
 def misfit(value: Any, hint: Any, is_choice: bool) -> str:
-    """Why a YAML value is not one of the type ``hint``, or '' where the parser may read it."""
+    """The reason why a YAML value does not fit the type ``hint``; '' where it may be read."""
     kind = inner(hint)
     many = get_origin(kind) is list
     if value is None:
@@ -366,12 +381,12 @@ def as_word(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def tell(layer: Layer, settings: Mapping[str, Any]) -> list[str]:
-    """The line that says which settings come from a layer."""
+def layer_notice(layer: Layer, settings: Mapping[str, Any]) -> list[str]:
+    """The line that lists the settings taken from a layer; none where there is nothing to list."""
     shown = [f"{name} {value}" for name, value in settings.items()]
     return [f"{layer.heading:<12} {', '.join(shown)}"] if layer.heading and shown else []
 
 
 def as_dict(settings: BaseSettings) -> dict[str, Any]:
-    """All settings that may be written down; secrets are not."""
+    """All settings by name, without secrets: this is what config.yaml and model cards show."""
     return {key: value for key, value in dataclasses.asdict(settings).items() if key != "hub_token"}

@@ -1,8 +1,7 @@
-"""Every random thing is a pure function of a counter: (seed, what for, which item, which draw) →
-generator.
+"""Random numbers as pure functions of a counter: (seed, purpose, item, draw) → generator.
 
-Nothing here has state, so a resumed run, another number of processes or another batch size meets
-the same numbers, and policy and reference see the same draw because there is only one.
+Nothing here has state. A resumed run, another number of processes or another batch size therefore
+meets the same numbers, and policy and reference see the same draw because there is only one.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-MASK = (1 << 64) - 1
+MASK = (1 << 64) - 1  # seeds, items and draws may be negative: draw −1 is the order of a sub-sample
 
 
 class Purpose(IntEnum):
@@ -32,9 +31,13 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, item: int = 0, draw: int = 0) -> np.random.Generator:
-    """A fresh generator for one use, on the Philox counter (Salmon et al. 2011): key (seed,
-    purpose), counter (item, draw). Two different arguments never share numbers, and the order of
-    calls does not matter."""
+    """A fresh generator for one use: Philox (Salmon et al. 2011), key (seed, purpose), counter
+    (item, draw).
+
+    Different arguments never share numbers, and the order of calls does not matter.
+    """
+    # The generator counts up from the first word: with item and draw in the last two, a stream has
+    # 2^128 blocks before it would run into the next one.
     counter = np.array([0, 0, draw & MASK, item & MASK], dtype=np.uint64)
     key = np.array([seed & MASK, int(purpose)], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=counter, key=key))

@@ -1,4 +1,4 @@
-"""What a user did wrong, said in one line a mistake."""
+"""Mistakes of the user, each told in one line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from importlib.util import find_spec
 
 
 class UserError(Exception):
-    """One or more mistakes in settings, data or files; the command line prints a line for each and
-    exits with 2."""
+    """One or more mistakes in settings, data or files.
+
+    The command line prints a line for each and exits with code 2.
+    """
 
     def __init__(self, *mistakes: str) -> None:
         super().__init__("; ".join(mistakes))
@@ -24,5 +26,6 @@ EXTRAS = {
 
 
 def not_installed(*packages: str) -> list[str]:
-    """The lines that ask for those of the packages that are missing; nothing is imported."""
+    """A line for each of the packages that is missing."""
+    # Looked for and not imported: settings are checked before anything heavy loads.
     return [EXTRAS[name] for name in packages if find_spec(name) is None]

@@ -1,5 +1,4 @@
-"""Losses, rewards and formats of one's own: named as ``file.py:name`` wherever a row of a table is
-named."""
+"""Losses, rewards and formats from the user's files: ``file.py:name`` in place of a row's name."""
 
 from __future__ import annotations
 
@@ -21,16 +20,17 @@ def is_own(name: str) -> bool:
 
 
 def named_row(name: str, table: dict[str, Row], flag: str, as_row: Callable[[Any], Row]) -> Row:
-    """The row of ``table`` of this name; one of the user's own is added to it first.
+    """The row called ``name`` in ``table``; a ``file.py:name`` is loaded and added to it first.
 
-    ``as_row`` makes a row of what the file holds, or raises TypeError with the reason. Raises
-    UserError where there is no such row, file or object, or the file fails.
+    ``as_row`` turns the object in the file into a row, or raises TypeError with the reason.
+
+    Raises UserError where there is no such row, file or object, or the file fails.
     """
     if name not in table:
         if not is_own(name):
-            known = list(table)
+            names = list(table)
             raise UserError(
-                f"--{flag} {name!r} is unknown; known: {', '.join(known)}{nearest(name, known)}"
+                f"--{flag} {name!r} is unknown; known: {', '.join(names)}{nearest(name, names)}"
             )
         try:
             table[name] = as_row(load_object(name, flag))
@@ -40,7 +40,7 @@ def named_row(name: str, table: dict[str, Row], flag: str, as_row: Callable[[Any
 
 
 def load_object(name: str, flag: str) -> Any:
-    """What ``file.py:name`` points to. Raises UserError where it points to nothing."""
+    """The object that ``file.py:name`` names. Raises UserError where there is none."""
     path, _, attribute = name.rpartition(":")
     module = load_file(Path(path), flag)
     if not hasattr(module, attribute):
@@ -49,9 +49,10 @@ def load_object(name: str, flag: str) -> Any:
 
 
 def load_file(path: Path, flag: str) -> Any:
-    """The module in a file, loaded once. Raises UserError where it cannot be run."""
+    """The module in a file, loaded once a process. Raises UserError where it cannot be run."""
     if not path.is_file():
         raise UserError(f"--{flag} {path}: no such file")
+    # From the whole path: two files of the same name must not share a module.
     module_name = f"diffdpo_own_{path.resolve().as_posix().replace('/', '_').replace('.', '_')}"
     if module_name in sys.modules:
         return sys.modules[module_name]
@@ -63,7 +64,7 @@ def load_file(path: Path, flag: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's own code raises
-        del sys.modules[module_name]
+        del sys.modules[module_name]  # so that a second try runs the mended file
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--{flag} {path}: {type(error).__name__}: {reason}") from error
     return module

@@ -1,4 +1,4 @@
-"""Command-line flags from the fields of a settings class, by argparse; mistakes are collected."""
+"""Command-line flags from the fields of a settings class. All mistakes are collected."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def flag(
 ) -> Any:
     """A settings field that is also a command-line flag.
 
-    ``aliases`` are its names in other programs, ``changes`` says which numbers depend on it,
-    ``group`` is its heading in --help, ``choices`` are the words it takes, and ``read`` makes a
-    value of a word where the type alone does not.
+    ``aliases`` are its names in other programs. ``changes`` names the stored numbers that depend
+    on it, see ``cache/keys.py``. ``group`` is its heading in --help, ``choices`` are the words it
+    takes, and ``read`` converts a word to a value where the type alone is not enough.
     """
     assert group is None or group in GROUPS, f"--help has no heading for {group}"
     notes: dict[str, Any] = {
@@ -57,7 +57,7 @@ def flag(
 
 
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> list[str]:
-    """A complaint that names the choices and the nearest one, or nothing."""
+    """A line that names the choices and the nearest one; none where ``value`` is among them."""
     if value in choices:
         return []
     names = [str(choice) for choice in choices if choice is not None]
@@ -99,8 +99,7 @@ class StrictParser(ArgumentParser):
         group.add_argument("-h", "--help", action="help", help="show this and leave")
 
     def add_field(self, group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
-        """The flag of a field and its aliases; a switch that is on by default has a ``--no_``
-        form."""
+        """Add the flag of a field. A switch that is on by default also gets a ``--no_`` form."""
         aliases = field.metadata.get("aliases", [])
         own = {key: field.metadata[key] for key in ("type", "action") if key in field.metadata}
         options = {**reader(hint), **own, "help": help_text(field)}
@@ -110,10 +109,11 @@ class StrictParser(ArgumentParser):
             self.add_flag(group, f"no_{field.name}", **off)
 
     def add_flag(self, group: Any, name: str, *aliases: str, **options: Any) -> None:
-        """A flag under all its spellings, of which --help and complaints show the first."""
+        """Add a flag under all its spellings; --help and error lines show the first of them."""
         names = [f"--{name}", *aliases]
         hyphenated = [f"--{spelling[2:].replace('_', '-')}" for spelling in names]
         action = group.add_argument(*dict.fromkeys(names + hyphenated), **{"dest": name, **options})
+        # The parser looks flags up elsewhere: this list is only what it shows.
         action.option_strings = names[:1]
         self.spellings += names
 
@@ -122,6 +122,7 @@ class StrictParser(ArgumentParser):
 
     def read(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         """The values that are given, by name, and a line for every mistake."""
+        # One flag at a time: argparse stops at its first error, and all are to be told at once.
         given, mistakes = Namespace(), []
         for chunk in by_flag(words):
             try:
@@ -131,7 +132,7 @@ class StrictParser(ArgumentParser):
         return vars(given), mistakes
 
     def read_one(self, chunk: list[str], given: Namespace) -> list[str]:
-        """Read one flag with its values into ``given``; returns the words that belong to none."""
+        """Read one flag with its values into ``given``; returns a line for each mistake."""
         name = chunk[0].split("=")[0]
         action = self._option_string_actions.get(name)
         if action is None and FLAG.match(name):
@@ -144,7 +145,7 @@ class StrictParser(ArgumentParser):
 
 
 def by_flag(words: Sequence[str]) -> list[list[str]]:
-    """Each flag with the words behind it; words before the first flag come first."""
+    """The words in chunks: each flag with its values, and first the words before any flag."""
     chunks: list[list[str]] = []
     for word in words:
         if FLAG.match(word) or word == "-h" or not chunks:
@@ -155,7 +156,7 @@ def by_flag(words: Sequence[str]) -> list[list[str]]:
 
 
 def reader(hint: Any) -> dict[str, Any]:
-    """How argparse reads a value of the type ``hint``; ``X | None`` is read as ``X``."""
+    """argparse's options for a value of the type ``hint``; ``X | None`` is read as ``X``."""
     kind = inner(hint)
     if kind is bool:
         return {"type": truth, "nargs": "?", "const": True, "metavar": METAVARS[bool]}
@@ -179,7 +180,10 @@ def optional(hint: Any) -> bool:
 
 
 def truth(word: str) -> bool:
-    """The value of a switch. Raises ArgumentTypeError for any word that is neither yes nor no."""
+    """The value of a switch.
+
+    Raises ArgumentTypeError for a word that means neither: ``bool("false")`` would be True.
+    """
     if word.lower() not in TRUE + FALSE:
         raise ArgumentTypeError(f"{word!r} is neither true nor false")
     return word.lower() in TRUE
@@ -201,5 +205,5 @@ def help_text(field: dataclasses.Field[Any]) -> str:
 
 
 def wide(prog: str) -> RawDescriptionHelpFormatter:
-    """Lines to 99 characters; the text at the top keeps its own."""
+    """A --help of 99 characters a line; the text at its top keeps its own line breaks."""
     return RawDescriptionHelpFormatter(prog, max_help_position=34, width=99)

@@ -64,6 +64,7 @@ def exo_pair_loss(
         raise ValueError(f"exo_pair: label_smoothing must lie in (0, 1), got {label_smoothing}")
     margin_B = beta * (chosen_B - rejected_B)
     win_B, lose_B = F.logsigmoid(margin_B), F.logsigmoid(-margin_B)
+    # σ as the exponential of log σ: a logarithm of σ itself is −∞ where σ underflows.
     toward_win = win_B.exp() * (win_B - math.log1p(-label_smoothing))
     return toward_win + lose_B.exp() * (lose_B - math.log(label_smoothing))
 
@@ -125,8 +126,11 @@ def simpo_loss(
 
 
 def sft_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """−x: likelihood of the chosen item alone, the supervised baseline; beta and the rejected item
-    play no part."""
+    """−x: likelihood of the chosen item alone, the supervised baseline.
+
+    Beta and the rejected item have no influence.
+    """
+    # Times 0, not left out: both arguments then have a gradient, as under every other loss.
     return -chosen_B + 0 * rejected_B
 
 
@@ -135,8 +139,8 @@ def log_odds(log_probability: Tensor) -> Tensor:
     1."""
     logp = log_probability.clamp(max=-torch.finfo(log_probability.dtype).eps)
     near_one = logp > -math.log(2)
-    # Each branch sees only inputs it is stable on: a where() alone lets NaN gradients of the other
-    # branch through.
+    # Near p = 1 the first form keeps its digits, far from it the second (Mächler 2012). Each branch
+    # sees only inputs it is stable on: a where() alone lets NaN gradients of the other one through.
     upper = torch.log(-torch.expm1(torch.where(near_one, logp, -0.5)))
     lower = torch.log1p(-torch.exp(torch.where(near_one, -1.0, logp)))
     return logp - torch.where(near_one, upper, lower)
@@ -204,7 +208,7 @@ def apo_zero_unpaired_loss(
 
 @dataclass(frozen=True)
 class Loss:
-    """A row of the table: the function, and the facts that a trainer must know about it."""
+    """A row of the table: the function, and what a trainer has to know about it."""
 
     fn: Callable[..., Tensor]
     paired: bool = True  # False: judges single items, fn(reward_N, desirable_N, kl, *, beta, ...)
@@ -217,13 +221,14 @@ class Loss:
 
     @property
     def options(self) -> set[str]:
-        """The settings this loss reads beside beta."""
+        """The names of the settings that this loss reads, besides beta."""
+        # Read off the signature, so that a new loss declares its settings in one place.
         keywords = inspect.signature(self.fn).parameters.values()
         return {p.name for p in keywords if p.kind is p.KEYWORD_ONLY} - {"beta", "nll_B"}
 
     @property
     def reads_nll(self) -> bool:
-        """Whether it takes the NLL of the chosen item as well."""
+        """Whether the loss takes the NLL of the chosen item as well."""
         return "nll_B" in inspect.signature(self.fn).parameters
 
 
@@ -249,7 +254,7 @@ LOSSES = {
 
 
 def as_loss(own: object) -> Loss:
-    """A row of the table from a user's own loss: a ``Loss``, or the function of a paired one.
+    """A row of the table from a user's own object: a ``Loss``, or a function for a paired loss.
 
     Raises TypeError where it is neither, or the function has another signature.
     """

@@ -1,4 +1,4 @@
-"""From the scores of a batch to its losses: which terms, at which weight and scale, in which unit.
+"""From the scores of a batch to its losses: the terms, their weights, scales and units.
 
 Shapes: ``B`` pairs, ``N`` items: ``2B``, chosen first, or single items with their labels.
 """
@@ -23,7 +23,7 @@ Metrics = dict[str, Tensor]  # a mean over the batch, or (sum, count) of a mean 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one pass of a network says of the items of a draw."""
+    """The result of one forward pass: a score for each item, and the modality's own metrics."""
 
     score_N: Tensor  # log-likelihood surrogates in nats, float32, higher is better
     prompt_B: Tensor | None = None  # log p of the prompts before the chosen items, where scored
@@ -31,7 +31,7 @@ class Scores:
 
 
 class Draw(Protocol):
-    """The inputs of one forward pass, with everything random in it; what a loss reads of them."""
+    """What a loss reads of the inputs of a forward pass; a task's own draw has more."""
 
     @property
     def outcome_B(self) -> Tensor | None:
@@ -43,18 +43,18 @@ class Draw(Protocol):
 
     @property
     def reference_N(self) -> Tensor | None:
-        """The reference's scores, where they were stored."""
+        """The reference's scores, where they were computed and stored before training."""
 
     @property
     def size_N(self) -> Tensor | float:
-        """Scored tokens of every item; 1 where an item has none, as a picture."""
+        """The number of scored tokens of each item; 1 for a picture."""
 
 
 @dataclass(frozen=True)
 class StepContext:
     """What the loss of a micro-batch must know of its whole effective batch."""
 
-    share: float = 1.0  # the micro-batch's part of it
+    share: float = 1.0  # of the effective batch that this micro-batch is
     reference_point: Tensor | float = 0.0  # KTO's z, nats
     chosen_tokens: Tensor | float = 1.0  # means per pair
     rejected_tokens: Tensor | float = 1.0
@@ -109,18 +109,22 @@ class Term:
         )
 
     def in_unit(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
-        """What the loss reads: rewards, or scores where it has no reference; sums or means."""
+        """What the loss reads: rewards, or scores if it has no reference; as sums or as means."""
         value_N = policy.score_N if self.row.reference_free else reward_N
         if self.row.mean_of_batch:
+            # Over the step's mean length, not each item's own: a token of a short completion weighs
+            # as much as one of a long completion.
             chosen_B, rejected_B = value_N.chunk(2)
             sides = chosen_B / context.chosen_tokens, rejected_B / context.rejected_tokens
             return torch.cat(sides)
         return value_N / draw.size_N if self.row.mean_tokens else value_N
 
     def nll(self, policy: Scores, context: StepContext) -> tuple[Tensor | None, Tensor | None]:
-        """−log p per token of the step of the chosen and of the rejected items, with the prompts
-        before them where these are scored: their means are a language model's loss, as in TRL's
-        ORPO. None where the loss reads no likelihood."""
+        """−log p of the chosen and of the rejected items, ``(B,)`` each, per token of the step.
+
+        Prompts count where they are scored. The mean over the step is then a language model's
+        loss, as in TRL's ORPO. None where the loss reads no likelihood.
+        """
         if not self.row.reads_nll:
             return None, None
         prompt_B = 0.0 if policy.prompt_B is None else policy.prompt_B
@@ -133,7 +137,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """Σ weight · loss. All terms judge pairs, or there is one, which may judge single items."""
+    """Σ weight · loss. Either all terms judge pairs, or the only term judges single items."""
 
     terms: tuple[Term, ...]
 
@@ -154,7 +158,7 @@ class Objective:
 
     @property
     def reads_nll(self) -> bool:
-        """Whether a term reads the likelihood of the chosen side apart."""
+        """Whether a term also reads the likelihood of the items themselves."""
         return any(term.row.reads_nll for term in self.terms)
 
     @property
@@ -164,7 +168,7 @@ class Objective:
 
     @property
     def reward_scale(self) -> float:
-        """What the logged rewards are multiplied with: beta, wherever it stands."""
+        """The factor of the logged rewards: beta, which a term has in ``beta`` or in ``scale``."""
         return self.terms[0].scale * self.terms[0].beta
 
     def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
@@ -173,8 +177,11 @@ class Objective:
         return torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
 
     def metrics(self, reward_N: Tensor, draw: Draw, context: StepContext) -> Metrics:
-        """Rewards under TRL's names: sums over tokens as in its DPO, means where there is no
-        reference, as in its ORPO and SimPO. Those of labelled items count the items of a label."""
+        """The rewards under TRL's metric names.
+
+        They are sums over tokens, as in its DPO, or means where there is no reference, as in its
+        ORPO and SimPO. Labelled items are averaged by label.
+        """
         unit_N = draw.size_N if self.reference_free else 1.0
         shown_N = self.reward_scale * reward_N / unit_N
         if draw.desirable_N is None:
@@ -187,6 +194,8 @@ class Objective:
 
 def by_label(name: str, value_N: Tensor, desirable_N: Tensor) -> Metrics:
     """``name/chosen`` and ``name/rejected`` as (sum, count) over the items that have the label."""
+    # Not as means: a micro-batch may have one desirable item or none, and a mean of such means
+    # would weigh items unequally. The division comes last, in ``means_of``.
     labels = {"chosen": desirable_N, "rejected": ~desirable_N}
     return {
         f"{name}/{side}": torch.stack([(value_N * has_N).sum(), has_N.sum().float()])
@@ -195,16 +204,16 @@ def by_label(name: str, value_N: Tensor, desirable_N: Tensor) -> Metrics:
 
 
 def fraction(metric: Tensor) -> Tensor:
-    """A metric as (sum, count): a plain mean counts as one."""
+    """A metric as (sum, count); a plain mean becomes (mean, 1)."""
     if metric.dim():
         return metric.float()
     return torch.stack([metric.float(), metric.new_ones(()).float()])
 
 
 def means_of(names: list[str], fractions: list[list[float]]) -> dict[str, float]:
-    """The means of a step by name, without those that counted nothing.
+    """The means of a step by name; a metric that counted no items is left out.
 
-    The margin follows from the two rewards, which single items have no common mean of.
+    Single items have no margin of their own: theirs is the difference of the two mean rewards.
     """
     sums = zip(names, fractions, strict=True)
     means = {name: total / count for name, (total, count) in sums if count}
@@ -220,7 +229,7 @@ def make_objective(
     beta: float = 1.0,
     scale: float = 1.0,
 ) -> Objective:
-    """The weighted sum of the losses ``names``, with the options that each reads of ``settings``.
+    """The weighted sum of the named losses, each with the options that it reads of ``settings``.
 
     Raises UserError for unknown losses, weights that do not match, label smoothing that no loss
     has, and sums of losses of different kinds.
@@ -243,7 +252,7 @@ def make_objective(
 
 
 def check_names(settings: TrainSettings, names: Sequence[str]) -> None:
-    """Raises UserError for an unknown loss, and for label smoothing where no loss has any."""
+    """Raise UserError for an unknown loss, and for label smoothing that none of the losses has."""
     for name in names:
         named_row(name, LOSSES, "loss_type", as_loss)
     if settings.label_smoothing and not any(
@@ -256,7 +265,7 @@ def check_names(settings: TrainSettings, names: Sequence[str]) -> None:
 
 
 def read_options(settings: TrainSettings, row: Loss) -> dict[str, float]:
-    """Those of the settings that the loss reads."""
+    """The settings that the loss reads, by name."""
     given = {name: getattr(settings, name, None) for name in row.options}
     # Zero means "not given" on the command line: robust and exo_pair keep their published defaults.
     return {

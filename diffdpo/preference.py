@@ -11,8 +11,9 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor | float) -> Tensor:
-    """``x`` as a float tensor of no less than single precision; half precision loses margins of
-    1e-4."""
+    """``x`` as a float tensor of at least single precision."""
+    # A margin is a small difference of large scores, and bfloat16 keeps 8 bits: near 100 its
+    # numbers lie 0.5 apart, while margins of 1e-4 count.
     tensor = torch.as_tensor(x)
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -32,25 +33,30 @@ def preference_log_likelihood(margin: Tensor | float, outcome: Tensor | float = 
     tie: 1/2). Finite for every finite margin: −17 log-odds and −17,000 alike.
     """
     margin = at_least_float32(margin)
+    # Two log-sigmoids, not log σ and log(1 − σ): in float32 σ(17) is 1, and log(1 − 1) is −∞.
     outcome = torch.as_tensor(outcome, dtype=margin.dtype, device=margin.device)
     return outcome * F.logsigmoid(margin) + (1 - outcome) * F.logsigmoid(-margin)
 
 
 def implicit_reward(policy_N: Tensor, reference_N: Tensor | float) -> Tensor:
-    """Policy score minus reference score: the reward of Rafailov et al. 2023, eq. 5, before beta
-    and up to log Z."""
+    """Policy score minus reference score: the reward of Rafailov et al. 2023, eq. 5, without beta.
+
+    The term β log Z(x) is left out: it depends on the prompt alone and cancels in every margin.
+    """
     return at_least_float32(policy_N) - reference_N
 
 
 def accuracy(margin_B: Tensor) -> Tensor:
-    """1 where the margin is positive, 0 where negative, 1/2 where it is exactly zero; per pair,
-    float32."""
+    """1 where the margin is positive, 0 where it is negative, 1/2 where it is zero; ``(B,)``."""
+    # 1/2, because before the first step every margin is exactly zero: neither right nor wrong.
     return (margin_B.sign().float() + 1) / 2
 
 
 def summary(chosen_B: Tensor, rejected_B: Tensor) -> dict[str, Tensor]:
-    """Batch means of the rewards, their accuracy and margin, under the metric names of TRL; still
-    on the device."""
+    """Batch means of the rewards, their accuracy and their margin, under the metric names of TRL.
+
+    They stay on the device; reading them would make a GPU wait.
+    """
     margin_B = chosen_B - rejected_B
     return {
         "rewards/chosen": chosen_B.mean(),

@@ -1,5 +1,8 @@
-"""The reference policy: adapters off, a frozen copy, stored scores, or zero; always scored by the
-policy's own code on the policy's own draw."""
+"""The reference policy: adapters off, a frozen copy, stored scores, or zero.
+
+It is always scored by the policy's own code on the policy's own draw, so that the two differ in
+their weights and in nothing else.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,21 @@ class Reference(Protocol):
         ...
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
-        """The reference as a network to run, for as long as the block lasts."""
+        """A context that gives the reference as a network to run."""
         ...
 
     @property
     def kept(self) -> Reference | None:
-        """The reference whose network is still there after its scores were stored: itself where it
-        is a part of the policy's network, None where it is a network of its own, to be freed."""
+        """The reference that remains once its scores are stored.
+
+        It is itself where it shares the policy's network, None where it is a network of its own:
+        that one is freed, which saves its memory.
+        """
         ...
 
 
 class AdapterOff:
-    """LoRA: the base weights under the adapters are the reference; no second copy in memory."""
+    """LoRA: the base weights without the adapters are the reference; no second copy in memory."""
 
     name = "the same network with its adapters off"
     starts_equal = True
@@ -49,7 +55,7 @@ class AdapterOff:
 
     @contextmanager
     def network(self, model: nn.Module) -> Iterator[nn.Module]:
-        bare = unwrapped(model)
+        bare = unwrapped(model)  # wrappers do not pass the adapters' methods on
         bare.disable_adapters()
         try:
             yield bare
@@ -62,8 +68,7 @@ class AdapterOff:
 
 
 class AdapterCopy(AdapterOff):
-    """LoRA that is trained further: its own first state, kept beside it as a second adapter, is
-    the reference."""
+    """LoRA that is trained further: the reference is a copy of the adapter in its first state."""
 
     name = "the adapter as it was before the first step"
     trained, frozen = "default", "reference"
@@ -79,13 +84,14 @@ class AdapterCopy(AdapterOff):
 
 
 class FrozenCopy:
-    """Full fine-tune: a copy of the network as it was before the first step, in its precision."""
+    """Full fine-tune: a copy of the network as it was before the first step, in its dtype."""
 
     name = "a frozen copy"
     starts_equal = True
 
     def __init__(self, model: nn.Module) -> None:
-        # In the policy's mode as well: some layers round differently in train and in eval mode.
+        # Copied before the first step, in train mode as the policy is: some layers round otherwise
+        # in eval mode, and the first rewards must be exactly 0.
         self.copy = copy.deepcopy(model).requires_grad_(False).train()
 
     def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
@@ -101,7 +107,7 @@ class FrozenCopy:
 
 
 class OtherModel(FrozenCopy):
-    """A model of its own, not the one that training starts from."""
+    """Another model than the one that training starts from."""
 
     starts_equal = False
 
@@ -110,8 +116,10 @@ class OtherModel(FrozenCopy):
 
 
 class InitialNetwork:
-    """The network itself, which is its own reference until the first step: full fine-tunes whose
-    scores are stored need no copy."""
+    """The network itself, before its first step.
+
+    A full fine-tune whose reference scores are stored beforehand needs no copy of the network.
+    """
 
     name = "the network as it was before the first step"
     starts_equal = True
@@ -129,8 +137,10 @@ class InitialNetwork:
 
 
 class StoredScores:
-    """Scores that were computed before training and come with every draw: no forward pass, and a
-    separate reference network is freed."""
+    """Scores that were computed before training and come with every draw.
+
+    No forward pass is needed, and a separate reference network is freed.
+    """
 
     def __init__(self, source: Reference) -> None:
         self.name = f"stored scores of {source.name}"
@@ -150,7 +160,7 @@ class StoredScores:
 
 
 class Zero:
-    """Reference-free losses: the reference score of everything is zero."""
+    """Reference-free losses: the reference scores every item as zero."""
 
     name = "none (the loss is reference-free)"
     starts_equal = False
@@ -159,7 +169,7 @@ class Zero:
         return 0.0
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
-        """There is no other network to show."""
+        """The policy's network: there is no other."""
         return nullcontext(unwrapped(model))
 
     @property
@@ -168,7 +178,7 @@ class Zero:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Set every dropout to 0, layers and plain rates alike.
+    """Set every dropout rate to 0, that of layers and that of plain attributes.
 
     Policy and reference must be one function of a draw, and a resumed run the same as one that was
     never stopped.
@@ -176,6 +186,7 @@ def without_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        # Attention layers keep plain rates that they hand to a function in the forward pass.
         for name, value in vars(module).items():
             if is_dropout_rate(name) and isinstance(value, float):
                 setattr(module, name, 0.0)
@@ -183,8 +194,11 @@ def without_dropout(model: nn.Module) -> None:
 
 
 def clear_config(module: nn.Module) -> None:
-    """Set the rates to 0 that a layer reads from its configuration in the forward pass, as Falcon's
-    does. The model's own configuration keeps them, for the result to be saved with."""
+    """Set the dropout rates to 0 that a layer reads from its configuration, as Falcon's layers do.
+
+    The layer gets a copy: the model's own configuration, with which the result is saved, keeps its
+    rates.
+    """
     config: Any = getattr(module, "config", None)
     if not hasattr(config, "to_diff_dict") or hasattr(module, "save_pretrained"):
         return
@@ -199,7 +213,7 @@ def clear_config(module: nn.Module) -> None:
 
 
 def is_dropout_rate(name: str) -> bool:
-    """Whether a value of this name says how much is dropped in training."""
+    """Whether an attribute of this name is a rate of dropout."""
     return "dropout" in name or "layerdrop" in name or name.endswith("pdrop")
 
 

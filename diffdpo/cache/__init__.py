@@ -1,1 +1,1 @@
-"""What is computed once and kept on disk: tables, what they depend on, reference scores."""
+"""Tables that are computed once and kept on disk, the keys that name them, reference scores."""

@@ -1,7 +1,7 @@
-"""What a stored number depends on, as a name: the same facts give the same folder, others another.
+"""Names of tables, made from all that their numbers depend on: other facts, another folder.
 
-A settings field that changes stored numbers is marked where it is defined, ``flag(…, changes=…)``;
-a network is told by its configuration, weights, buffers, precision and kind of device.
+A settings field that changes stored numbers is marked where it is defined, ``flag(…, changes=…)``.
+A network is identified by its configuration, weights, buffers, precision and kind of device.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from torch import Tensor, nn
 
 from diffdpo.config import BaseSettings
 
-# Of how draws and rows are made: raise it where old tables would no longer be what a run computes.
+# The version of how draws are made and rows are laid out. Raise it with a change after which a run
+# would compute, or read, other numbers than old tables hold.
 VERSION = "2"
-# What a marked field changes, each with all that is made from it.
-ENCODINGS = ("encodings",)  # of pictures: latents
-SCORES = ("encodings", "draws", "scores")  # of a reference
-# Parts of a configuration that say how a network was written down, not what it computes; precision
-# is read off the weights.
+# The marks of the fields that a kind of table depends on: scores are made from draws, and draws
+# from encodings.
+ENCODINGS = ("encodings",)
+SCORES = ("encodings", "draws", "scores")
+# Entries of a configuration that say how a network was saved, not what it computes. The precision
+# is read off the weights themselves.
 NOT_NUMBERS = {"transformers_version", "dtype", "torch_dtype", "attn_implementation"}
 
 
 @dataclass(frozen=True)
 class Key:
-    """What is stored, and by name everything that its numbers depend on."""
+    """The kind of a table, and by name everything that its numbers depend on."""
 
     kind: str
     facts: dict[str, str]
@@ -40,7 +42,7 @@ class Key:
     def of(
         cls, kind: str, settings: BaseSettings, changes: tuple[str, ...], facts: dict[str, str]
     ) -> Key:
-        """All settings marked with one of ``changes``, and ``facts`` about data and networks."""
+        """A key of the settings marked with one of ``changes``, and of other ``facts``."""
         return cls(kind, facts | marked(settings, changes))
 
     @property
@@ -50,7 +52,7 @@ class Key:
 
 
 def marked(settings: BaseSettings, changes: tuple[str, ...]) -> dict[str, str]:
-    """The settings that carry one of the marks, by their flags."""
+    """The settings marked with one of ``changes``, by flag."""
     return {
         f"--{field.name}": str(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
@@ -58,17 +60,18 @@ def marked(settings: BaseSettings, changes: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def digest(*parts: str | bytes) -> str:
-    """A short name of the parts that changes when any of them does."""
+def digest(*values: str | bytes) -> str:
+    """A short hexadecimal name that changes when any of the values does."""
     total = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+    for value in values:
+        data = value.encode() if isinstance(value, str) else value
+        # With its length, so that ("ab", "c") is not ("a", "bc").
         total.update(len(data).to_bytes(8, "little") + data)
     return total.hexdigest()
 
 
 def files_digest(folder: Path) -> str:
-    """Changes when a file of a model's folder changes; nothing is loaded."""
+    """A digest of the files in a model's folder; nothing is loaded into a network."""
     total = hashlib.blake2b(digest_size=8)
     for path in sorted(folder.iterdir()):
         if path.is_file():
@@ -79,7 +82,7 @@ def files_digest(folder: Path) -> str:
 
 
 def arithmetic(device: torch.device) -> str:
-    """The kind of device, and on a GPU whether products are rounded to TF32.
+    """The kind of device, and on a GPU whether matrix products are rounded to TF32.
 
     The index of a device is left out: a table serves any number of processes.
     """
@@ -88,17 +91,18 @@ def arithmetic(device: torch.device) -> str:
 
 
 def network_digest(network: nn.Module) -> str:
-    """Changes when what the reference computes changes: configuration, weights, buffers, their
-    precision, the kind of device.
+    """A digest of all that decides what the reference computes.
 
-    Under adapters in training these are the frozen weights, by the names they have without
-    adapters: LoRA and full fine-tune share what they can share.
+    That is configuration, weights, buffers, their precision, and the kind of device. Under adapters
+    in training it is the frozen weights, by the names they have without adapters, so that a LoRA
+    and a full fine-tune of one model share a table.
     """
     total = hashlib.blake2b(digest_size=8)
     total.update(json.dumps(list(configurations(network)), sort_keys=True, default=str).encode())
     device = torch.device("cpu")
     for name, tensor in fixed_tensors(network):
         device = tensor.device
+        # peft inserts this word into the name of a weight under an adapter.
         shape = f"{name.replace('.base_layer', '')} {tensor.dtype} {tuple(tensor.shape)}"
         total.update(shape.encode())
         total.update(raw(tensor).numpy().data)
@@ -107,7 +111,7 @@ def network_digest(network: nn.Module) -> str:
 
 
 def fixed_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of the reference: all that adapters in training leave alone."""
+    """The reference's tensors: all, or under adapters those that training leaves unchanged."""
     adapted = any(".base_layer." in name for name, _ in network.named_parameters())
     for name, weight in network.named_parameters():
         if not (adapted and weight.requires_grad):
@@ -116,26 +120,28 @@ def fixed_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def configurations(network: nn.Module) -> Iterator[dict[str, Any]]:
-    """What the parts of a network say of themselves, beside their weights; of adapters those that
-    are frozen."""
+    """The configurations of a network's models and of its frozen adapters."""
+    # Weights alone do not decide a result: the number of heads or the base of RoPE is not in them.
     frozen = {name for name, weight in network.named_parameters() if not weight.requires_grad}
     for module in network.modules():
         if not hasattr(module, "save_pretrained"):
             continue
         config: Any = getattr(module, "config", {})
-        yield numbers_of(config.to_dict() if hasattr(config, "to_dict") else dict(config))
+        yield entries_that_matter(config.to_dict() if hasattr(config, "to_dict") else dict(config))
         for adapter, options in (getattr(module, "peft_config", None) or {}).items():
             if any(f".{adapter}." in name for name in frozen):
-                yield numbers_of(options.to_dict(), {"inference_mode", "lora_dropout"})
+                # How it was loaded, and a rate that is off: ``reference.without_dropout``.
+                yield entries_that_matter(options.to_dict(), {"inference_mode", "lora_dropout"})
 
 
-def numbers_of(config: dict[str, Any], beside: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
-    """The entries of a configuration that can change a number. Names that begin with _ are the
-    libraries' own notes."""
+def entries_that_matter(config: dict[str, Any], ignored: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+    """The entries of a configuration that can change a number, other than the ``ignored`` ones."""
+    # Names that begin with _ are the libraries' own notes. Sets have another order in every
+    # process.
     return {
         name: sorted(value, key=str) if isinstance(value, set) else value
         for name, value in config.items()
-        if not name.startswith("_") and name not in NOT_NUMBERS and name not in beside
+        if not name.startswith("_") and name not in NOT_NUMBERS and name not in ignored
     }
 
 

@@ -1,8 +1,7 @@
-"""The reference's scores, computed once and kept for every later run that would ask for the same,
-in either modality.
+"""The reference's scores, computed once and read by every later run that needs the same.
 
-The draws of a pair are a function of (seed, pair, visit); with K draws a pair, visit v sees draw v
-mod K again.
+The draws of a pair are a function of (seed, pair, visit). With K stored draws a pair, visit v uses
+draw v mod K.
 """
 
 from __future__ import annotations
@@ -25,25 +24,26 @@ from diffdpo.reference import Reference, StoredScores
 
 
 class RowsWithScores(Rows):
-    """Rows whose items carry the reference's scores; ``read`` goes round the K stored draws."""
+    """Rows whose items carry the reference's scores; ``read`` cycles through K stored draws."""
 
     def __init__(self, rows: Rows, scores: Dataset, draws: int) -> None:
         self.rows, self.scores, self.draws = rows, scores, draws
 
     @property
     def fingerprint(self) -> str:
-        """That of the rows, and how many draws they are seen at."""
+        """The fingerprint of the rows, with the number of draws."""
         return f"{self.rows.fingerprint}, {self.draws} draws"
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """That of the rows."""
+        """The order of the rows themselves."""
         return self.rows.order(seed, epoch)
 
     def read(self, row: int, visit: int) -> Any:
-        """An item with the scores of its sides."""
+        """An item with the reference's scores of its sides at the draw of this visit."""
+        # The visit is replaced as well: scores belong to the draw at which they were computed.
         draw = visit % self.draws
         stored = self.scores[row]["scores"]
         sides = len(stored) // self.draws
@@ -63,12 +63,12 @@ def score_rows(
     root: str,
     accelerator: Accelerator,
 ) -> tuple[RowsWithScores, StoredScores]:
-    """The rows with the reference's scores at ``draws`` draws each, and the reference that reads
-    them.
+    """Rows that carry the reference's scores at ``draws`` draws, and the reference that reads them.
 
-    ``key`` names all that the scores depend on, ``batch`` the rows at once: where these are as many
-    as in training, the numbers are the same to the last bit. Raises UserError where the scores
-    cannot be kept.
+    ``key`` names all that the scores depend on. ``batch`` rows are scored at once: with the batch
+    size of training the scores are those of training to the last bit.
+
+    Raises UserError where the scores cannot be stored.
     """
 
     def compute(span: range) -> Iterator[dict[str, Any]]:
@@ -95,9 +95,9 @@ def score_batch(
     draw: int,
     batch: int,
 ) -> torch.Tensor:
-    """Scores ``(rows, sides)`` of some rows at one draw."""
+    """Scores ``(rows, sides)`` of the rows ``numbers`` at one draw."""
     items = [rows.read(number, draw) for number in numbers]
-    # A full batch, as in training: its shape decides how sums are rounded.
+    # Filled up to a full batch, as in training: the shape of a batch decides how sums are rounded.
     items += items[-1:] * (batch - len(items))
     inputs = task.draw(task.collate(items))
     score_N = torch.as_tensor(reference.score(task.score, model, inputs))

@@ -1,9 +1,8 @@
-"""What does not change is computed once: tables of rows on disk, found again by everything their
-numbers depend on.
+"""Tables of rows that are computed once and kept on disk, named by all that they depend on.
 
 A table is a folder ``<kind>-<digest of its facts>`` of Arrow shards, read through memory maps. Each
-shard is written whole or not at all and belongs to a fixed range of rows, so a killed run goes on
-where it stood, with any number of processes.
+shard is written whole or not at all, and belongs to a fixed range of rows. So a killed run goes on
+where it stopped, with any number of processes.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, tidy, write_atomically
 from diffdpo.errors import UserError
 
-SHARDS = 16  # of a small table at least; a large one has as many as its largest shards allow
-STEP = 16  # shards end at a multiple of it, so that the usual batch sizes fill up
-LARGEST = 512  # rows of a shard: what a kill can lose
+# A table has up to 16 shards, which several processes share, and more of them where a shard would
+# exceed 512 rows: a kill loses at most one shard a process.
+SHARDS, LARGEST = 16, 512
+STEP = 16  # shards are a multiple of it, so that batches of the usual sizes fill them evenly
 
 Compute = Callable[[range], Iterable[dict[str, Any]]]
 
@@ -34,17 +34,19 @@ Compute = Callable[[range], Iterable[dict[str, Any]]]
 def table(
     root: str, key: Key, features: Features, rows: int, compute: Compute, accelerator: Accelerator
 ) -> Dataset:
-    """``rows`` rows, from disk or from ``compute``, which yields the rows of a range in their
-    order.
+    """A table of ``rows`` rows: read from disk, with missing shards computed and stored first.
 
-    Every process computes its share of the missing shards. Raises UserError where the folder cannot
-    be written, or where what another process wrote is not there to be read.
+    ``compute`` yields the rows of a range in their order. Every process computes a share of the
+    missing shards.
+
+    Raises UserError where the folder cannot be written, or where a shard that another process wrote
+    cannot be read here.
     """
     base = Path(root).expanduser()
     folder = base / key.folder
     ranges = shards(rows)
     missing = agreed([span for span in ranges if read_shard(folder, span) is None], accelerator)
-    reason = why_computed(base, key, len(missing) < len(ranges))
+    reason = reason_to_compute(base, key, len(missing) < len(ranges))
     accelerator.wait_for_everyone()  # all have looked before anyone writes
     if missing:
         count = sum(map(len, missing))
@@ -57,19 +59,21 @@ def table(
 
 
 def agreed(missing: list[range], accelerator: Accelerator) -> list[range]:
-    """The first process's list: the work is shared out by position, so all must hold the same."""
+    """The first process's list of missing shards, for all processes."""
+    # Shards are shared out by their position in the list: with different lists, on a slow network
+    # folder, some would be computed twice and others not at all.
     if accelerator.num_processes == 1:
         return missing
     return broadcast_object_list([missing])[0]
 
 
 def read_whole(folder: Path, ranges: list[range]) -> Dataset:
-    """All rows, in their order. Raises UserError where one is missing: the rows behind it would be
-    taken for others."""
-    parts = [read_shard(folder, span) for span in ranges]
-    whole = [part for part in parts if part is not None]
-    if len(whole) < len(parts):
-        gap = ranges[parts.index(None)]
+    """All rows in their order. Raises UserError where a shard is missing."""
+    # Never fewer rows: those after the gap would be taken for other pairs' rows.
+    stored = [read_shard(folder, span) for span in ranges]
+    whole = [shard for shard in stored if shard is not None]
+    if len(whole) < len(stored):
+        gap = ranges[stored.index(None)]
         raise UserError(
             f"--precompute_dir {folder}: rows {gap.start} to {gap.stop - 1} cannot be read here;"
             " on several machines it must be a folder that all of them share"
@@ -78,24 +82,25 @@ def read_whole(folder: Path, ranges: list[range]) -> Dataset:
 
 
 def is_complete(root: str, key: Key, rows: int) -> bool:
-    """Whether nothing of the table would have to be computed."""
+    """Whether all rows of the table are stored already."""
     folder = Path(root).expanduser() / key.folder
     return all(read_shard(folder, span) is not None for span in shards(rows))
 
 
 def shards(rows: int) -> list[range]:
-    """The ranges of the shards: a function of the number of rows alone."""
+    """The ranges of rows of the shards, a function of the number of rows alone."""
+    # Not of the number of processes: another number must find the same files.
     size = min(LARGEST, STEP * -(-rows // (SHARDS * STEP)))
     return [range(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 
 def shard_path(folder: Path, span: range) -> Path:
-    """The file of one range of rows."""
+    """The file of one range of rows; names sort in the order of the rows."""
     return folder / f"{span.start:09d}-{span.stop:09d}.arrow"
 
 
 def read_shard(folder: Path, span: range) -> Dataset | None:
-    """A stored shard; None where there is none, or a damaged one."""
+    """A stored shard; None where it is missing or damaged, and is to be computed."""
     try:
         shard = Dataset.from_file(str(shard_path(folder, span)))
     except (OSError, ValueError):
@@ -111,13 +116,14 @@ def write_missing(
     compute: Compute,
     accelerator: Accelerator,
 ) -> None:
-    """Compute and store this process's share."""
+    """Compute and store this process's share of the missing shards."""
     own = missing[accelerator.process_index :: accelerator.num_processes]
     quiet = not accelerator.is_local_main_process
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if accelerator.is_main_process:
             tidy(folder)
+        # By every process: the content is the same, and an atomic write may meet another.
         write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
         with tqdm(
             total=sum(map(len, own)), desc=key.kind, unit="row", disable=quiet, leave=False
@@ -138,8 +144,8 @@ def write_missing(
         ) from error
 
 
-def why_computed(base: Path, key: Key, begun: bool) -> str:
-    """Which facts differ from those of the closest existing table."""
+def reason_to_compute(base: Path, key: Key, begun: bool) -> str:
+    """The reason, for the user: in which facts the closest stored table differs."""
     if begun:
         return "the others are stored already"
     paths = base.glob(f"{key.kind}-*/key.json")
@@ -155,7 +161,7 @@ def why_computed(base: Path, key: Key, begun: bool) -> str:
 
 
 def read_facts(path: Path) -> dict[str, str] | None:
-    """The facts beside a table, where they can be read."""
+    """The facts in a table's key.json; None where they cannot be read."""
     try:
         facts = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,1 +1,1 @@
-"""The composition roots: one module a command, the only ones that know every name."""
+"""One module for each command. They put the pieces together, and import from every room."""

@@ -1,7 +1,7 @@
 """The commands as functions, for a notebook or another program.
 
-Settings are the flags of the commands, checked in the same way; objects in memory take the place of
-what they would name.
+Settings are the flags of the commands, checked in the same way. Objects in memory may be given in
+place of names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from diffdpo.image.settings import ImageSettings
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.settings import TextSettings
 
-IN_MEMORY = "(in memory)"  # stands in config.yaml where a name would
+IN_MEMORY = "(in memory)"  # the name of such an object in config.yaml
 
 
 def train_images(
@@ -39,12 +39,12 @@ def train_images(
     on_step: StepCallback | None = None,
     **settings: Any,
 ) -> TrainingResult:
-    """Diffusion-DPO (Wallace et al. 2023) or a relative on image pairs.
+    """Train on image pairs by Diffusion-DPO (Wallace et al. 2023) or a related loss.
 
-    ``settings`` are the flags of ``train_diffusion_dpo``; without any, the bundled run. ``dataset``
-    takes the place of ``dataset_name``, ``pipeline`` that of ``pretrained_model_name_or_path``; its
-    UNet is trained in place. ``on_step`` gets the record of every step, whenever ``logging_steps``
-    of them are written.
+    ``settings`` are the flags of ``train_diffusion_dpo``; without any, the bundled run is made.
+    ``dataset`` replaces ``dataset_name``, and ``pipeline`` replaces
+    ``pretrained_model_name_or_path``; its UNet is trained in place. ``on_step`` gets the record of
+    every step; records come ``logging_steps`` at a time.
 
     Raises UserError with a line for every mistake.
     """
@@ -64,12 +64,12 @@ def train_text(
     on_step: StepCallback | None = None,
     **settings: Any,
 ) -> TrainingResult:
-    """DPO (Rafailov et al. 2023), KTO, ORPO or a relative on text preferences.
+    """Train on text preferences by DPO (Rafailov et al. 2023), KTO, ORPO or a related loss.
 
-    ``settings`` are the flags of ``train_text_dpo``; without any, the bundled run. ``dataset`` and
-    ``eval_dataset`` take the place of ``dataset_name`` and ``eval_dataset_name``, ``model`` that of
-    ``model_name_or_path`` and is trained in place, ``tokenizer`` that of the model's own.
-    ``on_step`` gets the record of every step, whenever ``logging_steps`` of them are written.
+    ``settings`` are the flags of ``train_text_dpo``; without any, the bundled run is made.
+    ``dataset`` and ``eval_dataset`` replace ``dataset_name`` and ``eval_dataset_name``. ``model``
+    replaces ``model_name_or_path`` and is trained in place; ``tokenizer`` replaces the model's own.
+    ``on_step`` gets the record of every step; records come ``logging_steps`` at a time.
 
     Raises UserError with a line for every mistake.
     """
@@ -84,9 +84,11 @@ def train_text(
 
 
 def evaluate(policy: str | Path, **settings: Any) -> dict[str, Any]:
-    """Policy against reference: what ``evaluate`` or ``evaluate_text`` writes to evaluation.json.
+    """Compare policy and reference; returns the content of evaluation.json.
 
-    ``policy`` is the folder of a finished run, whose config.yaml says which of the two it is.
+    ``policy`` is the folder of a finished run. Its config.yaml decides between the commands
+    ``evaluate`` and ``evaluate_text``, whose flags ``settings`` are.
+
     Raises UserError with a line for every mistake.
     """
     if "model_name_or_path" in recorded(str(policy)):
@@ -102,5 +104,5 @@ def evaluate(policy: str | Path, **settings: Any) -> dict[str, Any]:
 
 
 def in_memory(objects: dict[str, Any]) -> dict[str, str]:
-    """A name for every setting whose object is given."""
+    """The settings whose objects are given, each with a name that says so."""
     return {name: IN_MEMORY for name, value in objects.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The bundled image run from end to end: train on the bundled pairs, then judge the result."""
+"""The bundled image run from end to end: train on the bundled pairs, then evaluate the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundled text run from end to end: train on the bundled reviews, then judge the result."""
+"""The bundled text run from end to end: train on the bundled reviews, then evaluate the result."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Policy against reference: win rate with interval, held-out implicit accuracy, picture sheet,
-report."""
+"""Compares an image policy with its reference: win rate, implicit accuracy, pictures, report."""
 
 from __future__ import annotations
 
@@ -33,16 +32,18 @@ from diffdpo.report.plots import accuracy_by_timestep
 
 Rows = dict[str, dict[str, Any]]  # the figures of each reward
 SPLIT = "dataset_split_name"
+# The style judge knows the bundled pictures only.
 WITHOUT_A_JUDGE = ["colourfulness", "jpeg_compressibility"]
 
 
 def main(settings: EvaluateSettings) -> int:
     """Load, sample, score, write; returns the exit code."""
     folder = writable(settings.output_dir)
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(True)  # for speed, as in training
     settings, backbone = resolved(settings)
+    # Rewards and pairs before anything is sampled: what is missing stops the command at once.
     rewards = {name: REWARDS[name]() for name in settings.reward}
-    # Ties are dropped and nothing is mirrored.
+    # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
     pairs = open_pairs(settings, FrameSettings(settings.seed, settings.resolution or 0))
     pairs.check(quiet=False)
     network, reference = load_policy(backbone, str(settings.policy), settings.unet_init)
@@ -66,8 +67,10 @@ def main(settings: EvaluateSettings) -> int:
 
 
 def resolved(settings: EvaluateSettings) -> tuple[EvaluateSettings, Backbone]:
-    """Every setting at its final value, and the model that decides some of them; says so where the
-    pairs are those that the run was trained on."""
+    """Every setting at its final value, and the model, which decides some of them.
+
+    Prints a line where the pairs are those that the run was trained on.
+    """
     settings, backbone = open_pipeline(settings)
     say(*trained_on(settings.policy, settings.dataset_name, settings.dataset_split_name, SPLIT))
     ours = is_bundled(str(settings.pretrained_model_name_or_path), MODEL)
@@ -76,14 +79,14 @@ def resolved(settings: EvaluateSettings) -> tuple[EvaluateSettings, Backbone]:
 
 
 def figures(rows: Rows, accuracy: Accuracy | None) -> dict[str, Any]:
-    """What evaluation.json holds; the first reward's win rate stands on top."""
+    """The content of evaluation.json, with the first reward's win rate on top."""
     first = next(iter(rows))
     top = {"win_rate": rows[first]["win_rate"], "reward": first, "rewards": rows}
     return {**top, "implicit_accuracy": accuracy} if accuracy else top
 
 
 def summary(reward: str, rows: Rows, accuracy: Accuracy | None) -> list[str]:
-    """The result in a few lines."""
+    """The result in a few lines, to print."""
     rate: Estimate = rows[reward]["win_rate"]
     low, high = rate.interval
     doubt = "" if low > 0.5 or high < 0.5 else " (not significant: the interval holds 50 %)"
@@ -100,7 +103,7 @@ def summary(reward: str, rows: Rows, accuracy: Accuracy | None) -> list[str]:
 def compose(
     report: Report, reward: str, rows: Rows, page: bytes, accuracy: Accuracy | None
 ) -> None:
-    """The page: result, pictures, tables."""
+    """Fill the report with result, pictures and tables."""
     rate: Estimate = rows[reward]["win_rate"]
     report.headline(
         f"Win rate {rate.percent()}",
@@ -119,7 +122,7 @@ def compose(
 
 
 def reward_row(name: str, row: dict[str, Any]) -> list[str]:
-    """One reward in the report's table."""
+    """The row of one reward in the report's table."""
     low, high = row["difference"].interval
     difference = f"{row['difference'].value:+.3g} [{low:+.3g}, {high:+.3g}]"
     means = [f"{row[key]:.4g}" for key in ("reference_mean", "policy_mean")]

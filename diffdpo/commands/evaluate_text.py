@@ -1,9 +1,8 @@
-"""Language model against its reference: reward of what they write, KL, held-out implicit accuracy,
-report.
+"""Compares a language model with its reference: reward, KL, held-out implicit accuracy, report.
 
-The controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small: both models
-continue the same held-out prefixes, a rule-based reward scores the texts, and the KL says what the
-reward cost.
+This is the controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small:
+both models continue the same held-out prefixes, a rule-based reward scores the texts, and the KL
+tells how far from the reference the policy went for its reward.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def main(settings: EvaluateTextSettings) -> int:
     folder = writable(settings.output_dir)
     held_out = open_held_out(settings)
     policy = load_scorer(str(settings.policy), "policy", settings, held_out.task.device)
-    check_tokens(policy, held_out)
+    check_tokens(policy, held_out)  # before the minutes of sampling
     before = write(held_out, held_out.reference, "reference writes")
     after = write(held_out, policy, "policy writes")
     figures = compare(held_out, policy, before, after)
@@ -78,34 +77,37 @@ def open_held_out(settings: EvaluateTextSettings) -> HeldOut:
     reference = load_scorer(name, "model_name_or_path", settings, device)
     tokenizer = load_tokenizer(reference.network, settings)
     pairs = read_rows(settings, str(settings.dataset_name), tokenizer, paired=True)
-    # Pairs are read one side at a time here, so that rows of either kind give their prompts.
+    # Read as single items, a form that rows of pairs can be brought into as well.
     rows = read_rows(settings, str(settings.prompts_name), tokenizer, paired=False)
     prompts = list(dict.fromkeys(tuple(item.prompt) for item in rows.items if item.prompt))
     if not prompts:
         raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
     picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
-    form = SampleSettings(
+    sampling = SampleSettings(
         settings.seed, settings.samples_per_prompt, settings.max_new_tokens, settings.batch_size
     )
     task = TextTask(device, nullcontext)
-    return HeldOut(reference, tokenizer, task, [prompts[i] for i in picked], pairs, reward, form)
+    return HeldOut(
+        reference, tokenizer, task, [prompts[i] for i in picked], pairs, reward, sampling
+    )
 
 
 def read_rows(
     settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
 ) -> TextRows:
-    """The rows of the split that is held out."""
+    """The held-out rows of the data set ``name``."""
+    # Another data set has its own configuration and format.
     own = name == settings.dataset_name
     config, data_format = (settings.dataset_config, settings.data_format) if own else (None, None)
     rows = open_dataset(name, settings.split, config, settings.cache_dir)
-    form = RowSettings(settings.max_length, paired, data_format=data_format)
-    return TextRows(rows, tokenizer, form)
+    row_settings = RowSettings(settings.max_length, paired, data_format=data_format)
+    return TextRows(rows, tokenizer, row_settings)
 
 
 def load_scorer(
     name: str, flag_name: str, settings: EvaluateTextSettings, device: torch.device
 ) -> TokenScorer:
-    """A model or adapter in float32. Raises UserError where there is none."""
+    """The scorer of a model or adapter in float32. Raises UserError where there is none."""
     if flag_name == "policy":  # the revision is the reference's
         settings = replace(settings, model_revision=None)
     network: Any = load_model(name, flag_name, settings)
@@ -113,7 +115,8 @@ def load_scorer(
 
 
 def check_tokens(policy: TokenScorer, held_out: HeldOut) -> None:
-    """Raises UserError where policy and reference do not read the same tokens."""
+    """Raise UserError where policy and reference have different vocabularies."""
+    # Texts of one are scored by the other, token by token.
     sizes = [s.network.config.get_text_config().vocab_size for s in (policy, held_out.reference)]
     if sizes[0] != sizes[1]:
         raise UserError(

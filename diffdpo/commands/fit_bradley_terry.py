@@ -13,7 +13,7 @@ from diffdpo.ranking.settings import RankingSettings
 
 
 def main(settings: RankingSettings) -> int:
-    """Fit, print the table, write what was asked for; returns the exit code."""
+    """Fit, print the table, write the requested files; returns the exit code."""
     ranking = fitted(settings)
     for line in ranking.skipped:
         print(f"warning: {line}", file=sys.stderr)

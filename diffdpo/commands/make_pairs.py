@@ -1,5 +1,4 @@
-"""Labelling as a step of its own: sample two pictures a prompt, let a reward choose, write a
-Pick-a-Pic data set."""
+"""Samples two pictures for each prompt, lets a reward choose, and writes a Pick-a-Pic data set."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from diffdpo.engine.run_folder import writable
 from diffdpo.image.evaluate_settings import PairSettings
 from diffdpo.image.inputs import open_pairs, open_pipeline
 from diffdpo.image.pairs import FrameSettings
-from diffdpo.image.sample import SampleSettings, as_png, sample, seeds_for
+from diffdpo.image.sample import PictureSettings, as_png, sample, seeds_for
 from diffdpo.metrics import REWARDS
 
 
@@ -24,14 +23,19 @@ def main(settings: PairSettings) -> int:
     settings, backbone = open_pipeline(settings)
     prompts = source_prompts(settings)
     twice = [prompt for prompt in prompts for _ in range(2)]
-    form = SampleSettings(
+    sampling = PictureSettings(
         settings.num_inference_steps,
         settings.guidance_scale,
         settings.sample_batch_size,
         settings.resolution,
     )
     pictures = sample(
-        backbone, backbone.network, twice, seeds_for(settings.seed, len(twice)), form, "sampling"
+        backbone,
+        backbone.network,
+        twice,
+        seeds_for(settings.seed, len(twice)),
+        sampling,
+        "sampling",
     )
     score = np.asarray(reward(pictures, twice)).reshape(-1, 2)
     rows = [
@@ -49,8 +53,9 @@ def main(settings: PairSettings) -> int:
 
 def source_prompts(settings: PairSettings) -> list[str]:
     """The distinct prompts of the split."""
-    frame_at = FrameSettings(settings.seed, settings.resolution or 0, ties="soft")
-    return list(dict.fromkeys(open_pairs(settings, frame_at).prompts()))
+    # With ties kept: their prompts are as good as others.
+    framing = FrameSettings(settings.seed, settings.resolution or 0, ties="soft")
+    return list(dict.fromkeys(open_pairs(settings, framing).prompts()))
 
 
 def row(prompt: str, pictures: list[Image.Image], score: np.ndarray, reward: str) -> dict[str, Any]:

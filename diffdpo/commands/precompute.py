@@ -1,4 +1,4 @@
-"""What training runs compute once, computed beforehand; the flags are those of the trainers."""
+"""Computes what training runs read from disk, beforehand; the flags are those of the trainers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from diffdpo.text.settings import TextSettings
 
 
 def main(settings: TrainSettings) -> int:
-    """Latents, prompt embeddings and, with ``--reference_draws``, reference scores; of a language
-    model the reference's log-probabilities. Returns the exit code."""
+    """Compute and store; returns the exit code.
+
+    For images these are latents, prompt embeddings and, with ``--reference_draws``, reference
+    scores; for text the reference's log-probabilities.
+    """
+    # By the trainers' own preparation: the tables are the ones that they look for.
     accelerator = make_accelerator(settings)
     if isinstance(settings, TextSettings):
         prepare_text(checked(replace(settings, precompute_ref_log_probs=True)), accelerator)

@@ -1,4 +1,4 @@
-"""Settings of the commands that run other commands."""
+"""Settings of the commands that call other commands."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from diffdpo.text.settings import TextSettings
 
 
 def precompute_settings(words: Sequence[str]) -> type[TrainSettings]:
-    """The text trainer's settings where a language model is named, by a flag or in the file of
-    settings; else the image trainer's."""
+    """The text trainer's settings where a language model is named, else the image trainer's.
+
+    It may be named by a flag or in the ``--config`` file.
+    """
     parser = StrictParser(TextSettings)
     given, _ = parser.read([word for word in words if word not in ("-h", "--help")])
     if "config" in given:
@@ -34,7 +36,7 @@ class DemoSettings(BaseSettings):
 
     @property
     def training(self) -> list[str]:
-        """The trainer's flags; a run that is there already goes on."""
+        """The trainer's flags; a run that exists already is resumed."""
         folder = Path(self.output_dir) / "train"
         resume = ["--resume_from_checkpoint", "latest"] if folder.is_dir() else []
         return ["--output_dir", str(folder), *resume]

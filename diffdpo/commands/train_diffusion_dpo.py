@@ -33,7 +33,7 @@ from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings, image_objective
 from diffdpo.image.task import DrawSettings, ImageTask
-from diffdpo.image.validation import Validation
+from diffdpo.image.validation import ValidationPictures
 from diffdpo.reference import Reference
 
 
@@ -45,7 +45,7 @@ def main(settings: ImageSettings) -> int:
 
 @dataclass(frozen=True)
 class ImageObjects:
-    """What a program has in memory already, in place of what the settings name."""
+    """Objects that a program has in memory, in place of those that the settings name."""
 
     dataset: Dataset | None = None
     pipeline: Any = None
@@ -54,8 +54,11 @@ class ImageObjects:
 def resolved(
     settings: ImageSettings, accelerator: Accelerator, pipeline: Any = None
 ) -> tuple[ImageSettings, Backbone]:
-    """Every setting at its final value, as config.yaml will hold it, and the model that decides
-    some of them. Raises UserError where a flag contradicts the model."""
+    """Every setting at its final value, as config.yaml will hold it, and the model.
+
+    Raises UserError where a flag contradicts the model.
+    """
+    # With stored encodings no encoder is loaded, unless pictures are to be sampled.
     stored = settings.cache_latents and not settings.run_validation
     settings, backbone = open_pipeline(settings, encoders=not stored, pipeline=pipeline)
     family = type(backbone).__name__
@@ -70,7 +73,7 @@ def resolved(
 
 @dataclass
 class ImageRun:
-    """All that a run needs, loaded and in place."""
+    """All that a run needs, loaded and moved to its device."""
 
     settings: ImageSettings
     backbone: Backbone
@@ -97,12 +100,13 @@ def train(
     )
     trainer.recorder.on_step = on_step
 
-    def validation() -> Validation:
-        return Validation(
+    def validation() -> ValidationPictures:
+        return ValidationPictures(
             settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator
         )
 
     def write(last: Mapping[str, float]) -> Path:
+        # Takes accelerate's precision wrapper off the network, which outlives the run.
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         return export(run.backbone, run.network, settings, last)
 
@@ -119,7 +123,7 @@ def train(
 def prepare_images(
     settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects = ImageObjects()
 ) -> ImageRun:
-    """Load model and pairs; read or compute what is kept on disk."""
+    """Load model and pairs, and read stored encodings and scores, or compute and store them."""
     settings, backbone = resolved(settings, accelerator, objects.pipeline)
     name = (
         settings.pretrained_model_name_or_path or "",
@@ -129,11 +133,11 @@ def prepare_images(
     pairs = training_pairs(settings, not accelerator.is_local_main_process, objects.dataset)
     process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
     dtype = DTYPES[settings.mixed_precision or "no"]
-    backbone.place(accelerator.device, dtype)
+    backbone.move_encoders(accelerator.device, dtype)
 
     def load() -> None:
         load_encoders(backbone, *name, **hub)
-        backbone.place(accelerator.device, dtype)
+        backbone.move_encoders(accelerator.device, dtype)
 
     encoders = None
     if settings.cache_latents or settings.reference_draws:
@@ -144,6 +148,7 @@ def prepare_images(
     embed = None
     if settings.cache_latents and encoders:
         embed = store_encodings(pairs, backbone, load, encoders, settings, accelerator)
+    # Only now, when encoders that are needed no longer are gone: the device holds one or the other.
     network = make_trainable(backbone, settings, dtype, accelerator.device)
     task = ImageTask(
         backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast, embed
@@ -158,7 +163,8 @@ def prepare_images(
 def store_reference(
     run: ImageRun, encoders: EncoderDigests, settings: ImageSettings, accelerator: Accelerator
 ) -> None:
-    """Put stored scores in place of the reference."""
+    """Replace the reference of a run by its stored scores."""
+    # The digest is that of the policy's network before its first step: the same function.
     network = network_digest(run.network)
     key = reference_key(run.pairs, run.process, encoders, network, settings)
     draws, batch, root = (
@@ -172,7 +178,7 @@ def store_reference(
 
 
 def draw_settings(settings: ImageSettings) -> DrawSettings:
-    """What the task needs of the settings."""
+    """The settings that the task needs."""
     return DrawSettings(
         seed=settings.seed,
         resolution=settings.resolution or 0,

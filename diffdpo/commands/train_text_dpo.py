@@ -45,7 +45,7 @@ def main(settings: TextSettings) -> int:
 
 @dataclass(frozen=True)
 class TextObjects:
-    """What a program has in memory already, in place of what the settings name."""
+    """Objects that a program has in memory, in place of those that the settings name."""
 
     dataset: Dataset | None = None
     eval_dataset: Dataset | None = None
@@ -60,7 +60,7 @@ def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
 
 @dataclass
 class TextRun:
-    """All that a run needs, loaded and in place."""
+    """All that a run needs, loaded and moved to its device."""
 
     settings: TextSettings
     tokenizer: PreTrainedTokenizerBase
@@ -109,7 +109,7 @@ def train(
 def prepare_text(
     settings: TextSettings, accelerator: Accelerator, objects: TextObjects = TextObjects()
 ) -> TextRun:
-    """Load model and rows; read or compute what is kept on disk."""
+    """Load model and rows, and read stored reference scores, or compute and store them."""
     settings = resolved(settings, accelerator)
     name = str(settings.model_name_or_path)
     network = objects.model or load_model(name, "model_name_or_path", settings)
@@ -133,8 +133,7 @@ def prepare_text(
 
 
 def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerator) -> None:
-    """Put stored scores in place of the reference, for the rows to train on and those to measure
-    on."""
+    """Replace the reference by its stored scores, for the rows of training and held-out ones."""
     live = run.reference
     with live.network(run.scorer) as network:
         reference = network_digest(network)
@@ -145,11 +144,12 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
         scored, run.reference = score_rows(
             rows, run.task, run.scorer, live, 1, batch, key, root, accelerator
         )
+        # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
         rows.items = [scored.read(number, 0) for number in range(len(rows))]
 
 
 def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
-    """What measures on held-out rows, where there are some."""
+    """Measures on held-out rows during training; None where there are none."""
     settings = run.settings
     if run.held_out is None:
         return None
@@ -166,7 +166,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
 
 
 def check_mismatch(objective: Objective, effective_batch: int) -> None:
-    """Raises UserError where KTO finds no other completion to measure its reference point with."""
+    """Raise UserError where KTO has no other completion to measure its reference point with."""
     if effective_batch < 2 and objective.needs_kl:
         raise UserError(
             "--loss_type kto pairs prompts with completions of other rows: take 2 rows or more per"

@@ -1,5 +1,4 @@
-"""Sets accelerate up for a run: the device, the precision, the tracker, and what makes PyTorch
-quick on a CPU."""
+"""Sets accelerate up for a run: device, precision, tracker, and faster PyTorch on a CPU."""
 
 from __future__ import annotations
 
@@ -23,13 +22,13 @@ from diffdpo.errors import UserError
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-KEPT = 2**31 - 1  # bytes
+KEPT_BYTES = 2**31 - 1  # the most that mallopt's int can say
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
     """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel.
 
-    Raises UserError for ways of sharding that a reference beside the policy does not survive here.
+    Raises UserError where accelerate is set to shard the model, which is not supported.
     """
     cpu = (
         not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
@@ -40,6 +39,8 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         precision = "no"
     if cpu:
         tune_cpu()
+    # Set in either case, not only switched on: a run must not inherit it from one before it in the
+    # same program.
     torch.backends.cuda.matmul.allow_tf32 = settings.allow_tf32
     folder = Path(settings.output_dir)
     project = ProjectConfiguration(
@@ -67,8 +68,11 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """Accelerate keeps its state, precision included, for the life of a process. A run inside a
-    longer program gives up the state it made; one that the program made before stays."""
+    """A context after which accelerate can be set up anew, with another precision.
+
+    Accelerate keeps its state for the life of a process. Only a state made inside the context is
+    given up; one that the program had before stays.
+    """
     is_ours = not AcceleratorState._shared_state
     try:
         yield
@@ -84,8 +88,8 @@ def on_cpu_by_request() -> bool:
 
 
 def tracker(name: str) -> str | None:
-    """The tracker to log to; says so where its package is not installed. metrics.jsonl is written
-    in any case."""
+    """The tracker to log to; None, with a line, where its package is not installed."""
+    # No error: metrics.jsonl is written in any case, so that nothing is lost without a tracker.
     if name in ("none", "all"):
         return None if name == "none" else "all"
     if importlib.util.find_spec(TRACKERS[name]) is None:
@@ -98,11 +102,12 @@ def tracker(name: str) -> str | None:
 
 
 def tune_cpu() -> None:
-    """Flush denormals: a saturated loss otherwise runs seven times slower. And keep freed memory:
-    by default glibc gives every large tensor back to the system and gets it again page by page, a
-    tenth of a float32 step."""
+    """Make PyTorch faster on a CPU: flush denormal numbers to zero, and keep freed memory."""
+    # The gradients of a saturated loss are denormal, and a step on them is seven times slower.
     torch.set_flush_denormal(True)
+    # By default glibc returns every large tensor to the system and gets it again page by page,
+    # which is a tenth of a float32 step.
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -18,22 +18,21 @@ from diffdpo.draws import epoch_order
 
 
 class Rows(Protocol):
-    """A data set of preference pairs that can be read by row number, on its ``visit``-th time
-    round."""
+    """A data set of preference pairs, read by row number and by visit (how often it was seen)."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the rows or their order change."""
+        """A digest that changes when the rows or their order change."""
         ...
 
     def __len__(self) -> int: ...
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """The permutation in which an epoch visits the rows; rows may have one of their own."""
+        """The permutation in which an epoch visits the rows; a subclass may choose another."""
         return epoch_order(seed, epoch, len(self))
 
     def read(self, row: int, visit: int) -> Any:
-        """One item, ready for collation; ``visit`` selects its augmentation draw."""
+        """One item, ready for collation; ``visit`` selects its random draws."""
         ...
 
 
@@ -45,6 +44,7 @@ class Stream(Dataset):
         self.epoch, self.order = -1, np.empty(0)
 
     def __getitem__(self, position: int) -> Any:
+        # Per position and not per batch: a batch may cross the end of an epoch.
         epoch, index = divmod(position, len(self.rows))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.rows.order(self.seed, epoch)
@@ -56,8 +56,8 @@ def positions(
 ) -> Iterator[list[int]]:
     """The positions of each micro-batch of one process from step ``start`` up to ``steps``."""
     for step in range(start, steps):
-        for part in range(accumulation):
-            first = ((step * accumulation + part) * world + rank) * micro
+        for index in range(accumulation):
+            first = ((step * accumulation + index) * world + rank) * micro
             yield list(range(first, first + micro))
 
 
@@ -73,6 +73,7 @@ def step_batches(
         DataLoader(stream, batch_sampler=plan, collate_fn=collate, num_workers=workers)
     )  # type: ignore[arg-type]
     while True:
+        # The range first: in the other order zip would take a batch too many and drop it.
         group = [batch for _, batch in zip(range(accumulation), micro_batches, strict=False)]
         if not group:
             return

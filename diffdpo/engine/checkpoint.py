@@ -1,4 +1,4 @@
-"""Checkpoints: what training changed and nothing else, written whole or not at all, read back bit
+"""Checkpoints: the trained weights and the optimizer, written whole or not at all, read back bit
 for bit.
 
 checkpoint-N/
@@ -38,14 +38,15 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """All checkpoints, oldest first; every one of them is whole."""
+    # By number, not by name: checkpoint-10 comes after checkpoint-9.
     paths = [path for path in output_dir.glob("checkpoint-*") if NAME.search(path.name)]
     return sorted(paths, key=step_of)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a run, in copies that training does not touch."""
+    """A run as it was at one step, in copies that training does not change."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -53,7 +54,7 @@ class Snapshot:
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Snapshot:
-    """The run as it is now, copied to the CPU's memory."""
+    """The run as it is now, copied to CPU memory."""
     tensors, values = flatten(optimizer.state_dict())
     weights = {name: copied(weight) for name, weight in trainable(model).items()}
     return Snapshot(weights, tensors, {"format": FORMAT, **state, "optimizer": values})
@@ -61,12 +62,16 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str
 
 def copied(value: Tensor) -> Tensor:
     """A copy on the CPU, ready to be written."""
+    # copy=True: of a tensor on the CPU ``to`` would return the tensor itself, and training goes on
+    # to change it while a thread writes the file.
     return value.detach().to("cpu", copy=True).contiguous()
 
 
 def write(output_dir: Path, moment: Snapshot) -> Path:
-    """Write ``checkpoint-{step}``. Raises UserError where the disk does not take it; older
-    checkpoints stay."""
+    """Write ``checkpoint-{step}``; returns its path.
+
+    Raises UserError where the disk does not take it; older checkpoints stay.
+    """
     path = output_dir / f"checkpoint-{moment.state['step']}"
     try:
         with atomic_folder(path) as draft:
@@ -83,26 +88,33 @@ def write(output_dir: Path, moment: Snapshot) -> Path:
 
 
 class Background:
-    """Runs one piece of work beside training; the next one, or ``wait``, waits for it and raises
-    its errors."""
+    """Runs work in a thread beside training, one piece at a time.
+
+    Its errors are raised by the next ``start`` or ``wait``.
+    """
+
+    # One worker, so that checkpoints are written and pruned in the order of their steps.
 
     def __init__(self) -> None:
         self.pool, self.pending = ThreadPoolExecutor(max_workers=1), list[Future]()
 
     def start(self, work: Callable[[], object]) -> None:
-        """Begin, as soon as what was begun before is done."""
+        """Wait for the work begun before, then begin this one."""
         self.wait()
         self.pending.append(self.pool.submit(work))
 
     def wait(self) -> None:
-        """Until it is done."""
+        """Wait until all work is done."""
         while self.pending:
             self.pending.pop().result()
 
 
 def set_aside(output_dir: Path, done: int) -> list[Path]:
-    """Rename the checkpoints ahead of step ``done``: ``latest`` would otherwise go on with steps
-    that a resumed run has left. Returns their new names."""
+    """Rename the checkpoints after step ``done``; returns their new names.
+
+    A run resumed from an earlier step takes the later ones anew, and "latest" must not lead back to
+    the abandoned ones.
+    """
     moved = []
     for path in list_checkpoints(output_dir):
         if step_of(path) > done:
@@ -113,18 +125,18 @@ def set_aside(output_dir: Path, done: int) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """The step that a checkpoint's name tells."""
+    """The step in the name of a checkpoint."""
     return int(path.name.split("-")[1])
 
 
 def prune(output_dir: Path, limit: int | None) -> None:
-    """Delete the oldest checkpoints beyond ``limit``."""
+    """Delete the oldest checkpoints, so that at most ``limit`` are left; None keeps all."""
     for path in list_checkpoints(output_dir)[: -limit if limit else None] if limit else []:
         shutil.rmtree(path)
 
 
 def find(output_dir: Path, wanted: str) -> Path | None:
-    """The checkpoint to resume: 'latest' (None where there is none yet) or the named folder.
+    """The checkpoint to resume: the newest for "latest" (None: there is none), or the named one.
 
     Raises UserError where a named checkpoint does not exist.
     """
@@ -139,8 +151,7 @@ def find(output_dir: Path, wanted: str) -> Path | None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The ``state.json`` of a checkpoint. Raises UserError where the folder is not a checkpoint of
-    ours."""
+    """The content of ``state.json``. Raises UserError where the folder is not a checkpoint."""
     try:
         state = json.loads((path / "state.json").read_text())
         if state["format"] != FORMAT:
@@ -155,8 +166,8 @@ def read_state(path: Path) -> dict[str, Any]:
 def load(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Put weights and optimizer back. Raises UserError for a truncated file or weights of another
-    network."""
+    """Load weights and optimizer. Raises UserError for a truncated file or another network."""
+    # Both files are read before anything is changed: a damaged one leaves no half-loaded run.
     weights, tensors = (
         read_tensors(path / "trainable.safetensors"),
         read_tensors(path / "optimizer.safetensors"),
@@ -169,7 +180,7 @@ def load(
         )
     with torch.no_grad():
         for name, weight in own.items():
-            weight.copy_(weights[name])
+            weight.copy_(weights[name])  # in place: the optimizer and DDP hold these very tensors
     optimizer.load_state_dict(unflatten(tensors, state["optimizer"]))
 
 
@@ -184,8 +195,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors for safetensors and plain values for JSON: nothing is
-    pickled."""
+    """An optimizer's state as tensors for safetensors and plain values for JSON."""
+    # Nothing is pickled: loading a pickle from elsewhere would run its code.
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for index, entry in state["state"].items():

@@ -1,5 +1,7 @@
-"""``torch.compile`` for policy and reference, in place: names of weights, adapters and checkpoints
-stay as they are."""
+"""``torch.compile`` for policy and reference.
+
+It is done in place, so that the names of weights and adapters stay as they are in checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,7 @@ COMPILERS = ("torch._dynamo", "torch._inductor")  # not imported: that alone tak
 
 
 def compile_networks(model: nn.Module, reference: Any) -> None:
-    """Compile the policy, and the reference where it is a network of its own; it happens when they
-    first run."""
+    """Mark the policy, and a reference with its own network, to be compiled when they first run."""
     model.compile()
     with reference.network(model) as frozen:
         if frozen is not model:
@@ -25,18 +26,21 @@ def compile_networks(model: nn.Module, reference: Any) -> None:
 
 
 @contextmanager
-def compilation(happens: bool, notice: Callable[[str], None]) -> Iterator[None]:
-    """Round a run's first step: says how long compiling took. Raises UserError where no compiler is
-    to be had."""
+def compilation(compiles: bool, notice: Callable[[str], None]) -> Iterator[None]:
+    """A context for a step; where the step ``compiles``, ``notice`` is told how long it took.
+
+    Raises UserError where the compiler fails.
+    """
     start = time.perf_counter()
     try:
         yield
     except RuntimeError as error:
-        if not happens or not type(error).__module__.startswith(COMPILERS):
+        # Errors of the step itself are RuntimeErrors too; only the compiler's own are translated.
+        if not compiles or not type(error).__module__.startswith(COMPILERS):
             raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"--torch_compile: compiling failed ({reason}); leave the flag out"
         ) from error
-    if happens:
+    if compiles:
         notice(f"compiled     in {time.perf_counter() - start:.1f} s, the first step included")

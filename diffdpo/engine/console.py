@@ -1,4 +1,4 @@
-"""Words to the user: lines from the first process only, and the line of an error."""
+"""What is printed: lines from the first process only, and the lines of an error."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from diffdpo.errors import UserError
 
 
 def say(*lines: str) -> None:
-    """Lines to the user, from the first process only."""
+    """Print lines on stdout, from the first process only."""
+    # The launcher's variable, not accelerate's state: lines are printed before that is set up.
     if os.environ.get("RANK", "0") == "0":
         for line in lines:
             print(line, flush=True)
 
 
 def complain(*lines: str) -> None:
-    """Lines on stderr, from the first process only."""
+    """Print lines on stderr, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
         for line in lines:
             print(line, file=sys.stderr, flush=True)
 
 
 def fail(error: UserError) -> int:
-    """A line per mistake on stderr; returns the exit code."""
+    """Print a line for each mistake on stderr; returns the exit code."""
     complain(*(f"error: {mistake}" for mistake in error.mistakes))
     return 2
 
 
 def start_lines(facts: dict[str, str]) -> None:
-    """What will happen, a line a fact."""
+    """Print the facts of a run, one a line, before it starts."""
     say(*(f"{name:<12} {fact}" for name, fact in facts.items()))
 
 
 def quiet_libraries_to_come() -> None:
-    """Only our own progress bars and remarks: those of the libraries flash by for every file they
-    read or write. Set before the libraries load."""
+    """Turn off progress bars and remarks of libraries that are not loaded yet.
+
+    They would show one for every file they read or write. What the user has set stays.
+    """
+    # Through the environment, which they read while they are imported.
     for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     for library in ("HF_DATASETS", "HF_HUB"):
@@ -44,7 +48,7 @@ def quiet_libraries_to_come() -> None:
 
 
 def quiet_libraries() -> None:
-    """The same for the libraries that are loaded."""
+    """Turn off the progress bars of the libraries that are loaded already."""
     if datasets := sys.modules.get("datasets"):
         datasets.disable_progress_bars()
     for name in ("diffusers", "transformers"):

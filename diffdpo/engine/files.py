@@ -1,4 +1,4 @@
-"""Writing so that a reader, or a run killed half-way, never meets half a file."""
+"""Writes files and folders whole: a reader, or a run killed half-way, never meets half of one."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<process>\d+)\.tmp$")
-HOST = socket.gethostname().replace(".", "_")
+HOST = socket.gethostname().replace(".", "_")  # without dots, so that DRAFT can tell it apart
 
 
 def draft_of(path: Path) -> Path:
-    """Where ``path`` is written first. By process: two that write the same file at once must not
-    share a draft; and one that was killed can be told from one that is still writing."""
+    """The path of the draft that becomes ``path``."""
+    # Beside it, because a rename is atomic within one file system alone. Named by host and process:
+    # two that write the same file must not share a draft, and ``tidy`` can tell the draft of a
+    # killed process from one that is being written.
     return path.with_name(f".{path.name}.{HOST}-{os.getpid()}.tmp")
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A draft file that becomes ``path`` when the block ends, and vanishes if it fails."""
+    """A draft file that becomes ``path`` when the block ends, and is deleted if the block fails."""
     draft = draft_of(path)
     try:
         yield draft
         os.replace(draft, path)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well
         draft.unlink(missing_ok=True)
         raise
 
@@ -40,7 +42,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A draft folder that becomes ``path`` when the block ends, and vanishes if it fails."""
+    """A draft folder that becomes ``path`` when the block ends; deleted if the block fails."""
     draft, old = draft_of(path), path.with_name(f".{path.name}.old")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -48,8 +50,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield draft
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
-            # No system call exchanges two folders everywhere; ``tidy`` puts back what a kill
-            # between these two lines leaves under the old name.
+            # A rename replaces a file but not a full folder. After a kill between these two lines
+            # the content lies under the old name, from where ``tidy`` can put it back.
             os.replace(path, old)
         os.replace(draft, path)
         shutil.rmtree(old, ignore_errors=True)
@@ -60,8 +62,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(folder: Path) -> Iterator[Path]:
-    """A draft folder whose entries move into ``folder`` one by one when the block ends, replacing
-    what is there."""
+    """A draft folder whose entries move into ``folder`` when the block ends.
+
+    They replace entries of the same name; all others stay, such as metrics and checkpoints.
+    """
     with atomic_folder(folder / ".draft") as draft:
         yield draft
         for entry in sorted(draft.iterdir()):
@@ -73,8 +77,8 @@ def atomic_files(folder: Path) -> Iterator[Path]:
 
 
 def tidy(folder: Path) -> None:
-    """Remove the drafts that killed processes of this machine left in ``folder``, and put back a
-    folder that a kill caught between its two names."""
+    """Clean up after killed processes: remove their drafts, put a half-renamed folder back."""
+    # Of this machine alone: whether a process elsewhere is alive cannot be asked from here.
     for path in folder.glob(".*.tmp"):
         match = DRAFT.match(path.name)
         if match and match["host"] == HOST and not is_alive(int(match["process"])):
@@ -98,9 +102,9 @@ def remove(path: Path) -> None:
 def is_alive(process: int) -> bool:
     """Whether a process of this machine is running."""
     try:
-        os.kill(process, 0)
+        os.kill(process, 0)  # signal 0 only asks whether there is one
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # another user's
         return True
     return True

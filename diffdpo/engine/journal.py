@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per optimizer step, floats at full precision, no step twice."""
+"""metrics.jsonl: one line for each optimizer step, floats at full precision, no step twice."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ class Journal:
         self.path = path
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole line; a last line that a crash cut short is dropped."""
+        """The record of every whole line; a last line that a crash cut short is dropped."""
         if not self.path.exists():
             return []
         lines = self.path.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def last(self) -> dict[str, Any]:
-        """The newest line; nothing where there is none."""
+        """The newest record; an empty one where there is none."""
         return (self.read() or [{}])[-1]
 
     def keep_until(self, step: int) -> None:
-        """Forget all after ``step``: a resumed run will write those lines again."""
+        """Drop the records after ``step``: a resumed run writes those steps again."""
+        # This also removes a line that was cut short, which the next ``append`` would continue.
         kept = [record for record in self.read() if record["step"] <= step]
         write_atomically(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def append(self, records: list[dict[str, Any]]) -> None:
-        """Add lines. Raises UserError where the disk does not take them."""
+        """Add a line for each record. Raises UserError where the disk does not take them."""
         try:
             with self.path.open("a") as file:
                 file.write("".join(json.dumps(record) + "\n" for record in records))

@@ -1,5 +1,7 @@
-"""Optimizer and learning-rate schedule; the schedule is a pure function of the step, so it needs no
-checkpoint."""
+"""Optimizer and learning-rate schedule.
+
+The schedule is a pure function of the step, so that a checkpoint need not hold its state.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,14 @@ from diffdpo.errors import UserError
 def make_optimizer(
     parameters: Iterable[nn.Parameter], settings: TrainSettings, notice: Callable[[str], None]
 ) -> torch.optim.Optimizer:
-    """AdamW (fused), its 8-bit form or Adafactor. Says so where bitsandbytes is asked for and
-    missing."""
+    """AdamW (fused), its 8-bit form, or Adafactor.
+
+    Where bitsandbytes is missing, ``notice`` is told and AdamW with 32-bit state is used.
+    """
     if settings.use_adafactor:
         from transformers import Adafactor
 
+        # Its own rate, relative to the weights and falling with time, would override the schedule.
         fixed_rate = {"scale_parameter": False, "relative_step": False}
         decay = settings.adam_weight_decay
         return Adafactor(
@@ -55,7 +60,7 @@ def make_optimizer(
 def make_schedule(
     settings: TrainSettings, total_steps: int, peak_rate: float
 ) -> Callable[[int], float]:
-    """The factor on ``peak_rate`` at step 0, 1, …: diffusers' schedules as plain functions.
+    """The factor on ``peak_rate`` as a function of the step, from 0 on: diffusers' schedules.
 
     Raises UserError for a peak below the rate at which the polynomial schedule ends.
     """
@@ -78,5 +83,5 @@ def make_schedule(
 
 
 def planned_steps(steps: int | None, epochs: float, rows: int, effective_batch: int) -> int:
-    """Optimizer steps of a whole run: ``steps``, or those of so many passes over the rows."""
+    """The number of optimizer steps of a run: ``steps``, or else that of so many epochs."""
     return steps if steps is not None else max(1, round(epochs * rows / effective_batch))

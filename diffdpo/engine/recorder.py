@@ -1,4 +1,4 @@
-"""What every step measured: collected on the device, written out now and then."""
+"""The metrics of every step: collected on the device, written every ``logging_steps`` steps."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Recorder:
         self.on_step: StepCallback | None = None
 
     def start_clock(self) -> None:
-        """Pairs per second count from now."""
+        """Measure pairs per second from now on."""
         self.clock = time.perf_counter()
 
     def add(self, step: int, rate: float, metrics: Metrics) -> None:
-        """Keep a step's metrics, still on the device."""
+        """Keep a step's metrics for the next ``flush``, still on the device."""
         self.pending.append((step, rate, metrics))
 
     def flush(self) -> dict[str, str]:
-        """Write the collected metrics; the only place that waits for the device.
+        """Write the collected metrics; returns those of the last step for the progress bar.
 
-        Returns what a progress bar shows of the last step.
+        Here training waits for the device; between two calls the host runs ahead of it.
         """
         if not self.pending:
             return {}
@@ -57,8 +57,11 @@ class Recorder:
         return {k: f"{latest[name]:.4g}" for k, name in ON_THE_BAR.items() if name in latest}
 
     def records(self) -> list[dict[str, float]]:
-        """A line a step: means over all processes, totals over the run."""
+        """A record for each step: means over all processes, totals over the run."""
         names = list(self.pending[0][2])
+        # (sum, count) pairs are averaged over processes and divided afterwards: a process with few
+        # items of a kind would otherwise weigh as much as one with many. In one tensor, so that it
+        # takes one exchange and one transfer from the device.
         sums = [torch.stack([fraction(m[name]) for name in names]) for _, _, m in self.pending]
         rows = self.accelerator.reduce(torch.stack(sums), reduction="mean").tolist()
         elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
@@ -74,9 +77,9 @@ class Recorder:
         return records
 
     def keep_until(self, done: int) -> None:
-        """Forget what lies ahead of a resumed run: those lines will be written again."""
+        """Drop the records after step ``done``: a resumed run writes those steps again."""
         if self.accelerator.is_main_process:
             self.journal.keep_until(done)
-        self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()  # before the others read the shortened file
         last = self.journal.last() if done else {}
         self.totals = {name: last[name] for name in TOTALS & set(last)}

@@ -1,4 +1,4 @@
-"""Going on with a run: the checkpoint is of the same run, and nothing of another lies ahead."""
+"""Resuming: checks that a checkpoint belongs to this run, loads it, sets later ones aside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffdpo.errors import UserError
 def run_state(
     settings: TrainSettings, effective_batch: int, data: str, accelerator: Accelerator, done: int
 ) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
+    """What a checkpoint records of its run, for ``resume`` to compare."""
     scaler = accelerator.scaler
     return {
         "step": done,
@@ -37,9 +37,9 @@ def resume(
     current: dict[str, Any],
     notice: Callable[[str], None],
 ) -> int:
-    """Load the checkpoint that the settings ask for; returns the steps done.
+    """Load the requested checkpoint; returns the number of steps done.
 
-    ``current`` is this run's own state. Raises UserError where the checkpoint is of another run.
+    ``current`` is the state of this run. Raises UserError where the checkpoint is of another run.
     """
     requested, output_dir = settings.resume_from_checkpoint, Path(settings.output_dir)
     path = checkpoint.find(output_dir, requested) if requested else None
@@ -51,6 +51,8 @@ def resume(
     state = checkpoint.read_state(path)
     check_same_run(path, state, current, settings.free_on_resume())
     checkpoint.load(path, model, optimizer, state)
+    # The scale of float16 losses is found by trial over many steps; without it the resumed run
+    # would skip other steps.
     if accelerator.scaler is not None and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
     done: int = state["step"]
@@ -65,8 +67,10 @@ def resume(
 def warn_of_other_length(
     settings: TrainSettings, then: dict[str, Any], notice: Callable[[str], None]
 ) -> None:
-    """Say so where the rate falls over the whole run, and the run is longer or shorter now: its
-    steps are then not those of one run of this length."""
+    """Warn where the schedule spans the whole run, and the run has another length than before.
+
+    The steps so far had the rates of the other length, so that this is not one run of either.
+    """
     names = ("max_train_steps", "num_train_epochs")
     changes = [
         f"--{name} {then[name]} then, {getattr(settings, name)} now"
@@ -81,8 +85,7 @@ def warn_of_other_length(
 
 
 def check_same_run(path: Path, then: dict[str, Any], now: dict[str, Any], free: set[str]) -> None:
-    """Raises UserError with a line for each setting in which two runs differ, ``free`` ones
-    aside."""
+    """Raise UserError with a line for each setting that differs, except the ``free`` ones."""
     mistakes = [
         f"{path}: its run has --{name} {then['settings'].get(name)}, this one {value}"
         for name, value in now["settings"].items()

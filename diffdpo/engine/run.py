@@ -1,4 +1,4 @@
-"""One run from its start lines to its result, whatever the modality."""
+"""One run from its start lines to its result, for images and text alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffdpo.engine.trainer import Trainer
 
 
 class Measures(Protocol):
-    """Measures or samples beside training."""
+    """What measures, or samples, during training."""
 
     def after_step(self, done: int) -> None:
         """Called after every step."""
@@ -31,7 +31,7 @@ class Measures(Protocol):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run leaves: its folder, whether it came to its end, and the trained network."""
+    """The result of a run: its folder, whether it came to its end, and the trained network."""
 
     folder: Path
     finished: bool
@@ -39,7 +39,7 @@ class TrainingResult:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A record a step: those of ``metrics.jsonl``."""
+        """The records of ``metrics.jsonl``, one for each step."""
         return Journal(self.folder / "metrics.jsonl").read()
 
 
@@ -51,11 +51,10 @@ def carry_out(
     export: Callable[[Mapping[str, float]], Path],
     preview: Sequence[str] = (),
 ) -> bool:
-    """Say what will happen, record it, train, measure, and write the result; returns whether the
-    run came to its end.
+    """Print the facts, record the settings, train, measure, export; returns whether it finished.
 
-    ``validation`` is made after the start lines, since making it may take a while; ``export`` gets
-    the last record of the run.
+    ``validation`` makes what measures, after the start lines because that may take a while.
+    ``export`` gets the last record of the run.
     """
     start_lines(facts)
     say(*(f"preview      {line}" for line in preview))
@@ -76,8 +75,10 @@ def carry_out(
 
 
 def moved_rates(settings: TrainSettings, trainer: Trainer) -> list[str]:
-    """A line where a resumed run has another length than before and its schedule ends with the
-    run: the rates of the steps to come are then not those of the first plan."""
+    """A line where a resumed run has another length and its schedule spans the whole run.
+
+    The rates of the steps to come are then not those of the first plan.
+    """
     requested = settings.resume_from_checkpoint
     path = checkpoint.find(Path(settings.output_dir), requested) if requested else None
     if path is None or settings.lr_scheduler.startswith("constant"):

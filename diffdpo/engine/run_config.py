@@ -1,4 +1,4 @@
-"""What a run recorded of its settings, for the commands that judge its result."""
+"""Reads the settings that a run recorded, for the commands that evaluate its result."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ FILE = "config.yaml"
 
 
 def recorded(folder: str | None) -> dict[str, Any]:
-    """The settings of the run in ``folder``; none where it recorded nothing. Raises UserError
-    where they cannot be read."""
+    """The settings of the run in ``folder``; empty where it recorded none.
+
+    Raises UserError where they cannot be read.
+    """
     path = Path(folder or "") / FILE
     return read_yaml(str(path)) if folder and path.is_file() else {}
 
 
 def layer_of_run(folder: str, settings: Mapping[str, Any]) -> Layer | None:
-    """Those of ``settings`` that say something, as a layer that is told of."""
+    """The ``settings`` that have a value, as a layer beneath the user's; None where none has."""
     content = {name: value for name, value in settings.items() if value}
     return Layer(str(Path(folder) / FILE), content, "from the run") if content else None
 
@@ -27,8 +29,11 @@ def layer_of_run(folder: str, settings: Mapping[str, Any]) -> Layer | None:
 def chosen(
     run: Mapping[str, Any], given: Mapping[str, Any], tied: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:
-    """The run's settings by name. Those under a key of ``tied`` belong to the model or data of that
-    name, and are left out where another one is given."""
+    """The run's settings that still apply, by name.
+
+    ``tied`` lists for each key, the name of a model or data set, the settings that belong to it:
+    where another model or data set is given, they are left out with it.
+    """
     return {
         name: run.get(name)
         for key, names in tied.items()
@@ -38,8 +43,10 @@ def chosen(
 
 
 def trained_on(folder: str | None, data: str | None, split: str, split_name: str) -> list[str]:
-    """A line where the rows under judgement are those that the run in ``folder`` was trained on;
-    ``split_name`` is the setting that names its split."""
+    """A line where an evaluation reads the rows that the run in ``folder`` was trained on.
+
+    ``split_name`` is the run's setting that names its split.
+    """
     run = recorded(folder)
     if (run.get("dataset_name"), run.get(split_name)) != (data, split):
         return []

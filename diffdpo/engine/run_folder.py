@@ -1,5 +1,4 @@
-"""A run's folder from its first line to its upload: opened, recorded in config.yaml, finished with
-the result."""
+"""The folder of a run: opens it, records the settings, adds the result and uploads it."""
 
 from __future__ import annotations
 
@@ -20,8 +19,9 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.errors import UserError
 
+# Files that show that a folder holds a run already.
 TRACES = ("metrics.jsonl", "config.yaml", "model_index.json", "pytorch_lora_weights.safetensors")
-LET_GO = 0.2  # seconds
+RELEASE_SECONDS = 0.2
 
 
 def begin(settings: TrainSettings) -> Accelerator:
@@ -32,10 +32,11 @@ def begin(settings: TrainSettings) -> Accelerator:
 
 
 def writable(name: str) -> Path:
-    """The output folder, made where it is missing. Raises UserError where it cannot be written."""
+    """The output folder, made if needed. Raises UserError where it cannot be written."""
     folder = Path(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Tried out, because permission bits do not tell of a read-only file system.
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
@@ -48,7 +49,8 @@ def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
     Raises UserError where it cannot be written, or holds another run and resuming was not asked
     for.
     """
-    # Every process looks for itself, so that all of them stop; none goes on before all have looked.
+    # Every process looks for itself, so that all of them stop; and none goes on, and writes, before
+    # all have looked.
     folder = writable(settings.output_dir)
     traces = [folder / name for name in TRACES if (folder / name).exists()]
     if traces + checkpoint.list_checkpoints(folder) and not settings.resume_from_checkpoint:
@@ -63,7 +65,7 @@ def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:
         save_yaml(settings, Path(settings.output_dir) / "config.yaml")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = {
+        plain = {  # the values that trackers take
             k: v if isinstance(v, (int, float, str, bool)) else str(v)
             for k, v in as_dict(settings).items()
         }
@@ -77,11 +79,10 @@ def conclude(
     total: int,
     write: Callable[[], object],
 ) -> None:
-    """Let the first process ``write`` a finished run's result, and upload it; say how to go on with
-    a stopped one.
+    """Write and upload the result of a finished run; say how to go on with a stopped one.
 
-    Raises UserError where the disk does not take the result; the last checkpoint holds the same
-    weights.
+    Raises UserError where the disk does not take the result. Nothing is lost then: the last
+    checkpoint holds the same weights.
     """
     if done < total:
         say(
@@ -91,9 +92,9 @@ def conclude(
         try:
             say(f"result       {write()}")
         except (OSError, SafetensorError) as error:
-            where = settings.output_dir
             raise UserError(
-                f"{where}: the result could not be written ({error}); make room and resume"
+                f"{settings.output_dir}: the result could not be written ({error});"
+                " make room and resume"
             ) from error
         if settings.push_to_hub:
             push_to_hub(settings)
@@ -101,19 +102,18 @@ def conclude(
 
 
 def end(accelerator: Accelerator) -> None:
-    """Leave together."""
+    """Wait for all processes, then end trackers and process group."""
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:
-        # PyTorch's gloo group waits, with Python's lock in hand, for a thread of its own that wants
-        # this lock to let go of the last barrier's tensors: give it the lock first, or some runs
-        # never end.
-        time.sleep(LET_GO)
+        # Destroying PyTorch's gloo group waits, holding Python's lock, for one of its threads,
+        # which may need that lock to release the tensors of the last barrier. Sleeping gives it the
+        # lock; without this, some runs never end.
+        time.sleep(RELEASE_SECONDS)
     accelerator.end_training()
 
 
 def push_to_hub(settings: TrainSettings) -> None:
-    """Upload the result. Raises UserError where that fails; the result itself lies in
-    output_dir."""
+    """Upload the result. Raises UserError where that fails; the result stays in output_dir."""
     from huggingface_hub import HfApi, constants
 
     folder = Path(settings.output_dir)

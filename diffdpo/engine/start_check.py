@@ -1,4 +1,7 @@
-"""Before the first step policy and reference are the same function: the check that they are."""
+"""Checks that policy and reference are the same function before the first step.
+
+Then every reward is 0. If one is not, the reference is wrong and so is every later margin.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,26 @@ from torch import Tensor
 from diffdpo.config import TrainSettings
 from diffdpo.errors import UserError
 
-# Largest part of a score by which it may differ where it was computed in other batches: rounding.
+# The relative difference of two computations of a score that rounding may explain: sums are rounded
+# otherwise in batches of another shape.
 ROUNDING = {"no": 1e-4, "bf16": 2e-2, "fp16": 4e-3}
 TF32_ROUNDING = 4e-3
-SMALLEST = 1e-3  # nats: a score next to nothing has no part to speak of
+SMALLEST = 1e-3  # nats: scores below it are compared with it, not divided by almost zero
 
 
 def check_live(
     reward_N: Tensor, scale: float, compiled: bool, notice: Callable[[str], None]
 ) -> None:
-    """Say so where a reward is not exactly 0; ``scale`` is the beta it is logged with."""
+    """Tell ``notice`` where a reward is not exactly 0; ``scale`` is the beta it is logged with."""
     worst = reward_N.abs().max().item() * scale
-    if worst and compiled:  # with and without gradient a compiled network rounds apart
+    # Exactly, because the same code runs on the same weights. Compiled code is another program with
+    # gradient than without, and may round otherwise.
+    if worst and compiled:
         notice(
             f"compiled     policy and reference differ by {worst:.3g} nats before the first step:"
             " rounding"
         )
-    elif worst != 0:
+    elif worst != 0:  # NaN as well
         notice(
             "WARNING: policy and reference differ before the first step (reward up to"
             f" {worst:.3g} nats)"
@@ -39,9 +45,9 @@ def check_stored(
     settings: TrainSettings,
     notice: Callable[[str], None],
 ) -> None:
-    """Say how far stored scores are from the live ones of the same network.
+    """Tell ``notice`` how far stored reference scores are from the policy's own scores.
 
-    Raises UserError where that is more than rounding: they belong to another reference.
+    Raises UserError where it is more than rounding: they belong to another reference.
     """
     worst = reward_N.abs().max().item() * scale
     notice(
@@ -51,7 +57,7 @@ def check_stored(
     if settings.allow_tf32:
         limit = max(limit, TF32_ROUNDING)
     apart = (reward_N.abs() / policy_N.abs().clamp(min=SMALLEST)).max().item()
-    if not apart <= limit:
+    if not apart <= limit:  # true of NaN as well
         raise UserError(
             f"--precompute_dir {settings.precompute_dir}: stored reference scores differ from live"
             f" ones by {100 * apart:.2g} %, which is more than rounding ({100 * limit:g} %); they"

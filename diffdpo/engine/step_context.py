@@ -1,4 +1,4 @@
-"""What the loss of a micro-batch must know of its whole effective batch, for either modality."""
+"""Computes what the loss of a micro-batch must know of its whole effective batch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def step_context(
     total: Total,
     processes: int = 1,
 ) -> StepContext:
-    """The context of the step that sees ``batches`` here and as many on every other process."""
+    """The context of a step that has these ``batches`` here and as many on every process."""
     share = 1 / (len(batches) * processes)
     if objective.needs_kl:
         draws = task.reference_point_draws(batches)
         return StepContext(share, reference_point(task, model, reference, draws, total))
     if not objective.reads_token_counts:
         return StepContext(share)
+    # Counted from the batches before any network runs, because the first loss needs them.
     counts = torch.tensor([task.token_counts(batch) for batch in batches], dtype=torch.float32)
     chosen, rejected, prompts, pairs = total(counts.sum(dim=0))
     # At least one token: a step of nothing but empty completions has a loss of 0, not of 0 by 0.
@@ -50,8 +51,10 @@ def reference_point(
     """KTO's z: the mean reward of all items of ``draws`` over all processes, clamped at 0
     (Ethayarajh et al. 2024, section 4.1).
 
-    A pass of its own over the whole effective batch, so that z does not depend on how it is cut.
+    It is a pass of its own over the whole effective batch, so that z does not depend on how the
+    batch is cut into micro-batches and among processes.
     """
+    # One sum over all items, divided once: means of unequal batches would weigh items unequally.
     sum_and_count = torch.zeros(2)
     for draw in draws:
         frozen_N = reference.score(task.score, model, draw)

@@ -1,4 +1,4 @@
-"""All that a modality contributes to training."""
+"""What a modality contributes to training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Task(Protocol):
     """From rows to draws, and from a network and a draw to one score per item."""
 
     def collate(self, items: list[Any]) -> Any:
-        """A batch of ``B`` pairs from what the rows gave; runs in the data workers."""
+        """A batch of ``B`` pairs from the items that the rows gave; runs in the data workers."""
         ...
 
     def draw(self, batch: Any) -> Any:
-        """Everything random and everything without gradient, once, for policy and reference."""
+        """All that is random and all that has no gradient, once, for policy and reference."""
         ...
 
     def score(self, model: nn.Module, draw: Any) -> Scores:
@@ -28,14 +28,16 @@ class Task(Protocol):
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: Any, context: StepContext
     ) -> Metrics:
-        """The modality's own means of a micro-batch, still on the device."""
+        """The modality's own metrics of a micro-batch, still on the device."""
         ...
 
     def reference_point_draws(self, batches: Sequence[Any]) -> Iterable[Draw]:
-        """The draws of a step whose mean reward is KTO's reference point."""
+        """The draws of a step over which KTO's reference point, a mean reward, is taken."""
         ...
 
     def token_counts(self, batch: Any) -> tuple[int, int, int, int]:
-        """Scored tokens of chosen items, of rejected ones, of prompts; and pairs. A picture counts
-        as one token."""
+        """Numbers of scored tokens in chosen items, in rejected items and in prompts; and of pairs.
+
+        A picture counts as one token.
+        """
         ...

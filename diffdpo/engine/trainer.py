@@ -1,4 +1,4 @@
-"""THE step, and the loop around it, over accelerate. It knows no modality.
+"""The training step, and the loop around it, over accelerate. It knows no modality.
 
 Shapes: ``B`` pairs of a micro-batch, ``N`` items: ``2B``, chosen first, or single labelled ones.
 """
@@ -69,7 +69,7 @@ class Trainer:
         self.writer = checkpoint.Background()
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
-        """Score one micro-batch by reference and policy, and judge the rewards.
+        """Score one micro-batch by reference and policy; returns loss, rewards and metrics.
 
         The reference goes first: switching adapters off and on must not touch a graph that waits
         for its backward pass.
@@ -88,19 +88,25 @@ class Trainer:
         return MicroStep(loss, policy.score_N.detach(), reward_N.detach(), metrics)
 
     def step(self, micro_batches: list[Any], rate: float, first: bool = False) -> Metrics:
-        """One optimizer step at a learning rate; means over its micro-batches, on the device."""
+        """One optimizer step; returns the means over its micro-batches, still on the device."""
+        # Set by hand: the rate is a function of the step, and no scheduler has to be resumed.
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         context = self.context(micro_batches)
         every_metrics = []
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
+            # Processes exchange gradients in the backward pass; once, with the last micro-batch, is
+            # enough, since gradients add up.
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 result = self.micro_step(batch, context)
+                # Micro-batches are equally large: the mean of their means is the step's mean.
                 self.accelerator.backward(result.loss / len(micro_batches))
             if first and index == 0 and self.reference.starts_equal:
                 self.check_start(result)
             every_metrics.append(result.metrics)
+        # accelerate divides by the scale of float16 losses first, so that the limit and the logged
+        # norm are those of the true gradient.
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -111,7 +117,7 @@ class Trainer:
         return {**means, "grad_norm": torch.as_tensor(norm).detach().float()}
 
     def context(self, micro_batches: list[Any]) -> StepContext:
-        """What every micro-batch must know of all of them, over all processes."""
+        """What every micro-batch of a step must know of all of them, over all processes."""
         return step_context(
             self.objective,
             self.task,
@@ -123,7 +129,7 @@ class Trainer:
         )
 
     def check_start(self, result: MicroStep) -> None:
-        """Before the first step policy and reference are one function: prove it."""
+        """Check that policy and reference agree before the first step."""
         reward_N, scale = result.reward_N, self.objective.reward_scale
         if isinstance(self.reference, StoredScores):
             check_stored(reward_N, result.policy_N, scale, self.settings, self.notice)
@@ -131,7 +137,7 @@ class Trainer:
             check_live(reward_N, scale, self.settings.torch_compile, self.notice)
 
     def fit(self, after_step: Callable[[int], None] = lambda step: None) -> int:
-        """Train from where the run stands to its end, or to a request to stop; the steps done."""
+        """Train to the end of the run, or until a request to stop; returns the steps done."""
         begun = done = self.resume()
         settings, accelerator = self.settings, self.accelerator
         quiet = not accelerator.is_local_main_process
@@ -152,16 +158,18 @@ class Trainer:
                 due = saving or done % settings.logging_steps == 0
                 if due:
                     bar.set_postfix(self.recorder.flush())
+                # To agree, processes wait for each other: they do it where they wait anyway.
                 if due or accelerator.num_processes == 1:
-                    stop.agree(accelerator)  # several processes agree where they wait anyway
+                    stop.agree(accelerator)
                 if saving or stop.agreed:
+                    # Metrics first: a run resumed from this checkpoint must find all its lines.
                     self.recorder.flush()
                     self.save(done)
                 after_step(done)
                 if stop.agreed:
                     break
         self.recorder.flush()
-        self.writer.wait()
+        self.writer.wait()  # raises what went wrong with the last checkpoint
         accelerator.wait_for_everyone()
         return done
 
@@ -194,20 +202,20 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps that see every row about once."""
+        """The number of optimizer steps in which every row is seen about once."""
         return max(1, round(len(self.rows) / self.effective_batch))
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """The number of optimizer steps of the whole run."""
         return self.planned(self.settings.max_train_steps, self.settings.num_train_epochs)
 
     def planned(self, steps: int | None, epochs: float) -> int:
-        """Optimizer steps of a run on these rows that is to take so many steps, or epochs."""
+        """The number of optimizer steps of a run of ``steps`` or, where None, of ``epochs``."""
         return planned_steps(steps, epochs, len(self.rows), self.effective_batch)
 
     def plan(self, what: str) -> dict[str, str]:
-        """How the run will go, for the lines at its start; ``what`` the rows are."""
+        """Batch, rate and steps, for the lines at the start; ``what`` names the rows."""
         settings, steps = self.settings, self.total_steps
         batch, accumulated = settings.train_batch_size, settings.gradient_accumulation_steps
         scaled = " (scaled)" if settings.scale_lr else ""
@@ -221,12 +229,13 @@ class Trainer:
         }
 
     def save(self, done: int) -> None:
-        """Write a checkpoint from the main process, beside training."""
+        """Write a checkpoint from the main process, in a thread beside training."""
         if not self.accelerator.is_main_process:
             return
         state = run_state(
             self.settings, self.effective_batch, self.rows.fingerprint, self.accelerator, done
         )
+        # Copied now, written later: training may go on to the next step at once.
         moment = checkpoint.snapshot(unwrapped(self.model), self.optimizer.optimizer, state)
 
         def work() -> None:
@@ -236,7 +245,7 @@ class Trainer:
         self.writer.start(work)
 
     def resume(self) -> int:
-        """Load the checkpoint asked for and forget later metrics; returns the steps done."""
+        """Load the requested checkpoint and drop later metrics; returns the steps done."""
         state = run_state(
             self.settings, self.effective_batch, self.rows.fingerprint, self.accelerator, 0
         )

@@ -1,7 +1,7 @@
-"""What stored latents, embeddings and reference scores depend on: the facts that find them again.
+"""The keys of stored latents, embeddings and reference scores: all facts that they depend on.
 
-Nothing else is among the facts, so that a run with another beta, loss, rank or learning rate finds
-what is there.
+Nothing else is among the facts, so that a run with another beta, loss, rank or learning rate reads
+the same tables.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pyarrow import compute as arrow
 
 from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, digest, network_digest
 from diffdpo.image.backbones.base import Backbone, vae_dtype
-from diffdpo.image.backbones.parts import text_identity, vae_identity
+from diffdpo.image.backbones.encoder_files import text_identity, vae_identity
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
 
-READ_UP_TO = 2048  # rows whose images are read to tell one data set from another
+READ_UP_TO = 2048  # rows whose images are read, to tell data sets apart without reading them whole
 
 
 @dataclass(frozen=True)
 class EncoderDigests:
-    """What tells the encoders of this run, in their precision and on their device, from others."""
+    """Digests of the encoders of this run, in their precision and on their kind of device."""
 
     autoencoder: str
     text_encoder: str
@@ -45,37 +45,36 @@ class EncoderDigests:
         dtype: torch.dtype,
         device: torch.device,
     ) -> EncoderDigests:
-        """Those of the pipeline ``name``, or another autoencoder, beside a network in ``dtype``."""
+        """The digests for the pipeline ``name``, from its files; ``vae`` is another autoencoder."""
         autoencoder = vae_identity(name, vae, hub)
-        text = text_identity(name, backbone.encoder_parts[1:], hub)
-        where = arithmetic(device)
-        return cls(f"{autoencoder} {vae_dtype(dtype)} {where}", f"{text} {dtype} {where}")
+        text = text_identity(name, backbone.encoder_names[1:], hub)
+        kind = arithmetic(device)
+        return cls(f"{autoencoder} {vae_dtype(dtype)} {kind}", f"{text} {dtype} {kind}")
 
     @classmethod
     def loaded(cls, backbone: Backbone) -> EncoderDigests:
-        """Those of a pipeline that a program has in memory, told by their weights."""
+        """The digests for a pipeline in memory, from its weights."""
         networks = [network_digest(encoder) for encoder in backbone.text_encoders()]
         tokenizers = [repr(tokenizer) for tokenizer in backbone.tokenizers()]
         return cls(network_digest(backbone.vae), digest(*networks, *tokenizers))
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:
-    """What has to be encoded: every prompt once, and the empty one that dropout puts in place of
-    others."""
+    """The prompts to encode: each once, and the empty one, which prompt dropout uses."""
     return list(dict.fromkeys(["", *pairs.prompts()]))
 
 
 def latents_key(pairs: ImagePairs, settings: ImageSettings, autoencoder: str) -> Key:
-    """What latents depend on; labels are not among it."""
+    """The key of latents. Labels and prompts do not change them, and are not in it."""
     facts = {"data": images_digest(pairs), "autoencoder": autoencoder}
     return Key.of("latents", settings, ENCODINGS, facts)
 
 
 def images_digest(pairs: ImagePairs) -> str:
-    """Changes when the images or the choice of rows change, whatever their labels and prompts.
+    """A digest of the images and of the choice of rows, without labels and prompts.
 
-    Up to 2,048 rows all contents are read; of a larger set the contents of so many, evenly spread,
-    and of all images the size, of files the time of their last change as well.
+    Up to about 2,048 rows all contents are read. Of a larger set the contents of so many, evenly
+    spread, and the sizes of all images are; of files also the time of their last change.
     """
     every = -(-len(pairs.rows) // READ_UP_TO)
     contents = [as_bytes(image) for row in pairs.rows[::every] for image in pairs.stored(int(row))]
@@ -86,7 +85,7 @@ def images_digest(pairs: ImagePairs) -> str:
 
 
 def as_bytes(image: Any) -> bytes:
-    """A stored image's own bytes, or its name where it is a file that cannot be read."""
+    """The bytes of a stored image, or its name where it is a file that cannot be read."""
     if isinstance(image, dict):
         image = image["bytes"] if image.get("bytes") is not None else image["path"]
     try:
@@ -96,8 +95,8 @@ def as_bytes(image: Any) -> bytes:
 
 
 def stored_marks(dataset: Dataset, column: str, folder: Path | None) -> list[tuple[int, int]]:
-    """(bytes, time of the last change) of every image: of one inside the table its size, read off
-    the offsets and not off the images, and 0; of a file what the file system says."""
+    """(size in bytes, time of the last change) of each image; the time is 0 inside a table."""
+    # Arrow knows sizes from its offsets: no image is read, not even from a table of terabytes.
     table = dataset.select_columns(column).with_format("arrow")
     marks: list[tuple[int, int]] = []
     for first in range(0, len(dataset), 1000):
@@ -121,7 +120,7 @@ def stored_marks(dataset: Dataset, column: str, folder: Path | None) -> list[tup
 
 
 def file_mark(name: str | None, folder: Path | None) -> tuple[int, int]:
-    """(bytes, nanoseconds of the last change) of a file; (-1, -1) of none."""
+    """(size in bytes, nanoseconds of the last change) of a file; (-1, -1) where there is none."""
     try:
         status = os.stat(Path(folder or "") / str(name))
     except OSError:
@@ -130,7 +129,7 @@ def file_mark(name: str | None, folder: Path | None) -> tuple[int, int]:
 
 
 def prompts_key(pairs: ImagePairs, text_encoder: str) -> Key:
-    """What prompt embeddings depend on."""
+    """The key of prompt embeddings."""
     prompts = digest(*distinct_prompts(pairs))
     return Key("prompts", {"prompts": prompts, "text encoder": text_encoder})
 
@@ -142,8 +141,7 @@ def reference_key(
     network: str,
     settings: ImageSettings,
 ) -> Key:
-    """All that a reference score depends on; ``network`` is the reference's digest. Beta, loss,
-    rank and rate are not among it."""
+    """The key of reference scores; ``network`` is the digest of the reference."""
     # Names that begin with _ are diffusers' own notes, in an order that changes between processes.
     config = {k: v for k, v in process.scheduler.config.items() if not k.startswith("_")}
     facts = {

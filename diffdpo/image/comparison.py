@@ -1,5 +1,4 @@
-"""Policy beside reference: pictures of both at the same prompts and seeds, their rewards, and the
-implicit accuracy on held-out pairs."""
+"""Compares policy and reference: pictures, their rewards, implicit accuracy on held-out pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.sample import SampleSettings, sample, seeds_for, sheet
+from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.metrics import Reward
 from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall
@@ -43,7 +42,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What reference and policy drew, ``times`` pictures a prompt."""
+    """The pictures of reference and policy, ``times`` of them for each prompt."""
 
     prompts: list[str]  # the prompt of every picture
     times: int
@@ -58,25 +57,25 @@ def draw_pictures(
     reference: Reference,
     prompts: Sequence[str],
 ) -> Pictures:
-    """Reference's and policy's pictures at the same prompts and seeds."""
+    """Pictures of reference and policy at the same prompts and seeds."""
     repeated = [prompt for prompt in prompts for _ in range(settings.images_per_prompt)]
     seeds = seeds_for(settings.seed, len(repeated))
-    form = SampleSettings(
+    sampling = PictureSettings(
         settings.num_inference_steps,
         settings.guidance_scale,
         settings.sample_batch_size,
         settings.resolution,
     )
     with reference.network(network) as frozen:
-        before = sample(backbone, frozen, repeated, seeds, form, "sampling reference")
-    after = sample(backbone, network, repeated, seeds, form, "sampling policy")
+        before = sample(backbone, frozen, repeated, seeds, sampling, "sampling reference")
+    after = sample(backbone, network, repeated, seeds, sampling, "sampling policy")
     return Pictures(repeated, settings.images_per_prompt, before, after)
 
 
 def judge(
     pictures: Pictures, rewards: Mapping[str, Reward], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Win rate, mean difference and both means under every reward."""
+    """Win rate, mean difference and both mean rewards, for every reward."""
     rows, prompts = {}, pictures.prompts
     for name, reward in rewards.items():
         old, new = (np.asarray(reward(side, prompts)) for side in (pictures.before, pictures.after))
@@ -98,6 +97,7 @@ def implicit_accuracy(
     device: torch.device,
 ) -> Accuracy:
     """Held-out implicit accuracy, overall and by timestep, in float32."""
+    # No prompt dropout, flips or random crops here: those belong to training.
     process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
     draws = DrawSettings(
         settings.seed,
@@ -114,13 +114,15 @@ def implicit_accuracy(
 
 
 def picture_page(pictures: Pictures) -> Image.Image:
-    """The first picture of each prompt in two sheets side by side, so that the page is about as
-    wide as tall."""
+    """The first picture of each prompt, of reference and policy."""
+    # In two sheets side by side, so that the page is about as wide as tall.
     firsts = [side[:: pictures.times] for side in (pictures.before, pictures.after)]
     prompts = pictures.prompts[:: pictures.times]
     rows = list(zip(prompts, zip(*firsts, strict=True), strict=True))[:SHEET_ROWS]
     half = -(-len(rows) // 2)
-    sides = [sheet(part, ["reference", "policy"]) for part in (rows[:half], rows[half:]) if part]
+    sides = [
+        sheet(column, ["reference", "policy"]) for column in (rows[:half], rows[half:]) if column
+    ]
     width = sum(side.width for side in sides) + 20 * (len(sides) - 1)
     page = Image.new("RGB", (width, sides[0].height), "white")
     for index, side in enumerate(sides):

@@ -13,7 +13,8 @@ from diffdpo.errors import not_installed
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
-# What an evaluation takes from the run: always, and as long as model and data are the run's own.
+# Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
+# model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_turbo"]
 ALWAYS += ["noise_offset", "cache_dir"]
 TIED = {
@@ -30,7 +31,7 @@ class EvaluateSettings(ImageDataSettings):
     unet_init: str | None = flag(
         None, "the UNet that training started from; default: the run's", group="model"
     )
-    noise_offset: float = flag(0.0, "of the run's training", group="evaluation")
+    noise_offset: float = flag(0.0, "noise offset of the run's training", group="evaluation")
     output_dir: str = flag(
         "runs/evaluation",
         "where evaluation.json, sheet.png and report.html go",
@@ -47,16 +48,18 @@ class EvaluateSettings(ImageDataSettings):
     num_prompts: int = flag(
         120, "at most so many distinct prompts of the held-out pairs", group="evaluation"
     )
-    images_per_prompt: int = flag(2, "seeds a prompt", group="evaluation")
+    images_per_prompt: int = flag(
+        2, "pictures per prompt, each from its own seed", group="evaluation"
+    )
     num_inference_steps: int = flag(20, "sampling steps", group="evaluation")
     guidance_scale: float = flag(3.0, "classifier-free guidance", group="evaluation")
     sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation")
     implicit_draws: int = flag(
         10,
-        "draws (timestep, noise) a held-out pair; 0 leaves the accuracy out",
+        "draws (timestep, noise) per held-out pair; 0 leaves the accuracy out",
         group="evaluation",
     )
-    seed: int = flag(0, "of the starting noise and the draws", group="evaluation")
+    seed: int = flag(0, "seed of the starting noise and the draws", group="evaluation")
 
     def problems(self) -> list[str]:
         lines = [
@@ -73,7 +76,7 @@ class EvaluateSettings(ImageDataSettings):
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
-        """What the run under judgement recorded of its model and data."""
+        """The model and data that the evaluated run recorded."""
         policy = given.get("policy")
         run = recorded(policy)
         own = {name: run.get(name) for name in ALWAYS}
@@ -97,7 +100,7 @@ class PairSettings(ImageDataSettings):
         group="evaluation",
     )
     sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation")
-    seed: int = flag(1, "of the starting noise", group="evaluation")
+    seed: int = flag(1, "seed of the starting noise", group="evaluation")
 
     def problems(self) -> list[str]:
         return super().problems() + reward_problems([self.reward], REWARDS)

@@ -1,5 +1,4 @@
-"""The result in the form its users load: a diffusers LoRA file or a whole pipeline, with a model
-card."""
+"""Writes the result for its users: a diffusers LoRA file or a whole pipeline, with a model card."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ pipeline = DiffusionPipeline.from_pretrained("{folder}")"""
 def export(
     backbone: Backbone, network: nn.Module, settings: ImageSettings, last: Mapping[str, float]
 ) -> Path:
-    """Write LoRA or pipeline, and README.md, into ``output_dir``; returns what a user loads."""
+    """Write LoRA or pipeline, and README.md, into ``output_dir``; returns the path to load."""
     folder = Path(settings.output_dir)
     with atomic_files(folder) as draft:
         if settings.rank:
@@ -46,17 +45,20 @@ def export(
 def save_pipeline(
     backbone: Backbone, network: nn.Module, settings: ImageSettings, folder: Path
 ) -> None:
-    """The pipeline as it was published, safety checker and all, with the trained network inside."""
-    if backbone.given is not None:
-        backbone.given.save_pretrained(folder)  # its network is the one that was trained
+    """Save the pipeline as it was published, with the trained network inside."""
+    if backbone.pipeline_in_memory is not None:
+        backbone.pipeline_in_memory.save_pretrained(
+            folder
+        )  # its network is the one that was trained
         return
+    # Loaded anew: the pipeline of training may lack its encoders, and has no safety checker.
     name = settings.pretrained_model_name_or_path
     pipeline = backbone.pipeline_class.from_pretrained(name, **settings.hub_options, unet=network)
     pipeline.save_pretrained(folder)
 
 
 def card(settings: ImageSettings, last: Mapping[str, float]) -> str:
-    """What the result is and how diffusers loads it."""
+    """The model card: what the result is and how diffusers loads it."""
     base, folder = str(settings.pretrained_model_name_or_path), settings.output_dir
     facts = ModelCardData(
         base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"]

@@ -1,5 +1,4 @@
-"""What the image commands read: the pipeline and the pairs that the settings name, the bundled ones
-by default."""
+"""Opens the pipeline and the pairs that the settings name; the bundled ones by default."""
 
 from __future__ import annotations
 
@@ -34,8 +33,9 @@ def with_bundled_pairs(settings: Settings) -> Settings:
 def open_pipeline(
     settings: Settings, encoders: bool = True, pipeline: Any = None
 ) -> tuple[Settings, Backbone]:
-    """The model of the settings, or the ``pipeline`` that is loaded already; and the settings with
-    what follows from it: the bundled names where none is given, the model's own resolution.
+    """The settings with names and resolution filled in, and the model: loaded, or ``pipeline``.
+
+    Where no model is named it is the bundled one; where no resolution is given, the model's own.
 
     Raises UserError for a resolution that the model cannot have.
     """
@@ -67,17 +67,17 @@ def open_rows(settings: ImageDataSettings) -> Dataset:
 
 
 def open_pairs(
-    settings: ImageDataSettings, frame_at: FrameSettings, rows: Dataset | None = None
+    settings: ImageDataSettings, framing: FrameSettings, rows: Dataset | None = None
 ) -> ImagePairs:
-    """The pairs of these rows, or of all that the settings name."""
+    """The pairs of ``rows`` or, where None, of all rows that the settings name."""
     columns = (settings.image_column, settings.caption_column, settings.data_format)
     rows = open_rows(settings) if rows is None else rows
-    return image_pairs(rows, frame_at, str(settings.dataset_name), columns)
+    return image_pairs(rows, framing, str(settings.dataset_name), columns)
 
 
 def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = None) -> ImagePairs:
-    """The pairs to train on, checked: of the data set in memory, or of the one that is named."""
-    frame_at = FrameSettings(
+    """The pairs to train on, with unreadable ones dropped; ``rows`` replace the named data set."""
+    framing = FrameSettings(
         seed=settings.seed,
         resolution=settings.resolution or 0,
         random_crop=settings.random_crop,
@@ -87,10 +87,10 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
     )
     rows = open_rows(settings) if rows is None else rows
     pairs = open_pairs(
-        settings, frame_at, dreamlike(rows) if settings.dreamlike_pairs_only else rows
+        settings, framing, dreamlike(rows) if settings.dreamlike_pairs_only else rows
     )
     pairs.limit(settings.max_train_samples, settings.seed)
-    if not settings.cache_latents:  # those that are encoded are checked by that
+    if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs
 

@@ -1,4 +1,4 @@
-"""Latents and prompt embeddings from disk: after them no autoencoder and no text encoder is needed.
+"""Latents and prompt embeddings on disk, in place of autoencoder and text encoders.
 
 Shapes: ``F`` flips (as it is, mirrored), two sides (first and second image of a row), latents
 ``CHW``.
@@ -23,65 +23,69 @@ from diffdpo.cache.tables import is_complete, table
 from diffdpo.image.backbones.base import Backbone, Condition
 from diffdpo.image.cache_keys import EncoderDigests, distinct_prompts, latents_key, prompts_key
 from diffdpo.image.pairs import ImagePairs, Sides
-from diffdpo.image.pixels import Augmentation, Encoded, Framed, frame
+from diffdpo.image.pixels import Augmentation, EncodedImage, PixelImage, frame
 from diffdpo.image.settings import ImageSettings
 
-ROW = Features(
-    {"tensors": Value("binary"), "unreadable": Value("string")}
-)  # safetensors, or why there are none
+# A row holds its tensors in the format of safetensors, or the reason why it has none.
+ROW = Features({"tensors": Value("binary"), "unreadable": Value("string")})
 PROMPTS_AT_ONCE = 16
 
 
 class Pictures(TorchDataset):
-    """Both images of every usable row in every flip, as pixels; or why they cannot be read."""
+    """Both images of every usable row in every flip, as pixels; or the reason for having none."""
 
     def __init__(self, pairs: ImagePairs, flips: int) -> None:
         self.pairs, self.flips = pairs, flips
 
-    def __getitem__(self, number: int) -> list[Framed] | str:
+    def __getitem__(self, number: int) -> list[PixelImage] | str:
         try:
             images = self.pairs.images(int(self.pairs.rows[number]))
         except (OSError, ValueError) as error:
-            return str(error)
+            return str(error)  # a worker cannot raise it without ending the run
         resolution, flips = (
-            self.pairs.frame_at.resolution,
+            self.pairs.framing.resolution,
             [Augmentation(flip=bool(f)) for f in range(self.flips)],
         )
         return [frame(image, resolution, flip) for image in images for flip in flips]
 
 
 class StoredLatents:
-    """Posteriors of the images of usable rows; ``sides`` reads them as ``ImagePairs.framed`` reads
-    pixels."""
+    """Stored posteriors of images; ``sides`` stands in for ``ImagePairs.framed``.
 
-    def __init__(self, rows: Dataset, places: np.ndarray, flips: int) -> None:
-        self.rows, self.places, self.flips = rows, places, flips
+    ``indices`` are the positions of the readable rows in the table.
+    """
+
+    def __init__(self, rows: Dataset, indices: np.ndarray, flips: int) -> None:
+        self.rows, self.indices, self.flips = rows, indices, flips
 
     def sides(self, number: int, augmentation: Augmentation) -> Sides:
         """The first and the second image of usable row ``number``, mirrored or not."""
-        found = load(self.rows[int(self.places[number])]["tensors"])
+        tensors = load(self.rows[int(self.indices[number])]["tensors"])
         first, second = (
-            self.encoded(found, side * self.flips + augmentation.flip) for side in (0, 1)
+            self.encoded(tensors, side * self.flips + augmentation.flip) for side in (0, 1)
         )
         return first, second
 
-    def encoded(self, found: dict[str, Tensor], index: int) -> Encoded:
-        """One image."""
-        height, width, top, left = found["places"][index].tolist()
-        return Encoded(
-            (height, width), (top, left), found["mean"][index].float(), found["std"][index].float()
+    def encoded(self, tensors: dict[str, Tensor], index: int) -> EncodedImage:
+        """The image at ``index`` of a row: first side in every flip, then second side."""
+        height, width, top, left = tensors["sizes_and_crops"][index].tolist()
+        return EncodedImage(
+            (height, width),
+            (top, left),
+            tensors["mean"][index].float(),
+            tensors["std"][index].float(),
         )
 
 
 class StoredPrompts:
-    """Embeddings of prompts, by their words; stands in for ``Backbone.encode_prompts``."""
+    """Stored embeddings of prompts; stands in for ``Backbone.encode_prompts``."""
 
     def __init__(self, rows: Dataset, prompts: Sequence[str]) -> None:
-        self.rows, self.place = rows, {prompt: index for index, prompt in enumerate(prompts)}
+        self.rows, self.index_of = rows, {prompt: index for index, prompt in enumerate(prompts)}
 
     def __call__(self, prompts: Sequence[str]) -> Condition:
-        found = [load(self.rows[self.place[prompt]]["tensors"]) for prompt in prompts]
-        return {name: torch.stack([row[name] for row in found]) for name in found[0]}
+        rows = [load(self.rows[self.index_of[prompt]]["tensors"]) for prompt in prompts]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def store_latents(
@@ -93,16 +97,18 @@ def store_latents(
     workers: int,
     accelerator: Accelerator,
 ) -> None:
-    """Let ``pairs`` read latents instead of images. Unreadable ones are dropped, as
-    ``ImagePairs.check`` drops them.
+    """Store latents, and let ``pairs`` read them instead of images.
+
+    Pairs with unreadable images are dropped, as by ``ImagePairs.check``.
 
     Raises UserError where these are too many, or the disk does not take the latents.
     """
-    flips = 2 if pairs.frame_at.flip else 1
+    flips = 2 if pairs.framing.flip else 1
 
-    def compute(part: range) -> Iterator[dict[str, Any]]:
+    def compute(span: range) -> Iterator[dict[str, Any]]:
+        # Workers decode images while this process runs the autoencoder.
         pictures = DataLoader(
-            Pictures(pairs, flips), batch_size=None, sampler=part, num_workers=workers
+            Pictures(pairs, flips), batch_size=None, sampler=span, num_workers=workers
         )  # type: ignore[arg-type]
         for row in pictures:
             yield unreadable(row) if isinstance(row, str) else encode_row(row, backbone, chunk)
@@ -110,45 +116,48 @@ def store_latents(
     rows = table(root, key, ROW, len(pairs), compute, accelerator)
     reasons = rows["unreadable"][:]
     pairs.tally.unreadable = [
-        f"row {pairs.rows[n]}: {why}" for n, why in enumerate(reasons) if why is not None
+        f"row {pairs.rows[n]}: {reason}" for n, reason in enumerate(reasons) if reason is not None
     ]
-    places = np.array([n for n, why in enumerate(reasons) if why is None], dtype=np.int64)
-    pairs.keep(pairs.rows[places])
-    pairs.sides = StoredLatents(rows, places, flips).sides
+    readable = [n for n, reason in enumerate(reasons) if reason is None]
+    indices = np.array(readable, dtype=np.int64)
+    pairs.keep(pairs.rows[indices])
+    pairs.sides = StoredLatents(rows, indices, flips).sides
 
 
-def encode_row(images: list[Framed], backbone: Backbone, chunk: int) -> dict[str, Any]:
-    """The posteriors of a row's images, in the precision that the autoencoder gave them."""
+def encode_row(images: list[PixelImage], backbone: Backbone, chunk: int) -> dict[str, Any]:
+    """The table row with the posteriors of a pair's images."""
+    # The posterior, not a sample of it: every visit draws its own. And in the autoencoder's
+    # precision, from which nothing is lost: bfloat16 takes half the disk.
     mean, std = backbone.encode_images(torch.stack([image.pixels_CHW for image in images]), chunk)
-    places = torch.tensor(
+    sizes_and_crops = torch.tensor(
         [(*image.original_size, *image.crop_top_left) for image in images], dtype=torch.int32
     )
     exact = {
         "mean": mean.to(backbone.vae.dtype).cpu(),
         "std": std.to(backbone.vae.dtype).cpu(),
-        "places": places,
+        "sizes_and_crops": sizes_and_crops,
     }
     return {"tensors": save(exact), "unreadable": None}
 
 
-def unreadable(why: str) -> dict[str, Any]:
-    """The row of a pair that cannot be read."""
-    return {"tensors": None, "unreadable": why}
+def unreadable(reason: str) -> dict[str, Any]:
+    """The table row of a pair that cannot be read."""
+    return {"tensors": None, "unreadable": reason}
 
 
 def store_prompts(
     pairs: ImagePairs, key: Key, root: str, backbone: Backbone, accelerator: Accelerator
 ) -> StoredPrompts:
-    """Embeddings of all prompts. Raises UserError where the disk does not take them."""
+    """Store the embeddings of all prompts. Raises UserError where the disk does not take them."""
     prompts = distinct_prompts(pairs)
 
-    def compute(part: range) -> Iterator[dict[str, Any]]:
-        for first in range(part.start, part.stop, PROMPTS_AT_ONCE):
-            asked = prompts[first : min(first + PROMPTS_AT_ONCE, part.stop)]
-            found = {name: value.cpu() for name, value in backbone.encode_prompts(asked).items()}
-            for index in range(len(asked)):
+    def compute(span: range) -> Iterator[dict[str, Any]]:
+        for first in range(span.start, span.stop, PROMPTS_AT_ONCE):
+            chunk = prompts[first : min(first + PROMPTS_AT_ONCE, span.stop)]
+            encoded = {name: value.cpu() for name, value in backbone.encode_prompts(chunk).items()}
+            for index in range(len(chunk)):
                 yield {
-                    "tensors": save({k: v[index].clone() for k, v in found.items()}),
+                    "tensors": save({k: v[index].clone() for k, v in encoded.items()}),
                     "unreadable": None,
                 }
 
@@ -163,19 +172,22 @@ def store_encodings(
     settings: ImageSettings,
     accelerator: Accelerator,
 ) -> StoredPrompts:
-    """Let ``pairs`` read latents, and return the prompts' embeddings. ``load`` brings the encoders
-    where something is left to encode, and they go again unless pictures will be sampled."""
+    """Let ``pairs`` read stored latents; returns the stored embeddings of their prompts.
+
+    ``load`` loads the encoders, and is called only where something is not stored yet. They are
+    freed afterwards, unless pictures will be sampled.
+    """
     root, prompts = settings.precompute_dir, prompts_key(pairs, encoders.text_encoder)
     latents = latents_key(pairs, settings, encoders.autoencoder)
-    known = is_complete(root, latents, len(pairs)) and is_complete(
+    is_stored = is_complete(root, latents, len(pairs)) and is_complete(
         root, prompts, len(distinct_prompts(pairs))
     )
-    accelerator.wait_for_everyone()
-    if not known and not backbone.encoders():
+    accelerator.wait_for_everyone()  # all have looked before anyone writes
+    if not is_stored and not backbone.encoders():
         load()
     embeddings = store_prompts(pairs, prompts, root, backbone, accelerator)
     chunk, workers = settings.vae_encode_batch_size, settings.dataloader_num_workers
     store_latents(pairs, latents, root, backbone, chunk, workers, accelerator)
     if not settings.run_validation:
-        backbone.let_go()
+        backbone.free_encoders()
     return embeddings

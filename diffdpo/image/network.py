@@ -1,5 +1,4 @@
-"""The network to train: LoRA or full, master weights in float32, and the reference that belongs to
-it."""
+"""Makes the network trainable, by LoRA or in full, and the reference that belongs to it."""
 
 from __future__ import annotations
 
@@ -37,6 +36,7 @@ def make_trainable(
     if settings.unet_init:
         start_from(network, settings.unet_init)
     without_dropout(network)
+    # What is trained is float32: at the usual rates bfloat16 would round most updates to nothing.
     if settings.rank:
         network.requires_grad_(False).to(device, dtype)
         add_lora(network, settings)
@@ -48,8 +48,11 @@ def make_trainable(
 
 
 def add_lora(network: Any, settings: ImageSettings) -> None:
-    """Attach float32 adapters that start as the identity. Raises UserError where no layer has the
-    names asked for."""
+    """Attach float32 adapters that change nothing yet.
+
+    Raises UserError where no layer has one of the target names.
+    """
+    # peft draws the adapters from PyTorch's global generator.
     torch.manual_seed(settings.seed)
     rank, targets = settings.rank or 0, list(settings.lora_target_modules)
     config = LoraConfig(
@@ -67,7 +70,7 @@ def add_lora(network: Any, settings: ImageSettings) -> None:
 
 
 def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
-    """None, adapters off, or a copy as the network is now."""
+    """The reference of a run: zero, adapters off, or the network as it is now."""
     if LOSSES[settings.loss_type].reference_free:
         return Zero()
     if settings.rank:
@@ -76,9 +79,9 @@ def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
 
 
 def start_from(network: nn.Module, name: str) -> None:
-    """Put in the weights of another UNet: a folder of its own, or that of a pipeline around it.
+    """Load the weights of another UNet, from its own folder or from that of a whole pipeline.
 
-    Raises UserError where there is none, or one of another shape.
+    Raises UserError where there is none, or where it has another shape.
     """
     for inside in ({}, {"subfolder": "unet"}):
         try:

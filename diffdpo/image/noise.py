@@ -1,5 +1,4 @@
-"""The forward process q(x_t | x_0) of a pipeline's scheduler: timesteps, corruption, and what the
-network predicts.
+"""The forward process q(x_t | x_0) of a pipeline's scheduler: timesteps, noisy latents, targets.
 
 Shapes: ``N`` items, latents ``NCHW``.
 """
@@ -13,12 +12,15 @@ from torch import Tensor
 
 from diffdpo.errors import UserError
 
-TURBO_STEPS = 4
+TURBO_STEPS = 4  # as SDXL Turbo is trained and sampled (Sauer et al. 2023)
 
 
 class ForwardProcess:
-    """Wallace et al. 2023 use q in place of the policy's own trajectory (their eq. 13): corruption
-    needs no network."""
+    """Timesteps, noisy latents and targets.
+
+    Wallace et al. 2023 use q in place of the policy's own trajectory (their eq. 13), so that noisy
+    latents need no network.
+    """
 
     def __init__(self, scheduler_config: dict, turbo: bool = False) -> None:
         # Turbo models are sampled from pure noise, so their last timestep must carry no signal (Lin
@@ -35,11 +37,11 @@ class ForwardProcess:
 
     @property
     def timesteps(self) -> int:
-        """How many timesteps the process has."""
+        """The number of timesteps of the process."""
         return self.scheduler.config.num_train_timesteps
 
     def timestep(self, random: np.random.Generator) -> int:
-        """A uniform timestep; for turbo models one of the four they are sampled at."""
+        """A uniform timestep; for turbo models, one of the four at which they are sampled."""
         if not self.turbo:
             return int(random.integers(self.timesteps))
         stride = self.timesteps // TURBO_STEPS
@@ -57,7 +59,9 @@ class ForwardProcess:
 
 
 def stack_normal(generators: list[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers, one generator an item: ``(len(generators), *shape)``, float32."""
+    """Standard normal numbers ``(len(generators), *shape)``, float32, each item from its own
+    generator."""
+    # On the CPU by numpy: the same numbers on every device, and in a batch of any size.
     return torch.from_numpy(
         np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])
     )

@@ -1,5 +1,4 @@
-"""From stored images to training pixels: decoded right, and the two of a pair cut and flipped
-alike."""
+"""From stored images to training pixels; both images of a pair are cropped and flipped alike."""
 
 from __future__ import annotations
 
@@ -20,10 +19,12 @@ FULL_SIZE = "full size"  # in an image's info: (height, width) before a JPEG was
 def open_image(stored: Any, enough: int | None = None) -> Image.Image:
     """An upright RGB image from bytes, a path, a PIL image or a ``{"bytes", "path"}`` record.
 
-    EXIF rotation is applied, transparency laid on white, 16-bit and grey values scaled to 8-bit
-    RGB. With ``enough``, a JPEG whose sides are at least twice as many pixels is decoded at 1/2,
-    1/4 or 1/8 of its size, never below it. Raises OSError or ValueError for what is no image, is
-    cut short, or would unpack to a bomb.
+    EXIF rotation is applied, transparent pixels are put on white, 16-bit and grey values are scaled
+    to 8-bit RGB. With ``enough`` pixels a side, a JPEG of at least twice that size is decoded at
+    1/2, 1/4 or 1/8 of it, never below ``enough``.
+
+    Raises OSError or ValueError for a file that is no image, is cut short, or has so many pixels
+    that it must be a decompression bomb.
     """
     if isinstance(stored, dict):
         stored = stored["bytes"] if stored.get("bytes") is not None else stored["path"]
@@ -34,7 +35,7 @@ def open_image(stored: Any, enough: int | None = None) -> Image.Image:
         try:
             image = stored if isinstance(stored, Image.Image) else Image.open(as_file(stored))
             size = image.size
-            if enough:
+            if enough:  # the decoder then skips what scaling down would throw away
                 image.draft(None, (enough, enough))
             image.load()
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
@@ -42,18 +43,19 @@ def open_image(stored: Any, enough: int | None = None) -> Image.Image:
         except SyntaxError as broken:  # Pillow's word for a damaged PNG
             raise ValueError(str(broken)) from broken
     upright = to_rgb(ImageOps.exif_transpose(image))
+    # Orientations 5 to 8 exchange width and height.
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     upright.info[FULL_SIZE] = (size[0], size[1]) if turned else (size[1], size[0])
     return upright
 
 
 def as_file(stored: bytes | str | Path) -> io.BytesIO | str | Path:
-    """What Pillow can open."""
+    """An image as something that Pillow can open."""
     return io.BytesIO(stored) if isinstance(stored, bytes) else stored
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB, transparent parts on white."""
+    """An image of any mode in 8-bit RGB, with transparent pixels on white."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image, dtype=np.float32)
         # Integer modes hold 16-bit samples; a float image holds either unit or byte values.
@@ -67,8 +69,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One geometric draw for both images of a pair: mirror, and the crop's place as fractions of
-    the slack."""
+    """Flip and crop of both images of a pair.
+
+    ``top`` and ``left`` are fractions of the margin that the crop leaves; 0.5 is the centre.
+    """
 
     flip: bool = False
     top: float = 0.5
@@ -76,31 +80,31 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """What SDXL wants to know of an image: its size as (height, width) and the crop's corner, in
-    pixels."""
+class CroppedImage:
+    """Size (height, width) and crop corner of an image in pixels, on which SDXL is conditioned."""
 
     original_size: tuple[int, int]
     crop_top_left: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Framed(Placed):
-    """Training pixels ``(3, H, W)`` in [−1, 1]."""
+class PixelImage(CroppedImage):
+    """An image as training pixels ``(3, H, W)`` in [−1, 1]."""
 
     pixels_CHW: Tensor
 
 
 @dataclass(frozen=True)
-class Encoded(Placed):
-    """The posterior of an image's latents: mean and standard deviation, ``(C, h, w)``, float32."""
+class EncodedImage(CroppedImage):
+    """An image as the posterior of its latents: mean and deviation ``(C, h, w)``, float32."""
 
     mean_CHW: Tensor
     std_CHW: Tensor
 
 
-def frame(image: Image.Image, resolution: int, augmentation: Augmentation) -> Framed:
-    """Scale the short side to ``resolution``, mirror, and cut a square."""
+def frame(image: Image.Image, resolution: int, augmentation: Augmentation) -> PixelImage:
+    """Scale the short side of an image to ``resolution``, flip it, and crop a square."""
+    # SDXL's condition is the size before a JPEG was decoded at less.
     original_size = image.info.get(FULL_SIZE, (image.height, image.width))
     scale = resolution / min(image.size)
     size = max(resolution, round(image.width * scale)), max(resolution, round(image.height * scale))
@@ -112,4 +116,4 @@ def frame(image: Image.Image, resolution: int, augmentation: Augmentation) -> Fr
     top = round((image.height - resolution) * augmentation.top)
     image = image.crop((left, top, left + resolution, top + resolution))
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-    return Framed(original_size, (top, left), pixels)
+    return PixelImage(original_size, (top, left), pixels)

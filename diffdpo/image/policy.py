@@ -1,4 +1,4 @@
-"""A trained result, loaded beside its reference."""
+"""Loads a trained result together with its reference."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from diffdpo.reference import AdapterOff, FrozenCopy, Reference, without_dropout
 def load_policy(
     backbone: Backbone, run: str, unet_init: str | None = None
 ) -> tuple[nn.Module, Reference]:
-    """The backbone's network with the result of ``run`` in it (a folder with a LoRA file or a whole
-    pipeline), and the network that its training started from: the backbone's, or the UNet
-    ``unet_init``. Raises UserError where there is no result, or it belongs to another network."""
+    """The trained network of ``run``, a folder with a LoRA file or a pipeline, and its reference.
+
+    The reference is the network that training started from: the backbone's, or ``unet_init``.
+
+    Raises UserError where there is no result, or where it belongs to another network.
+    """
     folder, network = Path(run), backbone.network
     if unet_init:
         start_from(network, unet_init)
     without_dropout(network)
+    # In train mode as in training, because some layers round otherwise in eval mode.
     network.requires_grad_(False).train()
     try:
         if (folder / LORA_FILE).exists():

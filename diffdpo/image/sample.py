@@ -1,5 +1,4 @@
-"""Pictures from a network at fixed prompts and seeds, so that two networks can be laid side by
-side."""
+"""Samples pictures at fixed prompts and seeds, so that two networks can be compared."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ from diffdpo.image.backbones.base import Backbone
 
 
 @dataclass(frozen=True)
-class SampleSettings:
-    """How pictures are drawn."""
+class PictureSettings:
+    """Settings of sampling."""
 
     steps: int = 25
     guidance: float = 5.0
@@ -34,14 +33,14 @@ def sample(
     network: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    settings: SampleSettings,
+    settings: PictureSettings,
     label: str | None = None,
 ) -> list[Image.Image]:
-    """One picture per prompt; its starting noise depends on its seed alone, not on its place in a
-    batch.
+    """One picture for each prompt, with the backbone's own scheduler.
 
-    Uses the backbone's own scheduler. ``label`` shows a progress bar.
+    The starting noise of a picture depends on its seed alone. ``label`` shows a progress bar.
     """
+    # A pipeline of its own around the same components, with this network as its UNet.
     pipeline = backbone.pipeline_class(
         **{**backbone.pipeline.components, **backbone.load_options, "unet": network}
     )
@@ -53,16 +52,17 @@ def sample(
     half = mixed_with(backbone, network)
     with torch.no_grad(), torch.autocast(network.device.type, half, enabled=half is not None):
         for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
-            part = slice(start, start + settings.batch)
-            pictures += run(pipeline, prompts[part], seeds[part], settings)
+            batch = slice(start, start + settings.batch)
+            pictures += run(pipeline, prompts[batch], seeds[batch], settings)
     network.train(was_training)
     return pictures
 
 
 def run(
-    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: SampleSettings
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: PictureSettings
 ) -> list[Image.Image]:
-    """One batch through the pipeline."""
+    """The pictures of one batch."""
+    # One generator a picture, on the CPU: the same noise on every device and in every batch.
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return pipeline(
         list(prompts),
@@ -75,23 +75,26 @@ def run(
 
 
 def mixed_with(backbone: Backbone, network: Any) -> torch.dtype | None:
-    """The half precision that stands beside float32 in the parts, so that they meet only under
-    autocast; or None."""
-    parts = [network, backbone.vae, *backbone.text_encoders()]
-    kinds = {weight.dtype for part in parts for weight in part.parameters()}
-    return next(iter(kinds - {torch.float32})) if len(kinds) > 1 else None
+    """The half precision of some components, where others are float32; None where all agree."""
+    # Frozen encoders may be in half precision beside a network trained in float32: only under
+    # autocast can the output of one be the input of the other.
+    modules = [network, backbone.vae, *backbone.text_encoders()]
+    dtypes = {weight.dtype for module in modules for weight in module.parameters()}
+    return next(iter(dtypes - {torch.float32})) if len(dtypes) > 1 else None
 
 
 def seeds_for(seed: int, count: int) -> list[int]:
-    """``count`` distinct sampling seeds, a function of the run's seed."""
+    """``count`` sampling seeds, a function of the run's seed."""
     return [int(s) for s in generator(seed, Purpose.SAMPLE).integers(0, 2**31, size=count)]
 
 
 def sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], cell: int = 128
 ) -> Image.Image:
-    """A captioned grid: one row a prompt, one column a network or seed, each picture ``cell``
-    pixels wide."""
+    """A captioned grid: a row for each prompt, a column for each network or seed.
+
+    Each picture is ``cell`` pixels wide.
+    """
     font = ImageFont.load_default(13)
     left, top = 190, 24
     canvas = Image.new("RGB", (left + cell * len(columns), top + cell * len(rows)), "white")
@@ -108,19 +111,19 @@ def sheet(
 
 
 def wrap(caption: str, width: int = 26) -> str:
-    """At most three lines of a caption."""
+    """A caption in at most three lines."""
     return "\n".join(textwrap.wrap(caption, width, max_lines=3, placeholder=" …"))
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG whole."""
+    """Write a PNG file, and its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as draft:
         picture.save(draft, format="PNG")
 
 
 def as_png(picture: Image.Image) -> bytes:
-    """A PNG file's bytes."""
+    """The bytes of a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()

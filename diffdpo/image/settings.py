@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RECIPE = "scripts/recipes/emoji.yaml"
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
+# Losses that are defined on probabilities or lengths of token sequences.
 TEXT_ALONE = ("orpo", "simpo", "sigmoid_norm")
 CHOICE = (
     "labels are a separate step: score both images beforehand and write the result into label_0 and"
@@ -35,7 +36,7 @@ CHOICE = (
 
 @dataclass(frozen=True)
 class ImageDataSettings(BaseSettings):
-    """Where pairs and pictures come from; shared by training and evaluation."""
+    """The settings of model and data that training and evaluation share."""
 
     pretrained_model_name_or_path: str | None = flag(
         None, "pipeline folder or hub id; default: bundled", group="model"
@@ -98,7 +99,7 @@ class ImageDataSettings(BaseSettings):
 
     @property
     def hub_options(self) -> dict[str, Any]:
-        """Which version of a model, and where downloads are kept."""
+        """The options of loading from the hub: version of the model, folder of downloads."""
         return {name: getattr(self, name) for name in ("revision", "variant", "cache_dir")}
 
 
@@ -135,7 +136,8 @@ class ImageSettings(ImageDataSettings, TrainSettings):
     )
     reference_draws: int = flag(
         0,
-        "draws a pair goes round, scored by the reference once, to disk; 0: fresh, live",
+        "number K of fixed draws per pair, whose reference scores are stored; visit v uses draw"
+        " v mod K; 0: fresh draws, scored live",
         group="caching",
         changes="draws",
     )
@@ -196,7 +198,7 @@ class ImageSettings(ImageDataSettings, TrainSettings):
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
-        """The recipe of the bundled run, where no model and no file of settings is named."""
+        """The recipe of the bundled run, where neither a model nor ``--config`` is given."""
         if "config" in given or given.get("pretrained_model_name_or_path"):
             return None
         return Layer(RECIPE, read_yaml(bundled(RECIPE)))
@@ -234,8 +236,8 @@ COUNTS = ["timesteps_per_pair", "rank", "validation_steps"]
 
 
 def loss_problems(settings: ImageSettings) -> list[str]:
-    """What is wrong with the loss and its settings; PyTorch is loaded for others than the default
-    alone."""
+    """A line for each mistake in the loss and its settings."""
+    # The default needs no check, and checking imports PyTorch, which takes seconds.
     if (settings.loss_type, settings.label_smoothing) == ("sigmoid", 0):
         return []
     try:
@@ -246,7 +248,7 @@ def loss_problems(settings: ImageSettings) -> list[str]:
 
 
 def image_objective(settings: ImageSettings) -> Objective:
-    """The loss, on beta times the reward; beta is on the mean over latent dimensions.
+    """The objective: the loss on beta times the reward, a mean over latent dimensions.
 
     Raises UserError for an unknown loss, or one that reads token probabilities.
     """
@@ -258,6 +260,7 @@ def image_objective(settings: ImageSettings) -> Objective:
             f"--loss_type {name} is defined on token log-probabilities; images have none"
         )
     objective = make_objective(settings, [name])
+    # Beta weighs the distance from a reference; a loss without one reads the plain score.
     if objective.reference_free:
         return objective
     return make_objective(settings, [name], scale=settings.beta_dpo)

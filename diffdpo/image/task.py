@@ -1,8 +1,7 @@
-"""Image pairs as a task of the engine: one shared (t, ε) per pair, and minus half the mean squared
-error as a score.
+"""Image pairs as a task of the engine: the score is minus half the mean squared error.
 
-Shapes: ``B`` pairs, ``N = 2B`` items, winners first; with M draws a pair the network sees ``N·M``
-rows.
+Both images of a pair share timestep and noise. Shapes: ``B`` pairs, ``N = 2B`` items, winners
+first; with M draws a pair the network sees ``N·M`` rows.
 """
 
 from __future__ import annotations
@@ -19,28 +18,30 @@ from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones.base import Backbone, Condition
 from diffdpo.image.noise import ForwardProcess, stack_normal
 from diffdpo.image.pairs import PairItem
-from diffdpo.image.pixels import Encoded, Framed, Placed
+from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
 from diffdpo.objective import Metrics, Scores, StepContext
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """``B`` collated pairs, winners first; ``pairs`` and ``visits`` address their draws."""
+    """``B`` collated pairs, winners first; draws are functions of ``pairs`` and ``visits``."""
 
     pairs: list[int]
     visits: list[int]
     prompts: list[str]
-    images: list[Placed]
-    pixels_NCHW: Tensor | None  # either these
-    posterior_NCHW: tuple[Tensor, Tensor] | None  # or means and standard deviations of latents
+    images: list[CroppedImage]
+    pixels_NCHW: Tensor | None  # None where latents are stored
+    posterior_NCHW: tuple[Tensor, Tensor] | None  # means and standard deviations, where stored
     outcome_B: Tensor | None
     reference_N: Tensor | None
 
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """Inputs and targets of one forward pass: rows are items × draws, the draws of an item side by
-    side."""
+    """Inputs and targets of one forward pass.
+
+    Rows are items × draws, with the draws of an item next to each other.
+    """
 
     noisy_NCHW: Tensor
     timestep_N: Tensor
@@ -55,7 +56,7 @@ class ImageDraw:
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """The seed and the shape of a draw."""
+    """What draws depend on, besides the pairs."""
 
     seed: int
     resolution: int
@@ -67,7 +68,7 @@ class DrawSettings:
 
 
 class ImageTask:
-    """Scores image pairs under a backbone and its forward process."""
+    """Scores image pairs by a backbone's network and its forward process."""
 
     def __init__(
         self,
@@ -93,19 +94,25 @@ class ImageTask:
             visits=[item.visit for item in items],
             prompts=[item.prompt for item in items],
             images=images,
-            pixels_NCHW=stack([image.pixels_CHW for image in images if isinstance(image, Framed)]),
+            pixels_NCHW=stack(
+                [image.pixels_CHW for image in images if isinstance(image, PixelImage)]
+            ),
             posterior_NCHW=stack_posteriors(
-                [image for image in images if isinstance(image, Encoded)]
+                [image for image in images if isinstance(image, EncodedImage)]
             ),
             outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
             reference_N=torch.tensor(stored) if stored else None,
         )
 
     def draw(self, batch: ImageBatch) -> ImageDraw:
-        """Latents, timesteps, noise and conditions: all that is random or frozen, once for both
-        policies."""
+        """Noisy latents, targets and conditions, once for policy and reference.
+
+        Everything random and everything frozen happens here.
+        """
+        # One sample of the posterior serves all draws of a visit.
         latents = self.repeat(self.latents(batch))
         visits = zip(batch.pairs, batch.visits, strict=True)
+        # Visit v has the draws v·M to v·M + M − 1, so that no two visits share one.
         draws = self.settings.draws
         keys = [(pair, visit * draws + m) for pair, visit in visits for m in range(draws)]
         timestep = torch.tensor(
@@ -137,29 +144,30 @@ class ImageTask:
             prediction = self.backbone.predict(
                 model, draw.noisy_NCHW, draw.timestep_N, draw.condition
             )
+        # In float32: the margin is a small difference of such errors.
         error_NCHW = (prediction.float() - draw.target_NCHW.float()).square()
         return Scores(-0.5 * error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1))
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext
     ) -> Metrics:
-        """Mean squared errors of winner and loser apart: a winner whose error rises is the drift
-        users miss."""
+        """The mean squared errors of winners and losers, of policy and reference."""
+        # Each by itself: a margin can grow while the winner's own error rises, and the loss does
+        # not show it.
         metrics = errors("policy", policy.score_N.detach())
         return metrics | (errors("reference", frozen_N) if torch.is_tensor(frozen_N) else {})
 
     def reference_point_draws(self, batches: Sequence[ImageBatch]) -> Iterator[ImageDraw]:
-        """The step's own pairs: Diffusion-KTO's z is the mean reward of its effective batch (Li et
-        al. 2024)."""
+        """The step's own draws: z is the mean reward of its effective batch (Li et al. 2024)."""
         return (self.draw(batch) for batch in batches)
 
     def token_counts(self, batch: ImageBatch) -> tuple[int, int, int, int]:
-        """A picture counts as one token, so that a mean over tokens is the mean over pictures."""
+        """One token for each picture, so that a mean over tokens is the mean over pictures."""
         pairs = len(batch.pairs)
         return pairs, pairs, 0, pairs
 
     def latents(self, batch: ImageBatch) -> Tensor:
-        """A sample of each item's posterior, in the network's scale."""
+        """A sample of each item's latent posterior, in the network's scale."""
         if batch.posterior_NCHW is not None:
             mean_NCHW, std_NCHW = batch.posterior_NCHW
         else:
@@ -175,8 +183,11 @@ class ImageTask:
         )
 
     def noise(self, keys: list[tuple[int, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The noise to predict and the noise that is fed; they differ under input perturbation
-        alone."""
+        """The noise to predict, and the noise that is fed to the network.
+
+        They differ under input perturbation only (Ning et al. 2023).
+        """
+        # In this order from one generator: an option leaves the numbers drawn before it unchanged.
         generators = [self.random(Purpose.NOISE, *key) for key in keys]
         noise = stack_normal(generators, shape)
         if self.settings.noise_offset:
@@ -186,8 +197,8 @@ class ImageTask:
         return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
 
     def condition(self, batch: ImageBatch) -> Condition:
-        """Prompt embeddings, the same for both sides of a pair, and size conditions, each side its
-        own."""
+        """Prompt embeddings, the same for both sides of a pair, and the size condition of each."""
+        # Some prompts are emptied, for both sides, so that classifier-free guidance keeps working.
         share = self.settings.empty_prompts
         kept = [
             (
@@ -205,21 +216,21 @@ class ImageTask:
         }
 
     def repeat(self, x: Tensor) -> Tensor:
-        """Each row once per draw."""
+        """Each row once for every draw."""
         return x.repeat_interleave(self.settings.draws, dim=0) if self.settings.draws > 1 else x
 
     def random(self, purpose: Purpose, pair: int, draw: int) -> np.random.Generator:
-        """The generator of one use."""
+        """The generator of one use, under the run's seed."""
         return generator(self.settings.seed, purpose, pair, draw)
 
 
 def stack(images: list[Tensor]) -> Tensor | None:
-    """One tensor of all; None of none."""
+    """The images in one tensor; None where there are none."""
     return torch.stack(images) if images else None
 
 
-def stack_posteriors(images: list[Encoded]) -> tuple[Tensor, Tensor] | None:
-    """Means and standard deviations of all; None of none."""
+def stack_posteriors(images: list[EncodedImage]) -> tuple[Tensor, Tensor] | None:
+    """Means and standard deviations, a tensor each; None where there are no images."""
     if not images:
         return None
     return torch.stack([image.mean_CHW for image in images]), torch.stack(
@@ -228,6 +239,6 @@ def stack_posteriors(images: list[Encoded]) -> tuple[Tensor, Tensor] | None:
 
 
 def errors(who: str, score_N: Tensor) -> dict[str, Tensor]:
-    """Mean squared errors back from scores."""
+    """The mean squared errors of which ``score_N`` is minus one half."""
     chosen, rejected = (-2 * score_N).chunk(2)
     return {f"error/{who}_chosen": chosen.mean(), f"error/{who}_rejected": rejected.mean()}

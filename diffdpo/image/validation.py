@@ -1,4 +1,4 @@
-"""Pictures during training: policy beside reference at the same prompts and seeds."""
+"""Pictures during training, of policy and reference at the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.sample import SampleSettings, sample, save_picture, seeds_for, sheet
+from diffdpo.image.sample import PictureSettings, sample, save_picture, seeds_for, sheet
 from diffdpo.image.settings import ImageSettings
 from diffdpo.reference import Reference
 
-SHOWN = 8
+SHOWN = 8  # prompts of the data, where none are given
 
 
-class Validation:
-    """Writes ``validation/step-N.png`` and hands it to the trackers, from the main process."""
+class ValidationPictures:
+    """Writes ``validation/step-N.png`` and gives it to the trackers, from the main process."""
 
     def __init__(
         self,
@@ -34,13 +34,12 @@ class Validation:
         self.accelerator = accelerator
         self.before: list = []
         if settings.run_validation and accelerator.is_main_process:
-            with reference.network(
-                network
-            ) as frozen:  # now: a reference kept as numbers alone is gone later
+            # Now, before the first step: with stored scores there is no reference network later.
+            with reference.network(network) as frozen:
                 self.before = self.pictures(frozen)
 
     def after_step(self, done: int) -> None:
-        """Sample when it is due."""
+        """Sample every ``validation_steps`` steps."""
         if self.settings.run_validation and done % self.settings.validation_steps == 0:
             self.show(done)
 
@@ -50,7 +49,7 @@ class Validation:
             self.show(done)
 
     def show(self, done: int) -> None:
-        """One sheet: reference left, policy right."""
+        """Write one sheet: reference on the left, policy on the right."""
         if not self.accelerator.is_main_process:
             return
         rows = list(
@@ -67,7 +66,7 @@ class Validation:
             tracker.log_images({"validation": np.asarray(page)[None]}, step=done, **layout)
 
     def pictures(self, network: nn.Module) -> list:
-        """The sheet's prompts drawn by one network."""
+        """Pictures of the prompts by one network."""
         steps, guidance = self.settings.num_inference_steps, self.settings.guidance_scale
-        how = SampleSettings(steps, guidance, resolution=self.settings.resolution)
-        return sample(self.backbone, network, self.prompts, self.seeds, how)
+        sampling = PictureSettings(steps, guidance, resolution=self.settings.resolution)
+        return sample(self.backbone, network, self.prompts, self.seeds, sampling)

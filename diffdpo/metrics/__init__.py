@@ -1,8 +1,7 @@
-"""ADD A REWARD HERE: a function of pictures and prompts, one number a picture, higher is better;
-one row below.
+"""ADD A REWARD HERE: a function of pictures and prompts, and one row in the table below.
 
-A row is a function without arguments that returns the reward, so that a model behind it is loaded
-only when asked for.
+A reward returns one number for each picture, higher is better. A row is a function without
+arguments that returns the reward, so that a model behind it is loaded only when it is used.
 """
 
 from __future__ import annotations
@@ -33,15 +32,14 @@ TEXT_REWARDS: dict[str, Callable[[], TextReward]] = {"sentiment": load_sentiment
 
 
 def as_reward(own: object) -> Callable[[], Any]:
-    """A row of either table from a user's own function. Raises TypeError where it is none."""
+    """A row of either table from a user's own function. Raises TypeError for anything else."""
     if not callable(own):
         raise TypeError("is not a function")
     return lambda: own
 
 
 def reward_problems(names: Iterable[str], table: dict[str, Callable[[], Any]]) -> list[str]:
-    """A complaint for each name that is not in the table; rewards of one's own,
-    ``file.py:function``, are added to it."""
+    """A line for each name that is not in the table; a ``file.py:function`` is added to it."""
     lines: list[str] = []
     for name in names:
         try:

@@ -9,12 +9,11 @@ from PIL import Image
 
 from diffdpo.data.bundled import bundled
 
-JUDGE_SIDE = 64
+JUDGE_SIDE = 64  # pixels: the size of the pictures that the judge was trained on
 
 
 def bundled_style_reward() -> Callable[[Sequence[Image.Image], Sequence[str]], np.ndarray]:
-    """Log-odds that a picture is in the preferred artist's style, by the classifier in
-    assets/style-judge."""
+    """A reward: log-odds of the preferred artist's style, by the judge in assets/style-judge."""
     import torch  # not above: the table of rewards is read to check a flag
 
     from diffdpo.metrics.style import load_style_judge
@@ -27,6 +26,7 @@ def bundled_style_reward() -> Callable[[Sequence[Image.Image], Sequence[str]], n
             0, 3, 1, 2
         )
         with torch.no_grad():
+            # Log-odds, not a probability: that would round to 1 for all good pictures and tie them.
             return judge(pixels.float() / 255).flatten().double().numpy()
 
     return style

@@ -1,4 +1,4 @@
-"""How colourful a picture is."""
+"""A reward: how colourful a picture is."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Held-out implicit accuracy: does the policy's implicit reward put the winner first? No sampling
-is needed."""
+"""Held-out implicit accuracy: how often the policy's implicit reward puts the winner first.
+
+No sampling is needed.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from diffdpo.metrics.intervals import Estimate, clustered_share
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.reference import Reference
 
-BUCKETS = 5
+BUCKETS = 5  # of the timestep
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Implicit margins, and the timesteps they were drawn at: both ``(pairs, draws)``."""
+    """Implicit margins of ``P`` pairs at ``K`` draws each, and the timesteps of the draws."""
 
     margin_PK: Tensor
     timestep_PK: Tensor
@@ -36,13 +38,13 @@ def implicit_margins(
     batch: int,
     quiet: bool = False,
 ) -> Margins:
-    """Margins of every pair at ``draws`` draws; visit k of a pair is its draw k."""
+    """The margins of every pair at ``draws`` draws, where visit k gives draw k."""
     margins, timesteps, prompts = [], [], []
     starts = [range(i, min(i + batch, len(rows))) for i in range(0, len(rows), batch)]
-    for part in tqdm(starts, desc="implicit accuracy", unit="batch", disable=quiet):
+    for numbers in tqdm(starts, desc="implicit accuracy", unit="batch", disable=quiet):
         columns = []
         for visit in range(draws):
-            items = [rows.read(row, visit) for row in part]
+            items = [rows.read(row, visit) for row in numbers]
             draw = task.draw(task.collate(items))
             with torch.no_grad():
                 reward_N = implicit_reward(
@@ -56,17 +58,20 @@ def implicit_margins(
     return Margins(torch.cat(margins), torch.cat(timesteps), prompts)
 
 
-def overall(found: Margins, seed: int) -> Estimate:
-    """Accuracy of a pair's mean margin over its draws, as in the paper's table of implicit
-    accuracies."""
-    return clustered_share(accuracy(found.margin_PK.mean(dim=1)).tolist(), found.prompts, seed)
+def overall(margins: Margins, seed: int) -> Estimate:
+    """The share of pairs whose mean margin over the draws is positive.
+
+    This is the figure in the table of implicit accuracies of Wallace et al. 2023.
+    """
+    return clustered_share(accuracy(margins.margin_PK.mean(dim=1)).tolist(), margins.prompts, seed)
 
 
-def by_timestep(found: Margins, timesteps: int, seed: int) -> list[dict[str, Any]]:
-    """Accuracy of single draws, in equal buckets of the timestep, from little noise to much."""
-    bucket = (found.timestep_PK * BUCKETS // timesteps).flatten().numpy()
-    right = accuracy(found.margin_PK).flatten().numpy()
-    clusters = np.repeat(found.prompts, found.margin_PK.shape[1])
+def by_timestep(margins: Margins, timesteps: int, seed: int) -> list[dict[str, Any]]:
+    """The accuracy of single draws in equal buckets of the timestep, from little noise to much."""
+    bucket = (margins.timestep_PK * BUCKETS // timesteps).flatten().numpy()
+    right = accuracy(margins.margin_PK).flatten().numpy()
+    # The draws of a pair, and the pairs of a prompt, are not independent: one cluster a prompt.
+    clusters = np.repeat(margins.prompts, margins.margin_PK.shape[1])
     rows = []
     for index in range(BUCKETS):
         inside = bucket == index

@@ -1,4 +1,4 @@
-"""Means with honest intervals: by cluster, because pictures of one prompt are not independent."""
+"""Means with intervals by cluster, because pictures of one prompt are not independent."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its 95 % interval, the number of values and of the clusters they fall into, and how
-    the interval was made: bootstrap, wilson, t, or none where one cluster tells nothing."""
+    """A mean with its 95 % interval, from ``n`` values in so many clusters.
+
+    ``method`` is how the interval was made: bootstrap, wilson, t, or none, where there is only one
+    cluster, which says nothing about others.
+    """
 
     value: float
     interval: tuple[float, float]
@@ -31,7 +34,7 @@ class Estimate:
     method: str = "bootstrap"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; an interval without bounds is two nulls."""
+        """The estimate for JSON, which has no infinity: a missing bound is null."""
         return {
             "value": self.value,
             "interval": [bound if math.isfinite(bound) else None for bound in self.interval],
@@ -49,7 +52,7 @@ class Estimate:
 
     @property
     def caution(self) -> str:
-        """What to add to a printed figure: nothing, or that there are few clusters."""
+        """A remark for a printed figure of few clusters; empty for others."""
         if self.clusters >= FEW:
             return ""
         plural = "s" if self.clusters > 1 else ""
@@ -63,7 +66,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Sum and number of the values of each of ``G`` clusters."""
+    """The sum and the number of the values in each of ``G`` clusters."""
 
     total_G: np.ndarray
     count_G: np.ndarray
@@ -109,8 +112,8 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Any], seed: int =
 
 
 def bootstrap(clusters: Clusters, seed: int) -> tuple[float, float]:
-    """The middle 95 % of the means of ``RESAMPLES`` resamples, some at a time: the numbers drawn
-    do not depend on how many are in memory."""
+    """The middle 95 % of the means of ``RESAMPLES`` resamples of whole clusters."""
+    # In blocks, for memory. The stream of random numbers is the same for any size of block.
     size, random = len(clusters), generator(seed, Purpose.BOOTSTRAP)
     means = np.empty(RESAMPLES)
     step = max(1, AT_ONCE // size)

@@ -1,4 +1,4 @@
-"""How well a picture compresses."""
+"""Two rewards: how well, or how badly, a picture compresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def jpeg_compressibility(pictures: Sequence[Image.Image], prompts: Sequence[str]
 
 
 def jpeg_incompressibility(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
-    """The size itself: detail is preferred."""
+    """The size of the JPEG in kB: detail is preferred."""
     return -jpeg_compressibility(pictures, prompts)
 
 

@@ -1,4 +1,4 @@
-"""A small classifier of drawing style: the preferred artist of the bundled pairs, or the other."""
+"""A small classifier of drawing style: which of the two artists of the bundled pairs drew this?"""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class StyleJudge(nn.Module):
         x = pixels_NCHW * 2 - 1
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.silu(norm(conv(x)))
+        # The mean over the picture: a style is everywhere in it, and any size can be judged.
         return self.head(x.mean(dim=(2, 3))).squeeze(1)
 
 

@@ -1,1 +1,1 @@
-"""What a person looks at: the page, its plots, the model card."""
+"""Output for people: the report page, its plots, the model card."""

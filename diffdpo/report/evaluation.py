@@ -1,4 +1,4 @@
-"""What both evaluations leave behind: evaluation.json, report.html and a few lines."""
+"""The output of both evaluations: evaluation.json, report.html and a few printed lines."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ def publish(
     fill: Callable[[Report], None],
     lines: Sequence[str],
 ) -> None:
-    """Write the figures, the page that ``fill`` composes with curves and settings below, and say
-    the result. Estimates among the figures are written as they describe themselves."""
+    """Write evaluation.json and report.html, and print the result.
+
+    ``fill`` composes the upper part of the page; training curves and settings follow below.
+    """
     written = asdict(settings)
     content = {"policy": policy, **figures, "settings": written}
+    # What JSON does not know among the figures is an estimate, or an accuracy that holds some.
     text = json.dumps(content, indent=2, default=lambda figure: figure.as_dict())
     write_atomically(folder / "evaluation.json", text + "\n")
     run, page = Path(policy), folder / "report.html"

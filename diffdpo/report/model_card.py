@@ -1,4 +1,4 @@
-"""The model card beside a result: what it is, how it is loaded, every setting."""
+"""The model card of a result: what it is, how to load it, every setting."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ Last logged step: {last}
 def model_card(
     settings: TrainSettings, facts: ModelCardData, what: str, code: str, last: Mapping[str, float]
 ) -> str:
-    """The card's text: ``facts`` for the hub, ``what`` it is in a sentence, ``code`` that loads it,
-    and the ``last`` record of the run."""
+    """The text of the card.
+
+    ``facts`` are for the hub, ``what`` is a sentence on the result, ``code`` loads it, and ``last``
+    is the last record of the run.
+    """
     return ModelCard(
         CARD.format(
             front=f"---\n{facts.to_yaml()}\n---",

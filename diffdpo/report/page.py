@@ -1,4 +1,4 @@
-"""A self-contained HTML page: headline, pictures, curves, tables; no script, nothing to fetch."""
+"""A self-contained HTML page of headline, pictures, curves and tables."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ pre{background:#f6f6f7;padding:.8rem;overflow:auto;font-size:12px}
 
 @dataclass
 class Report:
-    """Collects sections in order; ``save`` writes the page whole."""
+    """A page that is composed from top to bottom; ``save`` writes it."""
 
     title: str
-    parts: list[str] = field(default_factory=list)
+    blocks: list[str] = field(default_factory=list)
 
     def headline(self, text: str, note: str = "") -> None:
-        """The result in one line, and what it means in another."""
-        self.parts.append(
+        """Add the result in large letters, and a line on what it means."""
+        self.blocks.append(
             f'<p class="headline">{html.escape(text)}</p><p class="note">{html.escape(note)}</p>'
         )
 
     def section(self, title: str, note: str = "") -> None:
-        """A heading with a line of explanation."""
-        self.parts.append(f'<h2>{html.escape(title)}</h2><p class="note">{html.escape(note)}</p>')
+        """Add a heading with a line of explanation."""
+        self.blocks.append(f'<h2>{html.escape(title)}</h2><p class="note">{html.escape(note)}</p>')
 
     def picture(self, png: bytes, alt: str) -> None:
-        """A PNG, inside the page."""
+        """Add a PNG."""
+        # Inside the page, so that it can be mailed or moved as one file.
         data = base64.b64encode(png).decode()
-        self.parts.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">')
+        self.blocks.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">')
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Text in the first column, numbers in the others."""
+        """Add a table, with text in its first column and numbers in the others."""
 
         def line(cells: Sequence[str], tag: str) -> str:
             marks = ["", *[' class="number"'] * (len(cells) - 1)]
@@ -59,15 +60,14 @@ class Report:
             return f"<tr>{inner}</tr>"
 
         body = "".join(line(row, "td") for row in rows)
-        self.parts.append(f"<table>{line(header, 'th')}{body}</table>")
+        self.blocks.append(f"<table>{line(header, 'th')}{body}</table>")
 
     def code(self, text: str) -> None:
-        """Settings or commands, as they stand."""
-        self.parts.append(f"<pre>{html.escape(text)}</pre>")
+        """Add settings or commands as plain text."""
+        self.blocks.append(f"<pre>{html.escape(text)}</pre>")
 
     def about_run(self, run: Path, settings: Mapping[str, object]) -> None:
-        """The curves and settings of a training run, where it left them, and the settings of this
-        evaluation."""
+        """Add the curves and settings of a training run, if any, and those of this evaluation."""
         if records := Journal(run / "metrics.jsonl").read():
             self.section("Training", f"{len(records)} steps; thin lines are single steps.")
             self.picture(training_curves(records), "training curves")
@@ -77,11 +77,11 @@ class Report:
         self.code(json.dumps(settings, indent=2))
 
     def save(self, path: Path) -> None:
-        """Write the page."""
+        """Write the page to ``path``."""
         head = (
             f'<meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style>'
         )
-        body = "\n".join(self.parts)
+        body = "\n".join(self.blocks)
         write_atomically(
             path,
             f"<!doctype html><html lang=en>{head}<h1>{html.escape(self.title)}</h1>{body}</html>\n",

@@ -1,4 +1,4 @@
-"""Curves for the report; matplotlib is an optional extra."""
+"""Plots for the report; matplotlib is an optional extra."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ CURVES = {
     "gradient norm": ["grad_norm"],
     "learning rate": ["lr"],
 }  # fmt: skip
-SMOOTH = 0.9
+SMOOTH = 0.9  # weight of the past in the running mean
 
 
 def figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """A matplotlib figure without a window. Raises UserError where matplotlib is not installed."""
     try:
+        # Not pyplot, which keeps figures in a global list and may look for a screen.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError(EXTRAS["matplotlib"]) from error
@@ -38,7 +39,8 @@ def as_png(page: Any) -> bytes:
 
 
 def training_curves(records: list[dict[str, float]]) -> bytes:
-    """One panel a quantity over the steps: thin the steps themselves, thick their running mean."""
+    """A PNG with one panel a quantity: single steps as thin lines, running means as thick ones."""
+    # A run has the metrics of its own modality and loss; panels of others are left out.
     panels = {title: [n for n in names if n in records[0]] for title, names in CURVES.items()}
     panels = {title: names for title, names in panels.items() if names}
     page, axes = figure(-(-len(panels) // 3), 3, 12, 2.9 * -(-len(panels) // 3))
@@ -57,9 +59,8 @@ def training_curves(records: list[dict[str, float]]) -> bytes:
                 label=name.split("/")[-1].replace("_", " "),
             )
         axis.set_title(title, fontsize=10)
-        if (
-            title == "learning rate"
-        ):  # a constant one would otherwise fill the axis with rounding errors
+        if title == "learning rate":
+            # A constant one would otherwise fill the axis with its rounding errors.
             axis.set_ylim(0, 1.1 * max(record["lr"] for record in records) or 1)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
@@ -69,7 +70,8 @@ def training_curves(records: list[dict[str, float]]) -> bytes:
 
 
 def smoothed(values: list[float]) -> list[float]:
-    """Exponential running mean, corrected for its start."""
+    """The exponential running mean of the values so far."""
+    # Divided by the sum of the weights, so that it does not start at 0, as Adam's moments are.
     mean, weight, out = 0.0, 0.0, []
     for value in values:
         mean, weight = SMOOTH * mean + (1 - SMOOTH) * value, SMOOTH * weight + 1 - SMOOTH
@@ -78,11 +80,11 @@ def smoothed(values: list[float]) -> list[float]:
 
 
 def accuracy_by_timestep(rows: list[dict[str, Any]]) -> bytes:
-    """Held-out implicit accuracy with intervals, from little noise to much."""
+    """A PNG of the held-out implicit accuracy with intervals, from little noise to much."""
     page, axes = figure(1, 1, 6, 3)
     axis = axes[0, 0]
     values = [row["value"] for row in rows]
-    # At least 0: an interval of equal shares may end beside their mean, by rounding.
+    # At least 0, which matplotlib demands: a bound may be rounded to the wrong side of the value.
     low = [max(0.0, row["value"] - row["interval"][0]) for row in rows]
     high = [max(0.0, row["interval"][1] - row["value"]) for row in rows]
     names = [f"{row['timesteps'][0]}–{row['timesteps'][1] - 1}" for row in rows]

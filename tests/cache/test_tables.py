@@ -23,13 +23,13 @@ class Squares:
     """Computes rows, notes which, and dies at one of them."""
 
     def __init__(self, dies_at=None):
-        self.asked, self.dies_at = [], dies_at
+        self.computed, self.dies_at = [], dies_at
 
-    def __call__(self, part):
-        for number in part:
+    def __call__(self, span):
+        for number in span:
             if number == self.dies_at:
                 raise KeyboardInterrupt
-            self.asked.append(number)
+            self.computed.append(number)
             yield {"square": number**2}
 
 
@@ -43,10 +43,10 @@ def test_rows_come_back_in_their_order_and_are_computed_once(tmp_path, capsys):
     first, second = Squares(), Squares()
     assert squares(tmp_path, compute=first) == [number**2 for number in range(100)]
     assert squares(tmp_path, compute=second) == [number**2 for number in range(100)]
-    assert (len(first.asked), second.asked) == (100, [])
-    said = capsys.readouterr().out
-    assert "squares      computing 100 of 100 rows: none are stored yet" in said
-    assert "squares      100 rows read from" in said
+    assert (len(first.computed), second.computed) == (100, [])
+    output = capsys.readouterr().out
+    assert "squares      computing 100 of 100 rows: none are stored yet" in output
+    assert "squares      100 rows read from" in output
 
 
 def test_a_killed_run_goes_on_where_it_stood(tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_where_it_stood(tmp_path, capsys):
     assert not list(tmp_path.glob("*/.*"))  # no half shard
     rest = Squares()
     assert squares(tmp_path, compute=rest) == [number**2 for number in range(100)]
-    assert rest.asked == list(range(32, 100))
+    assert rest.computed == list(range(32, 100))
     assert "computing 68 of 100 rows: the others are stored already" in capsys.readouterr().out
 
 
@@ -65,7 +65,7 @@ def test_a_damaged_shard_is_computed_again(tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:50])
     again = Squares()
     assert squares(tmp_path, compute=again)[20] == 400
-    assert again.asked == list(range(16, 32))
+    assert again.computed == list(range(16, 32))
 
 
 def test_a_changed_fact_is_computed_anew_and_named(tmp_path, capsys):
@@ -86,12 +86,12 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 16, 17, 300, 851_293])
 def test_shards_cover_every_row_once_and_depend_on_their_number_alone(rows):
-    parts = shards(rows)
-    assert [number for part in parts for number in (part.start, part.stop)][1:-1:2] == [
-        p.start for p in parts[1:]
+    spans = shards(rows)
+    assert [number for span in spans for number in (span.start, span.stop)][1:-1:2] == [
+        span.start for span in spans[1:]
     ]
-    assert (parts[0].start, parts[-1].stop) == (0, rows)
-    assert max(map(len, parts)) <= 512
+    assert (spans[0].start, spans[-1].stop) == (0, rows)
+    assert max(map(len, spans)) <= 512
 
 
 def test_digests_follow_contents(tmp_path):

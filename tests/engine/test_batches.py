@@ -20,8 +20,8 @@ def seen(start, steps, micro, accumulation, world):
     cuts = [
         list(positions(start, steps, micro, accumulation, rank, world)) for rank in range(world)
     ]
-    parts = [slice(s * accumulation, (s + 1) * accumulation) for s in range(steps - start)]
-    grouped = [[p for cut in cuts for part in cut[step] for p in part] for step in parts]
+    spans = [slice(s * accumulation, (s + 1) * accumulation) for s in range(steps - start)]
+    grouped = [[p for cut in cuts for batch in cut[step] for p in batch] for step in spans]
     return [sorted(step) for step in grouped]
 
 

@@ -66,9 +66,9 @@ def test_only_what_is_trained_is_written_and_nothing_is_pickled(tmp_path):
 
 
 def test_the_oldest_go_first(tmp_path):
-    parts = trained(torch.optim.AdamW)
+    model, optimizer = trained(torch.optim.AdamW)
     for step in (2, 10, 9):
-        save(tmp_path, *parts, {"step": step})
+        save(tmp_path, model, optimizer, {"step": step})
     checkpoint.prune(tmp_path, 2)
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == [
         "checkpoint-9",

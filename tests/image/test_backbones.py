@@ -11,11 +11,11 @@ from diffdpo.image.backbones import BACKBONES, load_backbone
 from diffdpo.image.export import export
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.policy import load_policy
-from diffdpo.image.sample import SampleSettings, sample, seeds_for, sheet
+from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
 from diffdpo.image.settings import ImageSettings
 
 CPU = torch.device("cpu")
-QUICK = SampleSettings(steps=2, guidance=3.0, batch=2)
+QUICK = PictureSettings(steps=2, guidance=3.0, batch=2)
 
 
 @pytest.fixture(params=BACKBONES)
@@ -75,9 +75,9 @@ def test_the_reference_is_the_network_as_it_was(folder, tmp_path, rank):
     call = inputs(backbone)
     untouched = load_backbone(str(folder))
     with torch.no_grad(), reference.network(network) as frozen:
-        found = backbone.predict(frozen, *call)
+        actual = backbone.predict(frozen, *call)
         expected = untouched.predict(untouched.network.train(), *call)
-        assert torch.equal(found, expected)
+        assert torch.equal(actual, expected)
     with torch.no_grad():
         assert not torch.allclose(backbone.predict(network, *call), expected)
     assert any(weight.requires_grad for weight in network.parameters())

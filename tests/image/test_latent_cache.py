@@ -27,8 +27,8 @@ HUB = {"revision": None, "variant": None, "cache_dir": None}
 
 
 def pairs_of(rows, **changes):
-    frame_at = FrameSettings(**{"seed": 0, "resolution": 32, "flip": True} | changes)
-    return image_pairs(Dataset.from_list(rows), frame_at, "", (None, None))
+    framing = FrameSettings(**{"seed": 0, "resolution": 32, "flip": True} | changes)
+    return image_pairs(Dataset.from_list(rows), framing, "", (None, None))
 
 
 def task_of(backbone, embed=None):
@@ -50,7 +50,7 @@ def stored(folder, pairs, root, dtype=torch.float32):
 
     def load():
         load_encoders(backbone, str(folder), None, **HUB)
-        backbone.place(torch.device("cpu"), dtype)
+        backbone.move_encoders(torch.device("cpu"), dtype)
 
     identity = EncoderDigests.of(backbone, str(folder), None, HUB, dtype, CPU)
     embed = store_encodings(pairs, backbone, load, identity, settings, Accelerator(cpu=True))
@@ -62,25 +62,25 @@ def stored(folder, pairs, root, dtype=torch.float32):
 @pytest.mark.parametrize("family", BACKBONES)
 def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
     rows, live = pickapic_rows(6), load_backbone(str(models(family)))
-    live.place(torch.device("cpu"), dtype)
+    live.move_encoders(torch.device("cpu"), dtype)
     live_pairs, task = pairs_of(rows), task_of(live)
     for _ in range(2):  # computed, then read
         pairs = pairs_of(rows)
         cached = stored(models(family), pairs, tmp_path, dtype)
         for visit in range(3):
             expected = task.draw(task.collate([live_pairs.read(row, visit) for row in range(4)]))
-            found = cached.draw(cached.collate([pairs.read(row, visit) for row in range(4)]))
-            assert torch.equal(found.timestep_N, expected.timestep_N)
-            assert found.condition.keys() == expected.condition.keys()
+            actual = cached.draw(cached.collate([pairs.read(row, visit) for row in range(4)]))
+            assert torch.equal(actual.timestep_N, expected.timestep_N)
+            assert actual.condition.keys() == expected.condition.keys()
             near = (
                 {"rtol": 1e-5, "atol": 1e-5}
                 if dtype == torch.float32
                 else {"rtol": 2e-2, "atol": 2e-2}
             )
-            assert torch.allclose(found.noisy_NCHW, expected.noisy_NCHW, **near)
-            assert torch.allclose(found.target_NCHW, expected.target_NCHW, **near)
+            assert torch.allclose(actual.noisy_NCHW, expected.noisy_NCHW, **near)
+            assert torch.allclose(actual.target_NCHW, expected.target_NCHW, **near)
             for name, value in expected.condition.items():
-                assert torch.allclose(found.condition[name].float(), value.float(), **near)
+                assert torch.allclose(actual.condition[name].float(), value.float(), **near)
 
 
 def test_stored_latents_are_shifted_and_then_scaled(models, tmp_path):
@@ -179,12 +179,12 @@ print(sorted(key.facts.items()))
 
 def test_facts_are_the_same_in_every_process(tmp_path):
     """Python orders sets anew in each; a table would never be found again."""
-    found = [
+    results = [
         run([sys.executable, "-c", SHOW_FACTS, str(tmp_path)], PYTHONHASHSEED=str(seed))
         for seed in (1, 2)
     ]
-    assert found[0].returncode == 0, found[0].stderr
-    assert found[0].stdout == found[1].stdout
+    assert results[0].returncode == 0, results[0].stderr
+    assert results[0].stdout == results[1].stdout
 
 
 def test_the_configuration_is_that_of_the_loaded_autoencoder(models):

@@ -28,10 +28,10 @@ def test_corruption_and_targets_are_the_published_equations():
 
 
 def test_clean_latents_come_back_from_a_perfect_prediction():
-    found = process("v_prediction")
+    forward = process("v_prediction")
     x, noise, t = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 300, 999])
-    alpha = found.scheduler.alphas_cumprod[t].view(3, 1, 1, 1)
-    back = alpha.sqrt() * found.corrupt(x, noise, t) - (1 - alpha).sqrt() * found.target(
+    alpha = forward.scheduler.alphas_cumprod[t].view(3, 1, 1, 1)
+    back = alpha.sqrt() * forward.corrupt(x, noise, t) - (1 - alpha).sqrt() * forward.target(
         x, noise, t
     )
     assert torch.allclose(back, x, atol=1e-5)

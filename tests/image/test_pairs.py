@@ -17,8 +17,8 @@ from tests.factory import encoded, make_pairs, pickapic_rows, picture
 PLAIN = FrameSettings(seed=0, resolution=32)
 
 
-def load(rows, frame_at=PLAIN):
-    return image_pairs(Dataset.from_list(rows), frame_at, "somewhere", (None, None))
+def load(rows, framing=PLAIN):
+    return image_pairs(Dataset.from_list(rows), framing, "somewhere", (None, None))
 
 
 def stored(name, index):
@@ -33,11 +33,11 @@ def test_every_format_is_told_by_its_columns_and_keeps_the_winner(name):
     pairs = load([stored(name, i) for i in range(3)])
     item = pairs.read(1, 0)
     expected = [picture(2).getpixel((0, 0)), picture(3).getpixel((0, 0))]
-    found = [
+    colours = [
         tuple(((x.pixels_CHW[:, 0, 0] + 1) * 127.5).round().int().tolist())
         for x in (item.chosen, item.rejected)
     ]
-    assert found == expected
+    assert colours == expected
     assert (item.prompt, item.pair, item.outcome) == ("p1", 1, 1.0)
 
 
@@ -53,10 +53,10 @@ def test_labels_point_to_the_winner_and_ties_are_dropped_or_kept():
     rows = pickapic_rows(6, ties=2)
     dropped = load(rows)
     assert (len(dropped), dropped.tally.ties) == (4, 2)
-    for place, row in enumerate(dropped.rows):
+    for index, row in enumerate(dropped.rows):
         winner = rows[row]["jpg_0"] if rows[row]["label_0"] == 1 else rows[row]["jpg_1"]
         first_pixel = torch.tensor(open_image(winner).getpixel((0, 0))) / 127.5 - 1
-        assert torch.allclose(dropped.read(place, 0).chosen.pixels_CHW[:, 0, 0], first_pixel)
+        assert torch.allclose(dropped.read(index, 0).chosen.pixels_CHW[:, 0, 0], first_pixel)
     kept = load(rows, FrameSettings(0, 32, ties="soft"))
     assert [kept.read(i, 0).outcome for i in range(6)] == [1, 1, 1, 1, 0.5, 0.5]
 

@@ -75,11 +75,11 @@ def test_a_bomb_is_refused_before_it_unpacks(monkeypatch):
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 32), (33, 57), (16, 20)])
 def test_framing_cuts_a_square_from_the_scaled_image(size):
-    found = frame(picture(2, size), 32, Augmentation())
-    assert found.pixels_CHW.shape == (3, 32, 32)
-    assert found.original_size == (size[1], size[0])
-    assert found.pixels_CHW.min() >= -1
-    assert found.pixels_CHW.max() <= 1
+    framed = frame(picture(2, size), 32, Augmentation())
+    assert framed.pixels_CHW.shape == (3, 32, 32)
+    assert framed.original_size == (size[1], size[0])
+    assert framed.pixels_CHW.min() >= -1
+    assert framed.pixels_CHW.max() <= 1
 
 
 def test_pixels_run_from_minus_one_to_one():
@@ -91,7 +91,7 @@ def test_pixels_run_from_minus_one_to_one():
 
 def test_flip_and_crop_are_where_the_draw_says():
     image = picture(3, (64, 32))
-    left, right = (frame(image, 32, Augmentation(left=place)) for place in (0.0, 1.0))
+    left, right = (frame(image, 32, Augmentation(left=share)) for share in (0.0, 1.0))
     assert (left.crop_top_left, right.crop_top_left) == ((0, 0), (0, 32))
     whole = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
     assert torch.equal(left.pixels_CHW, whole[:, :, :32])

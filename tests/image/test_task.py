@@ -72,7 +72,7 @@ def test_a_draw_depends_on_pair_and_visit_alone(backbone, items):
 @pytest.mark.parametrize("precision", [nullcontext, autocast])
 def test_policy_and_reference_agree_to_the_last_bit_before_training(backbone, items, precision):
     task = task_of(backbone, precision)
-    backbone.place(
+    backbone.move_encoders(
         torch.device("cpu"), torch.float32 if precision is nullcontext else torch.bfloat16
     )
     network = backbone.network.train()
@@ -107,8 +107,8 @@ def test_the_loss_is_the_published_one_on_the_same_draw(backbone, items):
         frozen_w, frozen_l = errors(reference.copy).chunk(2)
         expected = -F.logsigmoid(-0.5 * beta * ((policy_w - policy_l) - (frozen_w - frozen_l)))
         reward = task.score(network, draw).score_N - reference.score(task.score, network, draw)
-        found = Term("sigmoid", scale=beta).of_pairs(*(beta * reward).chunk(2))
-    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+        actual = Term("sigmoid", scale=beta).of_pairs(*(beta * reward).chunk(2))
+    assert torch.allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_several_draws_are_averaged_inside_the_score(backbone, items):

@@ -18,8 +18,8 @@ PUBLISHED = {
 
 
 def test_published_scores():
-    found = load_sentiment()(list(PUBLISHED))
-    assert found == pytest.approx(list(PUBLISHED.values()), abs=1e-4)
+    scores = load_sentiment()(list(PUBLISHED))
+    assert scores == pytest.approx(list(PUBLISHED.values()), abs=1e-4)
     assert load_sentiment()([""]) == [0]
 
 

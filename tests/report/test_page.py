@@ -28,9 +28,9 @@ def test_the_page_holds_its_pictures_and_escapes_text(tmp_path):
 
 
 def test_the_running_mean_starts_at_the_first_value_and_stays_in_range():
-    found = smoothed([1.0, 0.0, 0.0, 0.0])
-    assert found[0] == 1.0
-    assert all(a > b > 0 for a, b in pairwise(found))
+    means = smoothed([1.0, 0.0, 0.0, 0.0])
+    assert means[0] == 1.0
+    assert all(a > b > 0 for a, b in pairwise(means))
 
 
 def test_an_interval_that_rounding_puts_beside_its_value_is_drawn():

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.backbones.parts import vae_config, vae_place
+from diffdpo.image.backbones.encoder_files import vae_config, vae_source
 from diffdpo.image.backbones.stable_diffusion import StableDiffusion
 from diffdpo.image.backbones.stable_diffusion_xl import StableDiffusionXL
 
@@ -25,9 +25,10 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
     """The pipeline ``name`` (folder or hub id) in float32, as the family that its model_index.json
     names.
 
-    ``encoders=False`` leaves autoencoder and text encoders on the disk until ``load_encoders``.
-    ``hub`` takes revision, variant and cache_dir. Raises UserError where it is missing, damaged, or
-    of a family that is not in the table.
+    ``encoders=False`` leaves out autoencoder and text encoders until ``load_encoders``. ``hub``
+    takes revision, variant and cache_dir.
+
+    Raises UserError where the pipeline is missing, damaged, or of a family not in the table.
     """
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise UserError(f"model {name}: no such folder")
@@ -45,12 +46,12 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
             f"model {name}: {class_name} is not supported; these are: {', '.join(BACKBONES)}"
         )
     try:
-        parts = load_parts(family, name, vae, encoders, hub)
+        components = replaced_components(family, name, vae, encoders, hub)
         pipeline = family.pipeline_class.from_pretrained(
-            name, **family.load_options, **parts, **hub
+            name, **family.load_options, **components, **hub
         )
         return family(
-            pipeline, pipeline.vae.config if encoders else vae_config(vae_place(name, vae, hub))
+            pipeline, pipeline.vae.config if encoders else vae_config(vae_source(name, vae, hub))
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
@@ -59,8 +60,9 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
 
 
 def backbone_of(pipeline: Any) -> Backbone:
-    """A pipeline that is loaded already, as the family that its class names. The pipeline keeps its
-    parts, and the network among them is the one that is trained.
+    """A pipeline that is loaded already, as the family that its class names.
+
+    The pipeline keeps its components, and its network is the one that is trained.
 
     Raises UserError for a family that is not in the table.
     """
@@ -68,27 +70,28 @@ def backbone_of(pipeline: Any) -> Backbone:
     family = BACKBONES.get(class_name)
     if family is None:
         raise UserError(f"{class_name} is not supported; these are: {', '.join(BACKBONES)}")
+    # A pipeline of our own around the same components: freeing encoders empties its slots, and the
+    # caller's pipeline stays complete.
     own = family.pipeline_class(**{**pipeline.components, **family.load_options})
     backbone = family(own, pipeline.vae.config)
-    backbone.given = pipeline
+    backbone.pipeline_in_memory = pipeline
     return backbone
 
 
 def load_encoders(backbone: Backbone, name: str, vae: str | None, **hub: Any) -> None:
-    """Load what ``encoders=False`` left out."""
+    """Load the encoders that ``encoders=False`` left out."""
     whole = load_backbone(name, vae, **hub)
-    for part in backbone.encoder_parts:
-        setattr(backbone.pipeline, part, getattr(whole.pipeline, part))
+    for component in backbone.encoder_names:
+        setattr(backbone.pipeline, component, getattr(whole.pipeline, component))
 
 
-def load_parts(
+def replaced_components(
     family: type[Backbone], name: str, vae: str | None, encoders: bool, hub: dict[str, Any]
 ) -> dict:
-    """What stands in for parts of the pipeline ``name``: another autoencoder, or nothing for all
-    encoders."""
+    """Components in place of the pipeline's own: another autoencoder, or None for all encoders."""
     if not encoders:
-        return dict.fromkeys(family.encoder_parts)
+        return dict.fromkeys(family.encoder_names)
     if vae is None:
         return {}
-    where, options = vae_place(name, vae, hub)
-    return {"vae": AutoencoderKL.from_pretrained(where, **options)}
+    source, options = vae_source(name, vae, hub)
+    return {"vae": AutoencoderKL.from_pretrained(source, **options)}

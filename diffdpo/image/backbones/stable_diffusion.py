@@ -13,9 +13,11 @@ from diffdpo.image.backbones.base import Backbone, Condition, tokenize
 
 
 class StableDiffusion(Backbone):
-    """Rombach et al. 2022."""
+    """Latent diffusion with a text condition (Rombach et al. 2022)."""
 
     pipeline_class = StableDiffusionPipeline
+    # A safety checker would blacken pictures that are compared. The result that is exported has the
+    # published one again.
     load_options: ClassVar = {"safety_checker": None, "requires_safety_checker": False}
 
     @torch.no_grad()

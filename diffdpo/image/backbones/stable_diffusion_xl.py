@@ -10,20 +10,20 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from diffdpo.image.backbones.base import Backbone, Condition, tokenize
-from diffdpo.image.pixels import Placed
+from diffdpo.image.pixels import CroppedImage
 
 
 class StableDiffusionXL(Backbone):
-    """Podell et al. 2023."""
+    """A larger UNet, conditioned on size and crop as well (Podell et al. 2023)."""
 
     pipeline_class = StableDiffusionXLPipeline
+    # Whether pictures get a watermark would otherwise depend on what else is installed.
     load_options: ClassVar = {"add_watermarker": False}
-    encoder_parts: ClassVar = ("vae", "text_encoder", "text_encoder_2")
+    encoder_names: ClassVar = ("vae", "text_encoder", "text_encoder_2")
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """Both encoders' last hidden layer but one, side by side; the pooled output is the second
-        encoder's."""
+        """The last hidden layer but one of both encoders, and the second one's pooled output."""
         tokenizers = (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
         outputs = [
             encoder(tokenize(tokenizer, prompts, encoder.device), output_hidden_states=True)
@@ -32,9 +32,8 @@ class StableDiffusionXL(Backbone):
         tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         return {"tokens_NLD": tokens, "pooled_ND": outputs[-1].text_embeds}
 
-    def size_condition(self, images: Sequence[Placed], resolution: int) -> Condition:
-        """(height, width, top, left, target height, target width) of each image (their section
-        2.2)."""
+    def size_condition(self, images: Sequence[CroppedImage], resolution: int) -> Condition:
+        """(height, width, top, left, target height, target width) of each image (section 2.2)."""
         rows = [
             (*image.original_size, *image.crop_top_left, resolution, resolution) for image in images
         ]

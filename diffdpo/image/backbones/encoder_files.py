@@ -1,0 +1,63 @@
+"""The encoders of a pipeline on disk or on the hub: their location, configuration and version.
+
+No network is loaded: a run whose encodings are all stored never needs one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+
+from diffdpo.cache.keys import digest, files_digest
+
+Source = tuple[str, dict[str, Any]]  # a folder or hub id, and the options to load from it
+
+
+def vae_source(name: str, vae: str | None, hub: dict[str, Any]) -> Source:
+    """The source of the autoencoder: that of the pipeline ``name``, or the other one ``vae``."""
+    # The variant is one of weights: loading a configuration does not take it.
+    if vae is None:
+        return name, {"subfolder": "vae", **{k: v for k, v in hub.items() if k != "variant"}}
+    # Another one is a folder or hub id by itself, or lies inside the folder of a whole pipeline.
+    inside = {"subfolder": "vae"} if (Path(vae) / "vae").is_dir() else {}
+    return vae, {**inside, "cache_dir": hub.get("cache_dir")}
+
+
+def vae_config(source: Source) -> Any:
+    """The autoencoder's configuration, with the defaults of its class where the file has none."""
+    name, options = source
+    with torch.device("meta"):  # its layers are made without memory for their weights
+        return AutoencoderKL.from_config(AutoencoderKL.load_config(name, **options)).config
+
+
+def vae_identity(name: str, vae: str | None, hub: dict[str, Any]) -> str:
+    """A digest of the autoencoder's files, or its commit on the hub."""
+    source, options = vae_source(name, vae, hub)
+    folder = Path(source) / options.get("subfolder", "")
+    if folder.is_dir():
+        return files_digest(folder)
+    return at_commit(AutoencoderKL, source, options, hub)
+
+
+def text_identity(name: str, encoders: tuple[str, ...], hub: dict[str, Any]) -> str:
+    """A digest of the files of text encoders and tokenizers, or their commit on the hub."""
+    if Path(name).is_dir():
+        folders = [
+            Path(name) / encoder.replace("text_encoder", kind)
+            for encoder in encoders
+            for kind in KINDS
+        ]
+        return digest(*map(files_digest, folders))
+    return at_commit(DiffusionPipeline, name, {k: v for k, v in hub.items() if k != "variant"}, hub)
+
+
+KINDS = ("text_encoder", "tokenizer")
+
+
+def at_commit(kind: Any, name: str, options: dict[str, Any], hub: dict[str, Any]) -> str:
+    """A hub id with its present commit: the name alone would not change with the files."""
+    _, commit = kind.load_config(name, return_commit_hash=True, **options)
+    return f"{name} at {commit}, variant {hub.get('variant')}"
