@@ -26,7 +26,7 @@ from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import as_png, save_picture
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.intervals import Estimate
-from diffdpo.report.evaluation import publish
+from diffdpo.report.evaluation import publish, say_what_is_left_out
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep
 
@@ -38,6 +38,7 @@ WITHOUT_A_JUDGE = ["colourfulness", "jpeg_compressibility"]
 
 def main(settings: EvaluateSettings) -> int:
     """Load, sample, score, write; returns the exit code."""
+    say_what_is_left_out()
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
     settings, backbone = resolved(settings)
@@ -118,7 +119,8 @@ def compose(
     report.table(header, [reward_row(name, row) for name, row in rows.items()])
     if accuracy:
         report.section("Held-out implicit accuracy", accuracy.estimate.percent())
-        report.picture(accuracy_by_timestep(accuracy.by_timestep), "accuracy by timestep")
+        buckets = accuracy.by_timestep
+        report.plot(lambda: accuracy_by_timestep(buckets), "accuracy by timestep")
 
 
 def reward_row(name: str, row: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from diffdpo.engine.run_config import trained_on
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
 from diffdpo.metrics import TEXT_REWARDS
-from diffdpo.report.evaluation import publish
+from diffdpo.report.evaluation import publish, say_what_is_left_out
 from diffdpo.report.page import Report
 from diffdpo.text.comparison import HeldOut, compare, write
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
@@ -40,6 +40,7 @@ SPLIT = "dataset_train_split"
 def main(settings: EvaluateTextSettings) -> int:
     """Load, sample, score, write; returns the exit code."""
     settings = resolved(settings)
+    say_what_is_left_out()
     folder = writable(settings.output_dir)
     held_out = open_held_out(settings)
     policy = load_scorer(str(settings.policy), "policy", settings, held_out.task.device)

@@ -31,9 +31,6 @@ class DemoSettings(BaseSettings):
 
     output_dir: str = flag("runs/demo", "where the report goes, and the run beside it, in train/")
 
-    def problems(self) -> list[str]:
-        return super().problems() + not_installed("matplotlib")
-
     @property
     def training(self) -> list[str]:
         """The trainer's flags; a run that exists already is resumed."""

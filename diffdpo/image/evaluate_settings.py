@@ -9,7 +9,6 @@ from typing import Any
 
 from diffdpo.config import Layer, at_least, flag
 from diffdpo.engine.run_config import chosen, layer_of_run, recorded
-from diffdpo.errors import not_installed
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
@@ -67,7 +66,7 @@ class EvaluateSettings(ImageDataSettings):
             *reward_problems(self.reward, REWARDS),
             *at_least(self, COUNTS),
         ]
-        lines += [*at_least(self, ["implicit_draws"], least=0), *not_installed("matplotlib")]
+        lines += [*at_least(self, ["implicit_draws"], least=0)]
         if not self.policy:
             lines.append("--policy is needed: the output folder of a finished run")
         elif not Path(self.policy).is_dir():

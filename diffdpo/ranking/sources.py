@@ -230,8 +230,8 @@ def _arguments(beside: Mapping[str, Any]) -> dict[str, Any]:
 def _whole(table: dict[str, Any]) -> Batches:
     lengths = {role: len(column) for role, column in table.items()}
     if len(set(lengths.values())) != 1:
-        said = ", ".join(f"{role} {length}" for role, length in lengths.items())
-        raise UserError(f"comparisons: columns of different lengths ({said})")
+        shown = ", ".join(f"{role} {length}" for role, length in lengths.items())
+        raise UserError(f"comparisons: columns of different lengths ({shown})")
     yield table, range(next(iter(lengths.values())))
 
 

@@ -11,7 +11,13 @@ from typing import Any
 from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
+from diffdpo.errors import not_installed
 from diffdpo.report.page import Report
+
+
+def say_what_is_left_out() -> None:
+    """Before the work begins: the report will have no curves where matplotlib is missing."""
+    say(*(f"left out     {line}" for line in not_installed("matplotlib")))
 
 
 def publish(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import Journal
+from diffdpo.errors import not_installed
 from diffdpo.report.plots import training_curves
 
 STYLE = """
@@ -49,6 +50,13 @@ class Report:
         data = base64.b64encode(png).decode()
         self.blocks.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">')
 
+    def plot(self, draw: Callable[[], bytes], alt: str) -> None:
+        """Add what ``draw`` draws, or the line that says what drawing needs where it is missing."""
+        if missing := not_installed("matplotlib"):
+            self.blocks.append(f'<p class="note">{html.escape(missing[0])}</p>')
+        else:
+            self.picture(draw(), alt)
+
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Add a table, with text in its first column and numbers in the others."""
 
@@ -70,7 +78,7 @@ class Report:
         """Add the curves and settings of a training run, if any, and those of this evaluation."""
         if records := Journal(run / "metrics.jsonl").read():
             self.section("Training", f"{len(records)} steps; thin lines are single steps.")
-            self.picture(training_curves(records), "training curves")
+            self.plot(lambda: training_curves(records), "training curves")
         self.section("Settings")
         if (run / "config.yaml").exists():
             self.code((run / "config.yaml").read_text())

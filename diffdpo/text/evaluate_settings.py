@@ -77,8 +77,7 @@ class EvaluateTextSettings(TextModelSettings):
         lines += missing_models(self, ["policy", "model_name_or_path"])
         lines += missing_data(self.dataset_name) + missing_data(self.prompts_name)
         lines += reward_problems([self.reward], TEXT_REWARDS)
-        needed = ["matplotlib", *(["vaderSentiment"] if self.reward == "sentiment" else [])]
-        return lines + not_installed(*needed)
+        return lines + (not_installed("vaderSentiment") if self.reward == "sentiment" else [])
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:

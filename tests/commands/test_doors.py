@@ -160,9 +160,7 @@ def test_the_package_runs_as_a_module():
 @pytest.mark.parametrize(
     ("name", "package", "line"),
     [
-        ("evaluate", "matplotlib", "pip install 'diffdpo[report]'"),
         ("evaluate_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
-        ("demo", "matplotlib", "pip install 'diffdpo[report]'"),
         ("demo_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
     ],
 )

@@ -3,6 +3,9 @@
 import re
 from itertools import pairwise
 
+import pytest
+
+from diffdpo.report.evaluation import say_what_is_left_out
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep, smoothed, training_curves
 
@@ -36,3 +39,16 @@ def test_the_running_mean_starts_at_the_first_value_and_stays_in_range():
 def test_an_interval_that_rounding_puts_beside_its_value_is_drawn():
     bucket = {"timesteps": [0, 200], "value": 1 / 3, "interval": [1 / 3 + 1e-16, 1 / 3 + 1e-16]}
     assert accuracy_by_timestep([bucket]).startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_page_says_what_its_curves_need(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("diffdpo.errors.find_spec", lambda name: None)
+    say_what_is_left_out()
+    said = capsys.readouterr().out
+    assert said == "left out     plots need matplotlib: pip install 'diffdpo[report]'\n"
+    report = Report("a run")
+    report.plot(lambda: pytest.fail("drawn"), "curves")
+    report.save(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "pip install &#x27;diffdpo[report]&#x27;" in page
+    assert "data:image/png" not in page
