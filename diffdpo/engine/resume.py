@@ -57,31 +57,10 @@ def resume(
         accelerator.scaler.load_state_dict(state["scaler"])
     done: int = state["step"]
     notice(f"resumed      {path} at step {done}")
-    warn_of_other_length(settings, state["settings"], notice)
     if accelerator.is_main_process:
         for left in checkpoint.set_aside(output_dir, done):
             notice(f"set aside    {left}: of the steps after {done} that this run takes anew")
     return done
-
-
-def warn_of_other_length(
-    settings: TrainSettings, then: dict[str, Any], notice: Callable[[str], None]
-) -> None:
-    """Warn where the schedule spans the whole run, and the run has another length than before.
-
-    The steps so far had the rates of the other length, so that this is not one run of either.
-    """
-    names = ("max_train_steps", "num_train_epochs")
-    changes = [
-        f"--{name} {then[name]} then, {getattr(settings, name)} now"
-        for name in names
-        if then.get(name, getattr(settings, name)) != getattr(settings, name)
-    ]
-    if changes and not settings.lr_scheduler.startswith("constant"):
-        notice(
-            f"WARNING: --lr_scheduler {settings.lr_scheduler} spans the whole run"
-            f" ({'; '.join(changes)}): earlier steps had the rates of the other length"
-        )
 
 
 def check_same_run(path: Path, then: dict[str, Any], now: dict[str, Any], free: set[str]) -> None:

@@ -16,7 +16,7 @@ from diffdpo.config import BaseSettings, TrainSettings, as_dict
 from diffdpo.engine import checkpoint
 from diffdpo.engine.accelerator import make_accelerator
 from diffdpo.engine.console import say
-from diffdpo.engine.files import write_atomically
+from diffdpo.engine.files import tidy, write_atomically
 from diffdpo.errors import UserError
 
 # Files that show that a folder holds a run already.
@@ -52,6 +52,10 @@ def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
     # Every process looks for itself, so that all of them stop; and none goes on, and writes, before
     # all have looked.
     folder = writable(settings.output_dir)
+    # Only where a run is taken up again: a folder that holds another run may be in use.
+    if settings.resume_from_checkpoint and accelerator.is_main_process:
+        tidy(folder)
+    accelerator.wait_for_everyone()
     traces = [folder / name for name in TRACES if (folder / name).exists()]
     if traces + checkpoint.list_checkpoints(folder) and not settings.resume_from_checkpoint:
         ways = "continue it with --resume_from_checkpoint latest, or choose another --output_dir"

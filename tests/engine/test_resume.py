@@ -1,5 +1,6 @@
 """Going on from an older checkpoint leaves the branch that was run before."""
 
+from diffdpo.engine.files import HOST
 from tests.commands.test_train_diffusion_dpo import flags, metrics, train
 
 
@@ -43,3 +44,16 @@ def test_another_length_under_a_schedule_that_ends_with_the_run_is_said(
     assert "was planned over 4 steps and is now planned over 6" in shown
     run("constant", max_train_steps=2)
     assert "planned over" not in run("constant", max_train_steps=4, **again)
+
+
+def test_a_checkpoint_that_a_kill_caught_between_two_names_is_found(
+    models, pairs, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    train(*flags(models(), pairs, out, max_train_steps=2, checkpointing_steps=2))
+    (out / "checkpoint-2").rename(out / ".checkpoint-2.old")
+    (out / f".checkpoint-2.{HOST}-999999999.tmp").mkdir()
+    words = flags(models(), pairs, out, max_train_steps=3, resume_from_checkpoint="latest")
+    train(*words)
+    assert "checkpoint-2 at step 2" in capsys.readouterr().out
+    assert not list(out.glob(".checkpoint*"))
