@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,18 @@ def digest(*values: str | bytes) -> str:
     return total.hexdigest()
 
 
+def short_hash() -> Any:
+    """BLAKE2 in 8 bytes: names of folders stay readable."""
+    return hashlib.blake2b(digest_size=8)
+
+
 def files_digest(folder: Path) -> str:
     """A digest of the files in a model's folder; nothing is loaded into a network."""
     total = hashlib.blake2b(digest_size=8)
     for path in sorted(folder.iterdir()):
         if path.is_file():
             with path.open("rb") as file:
-                content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))  # type: ignore[arg-type]
+                content = hashlib.file_digest(file, short_hash)  # type: ignore[arg-type]
             total.update(path.name.encode() + content.digest())
     return total.hexdigest()
 
@@ -134,7 +139,7 @@ def configurations(network: nn.Module) -> Iterator[dict[str, Any]]:
                 yield entries_that_matter(options.to_dict(), {"inference_mode", "lora_dropout"})
 
 
-def entries_that_matter(config: dict[str, Any], ignored: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+def entries_that_matter(config: dict[str, Any], ignored: Set[str] = frozenset()) -> dict[str, Any]:
     """The entries of a configuration that can change a number, other than the ``ignored`` ones."""
     # Names that begin with _ are the libraries' own notes. Sets have another order in every
     # process.

@@ -198,7 +198,8 @@ def _named(cells: Cells, names: list[Hashable], skipped: list[str]) -> Games:
     result must not depend on the order of the rows."""
     used = np.unique(np.concatenate([cells.first, cells.second]))
     try:
-        ranked = sorted(used.tolist(), key=lambda code: names[code])  # type: ignore[arg-type, return-value]
+        key: Any = names.__getitem__  # items of any kind that can be ordered
+        ranked = sorted(used.tolist(), key=key)
     except TypeError:
         ranked = used.tolist()
     code = np.zeros(len(names), dtype=np.int64)

@@ -39,7 +39,8 @@ LENGTH_RATIO = 1.2  # of the two sides, so that length is not what is learned
 SHARED = (4, 3, 2, 1)  # words that the two texts of a pair begin with, most first
 ENDS = re.compile(r"[.!?…][\"')]*$")
 UNFIT = re.compile(
-    r"\b(arse|ass|dicks?|tits|jerking|(crap|shit|fuck|bitch|porn|sex|rape|rapist|nazi|whor|slut|damn|suck|erotic|masturb)\w*)\b",
+    r"\b(arse|ass|dicks?|tits|jerking|(crap|shit|fuck|bitch|porn|sex|rape|rapist|nazi|whor|slut|"
+    r"damn|suck|erotic|masturb)\w*)\b",
     re.IGNORECASE,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from diffdpo.report.plots import as_png, figure
 from scripts.benchmark.results import Result
@@ -24,16 +25,16 @@ def step_chart(results: dict[str, Result]) -> bytes:
     return as_png(page)
 
 
-def panel(axis: object, results: list[Result]) -> None:
+def panel(axis: Any, results: list[Result]) -> None:
     """The bars of one group, the first row on top."""
     for row, result in enumerate(results):
         median = statistics.median(result.wall)
         span = [[median - min(result.wall)], [max(result.wall) - median]]
         colour = OTHERS if result.name.endswith(PEERS) else OURS
-        axis.barh(row, median, xerr=span, color=colour, height=0.7, error_kw={"elinewidth": 1})  # type: ignore[attr-defined]
+        axis.barh(row, median, xerr=span, color=colour, height=0.7, error_kw={"elinewidth": 1})
         if result.bare_wall:
             bare = statistics.median(result.bare_wall)
-            axis.plot([bare, bare], [row - 0.35, row + 0.35], color=BARE, linewidth=2)  # type: ignore[attr-defined]
-    axis.set_yticks(range(len(results)), [result.name for result in results], fontsize=8)  # type: ignore[attr-defined]
-    axis.invert_yaxis()  # type: ignore[attr-defined]
-    axis.tick_params(axis="x", labelsize=8)  # type: ignore[attr-defined]
+            axis.plot([bare, bare], [row - 0.35, row + 0.35], color=BARE, linewidth=2)
+    axis.set_yticks(range(len(results)), [result.name for result in results], fontsize=8)
+    axis.invert_yaxis()
+    axis.tick_params(axis="x", labelsize=8)
