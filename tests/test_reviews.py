@@ -10,7 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.cli import run_command
-from diffdpo.commands.train_text_dpo import read_settings
+from diffdpo.config import parse
+from diffdpo.text.inputs import with_bundled_reviews
+from diffdpo.text.settings import TextSettings
 from tests.factory import read_jsonl
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -86,7 +88,7 @@ def test_the_perplexity_is_what_its_file_says():
 
 
 def test_without_arguments_the_bundled_reviews_are_trained_on():
-    settings, _ = read_settings([])
+    settings = with_bundled_reviews(parse(TextSettings, [])[0])
     assert str(settings.model_name_or_path).endswith("assets/reviews-model")
     assert str(settings.dataset_name).endswith("assets/reviews/pairs")
     assert settings.max_length == 128  # of the recipe

@@ -8,6 +8,7 @@ import torch
 
 from diffdpo.commands.evaluate_text import load_scorer
 from diffdpo.engine.checkpoint import list_checkpoints
+from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from tests.conftest import ROOT
 from tests.text.factory import save_model
 from tests.text.runs import flags, train, write_data
@@ -26,7 +27,8 @@ def frontier():
 def test_the_last_checkpoint_is_the_result(frontier, tmp_path):
     rows, out = write_data(tmp_path)["pairs"], tmp_path / "run"
     train(*flags(save_model(tmp_path / "lm"), rows, out, checkpointing_steps=2))
-    result, other = (load_scorer(str(out), "policy", torch.device("cpu")) for _ in range(2))
+    settings, device = EvaluateTextSettings(), torch.device("cpu")
+    result, other = (load_scorer(str(out), "policy", settings, device) for _ in range(2))
     same = []
     for path in list_checkpoints(out):
         frontier.load_weights(other, path)

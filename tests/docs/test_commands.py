@@ -16,6 +16,7 @@ import pytest
 from diffdpo.cli import COMMANDS, settings_class
 from diffdpo.errors import UserError
 from diffdpo.flags import StrictParser
+from diffdpo.losses import LOSSES
 from tests.conftest import THREADS
 from tests.docs.blocks import KINDS, PAGES, ROOT, Block, blocks_of, command_lines, name_of
 from tests.docs.blocks import prose_and_blocks as split
@@ -76,7 +77,10 @@ def scratch(tmp_path):
     for path in ROOT.iterdir():
         if path.name not in ("runs", ".git", ".venv"):
             (tmp_path / path.name).symlink_to(path)
-    return tmp_path
+    rows = dict(LOSSES)
+    yield tmp_path
+    LOSSES.clear()  # a page may add a loss of its own
+    LOSSES.update(rows)
 
 
 def execute(blocks: list[Block], limit: float) -> None:
