@@ -31,7 +31,12 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info"
 # The tests of a module, the nearest first; the first failure ends a run.
 TESTS = {
     "losses": ["test_losses.py"],
-    "objective": ["test_losses.py", "image/test_task.py", "text/test_against_trl.py"],
+    "objective": [
+        "test_objective.py",
+        "engine/test_step_context.py",
+        "image/test_task.py",
+        "text/test_against_trl.py",
+    ],
     "draws": ["test_draws.py", "engine/test_batches.py", "image/test_task.py"],
     "engine/batches": ["engine/test_batches.py", "text/test_order.py"],
     "engine/optim": ["engine/test_optim.py"],
