@@ -16,6 +16,16 @@ class UserError(Exception):
         self.mistakes = mistakes
 
 
+def short(foreign: object, letters: int = 80) -> str:
+    """Foreign text for an error line: on one line, and cut where it is long.
+
+    It comes from data, files and other libraries' messages, and may be of any length.
+    """
+    # Cut before it is taken apart: the text may be as long as a file.
+    text = " ".join(str(foreign)[: 20 * letters].split())
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
 # Packages that come with an optional extra, and the line that asks for each.
 EXTRAS = {
     "matplotlib": "plots need matplotlib: pip install 'diffdpo[report]'",
