@@ -2,25 +2,145 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.hostile.case import Bad, Material
 
+Make = Callable[[Material], list[str]]
 
-def image_flags(*words: str):
+
+def image(*words: str) -> Make:
     """Image training with good data and model, and these flags."""
 
     def make(material: Material) -> list[str]:
-        base = ["--pretrained_model_name_or_path", material.models(), "--dataset_name"]
-        base += [material.pairs, "--output_dir", material.folder / "run", "--report_to", "none"]
-        return [*map(str, base), *words]
+        model, run = material.models(), material.folder / "run"
+        base = ["--pretrained_model_name_or_path", model, "--dataset_name", material.pairs]
+        return [*map(str, base), "--output_dir", str(run), "--report_to", "none", *words]
 
     return make
 
 
-CASES = [
-    Bad(
-        "a seed beyond 64 bits",
-        "train_diffusion_dpo",
-        image_flags("--seed", str(2**70)),
-        r"--seed must ",
+def text(*words: str) -> Make:
+    """Text training with good data and model, and these flags."""
+
+    def make(material: Material) -> list[str]:
+        base = ["--model_name_or_path", material.lm, "--dataset_name", material.texts["pairs"]]
+        run = material.folder / "run"
+        return [*map(str, base), "--output_dir", str(run), "--report_to", "none", *words]
+
+    return make
+
+
+def file(content: str | bytes, base: Callable[..., Make] = text, *words: str) -> Make:
+    """A YAML file with this content beside good flags."""
+
+    def make(material: Material) -> list[str]:
+        path = material.folder / "settings.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return base("--config", str(path), *words)(material)
+
+    return make
+
+
+IMAGES = {
+    "a seed beyond 64 bits": (["--seed", str(2**70)], "--seed must be at most"),
+    "a seed in words": (["--seed", "lucky"], "--seed: invalid int value: 'lucky'"),
+    "a number of 5,000 digits": (["--seed", "1" * 5000], "--seed: invalid int value: '1111"),
+    "endless epochs": (["--num_train_epochs", "inf"], "--num_train_epochs must be a finite"),
+    "1e300 epochs": (["--num_train_epochs", "1e300"], "--num_train_epochs must be at most"),
+    "no epochs": (["--num_train_epochs", "0"], "--num_train_epochs must be above 0"),
+    "a batch of 10^9": (["--train_batch_size", "1000000000"], "--train_batch_size must be at"),
+    "accumulation of 10^9": (
+        ["--gradient_accumulation_steps", "1000000000"],
+        "--gradient_accumulation_steps must be at most",
     ),
+    "a batch of 10^5 of 15 rows": (
+        ["--train_batch_size", "100000", "--gradient_accumulation_steps", "100000"],
+        r"(one step|--train_batch_size)",
+    ),
+    "10^8 draws": (["--reference_draws", "100000000"], "--reference_draws must be at most"),
+    "10^8 timesteps": (["--timesteps_per_pair", "100000000"], "--timesteps_per_pair must be at"),
+    "a rank of 10^9": (["--rank", "1000000000"], "--rank must be at most"),
+    "a negative rank": (["--rank", "-1"], "--rank must be at least 1, got -1"),
+    "pixels of a planet": (["--resolution", "1000000000"], "--resolution must be at most"),
+    "beta1 above 1": (["--adam_beta1", "2"], "--adam_beta1 must be below 1, got 2.0"),
+    "beta2 nan": (["--adam_beta2", "nan"], "--adam_beta2 must be a finite number"),
+    "epsilon negative": (["--adam_epsilon", "-1"], "--adam_epsilon must be above 0"),
+    "power nan": (["--lr_power", "nan"], "--lr_power must be a finite number"),
+    "noise offset nan": (["--noise_offset", "nan"], "--noise_offset must be a finite number"),
+    "perturbation inf": (
+        ["--input_perturbation", "inf"],
+        "--input_perturbation must be a finite number",
+    ),
+    "beta infinite": (["--beta_dpo", "inf"], "--beta_dpo must be a finite number"),
+    "sampling in no steps": (
+        ["--run_validation", "--num_inference_steps", "0"],
+        "--num_inference_steps must be at least 1",
+    ),
+    "guidance nan": (["--guidance_scale", "nan"], "--guidance_scale must be a finite number"),
+    "empty prompts above 1": (
+        ["--proportion_empty_prompts", "1.5"],
+        "--proportion_empty_prompts must be at most 1",
+    ),
+    "a null byte": (["--output_dir", "a\0b"], "--output_dir holds a null byte"),
+    "an empty name": (["--output_dir", ""], "--output_dir is empty"),
+    "a byte that is no text": (["--tracker_name", "\udcff"], r"--tracker_name '\\udcff' is not"),
+    "a loss of text": (["--loss_type", "orpo"], "--loss_type orpo is defined on token"),
+    "a loss misspelt": (["--loss_type", "sigmod"], ".*did you mean sigmoid"),
+    "no target modules": (["--rank", "2", "--lora_target_modules", "nothing"], ".*nothing"),
+    "a switch that is a word": (["--random_crop", "perhaps"], "--random_crop: 'perhaps' is"),
+    "a word too many": (["--seed", "1", "2"], "stray word '2'"),
+    "two exclusive flags": (["--use_8bit_adam", "--use_adafactor"], "--use_8bit_adam and"),
+    "a flag of 3,000 letters": (["--" + "x" * 3000, "1"], "unknown flag --xxx"),
+}
+
+TEXTS = {
+    "a gamma of nan": (["--simpo_gamma", "nan"], "--simpo_gamma must be a finite number"),
+    "a weight of nan": (["--loss_weights", "nan"], "--loss_weights must be a finite number"),
+    "an endless sft part": (["--rpo_alpha", "inf"], "--rpo_alpha must be a finite number"),
+    "endless soft labels": (["--soft_label_scale", "inf"], "--soft_label_scale must be a finite"),
+    "a rank of 10^7": (["--use_peft", "--lora_r", "10000000"], "--lora_r must be at most"),
+    "weights that do not match": (["--loss_weights", "1", "2"], "--loss_weights: 2 weights for 1"),
+    "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),
+    "no tokens": (["--max_length", "0"], "--max_length must be at least"),
+}
+
+FILES = {
+    "a list": ("- 1\n- 2\n", ".*expected 'name: value' lines, found list"),
+    "not YAML": ("a: [1, 2", ".*settings.yaml: while parsing"),
+    "no text": (b"\xff\xfe\x00", ".*settings.yaml: "),
+    "a name twice": ("seed: 1\nseed: 2\n", ".*seed stands here twice"),
+    "a setting under two names": (
+        "max_steps: 1\nmax_train_steps: 2\n",
+        ".*max_steps and max_train_steps are one setting",
+    ),
+    "20,000 brackets": ("seed: " + "[" * 20000, ".*nested too deeply"),
+    "a python object": ("seed: !!python/object/apply:os.getcwd []\n", ".*constructor"),
+    "a null where a number is needed": ("seed:\n", ".*seed has no value"),
+    "a loop": ("seed: &x [*x]\n", ".*seed is a list; one value is wanted"),
+    "an unknown name": ("learning_rat: 1\n", ".*did you mean learning_rate"),
+    "a null byte": ('tracker_name: "a\\0b"\n', "--tracker_name holds a null byte"),
+}
+
+
+def missing_file(material: Material) -> list[str]:
+    return text("--config", "no/such/file.yaml")(material)
+
+
+def a_folder(material: Material) -> list[str]:
+    return text("--config", str(material.folder))(material)
+
+
+CASES = [
+    *(Bad(n, "train_diffusion_dpo", image(*words), line) for n, (words, line) in IMAGES.items()),
+    *(
+        Bad(f"text, {n}", "train_text_dpo", text(*words), line)
+        for n, (words, line) in TEXTS.items()
+    ),
+    *(
+        Bad(f"file, {n}", "train_text_dpo", file(content), line)
+        for n, (content, line) in FILES.items()
+    ),
+    Bad("file, missing", "train_text_dpo", missing_file, "--config no/such/file.yaml: "),
+    Bad("file, a folder", "train_text_dpo", a_folder, ".*Is a directory"),
 ]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,28 @@ CASES: dict[str, Bad] = {
     for table in TABLES
     for case in importlib.import_module(f"tests.hostile.{table}").CASES
 }
+SECONDS = 60  # a case takes one second at most on an idle machine
 LONGEST = 600  # letters of an error line; foreign text in it is cut at 80
+
+
+class NoEnd(BaseException):
+    """A case that goes on. Not an Exception: a reader of bad input would take it for its own."""
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Raise NoEnd in the body after so many seconds."""
+
+    def stop(*_: object) -> None:
+        raise NoEnd
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -29,7 +53,9 @@ def material(tmp_path, models, lm, pairs, data):
 def test_bad_input_gets_one_line(name, material, capsys, monkeypatch):
     case = CASES[name]
     monkeypatch.chdir(material.folder)
-    code = main([case.command, *map(str, case.make(material))])
+    flags = [str(word) for word in case.make(material)]
+    with within(SECONDS):
+        code = main([case.command, *flags])
     lines = capsys.readouterr().err.splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     assert code == case.code
@@ -39,7 +65,5 @@ def test_bad_input_gets_one_line(name, material, capsys, monkeypatch):
 
 
 def test_the_tables_hold_at_least_150_cases_under_distinct_names():
-    written = sum(
-        len(importlib.import_module(f"tests.hostile.{table}").CASES) for table in TABLES
-    )
+    written = sum(len(importlib.import_module(f"tests.hostile.{table}").CASES) for table in TABLES)
     assert written == len(CASES) >= 150
