@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from diffdpo.config import (
     FREE_ON_RESUME,
+    MANY,
     BaseSettings,
     Layer,
     TrainSettings,
-    at_least,
     flag,
     read_yaml,
 )
@@ -72,8 +72,12 @@ class ImageDataSettings(BaseSettings):
         "side of the training images in pixels; default: the model's own",
         group="data",
         changes="encodings",
+        least=8,
+        most=16384,
     )
-    vae_encode_batch_size: int = flag(8, "images encoded at once", group="caching")
+    vae_encode_batch_size: int = flag(
+        8, "images encoded at once", group="caching", least=1, most=MANY
+    )
     is_turbo: bool = flag(
         False,
         "train the four timesteps of a turbo model, zero terminal SNR",
@@ -85,7 +89,6 @@ class ImageDataSettings(BaseSettings):
         model, data = self.pretrained_model_name_or_path, self.dataset_name or self.train_data_dir
         lines = [
             *super().problems(),
-            *at_least(self, ["resolution", "vae_encode_batch_size"]),
             *missing_folder(model, f"model {model}: no such folder"),
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
             *missing_data(data),
@@ -108,13 +111,15 @@ class ImageSettings(ImageDataSettings, TrainSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     beta_dpo: float = flag(
-        5000.0, "strength of the anchor, on the mean over latent dimensions", group="loss"
+        5000.0, "strength of the anchor, on the mean over latent dimensions", group="loss", above=0
     )
     timesteps_per_pair: int = flag(
         1,
         "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14",
         group="training",
         changes="draws",
+        least=1,
+        most=1000,
     )
     sft: bool = flag(False, "supervised baseline on the winners, no reference", group="loss")
     ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels", group="data", choices=TIES)
@@ -124,9 +129,16 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         group="data",
     )
     proportion_empty_prompts: float = flag(
-        0.2, "share of pairs that see an empty prompt, both sides", group="data", changes="draws"
+        0.2,
+        "share of pairs that see an empty prompt, both sides",
+        group="data",
+        changes="draws",
+        least=0,
+        most=1,
     )
-    rank: int | None = flag(None, "rank of the LoRA; left out: full fine-tune", group="model")
+    rank: int | None = flag(
+        None, "rank of the LoRA; left out: full fine-tune", group="model", least=1, most=16384
+    )
     lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter", group="model")
     unet_init: str | None = flag(
         None, "start policy and reference from this UNet instead of the model's", group="model"
@@ -140,6 +152,8 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         " v mod K; 0: fresh draws, scored live",
         group="caching",
         changes="draws",
+        least=0,
+        most=1000,
     )
     random_crop: bool = flag(
         False,
@@ -153,9 +167,14 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         "scale of a constant added to the noise of each channel",
         group="training",
         changes="draws",
+        least=0,
     )
     input_perturbation: float = flag(
-        0.0, "scale of extra noise on the network's input", group="training", changes="draws"
+        0.0,
+        "scale of extra noise on the network's input",
+        group="training",
+        changes="draws",
+        least=0,
     )
     sdxl: bool = flag(False, "checked against model_index.json, which decides", group="model")
     choice_model: str | None = flag(None, "not done here: " + CHOICE, group="data")
@@ -165,29 +184,23 @@ class ImageSettings(ImageDataSettings, TrainSettings):
     run_validation: bool = flag(
         False, "sample policy beside reference during and after training", group="evaluation"
     )
-    validation_steps: int = flag(200, "sample every so many steps", group="evaluation")
+    validation_steps: int = flag(200, "sample every so many steps", group="evaluation", least=1)
     validation_prompts: list[str] = flag(
         [], "prompts to sample; default: 8 of the data's", group="evaluation"
     )
-    num_inference_steps: int = flag(25, "sampling steps of validation pictures", group="evaluation")
+    num_inference_steps: int = flag(
+        25, "sampling steps of validation pictures", group="evaluation", least=1, most=1000
+    )
     guidance_scale: float = flag(
-        5.0, "classifier-free guidance of validation pictures", group="evaluation"
+        5.0, "classifier-free guidance of validation pictures", group="evaluation", least=0
     )
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *at_least(self, COUNTS)]
-        lines += at_least(self, ["reference_draws"], least=0)
-        if not 0 < self.beta_dpo < float("inf"):
-            lines.append(f"--beta_dpo must be positive, got {self.beta_dpo}")
+        lines = super().problems()
         if self.cache_latents and self.random_crop:
             lines.append(
                 "--cache_latents keeps centre crops and excludes --random_crop; leave out one of"
                 " the two"
-            )
-        if not 0 <= self.proportion_empty_prompts <= 1:
-            lines.append(
-                "--proportion_empty_prompts must lie in [0, 1], got"
-                f" {self.proportion_empty_prompts}"
             )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
@@ -230,9 +243,6 @@ class ImageSettings(ImageDataSettings, TrainSettings):
             "prior_generation_precision": "no prior images are generated in preference training",
             "non_ema_revision": "one set of weights is read",
         }
-
-
-COUNTS = ["timesteps_per_pair", "rank", "validation_steps"]
 
 
 def loss_problems(settings: ImageSettings) -> list[str]:
