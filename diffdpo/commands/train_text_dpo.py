@@ -19,16 +19,13 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.objective import Objective
-from diffdpo.reference import Reference
+from diffdpo.reference import OtherModel, Reference
 from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
-from diffdpo.text.inputs import check_vocabulary, open_training_rows, with_bundled_reviews
-from diffdpo.text.network import (
-    load_model,
-    load_tokenizer,
-    make_reference,
-    make_trainable,
-)
+from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
+from diffdpo.text.limits import check_rows, check_same_tokens
+from diffdpo.text.loading import load_model, load_tokenizer
+from diffdpo.text.network import make_reference, make_trainable
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -122,9 +119,11 @@ def prepare_text(
         not accelerator.is_local_main_process,
         (objects.dataset, objects.eval_dataset),
     )
-    check_vocabulary(rows, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
+    check_rows(network, "model_name_or_path", name, rows, held_out)
     scorer = make_trainable(network, settings, accelerator.device)
     reference = make_reference(scorer, settings, objective.reference_free)
+    if isinstance(reference, OtherModel):
+        check_same_tokens(reference.copy.network, tokenizer, settings, rows, held_out)
     task = make_task(settings, objective, accelerator)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:

@@ -38,10 +38,7 @@ def text_facts(
             f"{len(rows):,} {what} of {tally.rows:,} rows ({tally.format}), {len(tally.bad)}"
             f" unusable{close}"
         ),
-        "length": (
-            f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut to"
-            f" {settings.max_length}"
-        ),
+        **tally.lines(settings.max_length),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
             " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
@@ -49,8 +46,6 @@ def text_facts(
         ),
         **trainer.plan(what),
     }
-    if tally.bad:
-        lines["skipped"] = "; ".join(tally.bad[:3])
     return lines | balance(settings, objective, rows)
 
 

@@ -4,7 +4,6 @@ reviews."""
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TypeVar
 
 from datasets import Dataset
@@ -69,13 +68,3 @@ def open_training_rows(
             )
     return rows, held_out
 
-
-def check_vocabulary(rows: TextRows, size: int) -> None:
-    """Raises UserError where the rows hold tokens that the model has no embedding for."""
-    # Checked before training: on a GPU such an index ends the run far from its cause.
-    largest = max(max(chain(item.prompt, *item.completions)) for item in rows.items)
-    if largest >= size:
-        raise UserError(
-            f"--model_name_or_path: the tokenizer gives token {largest}, the model knows {size}"
-            " tokens"
-        )

@@ -186,6 +186,28 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
         prove_sharing(scorer)
 
 
+@torch.no_grad()
+def prove_steady(scorer: TokenScorer, name: str) -> None:
+    """Raises UserError where two passes over the same tokens differ.
+
+    Policy and reference are two passes: of a network with dropout left in it, or with other noise
+    of its own in training, they would differ before the first step.
+    """
+    words = scorer.network.config.get_text_config().vocab_size
+    device, was_training = next(scorer.parameters()).device, scorer.training
+    lengths = (3, 4)
+    token_S = (torch.arange(7, 7 + sum(lengths), device=device) * 31) % words
+    scorer.train()  # as in training: this is where dropout acts
+    first, second = (scorer(token_S, [lengths], token_S[lengths[0] :]) for _ in range(2))
+    scorer.train(was_training)
+    if not torch.allclose(first, second, rtol=0, atol=1e-6):
+        difference = (first - second).abs().max()
+        raise UserError(
+            f"--model_name_or_path {name}: two passes over the same tokens differ by"
+            f" {difference:.1g} nats; the network draws random numbers of its own in training"
+        )
+
+
 def prove_sharing(scorer: TokenScorer) -> None:
     """Let prompts be shared if a pair in one row scores as in two, to rounding; else print the
     reason why not."""

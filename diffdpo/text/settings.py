@@ -17,8 +17,10 @@ from diffdpo.config import (
     read_yaml,
 )
 from diffdpo.data.bundled import bundled
-from diffdpo.data.paths import missing_data, missing_models
+from diffdpo.data.paths import missing_models
 from diffdpo.errors import UserError
+from diffdpo.text.data_settings import TextDataSettings
+from diffdpo.text.inert import INERT
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
@@ -60,7 +62,7 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TrainSettings):
+class TextSettings(TextModelSettings, TextDataSettings, TrainSettings):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(
@@ -78,25 +80,6 @@ class TextSettings(TextModelSettings, TrainSettings):
     lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model")
     lora_target_modules: list[str] = flag(ALL_LINEAR, "layers that get an adapter", group="model")
 
-    dataset_name: str | None = flag(None, "hub id, folder or file of preferences", group="data")
-    dataset_config: str | None = flag(
-        None, "configuration of a hub data set", aliases=["--dataset_config_name"], group="data"
-    )
-    dataset_train_split: str = flag("train", "split to train on", group="data")
-    dataset_test_split: str = flag(
-        "test", "split that is held out, where eval_strategy asks for one", group="data"
-    )
-    eval_dataset_name: str | None = flag(
-        None, "held-out rows from elsewhere: hub id, folder or file", group="data"
-    )
-    data_format: str | None = flag(
-        None,
-        "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME; default: told by the columns",
-        group="data",
-    )
-    max_length: int | None = flag(
-        1024, "tokens of prompt and completion; longer prompts lose their beginning", group="data"
-    )
     share_prefix: bool | None = flag(
         None,
         "compute a prompt once for both completions; default: where that pays",
@@ -105,14 +88,6 @@ class TextSettings(TextModelSettings, TrainSettings):
     group_by_length: bool = flag(
         False, "rows of like length meet in a step; left out: chance decides", group="data"
     )
-    min_score_margin: float | None = flag(
-        None, "leave out rows whose score_chosen leads by less", group="data"
-    )
-    soft_label_scale: float | None = flag(
-        None, "P(chosen wins) = sigmoid(this x (score_chosen - score_rejected))", group="data"
-    )
-    preview: int = flag(0, "print so many rows as the model will see them", group="data")
-
     loss_type: list[str] = flag(
         ["sigmoid"], "rows of diffdpo.losses.LOSSES, added up", group="loss"
     )  # type: ignore[assignment]
@@ -204,7 +179,6 @@ class TextSettings(TextModelSettings, TrainSettings):
         if (self.model_name_or_path is None) != (self.dataset_name is None):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
-        lines += missing_data(self.dataset_name) + missing_data(self.eval_dataset_name)
         return lines + loss_problems(self)
 
     @classmethod
@@ -243,41 +217,7 @@ class TextSettings(TextModelSettings, TrainSettings):
 
     @classmethod
     def inert(cls) -> dict[str, str]:
-        cut = "the completion and the end of the prompt are kept within --max_length"
-        return {
-            "local_rank": "the launcher's environment says which process this is",
-            "lora_dropout": (
-                "dropout is off: policy and reference must be the same function before the first"
-                " step"
-            ),
-            "disable_dropout": "dropout is always off",
-            "dtype": (
-                "weights that are trained are float32; frozen ones take the type of"
-                " --mixed_precision"
-            ),
-            "torch_dtype": (
-                "weights that are trained are float32; frozen ones take the type of"
-                " --mixed_precision"
-            ),
-            "truncation_mode": cut,
-            "max_prompt_length": cut,
-            "max_completion_length": cut,
-            "dataset_num_proc": "rows are tokenised once, in this process",
-            "remove_unused_columns": "columns that no format names are not read",
-            "save_strategy": "checkpoints come every --save_steps steps",
-            "logging_strategy": "every step is logged",
-            "logging_first_step": "every step is logged",
-            "use_liger_kernel": "the output head sees the completion tokens alone as it is",
-            "padding_free": "rows of like length are read together, with 5 % padding at most",
-            "pad_to_multiple_of": "rows are padded to the longest that is read with them",
-            "pad_token": "padding is neither attended to nor scored, so any token will do",
-            "precompute_ref_batch_size": "the training batch size is used",
-            "gradient_checkpointing_kwargs": "the non-reentrant form is used",
-            "ddp_find_unused_parameters": "every trained weight is used in every step",
-            "lora_task_type": "the model is a causal language model",
-            "do_train": "training is what this command does",
-            "do_eval": "--eval_strategy says when to measure",
-        }
+        return INERT
 
 
 TEXT_COUNTS = ["lora_r", "lora_alpha", "max_length", "eval_steps", "eval_batch_size"]
