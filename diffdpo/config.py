@@ -12,7 +12,16 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import yaml
 
 from diffdpo.errors import UserError
-from diffdpo.flags import StrictParser, flag, inner, nearest, one_of, optional
+from diffdpo.flags import (
+    StrictParser,
+    flag,
+    inner,
+    nearest,
+    one_of,
+    optional,
+    out_of_bounds,
+    unfit_text,
+)
 
 Settings = TypeVar("Settings", bound="BaseSettings")
 
@@ -35,8 +44,8 @@ class BaseSettings:
         return [
             line
             for field in dataclasses.fields(self)
-            if "choices" in field.metadata and getattr(self, field.name) is not None
-            for line in one_of(field.name, getattr(self, field.name), field.metadata["choices"])
+            if getattr(self, field.name) is not None
+            for line in misfits(field, getattr(self, field.name))
         ]
 
     @classmethod
@@ -56,9 +65,20 @@ class BaseSettings:
         return {}
 
 
+def misfits(field: dataclasses.Field[Any], value: Any) -> list[str]:
+    """A line for each reason why a setting cannot have this value, whatever the others are."""
+    lines = out_of_bounds(field.name, value, field.metadata.get("bounds", {}))
+    lines += unfit_text(field.name, value)
+    if "choices" in field.metadata and not lines:
+        lines += one_of(field.name, value, field.metadata["choices"])
+    return lines
+
+
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial"]
 SCHEDULES += ["constant", "constant_with_warmup"]
 PRECISIONS = ["no", "bf16", "fp16"]
+# Beyond any training that ends; a larger number is a slip of the hand.
+MANY = 10**6
 TRACKERS = ["tensorboard", "wandb", "comet_ml", "all", "none"]
 
 
@@ -74,28 +94,48 @@ class TrainSettings(BaseSettings):
         "all randomness is a function of this number, the pair and the visit",
         group="training",
         changes="draws",
+        least=-(2**63),
+        most=2**63 - 1,
     )
-    train_batch_size: int = flag(4, "pairs per process and micro-batch", group="training")
-    gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step", group="training")
+    train_batch_size: int = flag(
+        4, "pairs per process and micro-batch", group="training", least=1, most=MANY
+    )
+    gradient_accumulation_steps: int = flag(
+        1, "micro-batches per optimizer step", group="training", least=1, most=MANY
+    )
     num_train_epochs: float = flag(
-        1.0, "passes over the pairs, where max_train_steps is not given", group="training"
+        1.0,
+        "passes over the pairs, where max_train_steps is not given",
+        group="training",
+        above=0,
+        most=MANY,
     )
     max_train_steps: int | None = flag(
-        None, "optimizer steps; overrides num_train_epochs", group="training"
+        None,
+        "optimizer steps; overrides num_train_epochs",
+        group="training",
+        least=1,
+        most=1000 * MANY,
     )
     max_train_samples: int | None = flag(
-        None, "use only this many pairs, picked by the seed", group="data"
+        None, "use only this many pairs, picked by the seed", group="data", least=1
     )
 
     loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES", group="loss")
     label_smoothing: float = flag(
-        0.0, "share of labels believed flipped; 0: the loss's own default", group="loss"
+        0.0,
+        "share of labels believed flipped; 0: the loss's own default",
+        group="loss",
+        least=0,
+        below=1,
     )
-    dpop_lambda: float = flag(50.0, "dpop: charge for a chosen item made less likely", group="loss")
-    desirable_weight: float = flag(1.0, "kto: weight of desirable items", group="loss")
-    undesirable_weight: float = flag(1.0, "kto: weight of undesirable items", group="loss")
+    dpop_lambda: float = flag(
+        50.0, "dpop: charge for a chosen item made less likely", group="loss", least=0
+    )
+    desirable_weight: float = flag(1.0, "kto: weight of desirable items", group="loss", least=0)
+    undesirable_weight: float = flag(1.0, "kto: weight of undesirable items", group="loss", least=0)
 
-    learning_rate: float = flag(1e-5, "peak rate; 0 is a dry run", group="optimizer")
+    learning_rate: float = flag(1e-5, "peak rate; 0 is a dry run", group="optimizer", least=0)
     scale_lr: bool = flag(
         False, "multiply the rate by processes x accumulation x batch size", group="optimizer"
     )
@@ -103,19 +143,21 @@ class TrainSettings(BaseSettings):
         "constant", "a schedule of diffusers.optimization", group="optimizer", choices=SCHEDULES
     )
     lr_warmup_steps: int = flag(
-        0, "steps of linear warm-up, for schedules that have one", group="optimizer"
+        0, "steps of linear warm-up, for schedules that have one", group="optimizer", least=0
     )
-    lr_num_cycles: int = flag(1, "hard resets of cosine_with_restarts", group="optimizer")
-    lr_power: float = flag(1.0, "power of the polynomial schedule", group="optimizer")
+    lr_num_cycles: int = flag(1, "hard resets of cosine_with_restarts", group="optimizer", least=1)
+    lr_power: float = flag(1.0, "power of the polynomial schedule", group="optimizer", above=0)
     use_8bit_adam: bool = flag(
         False, "AdamW with 8-bit state, where bitsandbytes is installed", group="optimizer"
     )
     use_adafactor: bool = flag(False, "Adafactor in place of AdamW: less memory", group="optimizer")
-    adam_beta1: float = flag(0.9, "AdamW's first decay", group="optimizer")
-    adam_beta2: float = flag(0.999, "AdamW's second decay", group="optimizer")
-    adam_weight_decay: float = flag(1e-2, "decoupled weight decay", group="optimizer")
-    adam_epsilon: float = flag(1e-8, "AdamW's epsilon", group="optimizer")
-    max_grad_norm: float = flag(1.0, "clip the gradient to this norm", group="optimizer")
+    adam_beta1: float = flag(0.9, "AdamW's first decay", group="optimizer", least=0, below=1)
+    adam_beta2: float = flag(0.999, "AdamW's second decay", group="optimizer", least=0, below=1)
+    adam_weight_decay: float = flag(1e-2, "decoupled weight decay", group="optimizer", least=0)
+    adam_epsilon: float = flag(1e-8, "AdamW's epsilon", group="optimizer", above=0)
+    max_grad_norm: float = flag(
+        1.0, "clip the gradient to this norm", group="optimizer", above=0, most=math.inf
+    )
 
     precompute_dir: str = flag(
         "~/.cache/diffdpo",
@@ -139,18 +181,22 @@ class TrainSettings(BaseSettings):
     allow_tf32: bool = flag(
         False, "TF32 matrix products on Ampere and later GPUs", group="training", changes="scores"
     )
-    dataloader_num_workers: int = flag(0, "worker processes that decode data", group="training")
+    dataloader_num_workers: int = flag(
+        0, "worker processes that decode data", group="training", least=0, most=1024
+    )
 
-    checkpointing_steps: int = flag(500, "save a checkpoint every so many steps", group="logging")
+    checkpointing_steps: int = flag(
+        500, "save a checkpoint every so many steps", group="logging", least=1
+    )
     checkpoints_total_limit: int | None = flag(
-        None, "keep only the newest N checkpoints", group="logging"
+        None, "keep only the newest N checkpoints", group="logging", least=1
     )
     resume_from_checkpoint: str | None = flag(
         None, "a checkpoint's folder, or 'latest'", group="logging"
     )
 
     logging_steps: int = flag(
-        10, "write out the collected metrics every so many steps", group="logging"
+        10, "write out the collected metrics every so many steps", group="logging", least=1
     )
     report_to: str = flag(
         "tensorboard",
@@ -171,21 +217,9 @@ class TrainSettings(BaseSettings):
     )
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *at_least(self, COUNTS)]
-        lines += [
-            f"--{name} must be a finite number of 0 or more"
-            for name in NON_NEGATIVE
-            if not 0 <= getattr(self, name) < math.inf
-        ]
-        # "not x > 0" instead of "x <= 0" is also true of NaN, here and below.
-        if not self.max_grad_norm > 0:
-            lines.append(f"--max_grad_norm must be positive, got {self.max_grad_norm}")
-        if self.max_train_steps is None and not self.num_train_epochs > 0:
-            lines.append(f"--num_train_epochs must be positive, got {self.num_train_epochs}")
+        lines = super().problems()
         if self.use_8bit_adam and self.use_adafactor:
             lines.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
-        if not 0 <= self.label_smoothing < 1:
-            lines.append(f"--label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         return lines
 
     @property
@@ -203,16 +237,6 @@ class TrainSettings(BaseSettings):
         return FREE_ON_RESUME
 
 
-COUNTS = ["train_batch_size", "gradient_accumulation_steps", "max_train_steps", "max_train_samples"]
-COUNTS += ["checkpointing_steps", "checkpoints_total_limit", "logging_steps", "lr_num_cycles"]
-NON_NEGATIVE = [
-    "learning_rate",
-    "lr_warmup_steps",
-    "adam_weight_decay",
-    "desirable_weight",
-    "undesirable_weight",
-]
-NON_NEGATIVE += ["dpop_lambda", "dataloader_num_workers"]
 # Batch size and accumulation are among them: what must stay the same is their product, the
 # effective batch, which a checkpoint records on its own.
 FREE_ON_RESUME = {

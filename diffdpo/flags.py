@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from argparse import (
     SUPPRESS,
@@ -12,17 +13,26 @@ from argparse import (
     Namespace,
     RawDescriptionHelpFormatter,
 )
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 
 # The headings of --help by group, in this order.
 GROUPS = {name: name for name in ("options", "data", "model", "training", "loss", "optimizer")}
 GROUPS |= {"caching": "caching", "logging": "checkpoints and logging"}
 GROUPS |= {"evaluation": "evaluation and sampling"}
 METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
+# What a bound asks of a number, and how a line says it.
+BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "least": (float.__ge__, "at least"),
+    "above": (float.__gt__, "above"),
+    "below": (float.__lt__, "below"),
+    "most": (float.__le__, "at most"),
+}
+NONE = ("none", "null")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 FLAG = re.compile(r"--[\w-]+(=|$)")
 
@@ -35,19 +45,24 @@ def flag(
     group: str | None = None,
     choices: Sequence[str] | None = None,
     read: Callable[[str], Any] | None = None,
+    **bounds: float,
 ) -> Any:
     """A settings field that is also a command-line flag.
 
     ``aliases`` are its names in other programs. ``changes`` names the stored numbers that depend
     on it, see ``cache/keys.py``. ``group`` is its heading in --help, ``choices`` are the words it
-    takes, and ``read`` converts a word to a value where the type alone is not enough.
+    takes, and ``read`` converts a word to a value where the type alone is not enough. ``bounds``
+    are those of a number: ``least``, ``above``, ``below`` and ``most``. A number is finite
+    unless ``most`` is infinite.
     """
     assert group is None or group in GROUPS, f"--help has no heading for {group}"
+    assert set(bounds) <= set(BOUNDS), f"bounds are {', '.join(BOUNDS)}"
     notes: dict[str, Any] = {
         "aliases": aliases,
         "changes": changes,
         "group": group,
         "choices": choices,
+        "bounds": bounds or None,
     }
     notes["type"] = read
     metadata = {"help": help, **{name: note for name, note in notes.items() if note is not None}}
@@ -61,7 +76,47 @@ def one_of(name: str, value: Any, choices: Iterable[Any]) -> list[str]:
     if value in choices:
         return []
     names = [str(choice) for choice in choices if choice is not None]
-    return [f"--{name} {value!r} is unknown; known: {', '.join(names)}{nearest(str(value), names)}"]
+    hint = nearest(str(value), names)
+    return [f"--{name} {short(repr(value))} is unknown; known: {', '.join(names)}{hint}"]
+
+
+def out_of_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> list[str]:
+    """A line where ``value``, a number or a list of them, is not finite or outside its bounds."""
+    numbers = value if isinstance(value, list) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            continue
+        if isinstance(number, float) and not math.isfinite(number) and "most" not in bounds:
+            return [f"--{name} must be a finite number, got {number}"]
+        for bound, limit in bounds.items():
+            holds, wanted = BOUNDS[bound]
+            if not holds(as_float(number), float(limit)):
+                return [f"--{name} must be {wanted} {limit}, got {short(number, 24)}"]
+    return []
+
+
+def as_float(number: float) -> float:
+    """A number as a float; integers beyond its range are infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def unfit_text(name: str, value: Any) -> list[str]:
+    """A line where a text, or one of a list of texts, cannot be a name on disk or be written."""
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str):
+            continue
+        if "\0" in text:
+            return [f"--{name} holds a null byte"]
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return [f"--{name} {short(ascii(text))} is not UTF-8 text"]
+    if value == "":
+        return [f"--{name} is empty; give a value or leave it out"]
+    return []
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
@@ -137,11 +192,11 @@ class StrictParser(ArgumentParser):
         action = self._option_string_actions.get(name)
         if action is None and FLAG.match(name):
             hint = nearest(f"--{name[2:].replace('-', '_')}", self.spellings)
-            return [f"unknown flag {name}{hint}"]
+            return [f"unknown flag {short(name)}{hint}"]
         if action is not None and action.nargs != 0 and len(chunk) == 2 and chunk[0] == name:
             chunk = [f"{name}={chunk[1]}"]  # so that a value may begin with a minus
         _, stray = self.parse_known_args(chunk, given)
-        return [f"stray word {word!r}" for word in stray]
+        return [f"stray word {short(repr(word))}" for word in stray]
 
 
 def by_flag(words: Sequence[str]) -> list[list[str]]:
@@ -156,14 +211,29 @@ def by_flag(words: Sequence[str]) -> list[list[str]]:
 
 
 def reader(hint: Any) -> dict[str, Any]:
-    """argparse's options for a value of the type ``hint``; ``X | None`` is read as ``X``."""
+    """argparse's options for a value of the type ``hint``."""
     kind = inner(hint)
     if kind is bool:
         return {"type": truth, "nargs": "?", "const": True, "metavar": METAVARS[bool]}
-    if get_origin(kind) is list:
-        element = get_args(kind)[0]
-        return {"type": element, "nargs": "+", "metavar": METAVARS.get(element, "WORD")}
-    return {"type": kind, "metavar": METAVARS.get(kind, "WORD")}
+    many = get_origin(kind) is list
+    element = get_args(kind)[0] if many else kind
+    options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
+    if element in (int, float):
+        options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
+    return options | ({"nargs": "+"} if many else {})
+
+
+def number(word: str, kind: type, may_be_none: bool) -> float | None:
+    """The number that a word says; None for "none" or "null" where the setting may be left out.
+
+    Raises ArgumentTypeError for any other word.
+    """
+    if may_be_none and word.lower() in NONE:
+        return None
+    try:
+        return kind(word)
+    except ValueError:
+        raise ArgumentTypeError(f"invalid {kind.__name__} value: {short(repr(word))}") from None
 
 
 def inner(hint: Any) -> Any:
@@ -185,7 +255,7 @@ def truth(word: str) -> bool:
     Raises ArgumentTypeError for a word that means neither: ``bool("false")`` would be True.
     """
     if word.lower() not in TRUE + FALSE:
-        raise ArgumentTypeError(f"{word!r} is neither true nor false")
+        raise ArgumentTypeError(f"{short(repr(word))} is neither true nor false")
     return word.lower() in TRUE
 
 
