@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.flags import (
     StrictParser,
     flag,
@@ -298,9 +298,9 @@ def parse(
     """
     parser = StrictParser(cls, prog, about)
     given, mistakes = parser.read(argv)
-    notices = [f"--{name}: {reason}" for name, reason in cls.inert().items() if name in given]
-    settings, more = complete(cls, parser, given, mistakes)
-    return settings, notices + more
+    repeated = [f"--{name} is given twice; the last holds" for name in parser.repeated]
+    settings, notices = complete(cls, parser, given, mistakes)
+    return settings, [*repeated, *notices]
 
 
 def settings_of(cls: type[Settings], **values: Any) -> Settings:
@@ -341,34 +341,60 @@ def complete(
     settings = cls(**{name: given[name] for name in names})
     if mistakes := mistakes + settings.problems():
         raise UserError(*mistakes)
-    return settings, notices
+    inert = [f"--{name}: {reason}" for name, reason in cls.inert().items() if name in given]
+    return settings, inert + notices
 
 
 def read_yaml(path: str, prefix: str = "") -> dict[str, Any]:
     """The content of a YAML file of settings. Raises UserError where it cannot be read."""
     try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{prefix}{path}: {' '.join(str(error).split())}") from error
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), SettingsLoader) or {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        reason = "nested too deeply" if deep else short(error, 300)
+        raise UserError(f"{prefix}{short(path)}: {reason}") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise UserError(f"{prefix}{path}: expected 'name: value' lines, found {kind}")
     return content
 
 
+class SettingsLoader(yaml.SafeLoader):
+    """Plain YAML in which a name stands once: of two values one would be ignored."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{short(key.value)} stands here twice", key.start_mark
+                )
+            names |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return super().construct_mapping(node, deep)
+
+
 def read_layer(
     parser: StrictParser, cls: type[BaseSettings], layer: Layer, mistakes: list[str]
 ) -> dict[str, Any]:
-    """The settings in a YAML file, read by the same parser as flags; adds to ``mistakes``."""
+    """The settings in a YAML file, read by the same parser as flags; adds to ``mistakes``.
+
+    A name is a setting's own, one that it has in other programs, or one without effect here.
+    """
     fields, hints = {field.name: field for field in dataclasses.fields(cls)}, get_type_hints(cls)
+    own_names = {**other_names(cls), **{name: name for name in (*fields, *cls.inert())}}
     settings: dict[str, Any] = {}
+    written: dict[str, str] = {}
     for key, value in layer.content.items():
-        name = str(key)
-        if name not in fields:
-            hint = nearest(name, sorted(fields))
-            mistakes.append(f"{layer.source}: unknown setting {name!r}{hint}")
+        name = own_names.get(str(key), "")
+        if earlier := written.get(name):
+            mistakes.append(f"{layer.source}: {earlier} and {key} are one setting; keep one")
+        elif not name:
+            hint = nearest(str(key), sorted(own_names))
+            mistakes.append(f"{layer.source}: unknown setting {short(repr(str(key)))}{hint}")
+        elif name not in fields:
+            settings[name] = value
         elif reason := misfit(value, hints[name], "choices" in fields[name].metadata):
-            mistakes.append(f"{layer.source}: {name} {reason}")
+            mistakes.append(f"{layer.source}: {key} {reason}")
         elif value in (None, []):
             settings[name] = value
         else:
@@ -379,7 +405,17 @@ def read_layer(
             given, unread = parser.read(words)
             settings |= given
             mistakes += unread
+        written |= {name: str(key)} if name else {}
     return settings
+
+
+def other_names(cls: type[BaseSettings]) -> dict[str, str]:
+    """The names that settings have in other programs, each with the setting's own."""
+    return {
+        alias.removeprefix("--"): field.name
+        for field in dataclasses.fields(cls)
+        for alias in field.metadata.get("aliases", [])
+    }
 
 
 def misfit(value: Any, hint: Any, is_choice: bool) -> str:

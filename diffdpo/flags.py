@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import operator
 import re
 from argparse import (
     SUPPRESS,
@@ -27,10 +28,10 @@ GROUPS |= {"evaluation": "evaluation and sampling"}
 METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
 # What a bound asks of a number, and how a line says it.
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
-    "least": (float.__ge__, "at least"),
-    "above": (float.__gt__, "above"),
-    "below": (float.__lt__, "below"),
-    "most": (float.__le__, "at most"),
+    "least": (operator.ge, "at least"),
+    "above": (operator.gt, "above"),
+    "below": (operator.lt, "below"),
+    "most": (operator.le, "at most"),
 }
 NONE = ("none", "null")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
@@ -86,21 +87,14 @@ def out_of_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> list[st
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             continue
-        if isinstance(number, float) and not math.isfinite(number) and "most" not in bounds:
+        endless = isinstance(number, float) and not math.isfinite(number)
+        if endless and bounds.get("most") != math.inf:
             return [f"--{name} must be a finite number, got {number}"]
         for bound, limit in bounds.items():
             holds, wanted = BOUNDS[bound]
-            if not holds(as_float(number), float(limit)):
+            if not holds(number, limit):
                 return [f"--{name} must be {wanted} {limit}, got {short(number, 24)}"]
     return []
-
-
-def as_float(number: float) -> float:
-    """A number as a float; integers beyond its range are infinite."""
-    try:
-        return float(number)
-    except OverflowError:
-        return math.copysign(math.inf, number)
 
 
 def unfit_text(name: str, value: Any) -> list[str]:
@@ -139,6 +133,7 @@ class StrictParser(ArgumentParser):
             formatter_class=wide,
         )
         self.spellings: list[str] = []
+        self.repeated: list[str] = []
         hints = get_type_hints(cls)
         for name, title in GROUPS.items():
             group = self.add_argument_group(title)
@@ -176,7 +171,10 @@ class StrictParser(ArgumentParser):
         raise UserError(message.removeprefix("argument "))
 
     def read(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """The values that are given, by name, and a line for every mistake."""
+        """The values that are given, by name, and a line for every mistake.
+
+        The last of several values holds; ``repeated`` names the flags that were given again.
+        """
         # One flag at a time: argparse stops at its first error, and all are to be told at once.
         given, mistakes = Namespace(), []
         for chunk in by_flag(words):
@@ -195,6 +193,8 @@ class StrictParser(ArgumentParser):
             return [f"unknown flag {short(name)}{hint}"]
         if action is not None and action.nargs != 0 and len(chunk) == 2 and chunk[0] == name:
             chunk = [f"{name}={chunk[1]}"]  # so that a value may begin with a minus
+        if action is not None and action.dest in vars(given):
+            self.repeated.append(action.dest)
         _, stray = self.parse_known_args(chunk, given)
         return [f"stray word {short(repr(word))}" for word in stray]
 

@@ -1,13 +1,16 @@
 """Strict settings: every mistake is named, nothing is guessed."""
 
 from dataclasses import FrozenInstanceError, dataclass, fields
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
 
+from diffdpo.cli import COMMANDS, settings_class
 from diffdpo.config import BaseSettings, Layer, TrainSettings, flag, parse, read_yaml
 from diffdpo.engine.run_folder import save_yaml
 from diffdpo.errors import UserError
+from diffdpo.flags import inner
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
@@ -110,6 +113,98 @@ def test_every_impossible_training_setting_has_a_line(name, value):
     found = mistakes(f"--{name}", value, cls=TrainSettings)
     assert len(found) == 1
     assert name in found[0]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "line"),
+    [
+        ("adam_beta1", "1", "--adam_beta1 must be below 1, got 1.0"),
+        ("adam_beta2", "nan", "--adam_beta2 must be a finite number, got nan"),
+        ("adam_epsilon", "-1", "--adam_epsilon must be above 0, got -1.0"),
+        ("num_train_epochs", "1e300", "--num_train_epochs must be at most 1000000, got 1e+300"),
+        ("num_train_epochs", "inf", "--num_train_epochs must be a finite number, got inf"),
+        ("seed", str(2**70), f"--seed must be at most {2**63 - 1}, got "),
+        ("lr_power", "nan", "--lr_power must be a finite number, got nan"),
+        ("train_batch_size", "1000000000", "--train_batch_size must be at most 1000000"),
+        ("output_dir", "a\0b", "--output_dir holds a null byte"),
+        ("output_dir", "", "--output_dir is empty; give a value or leave it out"),
+        ("tracker_name", "\udcff", "--tracker_name '\\udcff' is not UTF-8 text"),
+        ("logging_steps", "7" * 5000, "--logging_steps: invalid int value: '777"),
+    ],
+)
+def test_a_number_lies_within_the_bounds_at_its_flag_and_a_text_can_be_written(flag, value, line):
+    (shown,) = mistakes(f"--{flag}", value, cls=TrainSettings)
+    assert shown.startswith(line)
+    assert len(shown) < 200
+
+
+def test_infinity_is_a_number_only_where_it_means_no_limit():
+    assert parse(TrainSettings, ["--max_grad_norm", "inf"])[0].max_grad_norm == float("inf")
+
+
+def test_every_number_of_every_command_is_bounded_or_at_least_finite():
+    """``nan`` is refused by every flag that takes a number."""
+    for row in COMMANDS.values():
+        cls = settings_class(row.settings, [])
+        hints = get_type_hints(cls)
+        floats = [
+            name for name, hint in hints.items() if float in (inner(hint), *get_args(inner(hint)))
+        ]
+        for name in floats:
+            lines = mistakes(f"--{name}", "nan", cls=cls)
+            assert any(line.startswith(f"--{name} must be") for line in lines), name
+
+
+def test_none_is_no_number_where_a_setting_may_be_left_out():
+    assert parse(TextSettings, ["--max_length", "none"])[0].max_length is None
+    assert parse(TextSettings, ["--max_length", "NULL"])[0].max_length is None
+    assert mistakes("--seed", "none", cls=TrainSettings) == ("--seed: invalid int value: 'none'",)
+
+
+def test_of_a_flag_given_twice_the_last_holds_and_the_run_says_so():
+    settings, notices = parse(TrainSettings, ["--seed", "1", "--train-batch-size", "2", "--seed=3"])
+    assert (settings.seed, notices) == (3, ["--seed is given twice; the last holds"])
+
+
+def test_a_file_knows_the_names_of_other_programs_and_those_without_effect(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "per_device_train_batch_size: 2\nsave_steps: 7\ntorch_dtype: null\n"
+        "gradient_checkpointing_kwargs: {use_reentrant: false}\n"
+    )
+    settings, notices = parse(TextSettings, ["--config", str(path)])
+    assert (settings.train_batch_size, settings.checkpointing_steps) == (2, 7)
+    assert [notice.split(":")[0] for notice in notices] == [
+        "--torch_dtype",
+        "--gradient_checkpointing_kwargs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("seed: 1\nseed: 2\n", "seed stands here twice"),
+        ("max_steps: 1\nmax_train_steps: 2\n", "max_steps and max_train_steps are one setting"),
+        ("a: " + "[" * 20000, "nested too deeply"),
+        ("seed: &x [*x]\n", "seed is a list"),
+        ("seed: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        ('output_dir: "a\\0b"\n', "--output_dir holds a null byte"),
+        ("x" * 900 + ": 1\n", "unknown setting 'xxx"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n"
+                for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+            )
+            + "loss_type: *i\n",
+            "loss_type is a list of something other than plain values",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_settings_is_a_short_line(tmp_path, text, line):
+    lines = complaints(tmp_path, text, TextSettings)
+    assert any(line in shown for shown in lines)
+    assert max(map(len, lines)) < 500
 
 
 def test_a_rate_of_zero_is_a_dry_run():
