@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -52,7 +53,12 @@ class TextObjects:
 
 def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
     """Every setting at its final value, as config.yaml will hold it."""
-    return replace(with_bundled_reviews(settings), mixed_precision=accelerator.mixed_precision)
+    return replace(
+        with_bundled_reviews(settings),
+        mixed_precision=accelerator.mixed_precision,
+        use_8bit_adam=settings.eight_bit,
+        use_adafactor=settings.adafactor,
+    )
 
 
 @dataclass
@@ -95,7 +101,7 @@ def train(
     finished = carry_out(
         settings,
         trainer,
-        text_facts(settings, run.objective, run.rows, run.scorer, trainer),
+        text_facts(settings, run.objective, run.rows, run.held_out, run.scorer, trainer),
         validation,
         write,
         preview,
@@ -123,7 +129,8 @@ def prepare_text(
     scorer = make_trainable(network, settings, accelerator.device)
     reference = make_reference(scorer, settings, objective.reference_free)
     if isinstance(reference, OtherModel):
-        check_same_tokens(reference.copy.network, tokenizer, settings, rows, held_out)
+        other: Any = reference.copy
+        check_same_tokens(other.network, tokenizer, settings, rows, held_out)
     task = make_task(settings, objective, accelerator)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:

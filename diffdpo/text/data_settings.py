@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffdpo.config import BaseSettings, flag
+from diffdpo.config import BaseSettings
 from diffdpo.data.paths import missing_data
+from diffdpo.flags import flag
 
 RULES = ["keep_start", "keep_end", "proportional"]
 
@@ -19,7 +20,9 @@ def number_or_none(word: str) -> int | None:
 class TextDataSettings(BaseSettings):
     """The data flags of ``train_text_dpo.py``."""
 
-    dataset_name: str | None = flag(None, "hub id, folder or file of preferences", group="data")
+    dataset_name: str | None = flag(
+        None, "hub id, folder or file of preferences", aliases=["--dataset"], group="data"
+    )
     dataset_config: str | None = flag(
         None, "configuration of a hub data set", aliases=["--dataset_config_name"], group="data"
     )
@@ -28,7 +31,10 @@ class TextDataSettings(BaseSettings):
         "test", "split that is held out, where eval_strategy asks for one", group="data"
     )
     eval_dataset_name: str | None = flag(
-        None, "held-out rows from elsewhere: hub id, folder or file", group="data"
+        None,
+        "held-out rows from elsewhere: hub id, folder or file",
+        aliases=["--eval_dataset"],
+        group="data",
     )
     data_format: str | None = flag(
         None,
@@ -45,7 +51,12 @@ class TextDataSettings(BaseSettings):
     rejected_column: str | None = flag(None, "the column that is rejected", group="data")
     label_column: str | None = flag(None, "the column that is the label", group="data")
     max_length: int | None = flag(
-        1024, "tokens of prompt and completion; none: no limit", read=number_or_none, group="data"
+        1024,
+        "tokens of prompt and completion; none: no limit",
+        aliases=["--cutoff_len"],
+        read=number_or_none,
+        group="data",
+        least=2,
     )
     truncation_mode: str = flag(
         "keep_start",
@@ -58,9 +69,12 @@ class TextDataSettings(BaseSettings):
         None, "leave out rows whose score_chosen leads by less", group="data"
     )
     soft_label_scale: float | None = flag(
-        None, "P(chosen wins) = sigmoid(this x (score_chosen - score_rejected))", group="data"
+        None,
+        "P(chosen wins) = sigmoid(this x (score_chosen - score_rejected))",
+        group="data",
+        above=0,
     )
-    preview: int = flag(0, "print so many rows as the model will see them", group="data")
+    preview: int = flag(0, "print so many rows as the model will see them", group="data", least=0)
 
     @property
     def columns(self) -> dict[str, str | None]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective import Objective
+from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -14,6 +17,7 @@ def text_facts(
     settings: TextSettings,
     objective: Objective,
     rows: TextRows,
+    held_out: TextRows | None,
     scorer: TokenScorer,
     trainer: Trainer,
 ) -> dict[str, str]:
@@ -39,6 +43,8 @@ def text_facts(
             f" unusable{close}"
         ),
         **tally.lines(settings.max_length),
+        **beyond_positions(scorer.network, rows, held_out),
+        **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
             " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
@@ -47,6 +53,28 @@ def text_facts(
         **trainer.plan(what),
     }
     return lines | balance(settings, objective, rows)
+
+
+def held_out_counts(held_out: TextRows | None) -> dict[str, str]:
+    """What became of the rows to measure on."""
+    if held_out is None:
+        return {}
+    tally = held_out.tally
+    left = f"{len(tally.bad)} unusable, {tally.close + tally.too_long} left out"
+    cut = f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut"
+    return {"held out": f"{len(held_out):,} of {tally.rows:,} rows, {left}, {cut}"}
+
+
+def beyond_positions(
+    network: PreTrainedModel, rows: TextRows, held_out: TextRows | None
+) -> dict[str, str]:
+    """A line where rows are longer than what the model was made for."""
+    longest, positions = longest_row(rows, held_out), position_count(network)
+    if not positions or longest <= positions:
+        return {}
+    return {
+        "positions": f"the longest row has {longest} tokens; the model was made for {positions}"
+    }
 
 
 def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dict[str, str]:
@@ -62,4 +90,6 @@ def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dic
         up = good < bad
         flag, weight = ("desirable", bad / good) if up else ("undesirable", good / bad)
         line += f"; weighted {ratio:.2f} to 1, --{flag}_weight {weight:.3g} balances them"
+    if not good or not bad:
+        line += "; WARNING: all of one label, and the loss compares the two"
     return {"labels": line}

@@ -1,4 +1,4 @@
-"""What a model can read: its vocabulary and positions, and whether two models read the same tokens."""
+"""What a model can read: its vocabulary, its positions, and the same tokens as another model."""
 
 from __future__ import annotations
 

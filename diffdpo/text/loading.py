@@ -25,7 +25,9 @@ from diffdpo.errors import UserError, short
 from diffdpo.text.settings import TextModelSettings
 
 # Tables that older checkpoints hold beside their weights; models compute them anew.
-HARMLESS = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|rope\.freqs)$")
+HARMLESS = re.compile(
+    r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|rope\.freqs)$"
+)
 ADAPTER = "default"
 PREFIX = "base_model.model."  # that peft puts before the names in an adapter's file
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -58,11 +60,12 @@ def load_whole(name: str, place: str, settings: TextModelSettings) -> PreTrained
     options = dict(settings.hub_options)
     if settings.attn_implementation:
         options["attn_implementation"] = settings.attn_implementation
-    network, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
     )
-    check_keys(place, info.get("missing_keys", ()), info.get("unexpected_keys", ()))
-    return network  # type: ignore[no-any-return]
+    network: PreTrainedModel = loaded[0]
+    check_keys(place, loaded[1].get("missing_keys", ()), loaded[1].get("unexpected_keys", ()))
+    return network
 
 
 def base_of(name: str, options: dict[str, Any]) -> str | None:
@@ -144,7 +147,7 @@ def reasons(name: str, place: str, error: Exception) -> list[str]:
     if pickled and not any(file.endswith(".safetensors") for file in files):
         return [
             f"{place}: its weights are pickled ({short(pickled[0])}), which is not read; if you"
-            " trust them: python -c \"from transformers import AutoModelForCausalLM as M;"
+            ' trust them: python -c "from transformers import AutoModelForCausalLM as M;'
             f" M.from_pretrained('{name}').save_pretrained('{name}')\""
         ]
     reason = short(error, 200) or type(error).__name__
@@ -156,9 +159,7 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
     none, or where it cannot be read."""
-    return find_tokenizer(
-        str(settings.model_name_or_path), "model_name_or_path", network, settings
-    )
+    return find_tokenizer(str(settings.model_name_or_path), "model_name_or_path", network, settings)
 
 
 def find_tokenizer(

@@ -125,6 +125,7 @@ class TextRows(Rows):
         rendered = render(example, self.tokenizer)
         if missing := left_out(example, rendered):
             self.tally.left_out.append(missing)
+        self.tally.endless += not rendered.templated and self.tokenizer.eos_token_id is None
         whole, limit = encode(rendered, self.tokenizer), self.settings.max_length
         check_sides(whole, self.tokenizer, "as the chat template writes them")
         mode, bos = self.settings.truncation_mode, self.tokenizer.bos_token_id
@@ -235,7 +236,7 @@ def check_sides(encoded: Encoded, tokenizer: PreTrainedTokenizerBase, where: str
     """Raises BadRow where a completion is empty but for marks, or both sides are the same."""
     for ids in encoded.completions:
         # Only short ones can be empty, and to decode all of them would take time.
-        if len(ids) <= MARKS and not tokenizer.decode(ids, skip_special_tokens=True).strip():
+        if len(ids) <= MARKS and not str(tokenizer.decode(ids, skip_special_tokens=True)).strip():
             raise BadRow(f"a completion is empty {where}")
     if len(encoded.completions) == 2 and encoded.completions[0] == encoded.completions[1]:
         raise BadRow(f"chosen and rejected are the same {where}")

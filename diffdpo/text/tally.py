@@ -22,6 +22,7 @@ class Tally:
     shortest: int = 0  # tokens of the shortest prompt among these
     prompts_cut: int = 0
     completions_cut: int = 0
+    endless: int = 0  # plain texts without an end, since the tokenizer has no EOS
     unprompted: int = 0  # usable rows whose prompt is empty
     left_out: list[str] = field(default_factory=list)  # texts that the chat template did not write
 
@@ -61,6 +62,8 @@ class Tally:
         if self.too_long:
             length += f"; {self.too_long} rows left out, whose prompt alone fills it"
         lines = {"length": length}
+        if self.endless:
+            lines["end"] = "the tokenizer has no EOS, so that no end of a text is learned"
         if self.unread:
             lines["not read"] = f"columns {short(', '.join(self.unread), 200)}"
         if self.left_out:

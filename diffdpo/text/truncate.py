@@ -1,5 +1,5 @@
-"""Cuts a prompt and its completions to the length limit. ADD A RULE HERE: write a function and add a
-line to the table."""
+"""Cuts a prompt and its completions to the length limit. ADD A RULE HERE: write a function and add
+a line to the table."""
 
 from __future__ import annotations
 

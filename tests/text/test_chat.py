@@ -118,4 +118,3 @@ def test_an_empty_prompt_is_allowed():
     words, encoded = plain("", "yes", "no")
     assert encoded.prompt == []
     assert words.decode(encoded.completions[0]) == "yes<|eos|>"
-

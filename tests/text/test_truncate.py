@@ -23,7 +23,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("mode", "limit", "prompt", "chosen", "rejected"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("mode", "limit", "prompt", "chosen", "rejected"), CASES.values(), ids=CASES
+)
 def test_what_is_kept(mode, limit, prompt, chosen, rejected):
     cut = truncate(FULL, limit, bos=0, mode=mode)
     assert cut == Encoded(prompt, (chosen, rejected))

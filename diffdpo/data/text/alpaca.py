@@ -13,8 +13,8 @@ from diffdpo.data.text.schema import Example, label, pair, single, user_turn, wi
 
 def alpaca_pairs(record: Mapping[str, Any]) -> Example:
     """Reads instruction, chosen, rejected, and input, history and system where they are."""
-    sides = [answer(record[name], name) for name in ("chosen", "rejected")]
-    return pair(conversation(record), *sides, record)
+    chosen, rejected = (answer(record[name], name) for name in ("chosen", "rejected"))
+    return pair(conversation(record), chosen, rejected, record)
 
 
 def alpaca_labels(tag: str) -> Callable[[Mapping[str, Any]], Example]:

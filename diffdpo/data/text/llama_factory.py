@@ -27,8 +27,8 @@ def turns_and_pairs(turns: str) -> Reader:
 
     def read(record: Mapping[str, Any]) -> Example:
         prompt = with_system(messages(record[turns]), record)
-        sides = [answer(record[name], name) for name in ("chosen", "rejected")]
-        return pair(prompt, *sides, record)
+        chosen, rejected = (answer(record[name], name) for name in ("chosen", "rejected"))
+        return pair(prompt, chosen, rejected, record)
 
     return read
 
@@ -53,4 +53,3 @@ def whole_pairs(record: Mapping[str, Any]) -> Example:
     sides = [messages(record[name]) for name in ("chosen_messages", "rejected_messages")]
     prompt, chosen, rejected = split_common(*sides)
     return pair(with_system(prompt, record), chosen, rejected, record)
-

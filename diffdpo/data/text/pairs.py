@@ -44,5 +44,5 @@ def system_and_pairs(record: Mapping[str, Any]) -> Example:
 
 def one_turn(text: str, record: Mapping[str, Any]) -> Example:
     """A user's question and two answers, as a conversation."""
-    sides = [answer(record[name], name) for name in ("chosen", "rejected")]
-    return pair(with_system(user_turn(text), record), *sides, record)
+    chosen, rejected = (answer(record[name], name) for name in ("chosen", "rejected"))
+    return pair(with_system(user_turn(text), record), chosen, rejected, record)

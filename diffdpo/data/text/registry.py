@@ -23,9 +23,6 @@ KEYS = {"file_name", "hf_hub_url", "formatting", "ranking", "columns", "tags", "
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}
 COMMON = {"system": "system", "tools": "tools", "chosen": "chosen", "rejected": "rejected"}
 COMMON |= {"kto_tag": "kto_tag"} | {name: name for name in MEDIA}
-# Where an entry does not name these columns, they have the usual names.
-USUAL = {"prompt": "instruction", "query": "input", "response": "output"}
-USUAL |= {"messages": "conversations"}
 SHAREGPT = {
     "role_tag": "from",
     "content_tag": "value",
@@ -69,11 +66,17 @@ def registered(file: str, name: str) -> Registered:
     ranking = bool(entry.get("ranking"))
     if not ranking and "kto_tag" not in columns:
         raise UserError(f"{place}: holds no preferences; it has neither ranking nor a kto_tag")
-    if ranking and not {"chosen", "rejected"} <= set(columns):
-        raise UserError(f"{place}: ranking needs the columns chosen and rejected")
+    first = "prompt" if formatting == "alpaca" else "messages"
+    sides = ["chosen", "rejected"] if ranking else ["kto_tag"]
+    sides += ["response"] if formatting == "alpaca" and not ranking else []
+    # LLaMA-Factory reads no column that the entry leaves out, whatever it is called.
+    if lacking := [key for key in (first, *sides) if key not in columns]:
+        raise UserError(f"{place}: its columns do not name {', '.join(lacking)}")
     make = alpaca if formatting == "alpaca" else conversations
     names = {**tags_of(formatting), **tags}
-    return Registered(source, entry.get("split"), entry.get("subset"), make(columns, names, ranking))
+    return Registered(
+        source, entry.get("split"), entry.get("subset"), make(columns, names, ranking)
+    )
 
 
 def read_entry(file: str, name: str) -> dict[str, Any]:
@@ -125,17 +128,13 @@ def tags_of(formatting: str) -> dict[str, str]:
 
 def alpaca(columns: Mapping[str, str], tags: Mapping[str, str], ranking: bool) -> TextFormat:
     """The format of an entry with an instruction and one or two answers."""
-    named = {**{key: USUAL[key] for key in ("prompt", "query", "response")}, **columns}
     read = alpaca_pairs if ranking else alpaca_labels("kto_tag")
     needed = ("chosen", "rejected") if ranking else ("response", "kto_tag")
-    return renaming({**ALPACA, **COMMON}, named, read, ("prompt", *needed))
+    return renaming({**ALPACA, **COMMON}, columns, read, ("prompt", *needed))
 
 
-def conversations(
-    columns: Mapping[str, str], tags: Mapping[str, str], ranking: bool
-) -> TextFormat:
+def conversations(columns: Mapping[str, str], tags: Mapping[str, str], ranking: bool) -> TextFormat:
     """The format of an entry with the turns of a conversation."""
-    named = {"messages": USUAL["messages"], **columns}
     ours = {"messages": "conversations", **COMMON}
     needed = ("messages", *(("chosen", "rejected") if ranking else ("kto_tag",)))
     plain = turns_and_pairs if ranking else (lambda turns: labelled_turns(turns, "kto_tag"))
@@ -145,7 +144,7 @@ def conversations(
         turns = ("conversations", "chosen", "rejected")
         return read(Record({k: retagged(v, tags) if k in turns else v for k, v in record.items()}))
 
-    return renaming(ours, named, read_tagged, needed)
+    return renaming(ours, columns, read_tagged, needed)
 
 
 def renaming(
@@ -157,9 +156,10 @@ def renaming(
     """A format whose columns are called as an entry says; other columns are not read."""
 
     def read_renamed(record: Record) -> Example:
-        return read(
-            Record({ours[key]: record[column] for key, column in named.items() if column in record})
-        )
+        row = {ours[key]: record[column] for key, column in named.items() if column in record}
+        own = Record(row)
+        own.check_media()
+        return read(own)
 
     return TextFormat(tuple(named[key] for key in needed), read_renamed)
 
@@ -170,7 +170,9 @@ def retagged(value: Any, tags: Mapping[str, str]) -> Any:
         return [retagged(part, tags) for part in value]
     if not isinstance(value, dict) or tags["role_tag"] not in value:
         return value
-    roles = {tags[key]: SHAREGPT[key] for key in SHAREGPT if not key.startswith(("role", "content"))}
+    roles = {
+        tags[key]: SHAREGPT[key] for key in SHAREGPT if not key.startswith(("role", "content"))
+    }
     own = {tags["role_tag"], tags["content_tag"]}
     role = value[tags["role_tag"]]
     others = {name: part for name, part in value.items() if name not in own}
