@@ -33,6 +33,8 @@ def text_facts(
     close = (
         f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
     )
+    terms = [f"{term.weight:g} {term.name}" for term in objective.terms]
+    terms += [f"{scorer.balance.weight:g} load balance of the experts"] if scorer.balance else []
     family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
     lines = {
         "model": (
@@ -46,10 +48,7 @@ def text_facts(
         **beyond_positions(scorer.network, rows, held_out),
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "loss": (
-            " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
-            + f"; beta {settings.beta:g}"
-        ),
+        "loss": f"{' + '.join(terms)}; beta {settings.beta:g}",
         **trainer.plan(what),
     }
     return lines | balance(settings, objective, rows)

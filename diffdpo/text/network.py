@@ -23,6 +23,7 @@ from diffdpo.reference import (
     without_dropout,
 )
 from diffdpo.text.loading import ADAPTER, load_model
+from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
 from diffdpo.text.settings import ALL_LINEAR, TextSettings
 
@@ -45,6 +46,7 @@ def make_trainable(
     Trained weights are float32 whatever the precision; those frozen under adapters follow it.
     """
     scorer = TokenScorer(network, settings.sharing)
+    scorer.balance = router_balance(network, settings.router_aux_loss_coef)
     prove_head(scorer, str(settings.model_name_or_path))
     if is_adapter(network):
         keep_first_adapter(network)
