@@ -222,6 +222,10 @@ class TrainSettings(BaseSettings):
             lines.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
         return lines
 
+    def warmup_steps(self, total: int) -> int:
+        """Steps of linear warm-up in a run of ``total``."""
+        return self.lr_warmup_steps
+
     @property
     def precision(self) -> str | None:
         """The requested precision; None leaves the choice to accelerate."""

@@ -28,6 +28,7 @@ class Scores:
     score_N: Tensor  # log-likelihood surrogates in nats, float32, higher is better
     prompt_B: Tensor | None = None  # log p of the prompts before the chosen items, where scored
     metrics: Metrics = field(default_factory=dict)  # the modality's own, of this pass
+    added: Tensor | None = None  # a loss of the network itself, such as a router's, in a mean
 
 
 class Draw(Protocol):
@@ -174,7 +175,8 @@ class Objective:
     def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """Losses of a micro-batch, ``(B,)`` or ``(N,)``, with gradient."""
         terms = [term.weight * term.loss(policy, reward_N, draw, context) for term in self.terms]
-        return torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
+        total = torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
+        return total if policy.added is None else total + policy.added
 
     def metrics(self, reward_N: Tensor, draw: Draw, context: StepContext) -> Metrics:
         """The rewards under TRL's metric names.

@@ -29,7 +29,7 @@ from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.findings import compose, rows_side_by_side, summary
 from diffdpo.text.generate import SampleSettings
 from diffdpo.text.inputs import PAIRS, PREFIXES, with_bundled_reviews
-from diffdpo.text.network import load_model, load_tokenizer
+from diffdpo.text.loading import load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask

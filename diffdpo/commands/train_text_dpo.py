@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -19,16 +20,13 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.objective import Objective
-from diffdpo.reference import Reference
+from diffdpo.reference import OtherModel, Reference
 from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
-from diffdpo.text.inputs import check_vocabulary, open_training_rows, with_bundled_reviews
-from diffdpo.text.network import (
-    load_model,
-    load_tokenizer,
-    make_reference,
-    make_trainable,
-)
+from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
+from diffdpo.text.limits import check_rows, check_same_tokens
+from diffdpo.text.loading import load_model, load_tokenizer
+from diffdpo.text.network import make_reference, make_trainable
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -55,7 +53,12 @@ class TextObjects:
 
 def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
     """Every setting at its final value, as config.yaml will hold it."""
-    return replace(with_bundled_reviews(settings), mixed_precision=accelerator.mixed_precision)
+    return replace(
+        with_bundled_reviews(settings),
+        mixed_precision=accelerator.mixed_precision,
+        use_8bit_adam=settings.eight_bit,
+        use_adafactor=settings.adafactor,
+    )
 
 
 @dataclass
@@ -98,7 +101,7 @@ def train(
     finished = carry_out(
         settings,
         trainer,
-        text_facts(settings, run.objective, run.rows, run.scorer, trainer),
+        text_facts(settings, run.objective, run.rows, run.held_out, run.scorer, trainer),
         validation,
         write,
         preview,
@@ -122,9 +125,12 @@ def prepare_text(
         not accelerator.is_local_main_process,
         (objects.dataset, objects.eval_dataset),
     )
-    check_vocabulary(rows, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
+    check_rows(network, "model_name_or_path", name, rows, held_out)
     scorer = make_trainable(network, settings, accelerator.device)
     reference = make_reference(scorer, settings, objective.reference_free)
+    if isinstance(reference, OtherModel):
+        other: Any = reference.copy
+        check_same_tokens(other.network, tokenizer, settings, rows, held_out)
     task = make_task(settings, objective, accelerator)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:

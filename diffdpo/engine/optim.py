@@ -71,7 +71,7 @@ def make_schedule(
         scheduler = get_scheduler(
             settings.lr_scheduler,
             carrier,
-            num_warmup_steps=settings.lr_warmup_steps,
+            num_warmup_steps=settings.warmup_steps(total_steps),
             num_training_steps=total_steps,
             num_cycles=settings.lr_num_cycles,
             power=settings.lr_power,

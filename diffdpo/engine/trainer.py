@@ -224,7 +224,7 @@ class Trainer:
             "batch": f"{self.effective_batch} {what} = {batch} x {accumulated} accumulated"
             f" x {self.accelerator.num_processes} processes",
             "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler},"
-            f" {settings.lr_warmup_steps} warm-up steps",
+            f" {settings.warmup_steps(steps)} warm-up steps",
             "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
         }
 

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.data.text.schema import BadRow, Example, Message, common_length
-from diffdpo.errors import UserError
+from diffdpo.data.text.messages import BadRow, Message, Text
+from diffdpo.data.text.schema import Example, common_length
+from diffdpo.errors import UserError, short
+
+PATIENCE = 20.0  # seconds that a template may take for one text
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,9 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
             "the data are conversations, and the tokenizer has no chat template; name one with one,"
             " or text"
         )
+    taken = set(inspect.signature(tokenizer.apply_chat_template).parameters)
+    if own := sorted(taken & set(example.template_options)):
+        raise BadRow(f"chat_template_kwargs sets {own[0]}, which is no option of a template")
     options = {"tools": example.tools, **example.template_options}
     wholes = [
         apply_template(tokenizer, prompt + list(side), **options)  # type: ignore[arg-type]
@@ -61,12 +72,98 @@ def opening(prompt: list[Message]) -> dict[str, bool]:
 def apply_template(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], **options: Any
 ) -> str:
-    """The template's text. Raises BadRow where the template does not take these messages."""
-    # A template raises what it likes: its own raise_exception, or Python's errors for a message
-    # that lacks a field.
+    """The template's text.
+
+    Raises BadRow where the template does not take these messages, UserError where it does not end.
+    """
+    # Some templates, as DeepSeek's, put the arguments of a call between other texts instead of
+    # writing them as JSON; those get the JSON.
+    forms = [messages]
+    if any("tool_calls" in message for message in messages):
+        forms.append(with_textual_arguments(messages))
+    for form in forms:
+        try:
+            with patience(PATIENCE):
+                return str(tokenizer.apply_chat_template(form, tokenize=False, **options))
+        except TimeoutError as error:
+            raise UserError(
+                f"the chat template of the tokenizer takes more than {PATIENCE:g} s for one text;"
+                " mend its loops"
+            ) from error
+        # Its own raise_exception, a missing field, another type, too deep, too large.
+        except Exception as error:
+            cause = error
+    reason = short(cause, 120) or type(cause).__name__
+    raise BadRow(f"the chat template refuses it ({reason})") from cause
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in what takes longer. Only in the main thread: no other gets signals."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
-    except (TemplateError, ValueError, TypeError, KeyError) as error:
-        raise BadRow(
-            f"the chat template refuses it ({' '.join(str(error).split())[:120]})"
-        ) from error
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def with_textual_arguments(messages: list[Message]) -> list[Message]:
+    """The messages with the arguments of tool calls as JSON."""
+
+    def as_text(call: dict[str, Any]) -> dict[str, Any]:
+        function = call["function"]
+        arguments = json.dumps(function.get("arguments", {}), ensure_ascii=False)
+        return {**call, "function": {**function, "arguments": arguments}}
+
+    return [
+        {**message, "tool_calls": [as_text(call) for call in message["tool_calls"]]}
+        if "tool_calls" in message
+        else message
+        for message in messages
+    ]
+
+
+def left_out(example: Example, rendered: Rendered) -> str | None:
+    """A text of a completion, or the name of a tool, that the template does not write; None where
+    it writes all."""
+    if not rendered.templated:
+        return None
+    for side, whole in zip(example.completions, rendered.wholes, strict=True):
+        text = squeezed(whole)
+        for part in [*parts(side), *(tool_name(tool) for tool in example.tools or ())]:
+            if squeezed(part) not in text:
+                return part
+    return None
+
+
+def parts(side: Text) -> Iterator[str]:
+    """The assistant's texts in a completion: contents, thoughts, names of called tools."""
+    for message in side:
+        # What a tool says may be written as JSON, and is not the assistant's.
+        if isinstance(message, dict) and message["role"] == "assistant":
+            yield from (
+                message[name]
+                for name in ("reasoning_content", "thinking", "content")
+                if isinstance(message.get(name), str)
+            )
+            yield from (call["function"]["name"] for call in message.get("tool_calls", ()))
+
+
+def tool_name(tool: dict[str, Any]) -> str:
+    """The name of a tool, '' where it has none."""
+    function = tool.get("function", tool)
+    return str(function.get("name", "")) if isinstance(function, dict) else ""
+
+
+def squeezed(text: str) -> str:
+    """A text without its white space, which templates trim and write anew."""
+    return "".join(text.split())

@@ -1,9 +1,9 @@
-"""Turns texts into tokens: finds where the prompt ends among the tokens, puts BOS and EOS once, and
-cuts to the length limit."""
+"""Turns texts into tokens: finds where the prompt ends among the tokens, and puts BOS and EOS
+once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,7 +17,6 @@ class Encoded:
 
     prompt: list[int]
     completions: tuple[list[int], ...]
-    cut: str = ""  # what the length limit has shortened: "", "prompt" or "completion"
 
 
 def encode(rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> Encoded:
@@ -54,22 +53,3 @@ def end_once(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     while last and ids[last - 1] == end:
         last -= 1
     return [*ids[:last], end]
-
-
-def truncate(encoded: Encoded, limit: int | None, bos: int | None) -> Encoded:
-    """``encoded`` in at most ``limit`` tokens: the prompt loses its beginning, but not its BOS.
-
-    A completion that is too long by itself loses its end.
-    """
-    longest = max(len(completion) for completion in encoded.completions)
-    if limit is None or len(encoded.prompt) + longest <= limit:
-        return encoded
-    # One token of the prompt always stays: the first token of a completion is predicted from it.
-    keep = min(1, len(encoded.prompt))
-    fitting = tuple(completion[: limit - keep] for completion in encoded.completions)
-    room = max(keep, limit - longest)
-    # With room for a single token, the last one of the prompt stays, not the BOS.
-    opened = room > 1 and encoded.prompt[:1] == [bos]
-    prompt = encoded.prompt[len(encoded.prompt) - room + opened :] if room else []
-    cut = "completion" if fitting != encoded.completions else "prompt"
-    return replace(encoded, prompt=encoded.prompt[:opened] + prompt, completions=fitting, cut=cut)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective import Objective
+from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -14,6 +17,7 @@ def text_facts(
     settings: TextSettings,
     objective: Objective,
     rows: TextRows,
+    held_out: TextRows | None,
     scorer: TokenScorer,
     trainer: Trainer,
 ) -> dict[str, str]:
@@ -29,6 +33,8 @@ def text_facts(
     close = (
         f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
     )
+    terms = [f"{term.weight:g} {term.name}" for term in objective.terms]
+    terms += [f"{scorer.balance.weight:g} load balance of the experts"] if scorer.balance else []
     family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
     lines = {
         "model": (
@@ -38,20 +44,36 @@ def text_facts(
             f"{len(rows):,} {what} of {tally.rows:,} rows ({tally.format}), {len(tally.bad)}"
             f" unusable{close}"
         ),
-        "length": (
-            f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut to"
-            f" {settings.max_length}"
-        ),
+        **tally.lines(settings.max_length),
+        **beyond_positions(scorer.network, rows, held_out),
+        **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "loss": (
-            " + ".join(f"{term.weight:g} {term.name}" for term in objective.terms)
-            + f"; beta {settings.beta:g}"
-        ),
+        "loss": f"{' + '.join(terms)}; beta {settings.beta:g}",
         **trainer.plan(what),
     }
-    if tally.bad:
-        lines["skipped"] = "; ".join(tally.bad[:3])
     return lines | balance(settings, objective, rows)
+
+
+def held_out_counts(held_out: TextRows | None) -> dict[str, str]:
+    """What became of the rows to measure on."""
+    if held_out is None:
+        return {}
+    tally = held_out.tally
+    left = f"{len(tally.bad)} unusable, {tally.close + tally.too_long} left out"
+    cut = f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut"
+    return {"held out": f"{len(held_out):,} of {tally.rows:,} rows, {left}, {cut}"}
+
+
+def beyond_positions(
+    network: PreTrainedModel, rows: TextRows, held_out: TextRows | None
+) -> dict[str, str]:
+    """A line where rows are longer than what the model was made for."""
+    longest, positions = longest_row(rows, held_out), position_count(network)
+    if not positions or longest <= positions:
+        return {}
+    return {
+        "positions": f"the longest row has {longest} tokens; the model was made for {positions}"
+    }
 
 
 def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dict[str, str]:
@@ -67,4 +89,6 @@ def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dic
         up = good < bad
         flag, weight = ("desirable", bad / good) if up else ("undesirable", good / bad)
         line += f"; weighted {ratio:.2f} to 1, --{flag}_weight {weight:.3g} balances them"
+    if not good or not bad:
+        line += "; WARNING: all of one label, and the loss compares the two"
     return {"labels": line}

@@ -4,14 +4,16 @@ reviews."""
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TypeVar
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled
+from diffdpo.data.columns import lacking, listed, renamed
 from diffdpo.data.source import open_dataset
+from diffdpo.data.text import TextFormat
+from diffdpo.data.text.registry import registered
 from diffdpo.errors import UserError
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.rows import RowSettings, TextRows
@@ -49,11 +51,16 @@ def open_training_rows(
         settings.soft_label_scale,
         settings.min_score_margin,
         settings.data_format,
+        settings.truncation_mode,
     )
 
     def read(name: str, split: str, dataset: Dataset | None) -> TextRows:
+        if dataset is None and settings.dataset_info:
+            dataset, form = open_registered(name, split, settings)
+            return TextRows(dataset, tokenizer, replace(row_settings, registered=form), quiet)
         if dataset is None:
             dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
+        dataset = renamed(dataset, settings.columns)
         return TextRows(dataset, tokenizer, row_settings, quiet)
 
     name, held_out = str(settings.dataset_name), None
@@ -70,12 +77,19 @@ def open_training_rows(
     return rows, held_out
 
 
-def check_vocabulary(rows: TextRows, size: int) -> None:
-    """Raises UserError where the rows hold tokens that the model has no embedding for."""
-    # Checked before training: on a GPU such an index ends the run far from its cause.
-    largest = max(max(chain(item.prompt, *item.completions)) for item in rows.items)
-    if largest >= size:
+def open_registered(
+    name: str, split: str, settings: TextSettings
+) -> tuple[Dataset, tuple[str, TextFormat]]:
+    """The data set ``name`` of the registry ``--dataset_info``, with the format of its entry.
+
+    Raises UserError where the data lack a column that the entry names.
+    """
+    entry = registered(str(settings.dataset_info), name)
+    subset = entry.subset or settings.dataset_config
+    dataset = open_dataset(entry.source, entry.split or split, subset, settings.cache_dir)
+    if missing := lacking(dataset.column_names, entry.format.columns):
         raise UserError(
-            f"--model_name_or_path: the tokenizer gives token {largest}, the model knows {size}"
-            " tokens"
+            f"--dataset_info {settings.dataset_info}, {name}: the data have no column {missing};"
+            f" there are {listed(dataset.column_names)}"
         )
+    return dataset, (f"{name} of {settings.dataset_info}", entry.format)

@@ -1,4 +1,4 @@
-"""Loads the language model to train, as LoRA, a loaded adapter or with all weights, and makes the
+"""Makes a language model trainable, as LoRA, a loaded adapter or with all weights, and makes the
 reference that belongs to it."""
 
 from __future__ import annotations
@@ -8,13 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel
 
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.errors import UserError
@@ -28,47 +22,10 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
-from diffdpo.text.scorer import TokenScorer, prove_head
-from diffdpo.text.settings import ALL_LINEAR, TextModelSettings, TextSettings
-
-
-def load_model(name: str, flag: str, settings: TextModelSettings) -> PreTrainedModel:
-    """A causal language model in float32, with its adapter where the folder holds one.
-
-    Raises UserError where there is none.
-    """
-    options = (
-        {"attn_implementation": settings.attn_implementation}
-        if settings.attn_implementation
-        else {}
-    )
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, **settings.hub_options, **options
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise UserError(
-            f"--{flag} {name}: cannot be loaded ({' '.join(str(error).split())[:200]})"
-        ) from error
-
-
-def load_tokenizer(
-    network: PreTrainedModel, settings: TextModelSettings
-) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
-    none."""
-    names = [str(settings.model_name_or_path)]
-    names += [
-        str(config.base_model_name_or_path)
-        for config in getattr(network, "peft_config", {}).values()
-    ]
-    # The folder's own first: the tokenizer saved with an adapter may differ from its base model's.
-    for name in names:
-        try:
-            return AutoTokenizer.from_pretrained(name, **settings.hub_options)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    raise UserError(f"--model_name_or_path {names[0]}: no tokenizer there")
+from diffdpo.text.loading import ADAPTER, load_model
+from diffdpo.text.router import router_balance
+from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
+from diffdpo.text.settings import ALL_LINEAR, TextSettings
 
 
 def is_adapter(network: PreTrainedModel) -> bool:
@@ -89,12 +46,14 @@ def make_trainable(
     Trained weights are float32 whatever the precision; those frozen under adapters follow it.
     """
     scorer = TokenScorer(network, settings.sharing)
+    scorer.balance = router_balance(network, settings.router_aux_loss_coef)
     prove_head(scorer, str(settings.model_name_or_path))
     if is_adapter(network):
         keep_first_adapter(network)
     elif settings.use_peft:
         add_lora(network, settings)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
+    prove_steady(scorer, str(settings.model_name_or_path))
     dtype = DTYPES[settings.mixed_precision or "no"]
     for weight in network.parameters():
         # A model that is handed over in memory may come frozen; without adapters all is trained.
@@ -111,8 +70,14 @@ def make_trainable(
 
 def keep_first_adapter(network: PreTrainedModel) -> None:
     """Make the loaded adapter trainable and add a frozen copy of it, to be the reference."""
-    first = AdapterCopy.trained
+    first = ADAPTER
     config: Any = network.peft_config[first]
+    if getattr(config, "bias", "none") != "none":
+        raise UserError(
+            f"--model_name_or_path {network.name_or_path}: its adapter trains biases (bias"
+            f" {config.bias}), of which no second copy can be the reference; merge it into its base"
+            " model first"
+        )
     config.inference_mode = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of a second adapter, which is the point here
@@ -153,7 +118,7 @@ def make_reference(scorer: TokenScorer, settings: TextSettings, reference_free: 
     """The reference: zero for reference-free losses, the model that the settings name, or the
     network as it is now, by the cheapest means that the way of training allows.
 
-    Raises UserError where another model does not read the same tokens.
+    Raises UserError where another model cannot be loaded.
     """
     network = scorer.network
     if reference_free:
@@ -169,16 +134,11 @@ def make_reference(scorer: TokenScorer, settings: TextSettings, reference_free: 
 def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> OtherModel:
     """A reference loaded by its own name, in the precision of frozen weights."""
     other = load_model(name, "ref_model_name_or_path", settings)
-    sizes = [model.config.get_text_config().vocab_size for model in (other, network)]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"--ref_model_name_or_path {name}: its vocabulary has {sizes[0]} tokens, the model's"
-            f" {sizes[1]}"
-        )
     without_dropout(other)
     device = next(network.parameters()).device
     # Beside a full fine-tune float32 like the policy, so that both sides are rounded alike.
     dtype = DTYPES[settings.mixed_precision or "no"] if is_adapter(network) else torch.float32
     scorer = TokenScorer(other, settings.sharing)
     prove_head(scorer, name)
+    prove_steady(scorer, name)
     return OtherModel(scorer.to(device, dtype), name)

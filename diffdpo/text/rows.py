@@ -6,24 +6,29 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.data.text import detect
-from diffdpo.data.text.schema import BadRow, Example
+from diffdpo.data.text import TextFormat, detect
+from diffdpo.data.text.messages import BadRow
+from diffdpo.data.text.record import Record, as_bad_row
+from diffdpo.data.text.schema import Example
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.preference import preference_probability
-from diffdpo.text.chat import render
-from diffdpo.text.encode import Encoded, encode, truncate
+from diffdpo.text.chat import left_out, render
+from diffdpo.text.encode import Encoded, encode
+from diffdpo.text.tally import Tally
+from diffdpo.text.truncate import PromptTooLong, truncate
 
-TOLERATED = 0.05  # share of rows that may be bad before the run stops
+MARKS = 8  # tokens that a template may put round an answer, at most
 
 
 @dataclass(frozen=True)
@@ -48,19 +53,9 @@ class RowSettings:
     soft_label_scale: float | None = None
     min_score_margin: float | None = None
     data_format: str | None = None  # by name; None: told by the columns
-
-
-@dataclass
-class Tally:
-    """Counts of rows that were read, left out or cut."""
-
-    rows: int = 0  # of the source
-    format: str = ""
-    bad: list[str] = field(default_factory=list)  # a line for each row that cannot be used
-    close: int = 0  # left out by --min_score_margin
-    prompts_cut: int = 0
-    completions_cut: int = 0
-    shortest: int = 0  # the least --max_length that would have left a row's completions whole
+    truncation_mode: str = "keep_start"
+    # The format of an entry of LLaMA-Factory's registry, in place of one of the table.
+    registered: tuple[str, TextFormat] | None = None
 
 
 class TextRows(Rows):
@@ -74,45 +69,81 @@ class TextRows(Rows):
         quiet: bool = True,
     ) -> None:
         self.tokenizer, self.settings = tokenizer, settings
-        name, self.format = detect(dataset.column_names, dataset[0], settings.data_format)
+        name, self.format = settings.registered or detect(
+            dataset.column_names, first_record(dataset), settings.data_format
+        )
         check_scores(dataset.column_names, settings)
         self.tally = Tally(len(dataset), name)
         self.items: list[TextItem] = []
+        seen: set[str] = set()
         for row in tqdm(
             range(len(dataset)), desc="tokenising", unit="row", disable=quiet, leave=False
         ):
-            self.add(row, dataset[row])
+            seen |= self.add(row, dataset)
+        self.tally.unread = [name for name in dataset.column_names if name not in seen]
         self.check()
 
-    def add(self, row: int, record: dict) -> None:
-        """Take in one row of the source, or note the reason why it cannot be used."""
+    def add(self, row: int, dataset: Dataset) -> set[str]:
+        """Take in one row of the source, or note the reason why it cannot be used; returns the
+        columns that were read."""
+        record = Record({})
         try:
-            example = self.format.read(record)
-            if not self.margin_suffices(example):
+            record = Record(dataset[row])
+            example = self.example(record)
+            if self.margin_suffices(example):
+                encoded = self.encode(example)
+                self.items += make_items(row, example, encoded, self.settings)
+                self.tally.unprompted += not example.prompt
+            else:
                 self.tally.close += 1
-                return
-            encoded = encode(render(example, self.tokenizer), self.tokenizer)
-            encoded = self.cut_to_length(encoded)
-            self.items += make_items(row, example, encoded, self.settings)
-        except BadRow as reason:
-            self.tally.bad.append(f"row {row}: {reason}")
+        except UserError:
+            raise
+        except PromptTooLong as reason:
+            self.tally.too_long += 1
+            self.tally.shortest = min(self.tally.shortest or reason.tokens, reason.tokens)
+        # Whatever a row's content makes of a decoder, a reader, the chat template or the tokenizer.
+        except Exception as error:
+            self.tally.bad.append(f"row {row}: {as_bad_row(error)}")
+        return record.seen
 
-    def cut_to_length(self, encoded: Encoded) -> Encoded:
-        """``encoded`` within the length limit. Raises BadRow where a completion has no tokens."""
-        # A template may write nothing for an answer, for example where it strips white space.
-        if not all(encoded.completions):
-            raise BadRow("a completion has no tokens of its own")
-        fitting = truncate(encoded, self.settings.max_length, self.tokenizer.bos_token_id)
-        self.tally.prompts_cut += fitting.cut == "prompt"
-        if fitting.cut == "completion":
-            self.tally.completions_cut += 1
-            longest = max(len(completion) for completion in encoded.completions)
-            self.tally.shortest = min(self.tally.shortest or longest, longest)
-        return fitting
+    def example(self, record: Record) -> Example:
+        """A row in the one schema.
+
+        Raises UserError where the data hold something that is not read and would be missed.
+        """
+        record.check_media()
+        example = self.format.read(record)
+        if self.format.whole and self.settings.data_format is None:
+            record.check_prompt(example)
+        return example
+
+    def encode(self, example: Example) -> Encoded:
+        """The tokens of an example within the length limit.
+
+        Raises BadRow where a completion has no text as the model sees it, or both are the same.
+        """
+        rendered = render(example, self.tokenizer)
+        if missing := left_out(example, rendered):
+            self.tally.left_out.append(missing)
+        self.tally.endless += not rendered.templated and self.tokenizer.eos_token_id is None
+        whole, limit = encode(rendered, self.tokenizer), self.settings.max_length
+        check_sides(whole, self.tokenizer, "as the chat template writes them")
+        mode, bos = self.settings.truncation_mode, self.tokenizer.bos_token_id
+        encoded = truncate(whole, limit, bos, mode)
+        check_sides(encoded, self.tokenizer, f"within --max_length {limit}")
+        self.tally.prompts_cut += len(encoded.prompt) < len(whole.prompt)
+        sides = zip(encoded.completions, whole.completions, strict=True)
+        self.tally.completions_cut += sum(len(kept) < len(all_of) for kept, all_of in sides)
+        return encoded
 
     def margin_suffices(self, example: Example) -> bool:
-        """Whether the chosen score leads by ``--min_score_margin``, where there are scores."""
+        """Whether the chosen score leads by ``--min_score_margin``.
+
+        Raises BadRow where a setting reads the scores, and they are not both numbers.
+        """
         least = self.settings.min_score_margin
+        if example.desirable is None and example.scores is None and reads_scores(self.settings):
+            raise BadRow("score_chosen and score_rejected are not both numbers")
         return (
             least is None
             or example.scores is None
@@ -120,29 +151,17 @@ class TextRows(Rows):
         )
 
     def check(self) -> None:
-        """Raises UserError where too many rows are bad, none is left, or all completions are longer
-        than the limit."""
+        """Raises UserError where too many rows are bad, none is left, most have no prompt, or the
+        loss wants pairs and there are none."""
         tally = self.tally
-        if len(tally.bad) > TOLERATED * tally.rows:
-            raise UserError(
-                f"data: {len(tally.bad)} of {tally.rows} rows cannot be used ({tally.bad[0]})"
-            )
-        if not self.items:
-            raise UserError(
-                f"data: none of {tally.rows} rows is left; {tally.close} have too small a score"
-                " margin"
-            )
+        tally.check(len(self.items))
+        if self.format.whole and self.settings.data_format is None:
+            tally.check_prompts(tally.rows - len(tally.bad) - tally.close - tally.too_long)
         kinds = {item.desirable is None for item in self.items}
         if kinds != {self.settings.paired}:
             raise UserError(
                 f"data: rows of format {tally.format!r} are single labelled items; take a loss"
                 " like kto"
-            )
-        if tally.completions_cut == tally.rows - len(tally.bad) - tally.close:
-            limit = self.settings.max_length
-            raise UserError(
-                f"--max_length {limit} is smaller than any completion; the shortest needs"
-                f" {tally.shortest}"
             )
 
     def limit(self, count: int | None, seed: int) -> None:
@@ -203,15 +222,37 @@ def content_bytes(item: TextItem) -> bytes:
     return b"".join(tokens) + repr((item.outcome, item.desirable)).encode()
 
 
+def first_record(dataset: Dataset) -> dict[str, Any]:
+    """The first row that can be read. Raises UserError where there is none."""
+    for row in range(len(dataset)):
+        try:
+            return dict(dataset[row])
+        except Exception as error:  # text that is no UTF-8, a picture that cannot be decoded
+            reason = error
+    raise UserError(f"data: no row can be read ({short(reason)})")
+
+
+def check_sides(encoded: Encoded, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raises BadRow where a completion is empty but for marks, or both sides are the same."""
+    for ids in encoded.completions:
+        # Only short ones can be empty, and to decode all of them would take time.
+        if len(ids) <= MARKS and not str(tokenizer.decode(ids, skip_special_tokens=True)).strip():
+            raise BadRow(f"a completion is empty {where}")
+    if len(encoded.completions) == 2 and encoded.completions[0] == encoded.completions[1]:
+        raise BadRow(f"chosen and rejected are the same {where}")
+
+
+def reads_scores(settings: RowSettings) -> bool:
+    """Whether a setting reads the scores of the rows."""
+    return settings.soft_label_scale is not None or settings.min_score_margin is not None
+
+
 def check_scores(columns: list[str], settings: RowSettings) -> None:
     """Raises UserError where a setting reads scores and the data have none."""
-    flags = {
-        "soft_label_scale": settings.soft_label_scale,
-        "min_score_margin": settings.min_score_margin,
-    }
     missing = {"score_chosen", "score_rejected"} - set(columns)
-    if missing and (given := [name for name, value in flags.items() if value is not None]):
-        raise UserError(f"--{given[0]}: the data has no column {' and '.join(sorted(missing))}")
+    if missing and reads_scores(settings):
+        flag = "soft_label_scale" if settings.soft_label_scale is not None else "min_score_margin"
+        raise UserError(f"--{flag}: the data has no column {' and '.join(sorted(missing))}")
 
 
 def make_items(

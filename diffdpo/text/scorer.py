@@ -22,6 +22,7 @@ from diffdpo.text.layout import (
     visible,
 )
 from diffdpo.text.logprob import TokenLogProbability
+from diffdpo.text.router import RouterBalance
 from diffdpo.text.sharing import obstacle, pays
 
 # Logits in one chunk: 256 MiB in float32. A single chunk is kept for the backward pass; of several,
@@ -45,6 +46,7 @@ class TokenScorer(nn.Module):
         self.network, self.share = network, share
         self.scale, self.softcap = logit_rules(network)
         self.at_once = LOGITS_AT_ONCE
+        self.balance: RouterBalance | None = None  # of a mixture of experts, where it is trained
         self.can_share = False  # until ``prove_sharing`` has tried it on a pair
 
     def forward(
@@ -55,7 +57,7 @@ class TokenScorer(nn.Module):
         score_prompts: bool = False,
     ) -> Tensor:
         """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient ``(P, 4)``, the
-        columns that ``logprob`` names.
+        columns that ``logprob`` names; with ``balance`` also those that ``router`` names.
 
         ``token_S`` holds for every item its prompt and its completions, ``lengths`` their sizes.
         The targets are the tokens of all first completions, of all second ones, then of the prompts
@@ -63,9 +65,17 @@ class TokenScorer(nn.Module):
         """
         at_once = TOKENS_AT_ONCE.get(token_S.device.type, NO_LIMIT)
         batches = forward_passes(lay_out(lengths, self.shares), at_once)
-        hidden_SC = torch.cat([self.hidden(rows, token_S).flatten(0, 1) for rows in batches])
+        routed: list[tuple[Tensor, ...]] | None = None
+        if self.balance and torch.is_grad_enabled():
+            routed = []
+        hidden_SC = torch.cat(
+            [self.hidden(rows, token_S, routed).flatten(0, 1) for rows in batches]
+        )
         hidden_PC = hidden_SC[source_index(batches, score_prompts).to(token_S.device)]
-        return self.log_probabilities(hidden_PC, target_P)
+        column_PK = self.log_probabilities(hidden_PC, target_P)
+        if self.balance is None or routed is None:
+            return column_PK
+        return torch.cat([column_PK, self.balance.columns(routed, len(column_PK))], dim=1)
 
     def shares(self, lengths: Lengths) -> bool:
         """Whether an item becomes one row, with its prompt computed once for both completions."""
@@ -74,11 +84,14 @@ class TokenScorer(nn.Module):
         head: Any = self.network.get_output_embeddings()
         return pays(lengths, head.weight.shape[1]) if self.share is None else self.share
 
-    def hidden(self, rows: list[Row], token_S: Tensor) -> Tensor:
-        """Outputs of the body's last layer ``(N, T, C)`` for rows that are read in one pass."""
+    def hidden(
+        self, rows: list[Row], token_S: Tensor, routed: list[tuple[Tensor, ...]] | None = None
+    ) -> Tensor:
+        """Outputs of the body's last layer ``(N, T, C)`` for rows that are read in one pass. What
+        the routers say of the tokens is added to ``routed``, where that is given."""
         body: Any = self.network.base_model
         index_NT = padded([row.token_S for row in rows], 0).to(token_S.device)
-        shape: dict[str, Tensor] = {}
+        shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
         if len(rows[0].sides) > 1:
             segment_NT = padded([row.segment_S for row in rows], PAD).to(token_S.device)
             shape["attention_mask"] = self.mask(visible(segment_NT))
@@ -88,9 +101,13 @@ class TokenScorer(nn.Module):
         elif rows[-1].size < rows[0].size:
             real = padded([torch.ones(row.size, dtype=torch.long) for row in rows], 0)
             shape["attention_mask"] = real.to(token_S.device)
-        hidden_NTC: Tensor = body(
-            input_ids=token_S[index_NT], use_cache=False, **shape
-        ).last_hidden_state
+        output = body(input_ids=token_S[index_NT], use_cache=False, **shape)
+        if routed is not None:
+            width = rows[0].size
+            starts = [n * width + torch.arange(row.size) for n, row in enumerate(rows)]
+            index = torch.cat(starts).to(token_S.device)
+            routed.append(tuple(layer[index] for layer in output.router_logits))
+        hidden_NTC: Tensor = output.last_hidden_state
         return hidden_NTC
 
     def mask(self, visible_N1TT: Tensor) -> Tensor:
@@ -186,12 +203,35 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
         prove_sharing(scorer)
 
 
+@torch.no_grad()
+def prove_steady(scorer: TokenScorer, name: str) -> None:
+    """Raises UserError where two passes over the same tokens differ.
+
+    Policy and reference are two passes: of a network with dropout left in it, or with other noise
+    of its own in training, they would differ before the first step.
+    """
+    words = scorer.network.config.get_text_config().vocab_size
+    device, was_training = next(scorer.parameters()).device, scorer.training
+    lengths = (3, 4)
+    token_S = (torch.arange(7, 7 + sum(lengths), device=device) * 31) % words
+    scorer.train()  # as in training: this is where dropout acts
+    first, second = (scorer(token_S, [lengths], token_S[lengths[0] :]) for _ in range(2))
+    scorer.train(was_training)
+    if not torch.allclose(first, second, rtol=0, atol=1e-6):
+        difference = (first - second).abs().max()
+        raise UserError(
+            f"--model_name_or_path {name}: two passes over the same tokens differ by"
+            f" {difference:.1g} nats; the network draws random numbers of its own in training"
+        )
+
+
 def prove_sharing(scorer: TokenScorer) -> None:
     """Let prompts be shared if a pair in one row scores as in two, to rounding; else print the
     reason why not."""
     # Networks differ in what they do with a mask and positions that are given to them: state-space
     # layers, for example, ignore both.
-    reason = obstacle(scorer.network) or disproof(scorer)
+    balanced = "the load-balancing loss reads it with each" if scorer.balance else None
+    reason = balanced or obstacle(scorer.network) or disproof(scorer)
     scorer.can_share = reason is None
     if reason:
         say(f"prompts      computed for each completion: {reason}")

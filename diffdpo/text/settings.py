@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from diffdpo.config import (
     FREE_ON_RESUME,
-    SCHEDULES,
+    MANY,
     BaseSettings,
     Layer,
-    TrainSettings,
-    at_least,
     flag,
     read_yaml,
 )
 from diffdpo.data.bundled import bundled
-from diffdpo.data.paths import missing_data, missing_models
+from diffdpo.data.paths import missing_models
 from diffdpo.errors import UserError
+from diffdpo.text.data_settings import TextDataSettings
+from diffdpo.text.inert import INERT
+from diffdpo.text.train_settings import TransformersSettings
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
@@ -29,11 +30,6 @@ STRATEGIES = ["no", "steps", "epoch"]
 # Settings that decide how the numbers are computed and change them by rounding alone.
 SAME_NUMBERS = {"attn_implementation", "share_prefix"}
 NAME_BOTH = "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
-
-
-def number_of_steps(word: str) -> int | None:
-    """A number of steps; transformers writes -1 for none."""
-    return None if word == "-1" else int(word)
 
 
 @dataclass(frozen=True)
@@ -60,11 +56,14 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TrainSettings):
+class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(
-        None, "another model as reference; default: the start of training", group="model"
+        None,
+        "another model as reference; default: the start of training",
+        aliases=["--ref_model"],
+        group="model",
     )
     precompute_ref_log_probs: bool = flag(
         False, "score the rows by the reference once and store the numbers", group="caching"
@@ -74,29 +73,18 @@ class TextSettings(TextModelSettings, TrainSettings):
         "train a LoRA; left out: full fine-tune, or the adapter that is loaded",
         group="model",
     )
-    lora_r: int = flag(16, "rank of the LoRA", group="model")
-    lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model")
+    lora_r: int = flag(
+        16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=MANY
+    )
+    lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model", least=1)
+    router_aux_loss_coef: float | None = flag(
+        None,
+        "weight of the load-balancing loss of a mixture of experts; default: its configuration's",
+        group="loss",
+        least=0,
+    )
     lora_target_modules: list[str] = flag(ALL_LINEAR, "layers that get an adapter", group="model")
 
-    dataset_name: str | None = flag(None, "hub id, folder or file of preferences", group="data")
-    dataset_config: str | None = flag(
-        None, "configuration of a hub data set", aliases=["--dataset_config_name"], group="data"
-    )
-    dataset_train_split: str = flag("train", "split to train on", group="data")
-    dataset_test_split: str = flag(
-        "test", "split that is held out, where eval_strategy asks for one", group="data"
-    )
-    eval_dataset_name: str | None = flag(
-        None, "held-out rows from elsewhere: hub id, folder or file", group="data"
-    )
-    data_format: str | None = flag(
-        None,
-        "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME; default: told by the columns",
-        group="data",
-    )
-    max_length: int | None = flag(
-        1024, "tokens of prompt and completion; longer prompts lose their beginning", group="data"
-    )
     share_prefix: bool | None = flag(
         None,
         "compute a prompt once for both completions; default: where that pays",
@@ -105,21 +93,23 @@ class TextSettings(TextModelSettings, TrainSettings):
     group_by_length: bool = flag(
         False, "rows of like length meet in a step; left out: chance decides", group="data"
     )
-    min_score_margin: float | None = flag(
-        None, "leave out rows whose score_chosen leads by less", group="data"
-    )
-    soft_label_scale: float | None = flag(
-        None, "P(chosen wins) = sigmoid(this x (score_chosen - score_rejected))", group="data"
-    )
-    preview: int = flag(0, "print so many rows as the model will see them", group="data")
-
     loss_type: list[str] = flag(
-        ["sigmoid"], "rows of diffdpo.losses.LOSSES, added up", group="loss"
+        ["sigmoid"], "rows of diffdpo.losses.LOSSES, added up", ["--pref_loss"], group="loss"
     )  # type: ignore[assignment]
     loss_weights: list[float] = flag([], "a weight for each loss; default: 1", group="loss")
-    beta: float = flag(0.1, "strength of the anchor; orpo: weight of the odds ratio", group="loss")
+    beta: float = flag(
+        0.1,
+        "strength of the anchor; orpo: weight of the odds ratio",
+        aliases=["--pref_beta"],
+        group="loss",
+        above=0,
+    )
     rpo_alpha: float | None = flag(
-        None, "add the SFT loss of the chosen completions with this weight", group="loss"
+        None,
+        "add the SFT loss of the chosen completions with this weight",
+        aliases=["--pref_ftx"],
+        group="loss",
+        above=0,
     )
     simpo_gamma: float = flag(0.5, "simpo: margin asked for", group="loss")
     orpo_nll_on_prompt: bool = flag(
@@ -132,79 +122,27 @@ class TextSettings(TextModelSettings, TrainSettings):
         group="evaluation",
         choices=STRATEGIES,
     )
-    eval_steps: int = flag(500, "measure every so many steps", group="evaluation")
+    eval_steps: int = flag(500, "measure every so many steps", group="evaluation", least=1)
     eval_batch_size: int = flag(
-        8, "held-out rows at once", aliases=["--per_device_eval_batch_size"], group="evaluation"
+        8,
+        "held-out rows at once",
+        aliases=["--per_device_eval_batch_size"],
+        group="evaluation",
+        least=1,
     )
     eval_generations: int = flag(
-        4, "held-out prompts that policy and reference answer side by side", group="evaluation"
+        4,
+        "held-out prompts that policy and reference answer side by side",
+        group="evaluation",
+        least=0,
     )
-    max_new_tokens: int = flag(64, "length of these answers", group="evaluation")
-
-    # Text has nothing random but the order of rows: no stored number depends on the seed.
-    seed: int = flag(
-        0, "the order of rows is a function of this number and the epoch", group="training"
-    )
-    # The engine's flags under the names of transformers, with TRL's defaults.
-    train_batch_size: int = flag(
-        8,
-        "rows per process and micro-batch",
-        aliases=["--per_device_train_batch_size"],
-        group="training",
-    )
-    num_train_epochs: float = flag(
-        3.0, "passes over the rows, where max_train_steps is not given", group="training"
-    )
-    max_train_steps: int | None = flag(
-        None,
-        "optimizer steps; overrides num_train_epochs",
-        aliases=["--max_steps"],
-        read=number_of_steps,
-        group="training",
-    )
-    learning_rate: float = flag(1e-6, "peak rate; 0 is a dry run", group="optimizer")
-    lr_scheduler: str = flag(
-        "linear",
-        "a schedule of diffusers.optimization",
-        aliases=["--lr_scheduler_type"],
-        group="optimizer",
-        choices=SCHEDULES,
-    )
-    lr_warmup_steps: int = flag(
-        0, "steps of linear warm-up", aliases=["--warmup_steps"], group="optimizer"
-    )
-    adam_weight_decay: float = flag(
-        0.0, "decoupled weight decay", aliases=["--weight_decay"], group="optimizer"
-    )
-    checkpointing_steps: int = flag(
-        500, "save a checkpoint every so many steps", aliases=["--save_steps"], group="logging"
-    )
-    checkpoints_total_limit: int | None = flag(
-        None, "keep only the newest N", aliases=["--save_total_limit"], group="logging"
-    )
-    allow_tf32: bool = flag(
-        False,
-        "TF32 matrix products on Ampere and later GPUs",
-        aliases=["--tf32"],
-        group="training",
-        changes="scores",
-    )
-    bf16: bool = flag(False, "the same as --mixed_precision bf16", group="training")
-    fp16: bool = flag(False, "the same as --mixed_precision fp16", group="training")
+    max_new_tokens: int = flag(64, "length of these answers", group="evaluation", least=1)
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *at_least(self, TEXT_COUNTS)]
-        for name in ("soft_label_scale", "rpo_alpha"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                lines.append(f"--{name} must be positive, got {value}")
-        if not 0 < self.beta < float("inf"):
-            lines.append(f"--beta must be positive, got {self.beta}")
-        if self.bf16 and self.fp16:
-            lines.append("--bf16 and --fp16 exclude each other; keep one")
+        lines = super().problems()
         if (self.model_name_or_path is None) != (self.dataset_name is None):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
-        lines += missing_data(self.dataset_name) + missing_data(self.eval_dataset_name)
         return lines + loss_problems(self)
 
     @classmethod
@@ -214,11 +152,6 @@ class TextSettings(TextModelSettings, TrainSettings):
         if any(given.get(name) for name in own):
             return None
         return Layer(RECIPE, read_yaml(bundled(RECIPE)))
-
-    @property
-    def precision(self) -> str | None:
-        """The precision, whichever of its three flags gives it."""
-        return "bf16" if self.bf16 else "fp16" if self.fp16 else self.mixed_precision
 
     @property
     def sharing(self) -> bool | None:
@@ -243,45 +176,7 @@ class TextSettings(TextModelSettings, TrainSettings):
 
     @classmethod
     def inert(cls) -> dict[str, str]:
-        cut = "the completion and the end of the prompt are kept within --max_length"
-        return {
-            "local_rank": "the launcher's environment says which process this is",
-            "lora_dropout": (
-                "dropout is off: policy and reference must be the same function before the first"
-                " step"
-            ),
-            "disable_dropout": "dropout is always off",
-            "dtype": (
-                "weights that are trained are float32; frozen ones take the type of"
-                " --mixed_precision"
-            ),
-            "torch_dtype": (
-                "weights that are trained are float32; frozen ones take the type of"
-                " --mixed_precision"
-            ),
-            "truncation_mode": cut,
-            "max_prompt_length": cut,
-            "max_completion_length": cut,
-            "dataset_num_proc": "rows are tokenised once, in this process",
-            "remove_unused_columns": "columns that no format names are not read",
-            "save_strategy": "checkpoints come every --save_steps steps",
-            "logging_strategy": "every step is logged",
-            "logging_first_step": "every step is logged",
-            "use_liger_kernel": "the output head sees the completion tokens alone as it is",
-            "padding_free": "rows of like length are read together, with 5 % padding at most",
-            "pad_to_multiple_of": "rows are padded to the longest that is read with them",
-            "pad_token": "padding is neither attended to nor scored, so any token will do",
-            "precompute_ref_batch_size": "the training batch size is used",
-            "gradient_checkpointing_kwargs": "the non-reentrant form is used",
-            "ddp_find_unused_parameters": "every trained weight is used in every step",
-            "lora_task_type": "the model is a causal language model",
-            "do_train": "training is what this command does",
-            "do_eval": "--eval_strategy says when to measure",
-        }
-
-
-TEXT_COUNTS = ["lora_r", "lora_alpha", "max_length", "eval_steps", "eval_batch_size"]
-TEXT_COUNTS += ["max_new_tokens"]
+        return INERT
 
 
 def loss_problems(settings: TextSettings) -> list[str]:

@@ -36,4 +36,19 @@ def obstacle(network: PreTrainedModel) -> str | None:
         or getattr(config, "attention_chunk_size", None)
     ):
         return "layers that see a part of the tokens would count the other completion in"
+    if kind := rope_by_length(network):
+        return f"the frequencies of its {kind} position embedding follow the longest row"
+    return None
+
+
+def rope_by_length(network: PreTrainedModel) -> str | None:
+    """The type of a rotary embedding whose frequencies depend on the longest row of a pass; None
+    for the usual ones, which depend on the position alone."""
+    config = network.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    # A model may have one set of parameters for each type of layer.
+    for part in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        kind = part.get("rope_type", part.get("type"))
+        if kind in ("dynamic", "longrope", "su"):
+            return str(kind)
     return None

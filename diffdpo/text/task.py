@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffdpo.objective import Metrics, Objective, Scores, StepContext, by_label
 from diffdpo.text.batch import TextBatch, TextDraw, collate, make_draw
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
+from diffdpo.text.router import ADDED, BALANCE
 from diffdpo.text.rows import TextItem
 from diffdpo.text.settings import TextSettings
 
@@ -61,7 +62,10 @@ class TextTask:
         sums = torch.stack([tokens.sum() for tokens in logp_P.split(draw.sizes)])
         score_N, prompt_B = sums[: draw.completions], sums[draw.completions :]
         metrics = token_metrics(column_PK.detach(), draw) if torch.is_grad_enabled() else {}
-        return Scores(score_N, prompt_B if draw.score_prompts else None, metrics)
+        added = None
+        if column_PK.shape[1] > BALANCE:
+            added, metrics["aux_loss"] = column_PK[0, ADDED], column_PK[0, BALANCE].detach()
+        return Scores(score_N, prompt_B if draw.score_prompts else None, metrics, added)
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: TextDraw, context: StepContext

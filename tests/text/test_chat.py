@@ -1,12 +1,11 @@
-"""Chat templates: the same texts as TRL, round trips, tokens of the boundary, BOS and EOS once,
-truncation."""
+"""Chat templates: the same texts as TRL, round trips, tokens of the boundary, BOS and EOS once."""
 
 import pytest
 
 from diffdpo.data.text.schema import BadRow, Example
 from diffdpo.errors import UserError
 from diffdpo.text.chat import render
-from diffdpo.text.encode import Encoded, encode, end_once, truncate
+from diffdpo.text.encode import encode, end_once
 from tests.text.factory import MOODY, TEMPLATES, assistant, tokenizer, user
 
 SYSTEM = {"role": "system", "content": "be kind"}
@@ -119,32 +118,3 @@ def test_an_empty_prompt_is_allowed():
     words, encoded = plain("", "yes", "no")
     assert encoded.prompt == []
     assert words.decode(encoded.completions[0]) == "yes<|eos|>"
-
-
-LIMITS = {
-    "fits": (12, [7, 8, 9], [1, 2, 3], [4, 5], "", 3),
-    "prompt loses its beginning": (5, [8, 9], [1, 2, 3], [4, 5], "prompt", 3),
-    "exactly one": (4, [9], [1, 2, 3], [4, 5], "prompt", 3),
-    "completion loses its end": (3, [9], [1, 2], [4, 5], "completion", 3),
-}
-
-
-@pytest.mark.parametrize(
-    ("limit", "prompt", "chosen", "rejected", "cut", "_"), LIMITS.values(), ids=LIMITS
-)
-def test_truncation_keeps_the_completion_and_the_end_of_the_prompt(
-    limit, prompt, chosen, rejected, cut, _
-):
-    full = Encoded([7, 8, 9], ([1, 2, 3], [4, 5]))
-    encoded = truncate(full, limit, bos=None)
-    assert encoded == Encoded(prompt, (chosen, rejected), cut)
-    assert len(encoded.prompt) + max(map(len, encoded.completions)) <= limit
-
-
-def test_truncation_keeps_the_bos():
-    full = Encoded([0, 7, 8, 9], ([1, 2], [3]))
-    assert truncate(full, 5, bos=0).prompt == [0, 8, 9]
-    assert truncate(full, 4, bos=0).prompt == [0, 9]
-    assert truncate(full, 3, bos=0).prompt == [9]
-    assert truncate(full, 3, bos=None).prompt == [9]
-    assert truncate(Encoded([], ([1, 2, 3],)), 2, bos=0) == Encoded([], ([1, 2],), "completion")

@@ -22,13 +22,8 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
-from diffdpo.text.network import (
-    is_adapter,
-    load_model,
-    load_tokenizer,
-    make_reference,
-    make_trainable,
-)
+from diffdpo.text.loading import load_model, load_tokenizer
+from diffdpo.text.network import is_adapter, make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, save_model, tokenizer

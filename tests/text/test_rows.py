@@ -31,21 +31,37 @@ def test_many_bad_rows_are_an_error():
         rows_of(records)
 
 
-def test_the_length_limit_keeps_completions_and_counts_what_it_touched():
+def test_the_length_limit_keeps_prompts_and_counts_what_it_touched():
     free = rows_of(chat_rows(12))
-    rows = rows_of(chat_rows(12), max_length=30)
+    # Two sides of every row, cut one by one: the shorter one may be whole.
+    limit = max(len(item.prompt) for item in free.items) + 8
+    rows = rows_of(chat_rows(12), max_length=limit)
+    over = [
+        len(item.prompt) + len(side) > limit for item in free.items for side in item.completions
+    ]
+    assert rows.tally.completions_cut == sum(over)
+    assert 0 < sum(over) < len(over)
+    assert rows.tally.prompts_cut == 0
+    for whole, cut in zip(free.items, rows.items, strict=True):
+        assert cut.prompt == whole.prompt
+        for kept, side in zip(cut.completions, whole.completions, strict=True):
+            assert kept == side[: limit - len(cut.prompt)]
+
+
+def test_prompts_that_lose_their_beginning_are_counted():
+    rows = rows_of(chat_rows(12), max_length=40, truncation_mode="keep_end")
     assert 0 < rows.tally.prompts_cut <= 12
     assert rows.tally.completions_cut == 0
-    for whole, cut in zip(free.items, rows.items, strict=True):
-        assert cut.completions == whole.completions
-        assert whole.prompt[-len(cut.prompt) :] == cut.prompt
-        assert len(cut.prompt) + max(map(len, cut.completions)) <= 30
 
 
-def test_a_limit_below_every_completion_is_an_error():
-    with pytest.raises(
-        UserError, match=r"--max_length 3 is smaller than any completion; the shortest needs \d+"
-    ):
+def test_rows_whose_prompt_fills_the_limit_are_left_out_and_counted():
+    records = pair_rows(6)
+    records[2]["prompt"] = "word " * 40
+    rows = rows_of(records, max_length=60)
+    assert [item.row for item in rows.items] == [0, 1, 3, 4, 5]
+    assert (rows.tally.too_long, rows.tally.bad) == (1, [])
+    assert "1 rows left out, whose prompt alone fills it" in rows.tally.lines(60)["length"]
+    with pytest.raises(UserError, match=r"none of 6 rows is left; 6 have prompts that fill"):
         rows_of(pair_rows(6), max_length=3)
 
 

@@ -26,7 +26,6 @@ NOT_DONE |= {
     "use_rslora",
 }
 NOT_DONE |= {
-    "router_aux_loss_coef",
     "model_init_kwargs",
     "load_in_4bit",
     "load_in_8bit",

@@ -7,9 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from diffdpo.data.columns import closest, listed
 from diffdpo.data.source import check_columns
-from diffdpo.data.text.llama_factory import labelled_messages, sharegpt, tagged_messages
-from diffdpo.data.text.pairs import explicit, implicit, with_system
+from diffdpo.data.text.alpaca import alpaca_labels, alpaca_pairs, question_pairs
+from diffdpo.data.text.llama_factory import (
+    are_answers,
+    labelled_turns,
+    turns_and_pairs,
+    whole_pairs,
+)
+from diffdpo.data.text.pairs import explicit, implicit, system_and_pairs
+from diffdpo.data.text.record import Record
 from diffdpo.data.text.schema import Example
 from diffdpo.data.text.transcripts import is_transcript, transcripts
 from diffdpo.data.text.unpaired import unpaired
@@ -22,28 +30,48 @@ class TextFormat:
     """A row of the table: how a format is told from others, and how its rows are read."""
 
     columns: tuple[str, ...]  # that the data must have
-    read: Callable[[dict[str, Any]], Example]
+    read: Callable[[Record], Example]
     # Asked of the first row, where two formats have the same columns.
-    holds: Callable[[dict[str, Any]], bool] = lambda record: True
+    holds: Callable[[Record], bool] = lambda record: True
+    # The prompt is what two texts share, so that no other column may hold it.
+    whole: bool = False
 
 
-def is_text(record: dict[str, Any]) -> bool:
+def is_text(record: Record) -> bool:
     """Whether the prompt is plain text."""
     return isinstance(record["prompt"], str)
 
 
+SIDES = ("chosen", "rejected")
 # The first that fits is taken, so a format comes before those that need fewer of its columns.
 TEXT_FORMATS = {
-    "llama-factory pairs": TextFormat(("conversations", "chosen", "rejected"), sharegpt),
-    "llama-factory labels": TextFormat(("messages", "label"), labelled_messages),
-    "llama-factory tags": TextFormat(("messages", "kto_tag"), tagged_messages),
-    "system and pairs": TextFormat(
-        ("system", "prompt", "chosen", "rejected"), with_system, is_text
+    "llama-factory pairs": TextFormat(
+        ("conversations", *SIDES), turns_and_pairs("conversations"), are_answers
     ),
-    "pairs": TextFormat(("prompt", "chosen", "rejected"), explicit),
+    "llama-factory labels": TextFormat(("messages", "label"), labelled_turns("messages", "label")),
+    "llama-factory tags": TextFormat(
+        ("messages", "kto_tag"), labelled_turns("messages", "kto_tag")
+    ),
+    "sharegpt labels": TextFormat(
+        ("conversations", "label"), labelled_turns("conversations", "label")
+    ),
+    "sharegpt tags": TextFormat(
+        ("conversations", "kto_tag"), labelled_turns("conversations", "kto_tag")
+    ),
+    "alpaca labels": TextFormat(("instruction", "output", "label"), alpaca_labels("label")),
+    "alpaca tags": TextFormat(("instruction", "output", "kto_tag"), alpaca_labels("kto_tag")),
+    "system and pairs": TextFormat(("system", "prompt", *SIDES), system_and_pairs, is_text),
+    "pairs": TextFormat(("prompt", *SIDES), explicit),
     "labels": TextFormat(("prompt", "completion", "label"), unpaired),
-    "transcripts": TextFormat(("chosen", "rejected"), transcripts, is_transcript),
-    "pairs without prompt": TextFormat(("chosen", "rejected"), implicit),
+    "messages and pairs": TextFormat(
+        ("messages", *SIDES), turns_and_pairs("messages"), are_answers
+    ),
+    "alpaca pairs": TextFormat(("instruction", *SIDES), alpaca_pairs, are_answers),
+    "questions": TextFormat(("question", *SIDES), question_pairs("question"), are_answers),
+    "queries": TextFormat(("query", *SIDES), question_pairs("query"), are_answers),
+    "whole conversations": TextFormat(("chosen_messages", "rejected_messages"), whole_pairs),
+    "transcripts": TextFormat(SIDES, transcripts, is_transcript, whole=True),
+    "pairs without prompt": TextFormat(SIDES, implicit, whole=True),
 }
 
 
@@ -66,8 +94,12 @@ def detect(
         row = named_row(requested, TEXT_FORMATS, "data_format", as_format)
         check_columns(requested, row.columns, columns)
         return requested, row
+    record = Record(first)
     for name, row in TEXT_FORMATS.items():
-        if set(row.columns) <= set(columns) and row.holds(first):
+        if set(row.columns) <= set(columns) and row.holds(record):
             return name, row
-    needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in TEXT_FORMATS.items())
-    raise UserError(f"no preferences in columns {', '.join(columns)}; needed are {needs}")
+    needed = {name: row.columns for name, row in TEXT_FORMATS.items()}
+    raise UserError(
+        f"no preferences in columns {listed(columns)}; {closest(columns, needed)}; other names are"
+        " told by --prompt_column, --chosen_column, --rejected_column, --label_column"
+    )

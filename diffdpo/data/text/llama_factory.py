@@ -1,29 +1,55 @@
-"""Reads LLaMA-Factory's rows: conversations, chosen and rejected in {from, value} form, and
-messages with a label (KTO)."""
+"""Reads conversations in LLaMA-Factory's forms: turns before a pair of answers, a conversation with
+a label (KTO), and two whole conversations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffdpo.data.text.schema import BadRow, Example, label, messages, pair, single
+from diffdpo.data.text.messages import BadRow, answer, messages
+from diffdpo.data.text.schema import Example, label, pair, single, split_common, with_system
+
+Reader = Callable[[Mapping[str, Any]], Example]
 
 
-def sharegpt(record: dict[str, Any]) -> Example:
-    """Reads conversations, chosen, rejected; a ``system`` column, where there is one, opens the
+def are_answers(record: Mapping[str, Any]) -> bool:
+    """Whether the sides are answers, not whole conversations that begin with the user."""
+    try:
+        sides = [answer(record[name], name) for name in ("chosen", "rejected")]
+    except BadRow:
+        return True  # the reader names the mistake
+    return all(side[0]["role"] == "assistant" for side in sides if side)
+
+
+def turns_and_pairs(turns: str) -> Reader:
+    """A reader of ``turns``, chosen, rejected; a ``system`` column, where there is one, opens the
     conversation."""
-    opening = [{"role": "system", "content": record["system"]}] if record.get("system") else []
-    prompt = opening + messages(record["conversations"])
-    return pair(prompt, messages(record["chosen"]), messages(record["rejected"]), record)
+
+    def read(record: Mapping[str, Any]) -> Example:
+        prompt = with_system(messages(record[turns]), record)
+        chosen, rejected = (answer(record[name], name) for name in ("chosen", "rejected"))
+        return pair(prompt, chosen, rejected, record)
+
+    return read
 
 
-def labelled_messages(record: dict[str, Any]) -> Example:
-    """Reads messages, label: the last message is the completion that the label judges."""
-    conversation = messages(record["messages"])
-    if len(conversation) < 2:
-        raise BadRow("messages needs a prompt and a completion")
-    return single(conversation[:-1], conversation[-1:], label(record["label"]), record)
+def labelled_turns(turns: str, tag: str) -> Reader:
+    """A reader of ``turns`` and ``tag``: the last message is the completion that the label
+    judges."""
+
+    def read(record: Mapping[str, Any]) -> Example:
+        conversation = messages(record[turns])
+        if len(conversation) < 2:
+            raise BadRow(f"{turns} needs a prompt and a completion")
+        prompt = with_system(conversation[:-1], record)
+        return single(prompt, conversation[-1:], label(record[tag]), record)
+
+    return read
 
 
-def tagged_messages(record: dict[str, Any]) -> Example:
-    """Reads messages, kto_tag: as ``labelled_messages``, with the label in another column."""
-    return labelled_messages({**record, "label": record["kto_tag"]})
+def whole_pairs(record: Mapping[str, Any]) -> Example:
+    """Reads chosen_messages, rejected_messages: whole conversations, as LLaMA-Factory 1 writes
+    them."""
+    sides = [messages(record[name]) for name in ("chosen_messages", "rejected_messages")]
+    prompt, chosen, rejected = split_common(*sides)
+    return pair(with_system(prompt, record), chosen, rejected, record)

@@ -3,38 +3,46 @@ prompt of their own, a system text or scores."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from diffdpo.data.text.schema import BadRow, Example, Message, pair, split_common, text_or_messages
+from diffdpo.data.text.messages import BadRow, answer, text_or_messages
+from diffdpo.data.text.schema import Example, pair, split_common, user_turn, with_system
 
 
-def explicit(record: dict[str, Any]) -> Example:
-    """Reads prompt, chosen, rejected. Where the sides are whole conversations that repeat a textual
-    prompt, as in UltraFeedback, the prompt is what the conversations share."""
+def explicit(record: Mapping[str, Any]) -> Example:
+    """Reads prompt, chosen, rejected; a ``system`` text opens a conversation. Where the sides are
+    whole conversations that repeat a textual prompt, as in UltraFeedback, the prompt is what the
+    conversations share."""
     prompt, chosen, rejected = (
         text_or_messages(record[name], name) for name in ("prompt", "chosen", "rejected")
     )
     if isinstance(prompt, str) and not isinstance(chosen, str) and not isinstance(rejected, str):
         if [side[0]["role"] for side in (chosen, rejected) if side] == ["assistant"] * 2:
-            prompt = [{"role": "user", "content": prompt}]
+            prompt = user_turn(prompt)
         else:
             prompt, chosen, rejected = split_common(chosen, rejected)
-    return pair(prompt, chosen, rejected, record)
+    elif not isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
+        chosen, rejected = answer(chosen, "chosen"), answer(rejected, "rejected")
+    return pair(with_system(prompt, record), chosen, rejected, record)
 
 
-def implicit(record: dict[str, Any]) -> Example:
+def implicit(record: Mapping[str, Any]) -> Example:
     """Reads chosen, rejected: whole texts or conversations; the prompt is what they share."""
     sides = [text_or_messages(record[name], name) for name in ("chosen", "rejected")]
-    return pair(*split_common(*sides), record)
+    prompt, chosen, rejected = split_common(*sides)
+    return pair(with_system(prompt, record), chosen, rejected, record)
 
 
-def with_system(record: dict[str, Any]) -> Example:
+def system_and_pairs(record: Mapping[str, Any]) -> Example:
     """Reads system, prompt, chosen, rejected, all text, as a conversation of one turn."""
     texts = [record[name] or "" for name in ("system", "prompt", "chosen", "rejected")]
     if not all(isinstance(text, str) for text in texts):
         raise BadRow("system, prompt, chosen and rejected are not all text")
-    system, user, chosen, rejected = texts
-    start: list[Message] = [{"role": "system", "content": system}] if system else []
-    prompt = [*start, {"role": "user", "content": user}]
-    better, worse = ([{"role": "assistant", "content": text}] for text in (chosen, rejected))
-    return pair(prompt, better, worse, record)
+    return one_turn(texts[1], record)
+
+
+def one_turn(text: str, record: Mapping[str, Any]) -> Example:
+    """A user's question and two answers, as a conversation."""
+    chosen, rejected = (answer(record[name], name) for name in ("chosen", "rejected"))
+    return pair(with_system(user_turn(text), record), chosen, rejected, record)

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from math import isfinite
 from typing import Any
 
-Message = dict[str, Any]
-Text = str | list[Message]  # plain text, or the messages of a conversation
-
-ROLES = {"system", "developer", "user", "assistant", "tool"}
-SHAREGPT_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "observation": "tool",
-    "function_call": "assistant",
-}
-
-
-class BadRow(ValueError):
-    """A row that cannot be used; its message is the reason. Such rows are counted and left out."""
+from diffdpo.data.text.messages import BadRow, Message, Text, decoded
+from diffdpo.errors import short
 
 
 @dataclass(frozen=True)
@@ -38,7 +25,7 @@ class Example:
     template_options: dict[str, Any] = field(default_factory=dict)
 
 
-def pair(prompt: Text, chosen: Text, rejected: Text, record: dict[str, Any]) -> Example:
+def pair(prompt: Text, chosen: Text, rejected: Text, record: Mapping[str, Any]) -> Example:
     """An example of two completions, with the scores and template columns of its row.
 
     Raises BadRow where text and messages are mixed, a side is empty, or both sides are the same.
@@ -53,7 +40,7 @@ def pair(prompt: Text, chosen: Text, rejected: Text, record: dict[str, Any]) -> 
     return Example(prompt, (chosen, rejected), scores=scores(record), **template_columns(record))
 
 
-def single(prompt: Text, completion: Text, desirable: bool, record: dict[str, Any]) -> Example:
+def single(prompt: Text, completion: Text, desirable: bool, record: Mapping[str, Any]) -> Example:
     """An example of one labelled completion. Raises BadRow where it is empty, or where text and
     messages are mixed."""
     if isinstance(prompt, str) != isinstance(completion, str):
@@ -65,66 +52,47 @@ def single(prompt: Text, completion: Text, desirable: bool, record: dict[str, An
 
 def check_completion(name: str, side: Text) -> None:
     """Raises BadRow where a completion is empty or does not begin with the assistant."""
-    if not side or (not isinstance(side, str) and not has_content(side[0])):
+    if isinstance(side, str):
+        if not side.strip():
+            raise BadRow(f"{name} is empty")
+        return
+    if not side or not has_content(side[0]):
         raise BadRow(f"{name} is empty")
-    if not isinstance(side, str) and side[0]["role"] != "assistant":
+    if side[0]["role"] != "assistant":
         raise BadRow(f"{name} begins with role {side[0]['role']!r}, not 'assistant'")
 
 
 def has_content(message: Message) -> bool:
-    """Whether a message has text or calls a tool."""
-    return bool(message.get("content") or message.get("tool_calls"))
+    """Whether a message has text, thoughts or calls of a tool."""
+    texts = [message.get("content"), message.get("reasoning_content"), message.get("thinking")]
+    return bool(message.get("tool_calls")) or any(str(text or "").strip() for text in texts)
 
 
 def check_prompt(prompt: Text) -> None:
-    """Raises BadRow where the roles of a prompt stand in an order that no conversation has."""
-    if isinstance(prompt, str):
-        return
-    # Two answers in a row are let pass, since a call of a tool may be a message of its own. So is a
-    # last message by the assistant, which is then continued.
-    roles = [message["role"] for message in prompt]
-    if not set(roles) - {"system", "developer"}:
-        raise BadRow("the prompt has no message of a user")
-    late_system = [role for role in roles[1:] if role in ("system", "developer")]
-    twice = any(a == b == "user" for a, b in pairwise(roles))
-    if late_system or twice or roles[-1] in ("system", "developer"):
-        raise BadRow(f"roles in the wrong order: {', '.join(roles)}")
+    """Raises BadRow where a conversation has no message before the completion.
 
-
-def messages(value: Any) -> list[Message]:
-    """Messages from {role, content} or {from, value} form; a single message becomes a list.
-
-    Raises BadRow for anything else.
+    The order of roles is the chat template's affair.
     """
-    entries = [value] if isinstance(value, dict) else value
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BadRow(f"expected messages, found {type(value).__name__}")
-    return [message(entry) for entry in entries]
+    if not isinstance(prompt, str) and not prompt:
+        raise BadRow("the prompt has no messages")
 
 
-def message(entry: dict[str, Any]) -> Message:
-    """One message in {role, content} form. Raises BadRow for an unknown role."""
-    role = entry.get("role") or entry.get("from")
-    role = SHAREGPT_ROLES.get(str(role), role)
-    if role not in ROLES:
-        raise BadRow(
-            f"role {role!r} is unknown; known: {', '.join(sorted(ROLES | set(SHAREGPT_ROLES)))}"
-        )
-    content = entry["content"] if "content" in entry else entry.get("value")
-    # A table gives every message the fields of all others; those that are None are padding.
-    others = {
-        k: v
-        for k, v in entry.items()
-        if k not in ("role", "from", "content", "value") and v is not None
-    }
-    return {"role": role, "content": content if content is not None else "", **others}
+def with_system(prompt: Text, record: Mapping[str, Any]) -> Text:
+    """A conversation, opened by the text of a ``system`` column unless it has an opening of its
+    own; plain text as it is."""
+    system = record.get("system")
+    if isinstance(prompt, str) or not system:
+        return prompt
+    if not isinstance(system, str):
+        raise BadRow(f"system is {type(system).__name__}, not text")
+    if prompt and prompt[0]["role"] in ("system", "developer"):
+        return prompt
+    return [{"role": "system", "content": system}, *prompt]
 
 
-def text_or_messages(value: Any, name: str) -> Text:
-    """The value of a column that may hold text or messages. Raises BadRow where it is missing."""
-    if value is None:
-        raise BadRow(f"{name} is missing")
-    return value if isinstance(value, str) else messages(value)
+def user_turn(text: str) -> list[Message]:
+    """A conversation of one message, the user's."""
+    return [{"role": "user", "content": text}]
 
 
 def label(value: Any) -> bool:
@@ -132,27 +100,34 @@ def label(value: Any) -> bool:
     # A score such as 0.5 is no label: to round it would make one up.
     if isinstance(value, bool) or (isinstance(value, (int, float)) and value in (0, 1)):
         return bool(value)
-    raise BadRow(f"label {value!r} is neither true/false nor 1/0")
+    raise BadRow(f"label {short(repr(value))} is neither true/false nor 1/0")
 
 
-def scores(record: dict[str, Any]) -> tuple[float, float] | None:
-    """The two scores of a row, where it has both."""
+def scores(record: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The two scores of a row, where it has both as finite numbers."""
     values = [record.get("score_chosen"), record.get("score_rejected")]
-    if any(not isinstance(value, (int, float)) for value in values):
+    if not all(isinstance(value, (int, float)) and isfinite(value) for value in values):
         return None
     return float(values[0]), float(values[1])  # type: ignore[arg-type]
 
 
-def template_columns(record: dict[str, Any]) -> dict[str, Any]:
+def template_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an example for the chat template, from the columns ``tools`` (a list or its
-    JSON) and ``chat_template_kwargs``. Raises BadRow for broken JSON."""
+    JSON) and ``chat_template_kwargs``. Raises BadRow where they are something else."""
     tools = record.get("tools")
-    try:
-        tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools
-    except json.JSONDecodeError as error:
-        raise BadRow(f"tools is not JSON ({error})") from error
-    options = {k: v for k, v in (record.get("chat_template_kwargs") or {}).items() if v is not None}
-    return {"tools": tools or None, "template_options": options}
+    tools = decoded(tools, "tools") if not isinstance(tools, str) or tools.strip() else None
+    if tools and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise BadRow("tools is not a list of tools")
+    options = decoded(record.get("chat_template_kwargs") or {}, "chat_template_kwargs")
+    if not isinstance(options, dict):
+        raise BadRow(f"chat_template_kwargs is {type(options).__name__}, not an object")
+    return {"tools": [in_full(tool) for tool in tools or ()] or None, "template_options": options}
+
+
+def in_full(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool in {type, function} form; LLaMA-Factory writes the function alone."""
+    bare = "name" in tool and "type" not in tool and "function" not in tool
+    return {"type": "function", "function": tool} if bare else tool
 
 
 def split_common(chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from diffdpo.data.text.schema import BadRow, Example, pair
+from diffdpo.data.text.messages import BadRow
+from diffdpo.data.text.schema import Example, pair
 
 LAST_TURN = "\n\nAssistant:"
 
 
-def is_transcript(record: dict[str, Any]) -> bool:
+def is_transcript(record: Mapping[str, Any]) -> bool:
     """Whether both sides are texts with turns of a human and an assistant."""
     sides = [record["chosen"], record["rejected"]]
     return all(
@@ -18,7 +20,7 @@ def is_transcript(record: dict[str, Any]) -> bool:
     )
 
 
-def transcripts(record: dict[str, Any]) -> Example:
+def transcripts(record: Mapping[str, Any]) -> Example:
     """Reads chosen, rejected; the prompt ends with the last ``Assistant:`` of the chosen one.
 
     Raises BadRow where the transcripts differ before it.

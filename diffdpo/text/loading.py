@@ -1,0 +1,184 @@
+"""Loads a language model and its tokenizer from a folder or the hub, and proves that every weight
+has come from there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import find_adapter_config_file
+
+from diffdpo.data.paths import is_path
+from diffdpo.errors import UserError, short
+from diffdpo.text.settings import TextModelSettings
+
+# Tables that older checkpoints hold beside their weights; models compute them anew.
+HARMLESS = re.compile(
+    r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|rope\.freqs)$"
+)
+ADAPTER = "default"
+PREFIX = "base_model.model."  # that peft puts before the names in an adapter's file
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def load_model(name: str, flag: str, settings: TextModelSettings) -> PreTrainedModel:
+    """A causal language model in float32, with its adapter where the folder holds one.
+
+    Raises UserError where there is none, where weights are missing, left over or not finite, and
+    where they are pickled.
+    """
+    place, options = f"--{flag} {name}", settings.hub_options
+    try:
+        base = base_of(name, options)
+        network = load_whole(base or name, place, settings)
+        if base:
+            attach(network, name, place, options)
+    except UserError:
+        raise
+    # Configurations and files may hold anything, and every library has errors of its own for it.
+    except Exception as error:
+        raise UserError(*reasons(name, place, error)) from error
+    check_finite(network, place)
+    return network
+
+
+def load_whole(name: str, place: str, settings: TextModelSettings) -> PreTrainedModel:
+    """The model in a folder that is no adapter's alone. Raises UserError as ``load_model`` does."""
+    options = dict(settings.hub_options)
+    if settings.attn_implementation:
+        options["attn_implementation"] = settings.attn_implementation
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+    )
+    network: PreTrainedModel = loaded[0]
+    check_keys(place, loaded[1].get("missing_keys", ()), loaded[1].get("unexpected_keys", ()))
+    return network
+
+
+def base_of(name: str, options: dict[str, Any]) -> str | None:
+    """The model that an adapter's folder names; None for a folder that holds a whole model.
+
+    Raises UserError where the folder that it names is not there.
+    """
+    where = {key: options[key] for key in ("revision", "cache_dir")}
+    file = find_adapter_config_file(name, **where)
+    # A folder with a configuration of its own is a model, with or without an adapter beside it.
+    if file is None or (Path(name) / "config.json").exists():
+        return None
+    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{name}: its adapter_config.json names no base model")
+    if is_path(base) and not Path(base).is_dir():
+        raise UserError(
+            f"{name}: its adapter_config.json names the base model {short(base)}, and there is no"
+            " such folder here; put the model's place in there"
+        )
+    return base
+
+
+def attach(network: PreTrainedModel, name: str, place: str, options: dict[str, Any]) -> None:
+    """Put the adapter in folder ``name`` on its base model.
+
+    Raises UserError where the weights of the two do not belong together.
+    """
+    revision = {key: options[key] for key in ("revision", "cache_dir")}
+    if Path(name).is_dir() and not (Path(name) / "adapter_model.safetensors").exists():
+        raise FileNotFoundError("no adapter_model.safetensors")
+    network.load_adapter(name, adapter_name=ADAPTER, adapter_kwargs=revision)
+    stored = load_peft_weights(name, device="cpu", **revision)
+    # Once more by peft itself: some versions of transformers do not find DoRA's magnitudes.
+    stored = {key.removeprefix(PREFIX): weight for key, weight in stored.items()}
+    set_peft_model_state_dict(network, dict(stored), adapter_name=ADAPTER)
+    own = get_peft_model_state_dict(network, adapter_name=ADAPTER, save_embedding_layers=False)
+    loaded = {key.removeprefix(PREFIX): weight for key, weight in own.items()}
+    # Embeddings that an adapter's file brings along are weights of the base model.
+    loaded |= {key: weight for key, weight in network.state_dict().items() if key in stored}
+    check_keys(place, set(loaded) - set(stored), set(stored) - set(loaded))
+    other = [key for key in stored if not torch.equal(loaded[key].float(), stored[key].float())]
+    if other:
+        raise UserError(f"{place}: {len(other)} of its weights cannot be loaded ({some(other)})")
+
+
+def check_keys(place: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Raises UserError where weights have no place in the network, or places no weights."""
+    lacking = sorted(key for key in missing if not HARMLESS.search(key))
+    left = sorted(key for key in unexpected if not HARMLESS.search(key))
+    lines = []
+    if lacking:
+        lines.append(f"{place}: lacks {len(lacking)} of the network's weights ({some(lacking)})")
+    if left:
+        lines.append(
+            f"{place}: holds {len(left)} weights that the network has no place for ({some(left)})"
+        )
+    if lines:
+        raise UserError(*lines)
+
+
+def some(names: list[str]) -> str:
+    """The first of many names."""
+    return short(", ".join(names[:3]), 160) + (", …" if len(names) > 3 else "")
+
+
+def check_finite(network: PreTrainedModel, place: str) -> None:
+    """Raises UserError where a weight is NaN or infinite."""
+    bad = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
+    if bad:
+        raise UserError(f"{place}: {len(bad)} of its weights are not finite ({some(bad)})")
+
+
+def reasons(name: str, place: str, error: Exception) -> list[str]:
+    """The line for a model that cannot be loaded; for pickled weights, how they are converted."""
+    folder = Path(name)
+    files = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    pickled = [file for file in files if file.endswith(PICKLED) and file != "training_args.bin"]
+    if pickled and not any(file.endswith(".safetensors") for file in files):
+        return [
+            f"{place}: its weights are pickled ({short(pickled[0])}), which is not read; if you"
+            ' trust them: python -c "from transformers import AutoModelForCausalLM as M;'
+            f" M.from_pretrained('{name}').save_pretrained('{name}')\""
+        ]
+    reason = short(error, 200) or type(error).__name__
+    return [f"{place}: cannot be loaded ({reason})"]
+
+
+def load_tokenizer(
+    network: PreTrainedModel, settings: TextModelSettings
+) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
+    none, or where it cannot be read."""
+    return find_tokenizer(str(settings.model_name_or_path), "model_name_or_path", network, settings)
+
+
+def find_tokenizer(
+    name: str, flag: str, network: PreTrainedModel, settings: TextModelSettings
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model by its name; see ``load_tokenizer``."""
+    names = [name]
+    names += [
+        str(config.base_model_name_or_path)
+        for config in getattr(network, "peft_config", {}).values()
+    ]
+    # The folder's own first: the tokenizer saved with an adapter may differ from its base model's.
+    for source in names:
+        try:
+            return AutoTokenizer.from_pretrained(source, **settings.hub_options)
+        except Exception as error:  # of every kind: its files may hold anything
+            if any((Path(source) / file).exists() for file in TOKENIZER_FILES):
+                reason = short(error, 120) or type(error).__name__
+                raise UserError(
+                    f"--{flag} {source}: its tokenizer cannot be read ({reason})"
+                ) from error
+    raise UserError(f"--{flag} {names[0]}: no tokenizer there")

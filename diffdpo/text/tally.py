@@ -1,0 +1,76 @@
+"""Counts of the rows that were read, left out or cut, and the mistakes that they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from diffdpo.errors import UserError, short
+
+TOLERATED = 0.05  # share of rows that may be bad before the run stops; at least one row may
+
+
+@dataclass
+class Tally:
+    """What became of the rows of a data set."""
+
+    rows: int = 0  # of the source
+    format: str = ""
+    unread: list[str] = field(default_factory=list)  # columns that no row's reader looked at
+    bad: list[str] = field(default_factory=list)  # a line for each row that cannot be used
+    close: int = 0  # left out by --min_score_margin
+    too_long: int = 0  # left out because the prompt alone fills --max_length
+    shortest: int = 0  # tokens of the shortest prompt among these
+    prompts_cut: int = 0
+    completions_cut: int = 0
+    endless: int = 0  # plain texts without an end, since the tokenizer has no EOS
+    unprompted: int = 0  # usable rows whose prompt is empty
+    left_out: list[str] = field(default_factory=list)  # texts that the chat template did not write
+
+    def check(self, usable: int) -> None:
+        """Raises UserError where too many rows are bad, or none of them is usable."""
+        if len(self.bad) > max(1, TOLERATED * self.rows) or len(self.bad) == self.rows:
+            raise UserError(
+                f"data: {len(self.bad)} of {self.rows} rows cannot be used ({self.bad[0]})"
+            )
+        if usable:
+            return
+        reasons = [f"{self.close} have too small a score margin"] if self.close else []
+        if self.too_long:
+            reasons.append(
+                f"{self.too_long} have prompts that fill --max_length; the shortest has"
+                f" {self.shortest} tokens"
+            )
+        raise UserError(f"data: none of {self.rows} rows is left; {', '.join(reasons)}")
+
+    def check_prompts(self, usable: int) -> None:
+        """Raises UserError where most texts have no prompt, because chosen and rejected begin
+        differently."""
+        if 2 * self.unprompted > usable:
+            raise UserError(
+                f"data: {self.unprompted} of {usable} pairs have no prompt, since chosen and"
+                " rejected have no beginning in common; name the prompt's column with"
+                " --prompt_column, or take --data_format 'pairs without prompt'"
+            )
+
+    def lines(self, limit: int | None) -> dict[str, str]:
+        """The counts for the start of a run, by heading."""
+        length = "no limit"
+        if limit is not None:
+            length = (
+                f"{self.prompts_cut} prompts and {self.completions_cut} completions cut to {limit}"
+            )
+        if self.too_long:
+            length += f"; {self.too_long} rows left out, whose prompt alone fills it"
+        lines = {"length": length}
+        if self.endless:
+            lines["end"] = "the tokenizer has no EOS, so that no end of a text is learned"
+        if self.unread:
+            lines["not read"] = f"columns {short(', '.join(self.unread), 200)}"
+        if self.left_out:
+            lines["template"] = (
+                f"writes a part of the completions or tools of {len(self.left_out)} rows not at"
+                f" all: {short(self.left_out[0], 60)!r}"
+            )
+        if self.bad:
+            lines["skipped"] = "; ".join(self.bad[:3])
+        return lines
