@@ -155,9 +155,9 @@ def without_notes(data: bytes) -> bytes | None:
         return None
     parts, place = [PNG], len(PNG)
     while place + 8 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4])
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         kind, checksum = data[place + 4 : place + 8], data[end - 4 : end]
-        sound = zlib.crc32(data[place + 4 : end - 4]).to_bytes(4) == checksum
+        sound = zlib.crc32(data[place + 4 : end - 4]).to_bytes(4, "big") == checksum
         # A capital first letter marks a chunk that pixels need.
         if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and sound):
             parts.append(data[place:end])

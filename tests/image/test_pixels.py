@@ -72,7 +72,7 @@ def test_what_is_no_image_is_refused(stored):
 
 
 def chunk(kind, body):
-    return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
 
 def png_with(*chunks, image=None):
