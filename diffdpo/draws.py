@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     SAMPLE = 8
     BOOTSTRAP = 9
     LABEL_NOISE = 10
+    CAPTION = 11
 
 
 def generator(seed: int, purpose: Purpose, item: int = 0, draw: int = 0) -> np.random.Generator:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from diffdpo.image.pixels import open_image
+from diffdpo.image.decode import open_image
 from diffdpo.metrics import REWARDS
 
 ASSETS = Path(__file__).parent.parent / "assets"

@@ -68,6 +68,6 @@ def closest(columns: list[str], formats: Mapping[str, Iterable[str]]) -> str:
     return f"the nearest, {name}, lacks {lacking(columns, formats[name])}"
 
 
-def listed(columns: Iterable[str]) -> str:
+def listed(columns: Iterable[str], letters: int = 200) -> str:
     """The names of columns for an error line. They are foreign text, and there may be many."""
-    return short(", ".join(short(column, 40) for column in columns), 200)
+    return short(", ".join(short(column, 40) for column in columns), letters)

@@ -7,15 +7,20 @@ row P(first image ≻ second image): 1, 0, 1/2 for a tie, NaN where the label ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from datasets import Dataset
 
+from diffdpo.data.columns import check_given, closest, listed
 from diffdpo.data.source import check_columns
 from diffdpo.errors import UserError
 from diffdpo.extensions import named_row
+
+ROLES = ("chosen", "rejected", "prompt", "label")  # each has a flag that names its column
+NO_FLAGS: Mapping[str, str | None] = MappingProxyType({})
 
 
 def always(dataset: Dataset) -> np.ndarray:
@@ -56,6 +61,11 @@ class ImageFormat:
     labels: tuple[str, ...] = ()
 
     @property
+    def names(self) -> dict[str, str]:
+        """The column of each role that a flag ``--{role}_column`` can name."""
+        return dict(zip(ROLES, self.columns, strict=False))
+
+    @property
     def columns(self) -> list[str]:
         """The columns that a data set must have to be read in this format."""
         return [self.first, self.second, self.prompt, *self.labels]
@@ -78,27 +88,36 @@ def as_format(value: object) -> ImageFormat:
 
 
 def detect(
-    columns: list[str],
-    image: str | None = None,
-    caption: str | None = None,
-    requested: str | None = None,
+    columns: list[str], given: Mapping[str, str | None] = NO_FLAGS, requested: str | None = None
 ) -> ImageFormat:
-    """The ``requested`` row of the table, or the first whose columns are all there; ``image`` and
-    ``caption`` rename the chosen image's and the prompt's column.
+    """The ``requested`` row of the table, or the first whose columns are all there. ``given`` has
+    the columns that flags name by role, see ``columns.renamed``; they count under the names that
+    the format reads.
 
     Raises UserError naming the columns there are and those each format needs.
     """
+    check_given(columns, given)
     if requested:
-        row = renamed(named_row(requested, IMAGE_FORMATS, "data_format", as_format), image, caption)
-        check_columns(requested, row.columns, columns)
+        row = named_row(requested, IMAGE_FORMATS, "data_format", as_format)
+        check_columns(requested, row.columns, after(columns, given, row))
         return row
     for row in IMAGE_FORMATS.values():
-        if set(renamed(row, image, caption).columns) <= set(columns):
-            return renamed(row, image, caption)
+        if set(row.columns) <= set(after(columns, given, row)) and not unused(given, row):
+            return row
     needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in IMAGE_FORMATS.items())
-    raise UserError(f"no image pairs in columns {', '.join(columns)}; needed are {needs}")
+    near = closest(columns, {name: row.columns for name, row in IMAGE_FORMATS.items()})
+    raise UserError(
+        f"no image pairs in columns {listed(columns, 120)}; needed are {needs}; {near}; name yours"
+        f" with {', '.join(f'--{role}_column' for role in ROLES)}"
+    )
 
 
-def renamed(row: ImageFormat, image: str | None, caption: str | None) -> ImageFormat:
-    """The format with the chosen image and the prompt in other columns, where these are named."""
-    return replace(row, first=image or row.first, prompt=caption or row.prompt)
+def after(columns: list[str], given: Mapping[str, str | None], row: ImageFormat) -> list[str]:
+    """The columns under the names that ``renamed`` would give them for this format."""
+    moved = {column: row.names.get(role, role) for role, column in given.items() if column}
+    return [moved.get(column, column) for column in columns]
+
+
+def unused(given: Mapping[str, str | None], row: ImageFormat) -> list[str]:
+    """The roles that a flag names and the format does not have."""
+    return [role for role, column in given.items() if column and role not in row.names]

@@ -1,85 +1,166 @@
-"""Opens a data set: hub id, parquet, json, jsonl, csv, a ``save_to_disk`` folder, or a folder with
-metadata.jsonl."""
+"""Opens a data set: hub id, parquet, json, jsonl, csv, a ``save_to_disk`` folder, or a folder of
+such files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, DatasetDict
+import numpy as np
+import pyarrow
+from datasets import ClassLabel, Dataset, DatasetDict, Features
 
+from diffdpo.data.columns import lacking, listed
+from diffdpo.data.configurations import configured
 from diffdpo.data.paths import missing_data
-from diffdpo.errors import UserError
+from diffdpo.data.splits import BUILDERS, DEFAULT, by_name, by_split, chosen, data_files, known
+from diffdpo.engine.console import say
+from diffdpo.errors import UserError, short
 
-BUILDERS = {
-    ".parquet": "parquet",
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".arrow": "arrow",
-}
+FOLDER = "folder of the file that holds this row"  # file names in the row are relative to it
+Part = tuple[Dataset, Path | None]  # rows, and the folder of the file that holds them
 
 
 def open_dataset(
-    name: str, split: str, config: str | None = None, cache_dir: str | None = None
+    name: str,
+    split: str,
+    config: str | None = None,
+    cache_dir: str | None = None,
+    flag: str | None = None,
 ) -> Dataset:
-    """The rows of ``split``.
+    """The rows of ``split``; ``flag`` is the one that the user names it with.
 
     Raises UserError where nothing is found, the split does not exist, the files cannot be parsed,
     or no row is there.
     """
+    return concatenated([part for part, _ in opened(name, split, config, cache_dir, flag)])
+
+
+def open_with_folders(
+    name: str,
+    split: str,
+    config: str | None = None,
+    cache_dir: str | None = None,
+    flag: str | None = None,
+) -> Dataset:
+    """The same rows; where they come from files, with a further column ``FOLDER``.
+
+    Raises UserError as ``open_dataset`` does.
+    """
+    parts = opened(name, split, config, cache_dir, flag)
+    folders = list(dict.fromkeys(str(folder) for _, folder in parts))
+    features = Features({FOLDER: ClassLabel(names=folders)})
+
+    def with_folder(rows: Dataset, folder: Path | None) -> Dataset:
+        if folder is None:
+            return rows
+        number = np.full(len(rows), folders.index(str(folder)))
+        column = Dataset.from_dict({FOLDER: number}, features=features)
+        return datasets.concatenate_datasets([rows, column], axis=1)
+
+    return concatenated([with_folder(rows, folder) for rows, folder in parts])
+
+
+def concatenated(parts: list[Dataset]) -> Dataset:
+    """The rows of all parts, one after another."""
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def opened(
+    name: str, split: str, config: str | None, cache_dir: str | None, flag: str | None
+) -> list[Part]:
+    """The parts of a data set, with at least one row."""
     try:
-        dataset = _open(name, split, config, cache_dir)
+        parts = _open(name, split, config, cache_dir, flag)
     except UserError:
         raise
     except Exception as error:  # the loaders raise a different type for every broken file
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise UserError(f"data set {name}: cannot be read ({reason})") from error
-    if len(dataset) == 0:
-        raise UserError(f"data set {name}, split {split}: has no rows")
-    return dataset
+        reason = short(error.__cause__ or error) or type(error).__name__
+        raise UserError(f"data set {short(name)}: cannot be read ({reason})") from error
+    if not any(len(part) for part, _ in parts):
+        raise UserError(f"data set {short(name)}, split {short(split)}: has no rows")
+    for part, _ in parts:
+        check_text(name, part)
+    return parts
 
 
-def _open(name: str, split: str, config: str | None, cache_dir: str | None) -> Dataset:
+def _open(
+    name: str, split: str, config: str | None, cache_dir: str | None, flag: str | None
+) -> list[Part]:
     """The rows of ``split``, by the loader for what ``name`` is. A local path goes first, so that a
     hub data set of the same name never takes its place."""
     path = Path(name)
     if not path.exists():
-        if mistakes := missing_data(name):
-            raise UserError(*mistakes)
-        try:
-            return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
-        except (
-            datasets.exceptions.DatasetNotFoundError,
-            FileNotFoundError,
-            ConnectionError,
-            OSError,
-        ) as error:
-            raise UserError(
-                f"data set {name}: neither a local path nor to be had from the hub"
-            ) from error
-    if path.is_file():
-        return read_files(name, [path], cache_dir)
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = datasets.load_from_disk(name)
-        return pick_split(name, saved, split) if isinstance(saved, DatasetDict) else saved
-    if (path / "metadata.jsonl").exists():
-        return read_files(name, [path / "metadata.jsonl"], cache_dir)
-    return read_files(name, split_files(path, split), cache_dir)
+        return [(from_hub(name, split, config, cache_dir), None)]
+    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+    if config and (saved or not path.is_dir()):
+        raise UserError(f"data set {short(name)}: has no configurations; leave {short(config)} out")
+    if saved:
+        return [(from_disk(name, split, flag), None)]
+    if path.is_dir():
+        splits = configured(path, config)
+        if splits is None:
+            path = path / (config or "")
+            splits = by_split(path, data_files(path))
+        if unread := [file.name for file in splits.get("", [])]:
+            # Beside files that do name one they belong to no split.
+            say(f"note         data set {name}: {listed(unread)}: no split in the name; not read")
+        return read_files(name, chosen(name, splits, split, flag), cache_dir)
+    known(name, [by_name(path) or DEFAULT], split, flag)
+    return read_files(name, [path], cache_dir)
 
 
-def read_files(name: str, files: list[Path], cache_dir: str | None) -> Dataset:
-    """Local files of one type, told by their ending."""
-    builder = BUILDERS.get(files[0].suffix)
-    if builder is None:
-        endings = ", ".join(BUILDERS)
+def from_hub(name: str, split: str, config: str | None, cache_dir: str | None) -> Dataset:
+    """The rows of a data set on the hub. Raises UserError where it cannot be had."""
+    if mistakes := missing_data(name):
+        raise UserError(*mistakes)
+    try:
+        return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
+    except (datasets.exceptions.DatasetNotFoundError, OSError) as error:
         raise UserError(
-            f"data set {name}: files ending in {files[0].suffix or 'nothing'} are not read"
-            f" ({endings} are)"
+            f"data set {short(name)}: neither a local path nor to be had from the hub"
+        ) from error
+
+
+def from_disk(name: str, split: str, flag: str | None) -> Dataset:
+    """The rows of a folder that ``save_to_disk`` wrote."""
+    saved = datasets.load_from_disk(name)
+    if isinstance(saved, DatasetDict):
+        return saved[known(name, saved, split, flag)]
+    # A slice keeps its brackets in the name: train[:80%].
+    known(name, [str(saved.split or DEFAULT).split("[")[0]], split, flag)
+    return saved
+
+
+def read_files(name: str, files: Sequence[Path], cache_dir: str | None) -> list[Part]:
+    """The rows of local files of one kind, told by their endings; a part for each folder."""
+    kinds = {BUILDERS.get(file.suffix): file for file in files}
+    if None in kinds:
+        ending, endings = short(files[0].suffix or "nothing"), ", ".join(BUILDERS)
+        raise UserError(
+            f"data set {short(name)}: files ending in {ending} are not read ({endings} are)"
         )
+    if len(kinds) > 1:
+        examples = listed(file.name for file in kinds.values())
+        raise UserError(
+            f"data set {short(name)}: holds files of several kinds ({examples}); name the one to"
+            " read, or a folder with one kind"
+        )
+    (builder,) = kinds
+    if not any(file.stat().st_size for file in files):
+        raise UserError(f"data set {short(name)}: has no rows ({short(files[0].name)} is empty)")
+    return [
+        (load(name, str(builder), list(together), cache_dir), folder)
+        for folder, together in groupby(files, key=lambda file: file.parent)
+    ]
+
+
+def load(name: str, builder: str, files: list[Path], cache_dir: str | None) -> Dataset:
+    """The rows of files, by a builder of the ``datasets`` library."""
     paths = [str(file) for file in files]
     # The loader calls whatever files it is given "train".
     try:
@@ -88,17 +169,43 @@ def read_files(name: str, files: list[Path], cache_dir: str | None) -> Dataset:
         # The loader does not say where; only JSON can be looked through again.
         mistakes = [json_mistake(file) for file in files] if builder == "json" else []
         if first := next((mistake for mistake in mistakes if mistake), None):
-            raise UserError(f"data set {name}: cannot be read ({first})") from error
+            raise UserError(f"data set {short(name)}: cannot be read ({first})") from error
         raise
+
+
+def check_text(name: str, dataset: Dataset) -> None:
+    """Raises UserError where a text is not UTF-8: the loaders pass it on, and reading it fails."""
+    for column in dataset.column_names:
+        row = 0
+        for chunk in dataset.data.column(column).chunks:
+            try:
+                chunk.validate(full=True)
+            except pyarrow.ArrowInvalid as error:
+                row += next((i for i in range(len(chunk)) if not is_text(chunk[i])), 0)
+                raise UserError(
+                    f"data set {short(name)}: row {row}, column {short(column)}: not UTF-8 text"
+                ) from error
+            row += len(chunk)
+
+
+def is_text(value: pyarrow.Scalar) -> bool:
+    """Whether a value of an Arrow table can be read."""
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def json_mistake(file: Path) -> str | None:
     """What is wrong with a JSON or JSON-lines file: the line where it is broken, or the row that
     holds another type than the rows before it. None where nothing is."""
     try:
-        rows = json_rows(file.read_text())
+        rows = json_rows(file.read_text("utf-8-sig"))
     except json.JSONDecodeError as error:
         return f"{file}, line {error.lineno}: {error.msg}"
+    except RecursionError:
+        return f"{file}: lists or objects nested too deep"
     except UnicodeDecodeError:
         return f"{file}: not UTF-8 text"
     # A column has one type in Arrow, so a row of another one fails the whole file.
@@ -110,7 +217,7 @@ def json_mistake(file: Path) -> str | None:
             kind = type(value).__name__
             if value is not None and types.setdefault(column, kind) != kind:
                 return (
-                    f"{file}, row {line}: column {column} holds {kind}, in the rows before"
+                    f"{file}, row {line}: column {short(column)} holds {kind}, in the rows before"
                     f" {types[column]}"
                 )
     return None
@@ -131,32 +238,10 @@ def json_rows(text: str) -> list[Any]:
     return rows
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split in a folder: those whose path names it, or all where none names a split.
-    Raises UserError where there are no files, or none of this split."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix in BUILDERS)
-    if not files:
-        raise UserError(
-            f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it"
-        )
-    named = [file for file in files if split in file.relative_to(folder).as_posix()]
-    others = [s for s in ("train", "validation", "test") if any(s in f.name for f in files)]
-    if not named and others:
-        raise UserError(f"data set {folder}: has no split {split!r}; found {', '.join(others)}")
-    return named or files
-
-
-def pick_split(name: str, saved: DatasetDict, split: str) -> Dataset:
-    """One split of a saved dictionary."""
-    if split not in saved:
-        raise UserError(f"data set {name}: has no split {split!r}; found {', '.join(saved)}")
-    return saved[split]
-
-
 def check_columns(format_name: str, needed: Iterable[str], columns: list[str]) -> None:
     """Raises UserError where the data lack a column of the format that was asked for."""
-    if missing := [column for column in needed if column not in columns]:
+    if missing := lacking(columns, needed):
         raise UserError(
-            f"--data_format {format_name}: the data have no column {', '.join(missing)}; there are"
-            f" {', '.join(columns)}"
+            f"--data_format {format_name}: the data have no column {missing}; there are"
+            f" {listed(columns)}"
         )

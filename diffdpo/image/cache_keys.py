@@ -7,20 +7,16 @@ the same tables.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 import torch
-from datasets import Dataset
-from pyarrow import compute as arrow
 
 from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, digest, network_digest
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.encoder_files import text_identity, vae_identity
+from diffdpo.image.marks import evenly
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
@@ -76,56 +72,12 @@ def images_digest(pairs: ImagePairs) -> str:
     Up to about 2,048 rows all contents are read. Of a larger set the contents of so many, evenly
     spread, and the sizes of all images are; of files also the time of their last change.
     """
-    every = -(-len(pairs.rows) // READ_UP_TO)
-    contents = [as_bytes(image) for row in pairs.rows[::every] for image in pairs.stored(int(row))]
-    columns = (pairs.format.first, pairs.format.second)
-    marks = [stored_marks(pairs.dataset, column, pairs.folder) for column in columns]
-    every_mark = (np.asarray(mark)[pairs.rows].tobytes() for mark in marks) if every > 1 else ()
-    return digest(pairs.rows.tobytes(), *every_mark, *contents)
-
-
-def as_bytes(image: Any) -> bytes:
-    """The bytes of a stored image, or its name where it is a file that cannot be read."""
-    if isinstance(image, dict):
-        image = image["bytes"] if image.get("bytes") is not None else image["path"]
-    try:
-        return image if isinstance(image, bytes) else Path(image).read_bytes()
-    except (OSError, TypeError):
-        return str(image).encode()
-
-
-def stored_marks(dataset: Dataset, column: str, folder: Path | None) -> list[tuple[int, int]]:
-    """(size in bytes, time of the last change) of each image; the time is 0 inside a table."""
-    # Arrow knows sizes from its offsets: no image is read, not even from a table of terabytes.
-    table = dataset.select_columns(column).with_format("arrow")
-    marks: list[tuple[int, int]] = []
-    for first in range(0, len(dataset), 1000):
-        values = table[first : first + 1000].column(0)
-        paths = values if pyarrow.types.is_string(values.type) else None
-        if pyarrow.types.is_struct(values.type):
-            paths = arrow.struct_field(values, "path")
-            values = arrow.struct_field(values, "bytes")
-        none_inside = pyarrow.types.is_null(values.type)
-        lengths = (
-            pyarrow.nulls(len(values), "int32") if none_inside else arrow.binary_length(values)
-        )
-        sizes = arrow.fill_null(lengths, -1).to_pylist()
-        names = [None] * len(sizes) if paths is None else paths.to_pylist()
-        is_file = paths is values
-        marks += [
-            file_mark(name, folder) if is_file or size < 0 else (size, 0)
-            for size, name in zip(sizes, names, strict=True)
-        ]
-    return marks
-
-
-def file_mark(name: str | None, folder: Path | None) -> tuple[int, int]:
-    """(size in bytes, nanoseconds of the last change) of a file; (-1, -1) where there is none."""
-    try:
-        status = os.stat(Path(folder or "") / str(name))
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+    contents = [one for row in evenly(pairs.rows, READ_UP_TO) for one in pairs.contents(int(row))]
+    marks = []
+    if len(pairs.rows) > READ_UP_TO:
+        columns = (pairs.format.first, pairs.format.second)
+        marks = [np.asarray(pairs.marks(column, pairs.rows)).tobytes() for column in columns]
+    return digest(pairs.rows.tobytes(), *marks, *contents)
 
 
 def prompts_key(pairs: ImagePairs, text_encoder: str) -> Key:

@@ -18,8 +18,9 @@ ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_tu
 ALWAYS += ["noise_offset", "cache_dir"]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
-    "dataset_name": ["dataset_config_name", "data_format", "image_column", "caption_column"],
+    "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
 }
+TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "max_image_ratio"]
 
 
 @dataclass(frozen=True)

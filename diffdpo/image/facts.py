@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.noise import ForwardProcess
@@ -37,6 +38,8 @@ def image_facts(
         ),
         **trainer.plan("pairs"),
     }
+    if pairs.tally.unread_columns:
+        lines["not read"] = f"columns {listed(pairs.tally.unread_columns)}"
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
@@ -51,8 +54,9 @@ def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
         if tally.checked
         else "images checked as they are read"
     )
+    bare = f", {tally.without_prompt} without a prompt" if tally.without_prompt else ""
     coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
     return (
-        f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled,"
+        f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled{bare},"
         f" {unread}{coin}"
     )

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
-from diffdpo.data.source import open_dataset
+from diffdpo.data.image_formats import ROLES
+from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.decode import Limits
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 
@@ -58,21 +60,28 @@ def open_pipeline(
 
 def open_rows(settings: ImageDataSettings) -> Dataset:
     """The rows of the data set and split that the settings name."""
-    return open_dataset(
+    return open_with_folders(
         str(settings.dataset_name),
         settings.dataset_split_name,
         settings.dataset_config_name,
         settings.cache_dir,
+        "--split",
     )
 
 
 def open_pairs(
-    settings: ImageDataSettings, framing: FrameSettings, rows: Dataset | None = None
+    settings: ImageDataSettings,
+    framing: FrameSettings,
+    rows: Dataset | None = None,
+    in_memory: bool = False,
 ) -> ImagePairs:
-    """The pairs of ``rows`` or, where None, of all rows that the settings name."""
-    columns = (settings.image_column, settings.caption_column, settings.data_format)
+    """The pairs of ``rows`` or, where None, of all rows that the settings name. Rows ``in_memory``
+    are the caller's own, not those of the data set that the settings name."""
     rows = open_rows(settings) if rows is None else rows
-    return image_pairs(rows, framing, str(settings.dataset_name), columns)
+    name = None if in_memory else str(settings.dataset_name)
+    given = {role: getattr(settings, f"{role}_column") for role in ROLES}
+    framing = replace(framing, limits=Limits(settings.max_image_pixels, settings.max_image_ratio))
+    return image_pairs(rows, framing, name, given, settings.data_format, settings.cache_dir)
 
 
 def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = None) -> ImagePairs:
@@ -85,10 +94,10 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
         ties=settings.ties,
         random_labels=settings.random_labels,
     )
+    in_memory = rows is not None
     rows = open_rows(settings) if rows is None else rows
-    pairs = open_pairs(
-        settings, framing, dreamlike(rows) if settings.dreamlike_pairs_only else rows
-    )
+    rows = dreamlike(rows) if settings.dreamlike_pairs_only else rows
+    pairs = open_pairs(settings, framing, rows, in_memory)
     pairs.limit(settings.max_train_samples, settings.seed)
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)

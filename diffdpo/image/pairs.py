@@ -5,11 +5,10 @@ Ties, broken labels and unreadable images are sorted out here, once.
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,24 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.auto import tqdm
 
-from diffdpo.data.image_formats import ImageFormat, detect
+from diffdpo.cache.keys import digest
+from diffdpo.data.columns import renamed
+from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, detect
+from diffdpo.data.places import Place
+from diffdpo.data.source import FOLDER
 from diffdpo.draws import Purpose, epoch_order, generator
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError
-from diffdpo.image.pixels import Augmentation, CroppedImage, frame, open_image
+from diffdpo.image.captions import prompts_of
+from diffdpo.image.cells import BadImage, Find
+from diffdpo.image.decode import LIMITS, Limits, open_image
+from diffdpo.image.marks import content, evenly, marks
+from diffdpo.image.pixels import Augmentation, CroppedImage, frame
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
 MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
+# For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
+READ, WEIGHED = 256, 20_000
 
 Sides = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
@@ -50,6 +59,8 @@ class PairTally:
     rows: int = 0
     ties: int = 0
     unlabelled: int = 0
+    without_prompt: int = 0
+    unread_columns: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     checked: bool = True  # False: images are checked as they are read
 
@@ -58,9 +69,9 @@ class ImagePairs(Rows):
     """The pairs of a data set by row; ``read`` applies the augmentation of a visit."""
 
     def __init__(
-        self, dataset: Dataset, format: ImageFormat, folder: Path | None, framing: FrameSettings
+        self, dataset: Dataset, format: ImageFormat, place: Place, framing: FrameSettings
     ) -> None:
-        self.format, self.folder, self.framing = format, folder, framing
+        self.format, self.place, self.framing = format, place, framing
         for column in (format.first, format.second):
             if isinstance(dataset.features[column], ImageFeature):
                 # Undecoded: decoding is ours, with rotation, transparency and errors by row.
@@ -68,7 +79,11 @@ class ImagePairs(Rows):
         self.dataset = dataset
         self.tally, self.seen = PairTally(rows=len(dataset)), 0
         self.first_wins = format.first_wins(dataset)
-        self.captions = [str(caption) for caption in dataset[format.prompt][:]]
+        self.captions = prompts_of(dataset[format.prompt][:], format.prompt, framing.seed)
+        self.tally.without_prompt = self.captions.count("")
+        read = {*format.columns, FOLDER}
+        self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
+        self._fingerprint: tuple[np.ndarray, str] | None = None
         self.rows = self.usable()
         self.sides: Callable[[int, Augmentation], Sides] = self.framed
         if framing.random_labels:
@@ -83,7 +98,7 @@ class ImagePairs(Rows):
         """The rows without ties and broken labels. Raises UserError where none are left."""
         tie, broken = self.first_wins == 0.5, np.isnan(self.first_wins)
         self.tally.ties, self.tally.unlabelled = int(tie.sum()), int(broken.sum())
-        if self.tally.unlabelled > MAX_BROKEN * self.tally.rows:
+        if too_many(self.tally.unlabelled, self.tally.rows):
             raise UserError(
                 f"data: {self.tally.unlabelled} of {self.tally.rows} labels are not 0, 0.5 or 1"
                 f" (first in row {int(np.flatnonzero(broken)[0])}); mend column"
@@ -102,11 +117,22 @@ class ImagePairs(Rows):
 
     @property
     def fingerprint(self) -> str:
-        """A digest of prompts, labels and the choice of rows. A checkpoint compares it."""
-        digest = hashlib.blake2b(digest_size=8)
-        digest.update(self.rows.tobytes() + self.first_wins[self.rows].tobytes())
-        digest.update("\x1f".join(self.prompts()).encode())
-        return digest.hexdigest()
+        """A digest of prompts, labels, the choice of rows, and images. A checkpoint compares it.
+
+        Of the images it has sizes and contents, those of a large set from rows evenly spread; not
+        the time of a file's last change, which another copy of the data does not share.
+        """
+        if self._fingerprint is None or self._fingerprint[0] is not self.rows:
+            sizes = [
+                [size for size, _ in self.marks(column, evenly(self.rows, WEIGHED))]
+                for column in (self.format.first, self.format.second)
+            ]
+            images = [one for row in evenly(self.rows, READ) for one in self.contents(int(row))]
+            labels = self.first_wins[self.rows].tobytes()
+            numbers = np.asarray(sizes, dtype=np.int64).tobytes()
+            name = digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images)
+            self._fingerprint = self.rows, name
+        return self._fingerprint[1]
 
     def prompts(self) -> list[str]:
         """The prompt of every usable row."""
@@ -134,13 +160,14 @@ class ImagePairs(Rows):
             try:
                 self.images(int(row))
                 good.append(row)
-            except (OSError, ValueError) as error:
+            except BadImage as error:
                 self.tally.unreadable.append(f"row {row}: {error}")
         self.keep(np.array(good, dtype=np.int64))
 
     def keep(self, rows: np.ndarray) -> None:
-        """Keep only these source rows. Raises UserError where over 5 % turned out unreadable."""
-        if len(self.tally.unreadable) > MAX_BROKEN * len(self.rows):
+        """Keep only these source rows. Raises UserError where over 5 % turned out unreadable; a
+        single one never is too many."""
+        if too_many(len(self.tally.unreadable), len(self.rows)) or len(rows) == 0:
             first = self.tally.unreadable[0]
             raise UserError(
                 f"data: {len(self.tally.unreadable)} of {len(self.rows)} pairs are unreadable"
@@ -151,18 +178,36 @@ class ImagePairs(Rows):
     def images(self, row: int) -> list[Image.Image]:
         """The first and the second image of a source row, upright, in RGB.
 
-        Raises OSError or ValueError for a broken image.
+        Raises BadImage for a broken image.
         """
-        return [open_image(image, self.framing.resolution) for image in self.stored(row)]
+        enough, limits = self.framing.resolution, self.framing.limits
+        images = []
+        for column, cell in self.stored(row).items():
+            try:
+                images.append(open_image(cell, enough, limits, self.find(row)))
+            except BadImage as error:
+                raise BadImage(f"column {column}: {error}") from error
+        return images
 
-    def stored(self, row: int) -> list[Any]:
-        """Both images of a source row as stored: bytes, a dictionary with bytes, or a path."""
+    def stored(self, row: int) -> dict[str, Any]:
+        """What the columns of both images hold in a source row."""
         record = self.dataset[row]
-        images = (record[self.format.first], record[self.format.second])
-        return [
-            self.folder / image if self.folder and isinstance(image, str) else image
-            for image in images
-        ]
+        return {column: record[column] for column in (self.format.first, self.format.second)}
+
+    def contents(self, row: int) -> list[bytes]:
+        """The bytes of both images of a source row, as stored."""
+        return [content(cell, self.find(row)) for cell in self.stored(row).values()]
+
+    def find(self, row: int) -> Find:
+        """The function that gives the file of a name in this row."""
+        if FOLDER not in self.dataset.column_names:
+            return self.place.file
+        number = self.dataset.select_columns(FOLDER)[row][FOLDER]
+        return partial(self.place.file, folder=self.dataset.features[FOLDER].int2str(number))
+
+    def marks(self, column: str, rows: np.ndarray) -> list[tuple[int, int]]:
+        """Size and time of the last change of the images of a column in these source rows."""
+        return marks(self.dataset, column, rows, self.find)
 
     def framed(self, number: int, augmentation: Augmentation) -> Sides:
         """Pixels of the first and the second image of usable row ``number``."""
@@ -170,7 +215,7 @@ class ImagePairs(Rows):
         resolution = self.framing.resolution
         return frame(first, resolution, augmentation), frame(second, resolution, augmentation)
 
-    def skip(self, row: int, error: Exception) -> None:
+    def skip(self, row: int, error: BadImage) -> None:
         """Count and report an unreadable row. Raises UserError where there are too many."""
         self.tally.unreadable.append(f"row {row}: {error}")
         tqdm.write(f"skipped      row {row}: {error}", file=sys.stderr)
@@ -193,8 +238,10 @@ class ImagePairs(Rows):
             try:
                 first, second = self.sides(number, self.framing.augmentation(source, visit))
                 break
-            except (OSError, ValueError) as error:
+            except BadImage as error:
                 self.skip(source, error)
+        else:
+            raise UserError(f"data: none of the {len(self.rows)} pairs can be read")
         self.seen += 1
         outcome = float(self.first_wins[source])
         chosen, rejected = (first, second) if outcome >= 0.5 else (second, first)
@@ -213,6 +260,7 @@ class FrameSettings:
     flip: bool = False
     ties: str = "drop"
     random_labels: bool = False
+    limits: Limits = LIMITS
 
     def augmentation(self, pair: int, visit: int) -> Augmentation:
         """The flip and crop of both images of a pair at this visit."""
@@ -223,9 +271,26 @@ class FrameSettings:
         return Augmentation(flip, float(top), float(left))
 
 
+def too_many(broken: int, rows: int) -> bool:
+    """Whether so many broken rows are a mistake in reading the data: over 5 %, and more than one"""
+    return broken > max(1, MAX_BROKEN * rows)
+
+
 def image_pairs(
-    dataset: Dataset, framing: FrameSettings, name: str, columns: tuple[str | None, ...]
+    dataset: Dataset,
+    framing: FrameSettings,
+    name: str | None = None,
+    given: Mapping[str, str | None] = NO_FLAGS,
+    requested: str | None = None,
+    cache_dir: str | None = None,
 ) -> ImagePairs:
-    """The pairs of a loaded data set ``name``; file names in it are relative to its folder."""
-    folder = Path(name) if (Path(name) / "metadata.jsonl").exists() else None
-    return ImagePairs(dataset, detect(dataset.column_names, *columns), folder, framing)
+    """The pairs of a loaded data set ``name``, None for one made in memory.
+
+    ``given`` are the columns that flags name, by role; ``requested`` is a format of the table.
+    """
+    columns = [column for column in dataset.column_names if column != FOLDER]
+    format = detect(columns, given, requested)
+    if given.get("label") not in (None, "label_0") and "label_1" in columns:
+        dataset = dataset.remove_columns("label_1")  # the other half of a label that is not read
+    place = Place.of(name, cache_dir)
+    return ImagePairs(renamed(dataset, given, format.names), format, place, framing)

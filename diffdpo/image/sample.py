@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.files import atomic_file
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.lettering import SIZE, lettered
 
 
 @dataclass(frozen=True)
@@ -95,24 +95,20 @@ def sheet(
 
     Each picture is ``cell`` pixels wide.
     """
-    font = ImageFont.load_default(13)
+    font = ImageFont.load_default(SIZE)
     left, top = 190, 24
     canvas = Image.new("RGB", (left + cell * len(columns), top + cell * len(rows)), "white")
     pen = ImageDraw.Draw(canvas)
     for index, name in enumerate(columns):
         pen.text((left + cell * index + 6, 4), name, fill="black", font=font)
     for row, (caption, pictures) in enumerate(rows):
-        pen.text((8, top + cell * row + cell // 2 - 8), wrap(caption), fill="black", font=font)
+        text, letters = lettered(caption, row)
+        pen.text((8, top + cell * row + cell // 2 - 8), text, fill="black", font=letters)
         for index, picture in enumerate(pictures):
             enlarge = Image.Resampling.NEAREST if picture.width < cell else Image.Resampling.LANCZOS
             spot = (left + cell * index, top + cell * row)
             canvas.paste(picture.resize((cell - 4, cell - 4), enlarge), spot)
     return canvas
-
-
-def wrap(caption: str, width: int = 26) -> str:
-    """A caption in at most three lines."""
-    return "\n".join(textwrap.wrap(caption, width, max_lines=3, placeholder=" …"))
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

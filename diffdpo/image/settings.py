@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RECIPE = "scripts/recipes/emoji.yaml"
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
+LARGEST = 16_384  # side of training images: beyond it one takes gigabytes
 # Losses that are defined on probabilities or lengths of token sequences.
 TEXT_ALONE = ("orpo", "simpo", "sigmoid_norm")
 CHOICE = (
@@ -55,11 +56,32 @@ class ImageDataSettings(BaseSettings):
     train_data_dir: str | None = flag(
         None, "folder of pairs, where dataset_name is not given", group="data"
     )
-    image_column: str | None = flag(
-        None, "column of the chosen image, if not a known name", group="data"
+    chosen_column: str | None = flag(
+        None,
+        "column of the chosen image, if not a known name; with --label_column of the first",
+        aliases=["--image_column"],
+        group="data",
     )
-    caption_column: str | None = flag(
-        None, "column of the prompt, if not a known name", group="data"
+    rejected_column: str | None = flag(
+        None, "column of the rejected image; with --label_column of the second", group="data"
+    )
+    prompt_column: str | None = flag(
+        None,
+        "column of the prompt, if not a known name",
+        aliases=["--caption_column"],
+        group="data",
+    )
+    label_column: str | None = flag(
+        None, "column of the label: 1 where the first image won, 0, or 0.5 for a tie", group="data"
+    )
+    max_image_pixels: int = flag(
+        250_000_000, "larger images count as unreadable", group="data", changes="encodings"
+    )
+    max_image_ratio: float = flag(
+        50.0,
+        "images with a side so many times the other count as unreadable",
+        group="data",
+        changes="encodings",
     )
     data_format: str | None = flag(
         None,
@@ -93,6 +115,8 @@ class ImageDataSettings(BaseSettings):
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
             *missing_data(data),
         ]
+        if (self.resolution or 0) > LARGEST:
+            lines.append(f"--resolution must be at most {LARGEST}, got {self.resolution}")
         if model and not data:
             lines.append(
                 "--dataset_name is needed beside a model: a hub id, folder or file of preference"

@@ -190,18 +190,18 @@ def test_model_and_data_come_from_the_run_unless_told_otherwise(models, pairs, p
 def test_what_the_run_says_beside_its_model_and_data(tmp_path):
     (tmp_path / "config.yaml").write_text(
         "pretrained_model_name_or_path: a/model\nrevision: v2\ndataset_name: a/set\n"
-        "pretrained_vae_model_name_or_path: a/vae\nimage_column: good\nis_turbo: true\n"
+        "pretrained_vae_model_name_or_path: a/vae\nchosen_column: good\nis_turbo: true\n"
         "resolution: 48\nnoise_offset: 0.1\ndataset_split_name: train\nbeta_dpo: 1\n"
     )
     policy = ["--policy", str(tmp_path)]
     settings, (line,) = parse(EvaluateSettings, policy)
     assert (settings.revision, settings.pretrained_vae_model_name_or_path) == ("v2", "a/vae")
-    assert (settings.image_column, settings.is_turbo, settings.resolution) == ("good", True, 48)
+    assert (settings.chosen_column, settings.is_turbo, settings.resolution) == ("good", True, 48)
     assert (settings.noise_offset, settings.dataset_split_name) == (0.1, "test")
     assert line.startswith("from the run")
     assert "pretrained_vae_model_name_or_path a/vae" in line
     settings, (line,) = parse(EvaluateSettings, [*policy, "--dataset_name", "b/set"])
-    assert (settings.dataset_name, settings.image_column, settings.revision) == (
+    assert (settings.dataset_name, settings.chosen_column, settings.revision) == (
         "b/set",
         None,
         "v2",

@@ -458,7 +458,7 @@ def test_every_flag_of_the_older_scripts_is_known():
     known = (
         set(ImageSettings.__dataclass_fields__)
         | set(ImageSettings.inert())
-        | {"split", "tracker_project_name"}
+        | {"split", "tracker_project_name", "image_column", "caption_column"}
     )
     assert not set(listed) - known
 

@@ -28,7 +28,7 @@ HUB = {"revision": None, "variant": None, "cache_dir": None}
 
 def pairs_of(rows, **changes):
     framing = FrameSettings(**{"seed": 0, "resolution": 32, "flip": True} | changes)
-    return image_pairs(Dataset.from_list(rows), framing, "", (None, None))
+    return image_pairs(Dataset.from_list(rows), framing)
 
 
 def task_of(backbone, embed=None):

@@ -1,24 +1,26 @@
 """Ties, labels, broken files, crops: what a pair becomes before training sees it."""
 
 import json
+import os
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from datasets import Image as ImageFeature
 
 from diffdpo.data.image_formats import IMAGE_FORMATS, detect
-from diffdpo.data.source import open_dataset
+from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
+from diffdpo.image.decode import open_image
 from diffdpo.image.pairs import FrameSettings, image_pairs
-from diffdpo.image.pixels import open_image
 from tests.factory import encoded, make_pairs, pickapic_rows, picture
 
 PLAIN = FrameSettings(seed=0, resolution=32)
 
 
 def load(rows, framing=PLAIN):
-    return image_pairs(Dataset.from_list(rows), framing, "somewhere", (None, None))
+    return image_pairs(Dataset.from_list(rows), framing)
 
 
 def stored(name, index):
@@ -46,7 +48,10 @@ def test_an_unknown_format_names_what_it_found_and_what_it_needs():
         UserError, match=r"image, text; needed are pick-a-pic: jpg_0, jpg_1, caption, label_0"
     ):
         detect(["image", "text"])
-    assert detect(["a", "rejected", "b"], "a", "b").first == "a"
+    with pytest.raises(
+        UserError, match=r"the nearest, chosen-rejected, lacks prompt .did you mean"
+    ):
+        detect(["chosen", "rejected", "prompts"])
 
 
 def test_labels_point_to_the_winner_and_ties_are_dropped_or_kept():
@@ -169,8 +174,198 @@ def saved(folder):
 @pytest.mark.parametrize("make", [folder_of_files, saved, lambda folder: make_pairs(folder, 3)])
 def test_every_source_gives_three_pairs(tmp_path, make):
     folder = make(tmp_path / "data")
-    dataset = open_dataset(str(folder), "train", cache_dir=str(tmp_path / "cache"))
-    pairs = image_pairs(dataset, PLAIN, str(folder), (None, None))
+    dataset = open_with_folders(str(folder), "train", cache_dir=str(tmp_path / "cache"))
+    pairs = image_pairs(dataset, PLAIN, str(folder))
     pairs.check(quiet=True)
     assert len(pairs) == 3
     assert pairs.read(2, 0).chosen.pixels_CHW.shape == (3, 32, 32)
+
+
+def test_columns_of_any_name_are_read_where_flags_name_them():
+    rows = [
+        {"winner": encoded(picture(0)), "loser": encoded(picture(1)), "text": "a", "score": 0.0}
+    ]
+    given = {"chosen": "winner", "rejected": "loser", "prompt": "text", "label": None}
+    as_pair = image_pairs(Dataset.from_list(rows), PLAIN, None, given)
+    labelled = image_pairs(Dataset.from_list(rows), PLAIN, None, {**given, "label": "score"})
+    assert as_pair.read(0, 0).prompt == labelled.read(0, 0).prompt == "a"
+    # By the label, 0, the second image is the chosen one.
+    assert torch.equal(
+        as_pair.read(0, 0).chosen.pixels_CHW, labelled.read(0, 0).rejected.pixels_CHW
+    )
+    assert as_pair.tally.unread_columns == ["score"]
+    with pytest.raises(UserError, match=r"--rejected_column lose: .* .did you mean loser.."):
+        image_pairs(Dataset.from_list(rows), PLAIN, None, {**given, "rejected": "lose"})
+
+
+def test_another_label_column_is_read_without_the_second_half_of_the_old_one():
+    rows = [{**row, "mine": 1 - row["label_0"]} for row in pickapic_rows(4)]
+    pairs = image_pairs(Dataset.from_list(rows), PLAIN, None, {"label": "mine"})
+    assert pairs.first_wins.tolist() == [row["mine"] for row in rows]
+
+
+def test_no_caption_is_the_empty_prompt_and_counted():
+    rows = pickapic_rows(6)
+    for number in (1, 4):
+        rows[number]["caption"] = None
+    pairs = load(rows)
+    assert pairs.prompts() == ["picture 0", "", "picture 2", "picture 3", "", "picture 5"]
+    assert pairs.tally.without_prompt == 2
+
+
+def test_of_several_captions_seed_and_row_choose_one():
+    several = [["a", "b", "c", None]] * 40
+    rows = [
+        {**row, "caption": names} for row, names in zip(pickapic_rows(40), several, strict=True)
+    ]
+    rows[7]["caption"] = []
+    drawn = load(rows).prompts()
+    assert drawn == load(rows).prompts() != load(rows, FrameSettings(1, 32)).prompts()
+    assert set(drawn) == {"a", "b", "c", ""}
+    assert drawn.count("") == 1
+    assert drawn[20:] == load(rows[:20] + rows[20:]).prompts()[20:]
+
+
+@pytest.mark.parametrize("caption", [7, 1.5, True, {"en": "a"}, [3]])
+def test_a_caption_that_is_no_text_is_refused(caption):
+    rows = [{**row, "caption": caption} for row in pickapic_rows(3)]
+    kind = type(caption[0] if isinstance(caption, list) else caption).__name__
+    with pytest.raises(UserError, match=rf"column caption holds {kind} in row 0"):
+        load(rows)
+
+
+def test_one_bad_row_never_stops_a_set_but_no_good_row_does():
+    rows = pickapic_rows(3)
+    rows[1]["jpg_0"] = b"broken"
+    pairs = load(rows)
+    pairs.check(quiet=True)
+    assert pairs.rows.tolist() == [0, 2]
+    rows = pickapic_rows(3)
+    rows[1] |= {"label_0": None, "label_1": None}
+    assert load(rows).tally.unlabelled == 1
+    rows = pickapic_rows(1)
+    rows[0]["jpg_0"] = b"broken"
+    with pytest.raises(UserError, match=r"1 of 1 pairs are unreadable .row 0: column jpg_0: "):
+        load(rows).check(quiet=True)
+
+
+def picture_file(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed).save(path)
+    return path
+
+
+def listing(path, *names):
+    """A metadata file of rows that name these files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        lines = ["chosen_file_name,rejected_file_name,prompt", *(f"{n},{n},p" for n in names)]
+    else:
+        keys = ("chosen_file_name", "rejected_file_name")
+        lines = [json.dumps(dict.fromkeys(keys, name) | {"prompt": "p"}) for name in names]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def read_all(name, tmp_path):
+    """The pairs of a data set, checked, with errors in full."""
+    rows = open_with_folders(str(name), "train", cache_dir=str(tmp_path / "cache"))
+    pairs = image_pairs(rows, PLAIN, str(name))
+    pairs.check(quiet=True)
+    return pairs
+
+
+@pytest.mark.parametrize("kind", ["metadata.jsonl", "metadata.csv", "pairs.jsonl"])
+@pytest.mark.parametrize("named", ["folder", "split folder", "file"])
+def test_file_names_are_relative_to_the_file_that_holds_them(tmp_path, monkeypatch, kind, named):
+    split = tmp_path / "set" / "train"
+    picture_file(split / "img" / "0.png", 5)
+    file = listing(split / kind, "img/0.png")
+    listing(tmp_path / "set" / "validation" / kind, "img/none.png")
+    name = {"folder": tmp_path / "set", "split folder": split, "file": file}[named]
+    for place in (tmp_path, split):
+        monkeypatch.chdir(place)
+        assert np.array_equal(read_all(name, tmp_path).images(0)[0], picture(5))
+
+
+def test_two_folders_of_one_split_each_name_their_own_files(tmp_path):
+    for seed, folder in enumerate("ab"):
+        picture_file(tmp_path / "set" / "train" / folder / "0.png", seed)
+        listing(tmp_path / "set" / "train" / folder / "metadata.jsonl", "0.png")
+    pairs = read_all(tmp_path / "set", tmp_path)
+    for seed in (0, 1):
+        assert np.array_equal(pairs.images(seed)[0], picture(seed))
+    assert pairs.tally.unread_columns == []
+
+
+def test_absolute_names_in_a_local_file_are_read(tmp_path):
+    away = picture_file(tmp_path / "elsewhere" / "x.png")
+    assert len(read_all(listing(tmp_path / "set" / "a.jsonl", str(away)), tmp_path)) == 1
+
+
+def escapes(tmp_path):
+    """Names that must not be read, and what is said."""
+    folder, away = tmp_path / "set", picture_file(tmp_path / "elsewhere" / "x.png")
+    folder.mkdir()
+    (folder / "link.png").symlink_to(away)
+    (folder / "links").symlink_to(away.parent)
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    return {
+        "../elsewhere/x.png": "leads out of the data folder",
+        "link.png": "leads out of the data folder",
+        "links/x.png": "leads out of the data folder",
+        "pipe.png": "a pipe or a device",
+        ".": "is a folder",
+        "/dev/zero": "a pipe or a device",
+        "loop.png": "no such file",
+        "none.png": "no such file",
+        "a\0b.png": "no such file",
+        "https://example.org/a.png": "web addresses are not fetched",
+        "": "empty",
+    }
+
+
+def test_names_that_leave_the_folder_and_what_is_no_file_are_bad_rows(tmp_path):
+    for name, line in escapes(tmp_path).items():
+        with pytest.raises(UserError, match=f"row 0: column chosen_file_name: .*{line}"):
+            read_all(listing(tmp_path / "set" / "metadata.jsonl", name), tmp_path)
+
+
+def test_a_data_set_from_the_hub_names_no_files_of_this_machine(tmp_path):
+    path = picture_file(tmp_path / "x.png")
+    rows = [{"chosen": {"bytes": None, "path": str(path)}, "rejected": encoded(picture(1))}]
+    rows = [{**row, "rejected": row["chosen"], "prompt": "p"} for row in rows]
+    with pytest.raises(UserError, match="data from the hub may not"):
+        image_pairs(Dataset.from_list(rows), PLAIN, "user/set").check(quiet=True)
+    # What the hub's own library downloaded for the data set is read.
+    (tmp_path / "downloads").mkdir()
+    rows[0]["chosen"]["path"] = str(picture_file(tmp_path / "downloads" / "x.png"))
+    rows[0]["rejected"] = rows[0]["chosen"]
+    pairs = image_pairs(Dataset.from_list(rows), PLAIN, "user/set", cache_dir=str(tmp_path))
+    pairs.check(quiet=True)
+    image_pairs(Dataset.from_list(rows), PLAIN).check(quiet=True)  # handed over in memory
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_replaced_images_change_the_fingerprint_and_another_copy_does_not(tmp_path, as_file):
+    def fingerprint(seed):
+        path = picture_file(tmp_path / "set" / "0.png", seed)
+        if as_file:
+            return read_all(listing(tmp_path / "set" / "metadata.jsonl", "0.png"), tmp_path)
+        content = path.read_bytes()
+        return load([{"chosen": content, "rejected": content, "prompt": "p"}])
+
+    first = fingerprint(0).fingerprint
+    assert fingerprint(1).fingerprint != first
+    again = fingerprint(0)
+    os.utime(tmp_path / "set" / "0.png", ns=(1, 1))
+    assert again.fingerprint == first
+
+
+def test_of_a_large_set_sizes_and_a_sample_make_the_fingerprint(monkeypatch):
+    monkeypatch.setattr("diffdpo.image.pairs.READ", 2)
+    rows = pickapic_rows(9)
+    before = load(rows).fingerprint
+    rows[3]["jpg_0"] += b"x"  # not read, but longer
+    assert load(rows).fingerprint != before

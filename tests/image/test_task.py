@@ -32,9 +32,7 @@ def backbone(request, models):
 
 @pytest.fixture
 def items(pairs):
-    rows = image_pairs(
-        open_dataset(str(pairs), "train"), FrameSettings(0, 32, flip=True), "", (None, None)
-    )
+    rows = image_pairs(open_dataset(str(pairs), "train"), FrameSettings(0, 32, flip=True))
     return [rows.read(row, 2) for row in range(4)]
 
 

@@ -1,0 +1,69 @@
+"""Where the rows of a data set come from, and which files they may name."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from huggingface_hub import constants
+
+from diffdpo.errors import short
+
+
+class BadName(ValueError):
+    """A name in a data set that leads to no file, or to one that the data set may not name."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The origin of rows.
+
+    ``roots`` are the folders that names must not leave: the data folder, or for a data set from
+    the hub the folders of its downloads. None: the rows were handed over in memory by the program
+    that runs, which may name what it likes.
+    """
+
+    roots: tuple[Path, ...] | None = None
+    from_hub: bool = False
+
+    @classmethod
+    def of(cls, name: str | None, cache_dir: str | None = None) -> Place:
+        """The place of the data set ``name``; None: in memory."""
+        if name is None:
+            return cls()
+        path = Path(name)
+        if path.exists():
+            return cls((path.resolve() if path.is_dir() else path.resolve().parent,))
+        downloads = [datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE]
+        downloads += [Path(cache_dir) / "downloads"] if cache_dir else []
+        return cls(tuple(Path(folder).resolve() for folder in downloads), from_hub=True)
+
+    def file(self, name: str, folder: str | Path | None = None) -> Path:
+        """The file that a row names; a relative name is relative to ``folder``, or to the data
+        folder.
+
+        In a local data set an absolute name may lie anywhere. Raises BadName otherwise, and for
+        what is no regular file: opening a pipe or a device may never end.
+        """
+        base = Path(folder or "") if self.roots is None else Path(folder or self.roots[0])
+        path = base / name
+        checked = self.from_hub or (self.roots is not None and not Path(name).is_absolute())
+        try:
+            if checked and not any(
+                path.resolve().is_relative_to(root) for root in self.roots or ()
+            ):
+                raise BadName(
+                    f"names {short(name)!r}, a file of this machine; data from the hub may not"
+                    if self.from_hub
+                    else f"{short(name)!r} leads out of the data folder; give its absolute path"
+                )
+            mode = path.stat().st_mode
+        except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, BadName):
+                raise
+            raise BadName(f"no such file: {short(name)!r}") from error
+        if not stat.S_ISREG(mode):
+            raise BadName(f"{short(name)!r} is a folder, a pipe or a device, not a file")
+        return path
