@@ -32,7 +32,7 @@ def pairs_of(rows, **changes):
 
 
 def task_of(backbone, embed=None):
-    process = ForwardProcess(backbone.pipeline.scheduler.config)
+    process = ForwardProcess(backbone.pipeline.scheduler)
     return ImageTask(
         backbone,
         process,

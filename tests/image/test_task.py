@@ -39,7 +39,7 @@ def items(pairs):
 
 
 def task_of(backbone, precision=nullcontext, **changes):
-    process = ForwardProcess(backbone.pipeline.scheduler.config)
+    process = ForwardProcess(backbone.pipeline.scheduler)
     return ImageTask(
         backbone,
         process,
