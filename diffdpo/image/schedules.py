@@ -56,7 +56,7 @@ def check_class(name: str) -> None:
         )
 
 
-def training_schedule(scheduler: Any, turbo: bool = False) -> DDPMScheduler:
+def training_schedule(scheduler: Any, turbo: bool = False) -> Any:
     """The forward process of a pipeline's scheduler, with zero terminal SNR for turbo models.
 
     Raises UserError for a scheduler or an entry of its configuration that is not in the tables
@@ -72,7 +72,7 @@ def training_schedule(scheduler: Any, turbo: bool = False) -> DDPMScheduler:
     process |= {"rescale_betas_zero_snr": True} if turbo else {}
     check_numbers(process)
     try:
-        schedule = DDPMScheduler(**process)
+        schedule: Any = DDPMScheduler(**process)
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"scheduler: its betas cannot be made ({short(error)})") from error
     check_signal(schedule)
@@ -126,7 +126,7 @@ def check_numbers(process: Mapping[str, Any]) -> None:
         raise UserError(f"scheduler: {count} trained_betas for {timesteps} num_train_timesteps")
 
 
-def check_signal(schedule: DDPMScheduler) -> None:
+def check_signal(schedule: Any) -> None:
     """Raises UserError unless betas lie in [0, 1] and leave less signal with every step."""
     betas, alphas = schedule.betas, schedule.alphas_cumprod
     # Comparisons with NaN are false.
