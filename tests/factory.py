@@ -164,9 +164,10 @@ def read_jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def with_shift(pipeline: Path, folder: Path, shift: float) -> Path:
-    """A copy of a pipeline whose autoencoder's latents have a mean, as newer ones have."""
+def changed(pipeline: Path, folder: Path, file: str, **entries: object) -> Path:
+    """A copy of a pipeline with other entries in one of its JSON files; None takes one out."""
     shutil.copytree(pipeline, folder)
-    config = folder / "vae" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"shift_factor": shift}))
+    config = folder / file
+    merged = json.loads(config.read_text()) | entries
+    config.write_text(json.dumps({k: v for k, v in merged.items() if v is not None}))
     return folder

@@ -131,7 +131,7 @@ def prepare_images(
     )
     hub = settings.hub_options
     pairs = training_pairs(settings, not accelerator.is_local_main_process, objects.dataset)
-    process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
+    process = ForwardProcess(backbone.pipeline.scheduler, settings.is_turbo)
     dtype = DTYPES[settings.mixed_precision or "no"]
     backbone.move_encoders(accelerator.device, dtype)
 

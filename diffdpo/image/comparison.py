@@ -98,7 +98,7 @@ def implicit_accuracy(
 ) -> Accuracy:
     """Held-out implicit accuracy, overall and by timestep, in float32."""
     # No prompt dropout, flips or random crops here: those belong to training.
-    process = ForwardProcess(backbone.pipeline.scheduler.config, settings.is_turbo)
+    process = ForwardProcess(backbone.pipeline.scheduler, settings.is_turbo)
     draws = DrawSettings(
         settings.seed,
         settings.resolution or 0,

@@ -15,7 +15,7 @@ from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.settings import ImageSettings
 from diffdpo.report.model_card import model_card
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
+
 
 LOAD_LORA = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{base}")

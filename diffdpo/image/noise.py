@@ -5,12 +5,14 @@ Shapes: ``N`` items, latents ``NCHW``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from diffdpo.errors import UserError
+from diffdpo.image.schedules import training_schedule
 
 TURBO_STEPS = 4  # as SDXL Turbo is trained and sampled (Sauer et al. 2023)
 
@@ -22,18 +24,13 @@ class ForwardProcess:
     latents need no network.
     """
 
-    def __init__(self, scheduler_config: dict, turbo: bool = False) -> None:
-        # Turbo models are sampled from pure noise, so their last timestep must carry no signal (Lin
-        # et al. 2023).
-        changes = {"rescale_betas_zero_snr": True} if turbo else {}
-        self.scheduler = DDPMScheduler.from_config(scheduler_config, **changes)
+    def __init__(self, scheduler: Any, turbo: bool = False) -> None:
+        """The process of a pipeline's ``scheduler``; the tables are in ``schedules.py``."""
+        self.scheduler = training_schedule(scheduler, turbo)
         self.turbo = turbo
         self.prediction_type = self.scheduler.config.prediction_type
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UserError(
-                f"prediction type {self.prediction_type!r} is not supported (epsilon, v_prediction"
-                " are)"
-            )
+        if turbo and self.timesteps < TURBO_STEPS:
+            raise UserError(f"--is_turbo needs {TURBO_STEPS} timesteps; the scheduler has fewer")
 
     @property
     def timesteps(self) -> int:

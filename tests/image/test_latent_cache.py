@@ -20,7 +20,7 @@ from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.conftest import run
-from tests.factory import encoded, pickapic_rows, picture, with_shift
+from tests.factory import changed, encoded, pickapic_rows, picture
 
 CPU = torch.device("cpu")
 HUB = {"revision": None, "variant": None, "cache_dir": None}
@@ -32,7 +32,7 @@ def pairs_of(rows, **changes):
 
 
 def task_of(backbone, embed=None):
-    process = ForwardProcess(backbone.pipeline.scheduler.config)
+    process = ForwardProcess(backbone.pipeline.scheduler)
     return ImageTask(
         backbone,
         process,
@@ -83,19 +83,25 @@ def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
                 assert torch.allclose(actual.condition[name].float(), value.float(), **near)
 
 
-def test_stored_latents_are_shifted_and_then_scaled(models, tmp_path):
+def test_stored_latents_are_centred_and_then_scaled(models, tmp_path):
     """The posterior is stored as the autoencoder gave it; (z − 0.1) · 0.5 is taken on reading."""
     latents = {}
-    for shift in (0.0, 0.1):
-        folder = with_shift(models(), tmp_path / f"shift {shift}", shift)
+    for mean in (0.0, 0.1):
+        folder = changed(
+            models("StableDiffusionXLPipeline"),
+            tmp_path / f"mean {mean}",
+            "vae/config.json",
+            latents_mean=[mean] * 4,
+            latents_std=[1.0] * 4,
+        )
         pairs = pairs_of(pickapic_rows(4))
         cached, live = (
             stored(folder, pairs, tmp_path / "cache"),
             task_of(load_backbone(str(folder))),
         )
         batch = live.collate([pairs_of(pickapic_rows(4)).read(row, 0) for row in range(4)])
-        latents[shift] = cached.latents(cached.collate([pairs.read(row, 0) for row in range(4)]))
-        assert torch.allclose(latents[shift], live.latents(batch), rtol=1e-5, atol=1e-5)
+        latents[mean] = cached.latents(cached.collate([pairs.read(row, 0) for row in range(4)]))
+        assert torch.allclose(latents[mean], live.latents(batch), rtol=1e-5, atol=1e-5)
     moved = latents[0.1] - latents[0.0]
     assert torch.allclose(moved, torch.full_like(moved, -0.1 * 0.5), atol=1e-6)
 
@@ -170,7 +176,7 @@ from tests.factory import pickapic_rows
 from tests.image.test_latent_cache import pairs_of
 
 PNDMScheduler(beta_schedule="scaled_linear").save_pretrained(sys.argv[1])
-process = ForwardProcess(PNDMScheduler.from_pretrained(sys.argv[1]).config)
+process = ForwardProcess(PNDMScheduler.from_pretrained(sys.argv[1]))
 pairs, encoders = pairs_of(pickapic_rows(2)), EncoderDigests("a", "b")
 key = reference_key(pairs, process, encoders, "network", ImageSettings())
 print(sorted(key.facts.items()))

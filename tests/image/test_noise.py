@@ -1,5 +1,6 @@
 """The forward process against its equations."""
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -7,11 +8,12 @@ import torch
 from diffdpo.draws import Purpose, generator
 from diffdpo.errors import UserError
 from diffdpo.image.noise import ForwardProcess, stack_normal
+from diffdpo.image.schedules import PROCESS, SCHEDULERS
 from tests.factory import scheduler
 
 
 def process(prediction_type="epsilon", **changes):
-    return ForwardProcess(scheduler(prediction_type).config, **changes)
+    return ForwardProcess(scheduler(prediction_type), **changes)
 
 
 def test_corruption_and_targets_are_the_published_equations():
@@ -57,9 +59,101 @@ def test_turbo_trains_its_four_steps_and_ends_in_pure_noise():
     assert turbo.scheduler.alphas_cumprod[-1] < 1e-6
 
 
-def test_other_prediction_types_are_refused():
-    with pytest.raises(UserError, match="sample"):
-        process("sample")
+INSTALLED = [name for name in SCHEDULERS if name != "DPMSolverSDEScheduler"]  # needs torchsde
+SCHEDULES = [
+    {},  # each class has defaults of its own
+    {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+    {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
+    {"trained_betas": np.linspace(0.01, 0.3, 40).tolist(), "num_train_timesteps": 40},
+]
+
+
+@pytest.mark.parametrize("changes", SCHEDULES)
+@pytest.mark.parametrize("name", INSTALLED)
+def test_every_scheduler_of_the_table_keeps_its_own_signal(name, changes):
+    """ᾱ and the prediction type are those by which the pipeline samples."""
+    own = getattr(diffusers, name)(**changes)
+    forward = ForwardProcess(own)
+    assert forward.timesteps == own.config.num_train_timesteps
+    assert forward.prediction_type == own.config.prediction_type
+    assert torch.allclose(forward.scheduler.alphas_cumprod, own.alphas_cumprod.float(), atol=1e-6)
+
+
+def test_zero_terminal_snr_of_the_configuration_is_kept():
+    zero = diffusers.DDIMScheduler(rescale_betas_zero_snr=True)
+    assert ForwardProcess(zero).scheduler.alphas_cumprod[-1] < 1e-6
+    # The class does not know the entry, which says what the network was trained on.
+    other = diffusers.PNDMScheduler.from_config({**zero.config, "_use_default_values": []})
+    assert ForwardProcess(other).scheduler.alphas_cumprod[-1] < 1e-6
+
+
+def foreign():
+    """Schedulers of diffusers that are not in the table, with any defaults that they have."""
+    names = [name for name in dir(diffusers) if name.endswith("Scheduler")]
+    for name in sorted(set(names) - set(SCHEDULERS)):
+        try:
+            yield getattr(diffusers, name)()
+        except (ImportError, TypeError):  # no torchsde; a base class
+            continue
+
+
+def test_every_other_scheduler_of_diffusers_is_refused_by_name():
+    others = list(foreign())
+    assert {"EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"} <= {
+        type(other).__name__ for other in others
+    }
+    for other in others:
+        with pytest.raises(UserError, match=rf"{type(other).__name__} is not supported"):
+            ForwardProcess(other)
+
+
+def test_new_entries_of_known_schedulers_do_not_pass_unseen():
+    """The tables hold every entry of every class: a new one is to be read before it is added."""
+    import inspect
+
+    from diffdpo.image.schedules import OTHER_PROCESS, SAMPLING
+
+    known = {*PROCESS, *OTHER_PROCESS, *SAMPLING, "self"}
+    for name in INSTALLED:
+        assert set(inspect.signature(getattr(diffusers, name).__init__).parameters) <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "line"),
+    [
+        ("DDIMScheduler", {"prediction_type": "sample"}, r"prediction type 'sample' is not"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"prediction_type": "flow_prediction"},
+            "'flow_prediction'",
+        ),
+        ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}, "use_flow_sigmas True is not"),
+        ("EulerDiscreteScheduler", {"timestep_type": "continuous"}, "timestep_type continuous"),
+        ("DDIMScheduler", {"snr_shift_scale": 3.0}, "nothing is known of snr_shift_scale"),
+        ("DDIMScheduler", {"beta_end": float("nan")}, "no noise schedule"),
+        ("DDIMScheduler", {"beta_end": 1.5}, "no noise schedule"),
+        ("DDIMScheduler", {"beta_start": 0.0, "beta_end": 0.0}, "no noise schedule"),
+        ("DDPMScheduler", {"num_train_timesteps": 0}, "must lie between 2 and"),
+        ("DDPMScheduler", {"num_train_timesteps": 1000, "trained_betas": [0.1]}, "1 trained_betas"),
+    ],
+)
+def test_a_configuration_of_another_process_is_refused(name, entries, line):
+    config = {**scheduler("epsilon").config, **entries, "_use_default_values": []}
+    with pytest.raises(UserError, match=line):
+        ForwardProcess(getattr(diffusers, name).from_config(config))
+
+
+def test_entries_that_draw_pictures_are_free():
+    config = {**scheduler("epsilon").config, "use_karras_sigmas": True, "skip_prk_steps": True}
+    dpm = diffusers.DPMSolverMultistepScheduler.from_config(config)
+    assert torch.equal(
+        ForwardProcess(dpm).scheduler.alphas_cumprod, process().scheduler.alphas_cumprod
+    )
+
+
+def test_a_turbo_model_needs_its_four_steps():
+    with pytest.raises(UserError, match="needs 4 timesteps"):
+        ForwardProcess(diffusers.DDPMScheduler(num_train_timesteps=3), turbo=True)
 
 
 def test_stacked_noise_is_one_generator_an_item():

@@ -15,7 +15,7 @@ from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.objective import Term
 from diffdpo.reference import FrozenCopy
-from tests.factory import with_shift
+from tests.factory import changed
 
 
 def autocast():
@@ -37,7 +37,7 @@ def items(pairs):
 
 
 def task_of(backbone, precision=nullcontext, **changes):
-    process = ForwardProcess(backbone.pipeline.scheduler.config)
+    process = ForwardProcess(backbone.pipeline.scheduler)
     return ImageTask(
         backbone,
         process,
@@ -154,16 +154,25 @@ def test_the_loss_target_is_the_noise_without_the_perturbation(backbone, items, 
         assert torch.equal(draw.target_NCHW, torch.cat([noise, noise]))
 
 
-def test_latents_are_shifted_and_then_scaled(models, items, tmp_path):
-    backbone = load_backbone(str(with_shift(models(), tmp_path / "shifted", 0.1)))
+def test_latents_are_centred_and_then_scaled(models, items, tmp_path):
+    mean, std = [0.1, -1.0, 0.5, 2.0], [2.0, 1.0, 4.0, 0.5]
+    folder = changed(
+        models("StableDiffusionXLPipeline"),
+        tmp_path / "centred",
+        "vae/config.json",
+        latents_mean=mean,
+        latents_std=std,
+    )
+    backbone = load_backbone(str(folder))
     task = task_of(backbone)
     batch = task.collate(items)
-    mean, std = backbone.encode_images(batch.pixels_NCHW, chunk=8)
+    means, stds = backbone.encode_images(batch.pixels_NCHW, chunk=8)
     sides = (Purpose.POSTERIOR_CHOSEN, Purpose.POSTERIOR_REJECTED)
     sources = [generator(3, side, item.pair, item.visit) for side in sides for item in items]
-    latents = mean + std * stack_normal(sources, tuple(mean.shape[1:]))
+    latents = means + stds * stack_normal(sources, tuple(means.shape[1:]))
     assert backbone.vae.config.scaling_factor == 0.5
-    assert torch.equal(task.latents(batch), (latents - 0.1) * 0.5)
+    centre, width = (torch.tensor(values).view(1, 4, 1, 1) for values in (mean, std))
+    assert torch.equal(task.latents(batch), (latents - centre) * 0.5 / width)
 
 
 def test_empty_prompts_are_as_frequent_as_asked(backbone, items):

@@ -3,17 +3,16 @@ model_index.json."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from diffusers import AutoencoderKL, DiffusionPipeline
-from safetensors import SafetensorError
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.backbones.encoder_files import vae_config, vae_source
+from diffdpo.image.backbones.location import local_folder, read_index
+from diffdpo.image.backbones.memory import check_in_memory
+from diffdpo.image.backbones.parts import Location, load_parts
 from diffdpo.image.backbones.stable_diffusion import StableDiffusion
 from diffdpo.image.backbones.stable_diffusion_xl import StableDiffusionXL
+from diffdpo.image.backbones.weights import told_in_one_line
 
 BACKBONES: dict[str, type[Backbone]] = {
     "StableDiffusionPipeline": StableDiffusion,
@@ -28,35 +27,29 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
     ``encoders=False`` leaves out autoencoder and text encoders until ``load_encoders``. ``hub``
     takes revision, variant and cache_dir.
 
-    Raises UserError where the pipeline is missing, damaged, or of a family not in the table.
+    Raises UserError where the pipeline is missing, damaged, of a family or with a scheduler that is
+    not in the tables, or where its parts do not fit each other.
     """
-    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise UserError(f"model {name}: no such folder")
+    index = read_index(name, hub)
     try:
-        class_name = DiffusionPipeline.load_config(
-            name, **{k: v for k, v in hub.items() if k != "variant"}
-        )["_class_name"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"model {name}: no pipeline with a model_index.json there or on the hub"
-        ) from error
+        family = family_of(index["_class_name"])
+        folder = local_folder(family, name, [] if encoders else list(family.encoder_names), hub)
+        parts, vae_config = load_parts(family, Location(name, index, folder, vae, hub), encoders)
+        with told_in_one_line("pipeline"):
+            pipeline = family.pipeline_class.from_pretrained(
+                folder, **family.load_options, **parts, use_safetensors=True
+            )
+    except UserError as error:
+        raise UserError(*(f"model {name}: {line}" for line in error.mistakes)) from error
+    return family(pipeline, vae_config)
+
+
+def family_of(class_name: str) -> type[Backbone]:
+    """The row of the table. Raises UserError for a pipeline class that is not in it."""
     family = BACKBONES.get(class_name)
     if family is None:
-        raise UserError(
-            f"model {name}: {class_name} is not supported; these are: {', '.join(BACKBONES)}"
-        )
-    try:
-        components = replaced_components(family, name, vae, encoders, hub)
-        pipeline = family.pipeline_class.from_pretrained(
-            name, **family.load_options, **components, **hub
-        )
-        return family(
-            pipeline, pipeline.vae.config if encoders else vae_config(vae_source(name, vae, hub))
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"model {name}: cannot be loaded ({' '.join(str(error).split())[:300]})"
-        ) from error
+        raise UserError(f"{class_name} is not supported; these are: {', '.join(BACKBONES)}")
+    return family
 
 
 def backbone_of(pipeline: Any) -> Backbone:
@@ -64,12 +57,11 @@ def backbone_of(pipeline: Any) -> Backbone:
 
     The pipeline keeps its components, and its network is the one that is trained.
 
-    Raises UserError for a family that is not in the table.
+    Raises UserError for a family or a scheduler that is not in the tables, and for parts that do
+    not fit each other.
     """
-    class_name = type(pipeline).__name__
-    family = BACKBONES.get(class_name)
-    if family is None:
-        raise UserError(f"{class_name} is not supported; these are: {', '.join(BACKBONES)}")
+    family = family_of(type(pipeline).__name__)
+    check_in_memory(family, pipeline)
     # A pipeline of our own around the same components: freeing encoders empties its slots, and the
     # caller's pipeline stays complete.
     own = family.pipeline_class(**{**pipeline.components, **family.load_options})
@@ -83,15 +75,3 @@ def load_encoders(backbone: Backbone, name: str, vae: str | None, **hub: Any) ->
     whole = load_backbone(name, vae, **hub)
     for component in backbone.encoder_names:
         setattr(backbone.pipeline, component, getattr(whole.pipeline, component))
-
-
-def replaced_components(
-    family: type[Backbone], name: str, vae: str | None, encoders: bool, hub: dict[str, Any]
-) -> dict:
-    """Components in place of the pipeline's own: another autoencoder, or None for all encoders."""
-    if not encoders:
-        return dict.fromkeys(family.encoder_names)
-    if vae is None:
-        return {}
-    source, options = vae_source(name, vae, hub)
-    return {"vae": AutoencoderKL.from_pretrained(source, **options)}

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from diffdpo.errors import UserError, short
 from diffdpo.image.pixels import CroppedImage
 
 Condition = dict[str, Tensor]
@@ -24,6 +25,8 @@ class Backbone:
     load_options: ClassVar[dict[str, Any]] = {}
     # The frozen components, autoencoder first. Where their output is stored they are not needed.
     encoder_names: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
+    # Whether the pipeline undoes a mean and a deviation of each latent channel when it decodes.
+    undoes_statistics: ClassVar[bool] = False
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
@@ -46,8 +49,17 @@ class Backbone:
 
     @property
     def native_resolution(self) -> int:
-        """The side in pixels of the images that the network was made for."""
-        return self.network.config.sample_size * self.pixel_factor
+        """The side in pixels of the images that the network was made for.
+
+        Raises UserError where its configuration names none, or one that is not square.
+        """
+        size = self.network.config.sample_size
+        sides = set(size) if isinstance(size, (list, tuple)) else {size}
+        if len(sides) > 1 or None in sides:
+            raise UserError(
+                f"the model's images are {short(size)} latent cells, no square; say --resolution"
+            )
+        return sides.pop() * self.pixel_factor
 
     @property
     def vae(self) -> Any:
@@ -98,20 +110,61 @@ class Backbone:
         return torch.cat(means), torch.cat(stds)
 
     def normalise(self, latents_NCHW: Tensor) -> Tensor:
-        """Latents in the scale that the network works in."""
-        shift = getattr(self.vae_config, "shift_factor", None) or 0.0
-        return (latents_NCHW - shift) * self.vae_config.scaling_factor
+        """Latents in the scale that the network works in: what the pipeline undoes to decode."""
+        config = self.vae_config
+        if getattr(config, "latents_mean", None) is None:
+            return latents_NCHW * config.scaling_factor
+        mean, std = (
+            torch.tensor(values, device=latents_NCHW.device).view(1, -1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return (latents_NCHW - mean) * config.scaling_factor / std
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """Embeddings of ``B`` prompts, each value with ``B`` rows."""
+        """Embeddings of ``B`` prompts, each value with ``B`` rows, as sampling makes them."""
+        raise NotImplementedError
+
+    def embed(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """The pipeline's own encoding of prompts, in which a token may stand for many vectors."""
+        with torch.no_grad():
+            return self.pipeline.encode_prompt(
+                prompt=list(prompts),
+                device=self.text_encoders()[0].device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
+
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts are longer than the text encoders read, and lose their end."""
+        cut: set[int] = set()
+        for tokenizer in self.tokenizers():
+            texts = self.pipeline.maybe_convert_prompt(list(prompts), tokenizer)
+            rows = tokenizer(texts, verbose=False).input_ids if texts else []
+            cut |= {n for n, row in enumerate(rows) if len(row) > tokenizer.model_max_length}
+        return len(cut)
+
+    @property
+    def longest_prompt(self) -> int:
+        """The number of tokens that the text encoders read, begin and end included."""
+        return min(tokenizer.model_max_length for tokenizer in self.tokenizers())
+
+    @classmethod
+    def text_width(cls, text_configs: Sequence[Any]) -> int:
+        """The channels of an embedded token."""
+        return sum(config.hidden_size for config in text_configs)
+
+    @classmethod
+    def blank_condition(cls, text_configs: Sequence[Any]) -> Condition:
+        """A condition for one item, with shapes and no numbers."""
         raise NotImplementedError
 
     def size_condition(self, images: Sequence[CroppedImage], resolution: int) -> Condition:
         """The network's condition on the size and crop of each image; most families have none."""
         return {}
 
+    @staticmethod
     def predict(
-        self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+        network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:
         """The network's output, shape of ``noisy_NCHW``."""
         raise NotImplementedError
@@ -121,12 +174,3 @@ def vae_dtype(dtype: torch.dtype) -> torch.dtype:
     """The precision of the autoencoder beside a network in ``dtype``."""
     # Many overflow in float16; bfloat16 has the range of float32.
     return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-
-
-def tokenize(tokenizer: Any, prompts: Sequence[str], device: torch.device) -> Tensor:
-    """Token ids ``(B, L)``, padded and cut to the tokenizer's length."""
-    length = tokenizer.model_max_length
-    tokens = tokenizer(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
-    return tokens.input_ids.to(device)

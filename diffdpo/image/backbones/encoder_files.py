@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 
 from diffdpo.cache.keys import digest, files_digest
-
-Source = tuple[str, dict[str, Any]]  # a folder or hub id, and the options to load from it
+from diffdpo.errors import short
+from diffdpo.image.backbones.checks import on_meta
+from diffdpo.image.backbones.weights import Source, told_in_one_line
 
 
 def vae_source(name: str, vae: str | None, hub: dict[str, Any]) -> Source:
@@ -29,8 +29,9 @@ def vae_source(name: str, vae: str | None, hub: dict[str, Any]) -> Source:
 def vae_config(source: Source) -> Any:
     """The autoencoder's configuration, with the defaults of its class where the file has none."""
     name, options = source
-    with torch.device("meta"):  # its layers are made without memory for their weights
-        return AutoencoderKL.from_config(AutoencoderKL.load_config(name, **options)).config
+    with told_in_one_line(f"vae of {short(name)}"):
+        raw = AutoencoderKL.load_config(name, **options)
+    return on_meta(AutoencoderKL, raw, "vae").config
 
 
 def vae_identity(name: str, vae: str | None, hub: dict[str, Any]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from diffdpo.image.backbones.base import Backbone, Condition, tokenize
+from diffdpo.image.backbones.base import Backbone, Condition
 
 
 class StableDiffusion(Backbone):
@@ -20,14 +20,15 @@ class StableDiffusion(Backbone):
     # published one again.
     load_options: ClassVar = {"safety_checker": None, "requires_safety_checker": False}
 
-    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        encoder = self.pipeline.text_encoder
-        return {
-            "tokens_NLD": encoder(tokenize(self.pipeline.tokenizer, prompts, encoder.device))[0]
-        }
+        return {"tokens_NLD": self.embed(prompts)[0]}
 
+    @classmethod
+    def blank_condition(cls, text_configs: Sequence[Any]) -> Condition:
+        return {"tokens_NLD": torch.empty(1, 2, cls.text_width(text_configs))}
+
+    @staticmethod
     def predict(
-        self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+        network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:
         return network(noisy_NCHW, timestep_N, encoder_hidden_states=condition["tokens_NLD"]).sample

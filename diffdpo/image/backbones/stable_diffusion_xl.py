@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from diffdpo.image.backbones.base import Backbone, Condition, tokenize
+from diffdpo.image.backbones.base import Backbone, Condition
 from diffdpo.image.pixels import CroppedImage
 
 
@@ -20,17 +20,20 @@ class StableDiffusionXL(Backbone):
     # Whether pictures get a watermark would otherwise depend on what else is installed.
     load_options: ClassVar = {"add_watermarker": False}
     encoder_names: ClassVar = ("vae", "text_encoder", "text_encoder_2")
+    undoes_statistics: ClassVar = True
 
-    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         """The last hidden layer but one of both encoders, and the second one's pooled output."""
-        tokenizers = (self.pipeline.tokenizer, self.pipeline.tokenizer_2)
-        outputs = [
-            encoder(tokenize(tokenizer, prompts, encoder.device), output_hidden_states=True)
-            for tokenizer, encoder in zip(tokenizers, self.text_encoders(), strict=True)
-        ]
-        tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        return {"tokens_NLD": tokens, "pooled_ND": outputs[-1].text_embeds}
+        tokens, _, pooled, _ = self.embed(prompts)
+        return {"tokens_NLD": tokens, "pooled_ND": pooled}
+
+    @classmethod
+    def blank_condition(cls, text_configs: Sequence[Any]) -> Condition:
+        return {
+            "tokens_NLD": torch.empty(1, 2, cls.text_width(text_configs)),
+            "pooled_ND": torch.empty(1, text_configs[-1].projection_dim),
+            "time_ids_N6": torch.empty(1, 6),
+        }
 
     def size_condition(self, images: Sequence[CroppedImage], resolution: int) -> Condition:
         """(height, width, top, left, target height, target width) of each image (section 2.2)."""
@@ -39,8 +42,9 @@ class StableDiffusionXL(Backbone):
         ]
         return {"time_ids_N6": torch.tensor(rows, dtype=torch.float32)}
 
+    @staticmethod
     def predict(
-        self, network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+        network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:
         added = {"text_embeds": condition["pooled_ND"], "time_ids": condition["time_ids_N6"]}
         tokens = condition["tokens_NLD"]

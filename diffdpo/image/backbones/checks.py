@@ -1,0 +1,169 @@
+"""Checks of a pipeline's configurations, before its weights and the data are read."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from diffdpo.errors import UserError, short
+from diffdpo.image.backbones.weights import told_in_one_line
+
+# Larger than any network has: what lies above is a damaged file, and would exhaust the memory.
+LARGEST = 10_000_000  # of a width or a vocabulary
+MOST_LAYERS = 1000
+# Entries that say how a network was trained or saved, not what it computes; the first row is
+# what diffusers' moving average of weights leaves behind.
+NOT_COMPUTED = {
+    *("decay", "min_decay", "inv_gamma", "power", "optimization_step", "update_after_step"),
+    "use_ema_warmup",
+}
+VERY_LONG = 1_000_000  # tokens: what transformers says where a tokenizer names no length is above
+
+
+def check_entries(raw: Mapping[str, Any], kind: Any, what: str) -> None:
+    """Check the entries of a configuration file of diffusers before a network is made of them.
+
+    Raises UserError for one that the class does not know, and for absurd numbers.
+    """
+    check_sizes(raw, what)
+    named = raw.get("_class_name", kind.__name__)
+    if named != kind.__name__:
+        raise UserError(f"{what}: {short(named)} is not supported ({kind.__name__} is)")
+    known = {*inspect.signature(kind.__init__).parameters, *NOT_COMPUTED}
+    for name, value in raw.items():
+        # None and False ask for nothing.
+        if not name.startswith("_") and name not in known and value not in (None, False):
+            raise UserError(
+                f"{what}: nothing is known of {short(name)} ({short(value)}) in its config.json; if"
+                " it changes no number, take it out there"
+            )
+
+
+def check_sizes(raw: Mapping[str, Any], what: str) -> None:
+    """Raises UserError where a size of a network is negative or beyond all that exist."""
+    for name, value in raw.items():
+        if name.endswith("token_id") or name.startswith("_"):
+            continue
+        for number in numbers(value):
+            layers = "layers" in name and number > MOST_LAYERS
+            # The statistics of latents have any sign.
+            negative = isinstance(number, int) and number < 0 and not name.startswith("latents_")
+            if layers or negative or not abs(number) <= LARGEST:
+                raise UserError(f"{what}: {short(name)} {short(number)} in its config.json")
+
+
+def numbers(value: Any) -> Iterator[int | float]:
+    """The numbers in a value of a configuration, however deep in lists."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from numbers(inner)
+
+
+def on_meta(kind: Any, raw: Mapping[str, Any], what: str) -> Any:
+    """A network of a configuration, without memory for its weights."""
+    check_entries(raw, kind, what)
+    with told_in_one_line(f"{what}: its config.json"), torch.device("meta"):
+        return kind.from_config(dict(raw))
+
+
+def check_autoencoder(config: Any, statistics: bool) -> None:
+    """Check what the pipeline undoes before it decodes; ``statistics``: it knows mean and std.
+
+    Raises UserError where latents would be normalised otherwise than it does.
+    """
+    what = "vae/config.json"
+    if (config.in_channels, config.out_channels) != (3, 3):
+        raise UserError(f"{what}: takes {config.in_channels} channels, and pictures have 3")
+    scale = config.scaling_factor
+    if not is_number(scale) or scale <= 0:
+        raise UserError(f"{what}: scaling_factor must be positive, got {short(scale)}")
+    given = [
+        name
+        for name in ("shift_factor", "latents_mean", "latents_std")
+        if getattr(config, name, None) not in (None, 0, 0.0)
+    ]
+    if given and not (statistics and given == ["latents_mean", "latents_std"]):
+        raise UserError(
+            f"{what}: {' and '.join(given)} would be ignored when its pipeline decodes, so training"
+            " cannot use it; take it out, or use a pipeline that does"
+        )
+    for name in given:
+        check_statistic(name, getattr(config, name), config.latent_channels)
+
+
+def check_statistic(name: str, values: Any, channels: int) -> None:
+    """Raises UserError unless there is one number a channel, a positive one for deviations."""
+    listed = isinstance(values, (list, tuple)) and all(map(is_number, values))
+    if not listed or len(values) != channels or (name == "latents_std" and min(values) <= 0):
+        raise UserError(
+            f"vae/config.json: {name} must be {channels} numbers, one a channel of the latents,"
+            f" deviations positive; got {short(values)}"
+        )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_network(config: Any, vae_config: Any, width: int) -> None:
+    """Check that the UNet fits its autoencoder and text encoders; these give ``width`` channels.
+
+    Raises UserError where it does not.
+    """
+    latents = vae_config.latent_channels
+    if config.in_channels != latents:
+        raise UserError(
+            f"the UNet takes {config.in_channels} channels, the autoencoder gives {latents}"
+        )
+    if config.out_channels != latents:
+        raise UserError(
+            f"the UNet gives {config.out_channels} channels, the autoencoder takes {latents}"
+        )
+    if config.time_cond_proj_dim is not None:
+        raise UserError(
+            "the UNet takes the guidance scale as a condition (time_cond_proj_dim), which is not"
+            " supported"
+        )
+    across = config.cross_attention_dim
+    if config.encoder_hid_dim_type is None and isinstance(across, int) and across != width:
+        raise UserError(
+            f"the UNet's cross_attention_dim is {across}, the text encoders give {width} channels"
+        )
+    size = config.sample_size
+    sides = size if isinstance(size, (list, tuple)) and len(size) == 2 else [size]
+    if size is not None and not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"unet/config.json: sample_size {short(size)} is no side in latent cells")
+
+
+def check_tokenizer(tokenizer: Any, config: Any, what: str) -> None:
+    """Check that a text encoder knows all tokens and positions of its tokenizer.
+
+    A tokenizer without a length gets that of the encoder. Raises UserError for one that is longer.
+    """
+    positions = config.max_position_embeddings
+    if tokenizer.model_max_length > VERY_LONG:
+        tokenizer.model_max_length = positions
+    if not 2 < tokenizer.model_max_length <= positions:
+        raise UserError(
+            f"{what}: model_max_length is {short(tokenizer.model_max_length)}, and its text encoder"
+            f" has {positions} positions"
+        )
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{what}: has {len(tokenizer)} tokens, and its text encoder knows {config.vocab_size}"
+        )
+
+
+def check_text_config(config: Any, what: str) -> None:
+    """Raises UserError for a text encoder whose width or number of positions is not told."""
+    needed: Sequence[str] = ("hidden_size", "max_position_embeddings", "vocab_size")
+    if not all(isinstance(getattr(config, name, None), int) for name in needed):
+        raise UserError(f"{what}: its config.json lacks one of {', '.join(needed)}")
+    check_sizes(config.to_dict(), what)
