@@ -139,6 +139,17 @@ class TrainSettings(BaseSettings):
     allow_tf32: bool = flag(
         False, "TF32 matrix products on Ampere and later GPUs", group="training", changes="scores"
     )
+    deterministic: bool = flag(
+        False,
+        "only algorithms that repeat bit for bit: slower on a GPU",
+        group="training",
+        changes="scores",
+    )
+    max_bad_steps: int = flag(
+        5,
+        "stop after so many steps in a row whose loss or gradient is not finite",
+        group="training",
+    )
     dataloader_num_workers: int = flag(0, "worker processes that decode data", group="training")
 
     checkpointing_steps: int = flag(500, "save a checkpoint every so many steps", group="logging")
@@ -205,6 +216,7 @@ class TrainSettings(BaseSettings):
 
 COUNTS = ["train_batch_size", "gradient_accumulation_steps", "max_train_steps", "max_train_samples"]
 COUNTS += ["checkpointing_steps", "checkpoints_total_limit", "logging_steps", "lr_num_cycles"]
+COUNTS += ["max_bad_steps"]
 NON_NEGATIVE = [
     "learning_rate",
     "lr_warmup_steps",
@@ -241,7 +253,7 @@ FREE_ON_RESUME |= {
     "gradient_checkpointing",
     "precompute_dir",
 }
-FREE_ON_RESUME |= {"torch_compile"}
+FREE_ON_RESUME |= {"torch_compile", "max_bad_steps"}
 
 
 def at_least(settings: BaseSettings, names: Iterable[str], least: int = 1) -> list[str]:

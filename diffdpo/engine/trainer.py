@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from diffdpo.config import TrainSettings
 from diffdpo.engine import checkpoint
+from diffdpo.engine.bad_steps import BadSteps, all_finite, not_finite, take_step, training_state
 from diffdpo.engine.batches import Rows, Stream, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
 from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
@@ -27,6 +28,7 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
+from diffdpo.errors import SharedError
 from diffdpo.objective import Metrics, Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores, unwrapped
@@ -65,8 +67,15 @@ class Trainer:
             compile_networks(model, reference)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.schedule = make_schedule(settings, self.total_steps, self.peak_rate)
-        self.recorder = Recorder(self.output_dir, accelerator, self.effective_batch)
+        self.stream = Stream(rows, settings.seed)
+        self.bad_steps = BadSteps(
+            settings.max_bad_steps, self.stream, self.effective_batch, accelerator, notice
+        )
+        self.recorder = Recorder(
+            self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
+        )
         self.writer = checkpoint.Background()
+        self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
         """Score one micro-batch by reference and policy; returns loss, rewards and metrics.
@@ -107,14 +116,18 @@ class Trainer:
             every_metrics.append(result.metrics)
         # accelerate divides by the scale of float16 losses first, so that the limit and the logged
         # norm are those of the true gradient.
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        self.optimizer.step()
+        norm = torch.as_tensor(
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        ).detach()
+        losses = [metrics["loss"] for metrics in every_metrics]
+        self.finite = all_finite(losses, norm, self.accelerator)
+        take_step(self.optimizer, self.finite)
         self.optimizer.zero_grad()
         means = {
             name: torch.stack([metrics[name] for metrics in every_metrics]).mean(dim=0)
             for name in every_metrics[0]
         }
-        return {**means, "grad_norm": torch.as_tensor(norm).detach().float()}
+        return {**means, "grad_norm": norm.float()}
 
     def context(self, micro_batches: list[Any]) -> StepContext:
         """What every micro-batch of a step must know of all of them, over all processes."""
@@ -137,41 +150,75 @@ class Trainer:
             check_live(reward_N, scale, self.settings.torch_compile, self.notice)
 
     def fit(self, after_step: Callable[[int], None] = lambda step: None) -> int:
-        """Train to the end of the run, or until a request to stop; returns the steps done."""
+        """Train to the end of the run, or until a request to stop; returns the steps done.
+
+        Raises UserError after ``max_bad_steps`` steps in a row whose numbers are not finite.
+        """
         begun = done = self.resume()
+        self.check_weights()
         settings, accelerator = self.settings, self.accelerator
-        quiet = not accelerator.is_local_main_process
-        bar = tqdm(
-            total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
-        )
+        saving = False
         self.model.train()
         self.recorder.start_clock()
-        with StopRequest() as stop, bar:
+        with StopRequest() as stop, self.bar(done) as bar:
             for micro_batches in self.batches(begun):
+                # Asked only now: while rows were read, the device finished the step before.
+                if not self.finite:
+                    self.flush(bar)
                 rate = self.peak_rate * self.schedule(done)
                 with compilation(settings.torch_compile and done == begun, self.notice):
                     metrics = self.step(micro_batches, rate, first=done == 0)
                 done += 1
                 self.recorder.add(done, rate, metrics)
                 bar.update()
-                saving = done % settings.checkpointing_steps == 0 or done == self.total_steps
+                saving |= done % settings.checkpointing_steps == 0 or done == self.total_steps
                 due = saving or done % settings.logging_steps == 0
-                if due:
-                    bar.set_postfix(self.recorder.flush())
                 # To agree, processes wait for each other: they do it where they wait anyway.
                 if due or accelerator.num_processes == 1:
                     stop.agree(accelerator)
-                if saving or stop.agreed:
-                    # Metrics first: a run resumed from this checkpoint must find all its lines.
-                    self.recorder.flush()
+                saving |= stop.agreed
+                if due or saving:
+                    # Before a checkpoint: a run resumed from it must find all its lines.
+                    self.flush(bar)
+                # One that falls due after a bad step waits until a step shows the weights to work.
+                if saving and not self.bad_steps.in_a_row:
                     self.save(done)
+                    saving = False
                 after_step(done)
-                if stop.agreed:
+                if stop.agreed and not saving:
                     break
-        self.recorder.flush()
+        if saving:
+            self.bad_steps.refuse_result(self.last_good)
         self.writer.wait()  # raises what went wrong with the last checkpoint
         accelerator.wait_for_everyone()
         return done
+
+    def bar(self, done: int) -> tqdm:
+        """The progress bar, on the first process of each machine."""
+        quiet = not self.accelerator.is_local_main_process
+        return tqdm(
+            total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
+        )
+
+    def flush(self, bar: tqdm) -> None:
+        """Write the collected metrics, and end the run after too many bad steps in a row."""
+        bar.set_postfix(self.recorder.flush())
+        self.bad_steps.stop_after_too_many(self.last_good)
+
+    def last_good(self) -> str:
+        """What is left of a run that ends early, for its last line."""
+        self.writer.wait()
+        checkpoints = checkpoint.list_checkpoints(self.output_dir)
+        return f"{checkpoints[-1]} is whole" if checkpoints else "no checkpoint was saved"
+
+    def check_weights(self) -> None:
+        """Raise UserError where a weight of the network is not finite before the first step."""
+        weights = ((name, weight.detach()) for name, weight in self.model.named_parameters())
+        if name := not_finite(weights):
+            raise SharedError(
+                f"weight {name} of the network is not finite before the first step: the model's"
+                " files, or those of the checkpoint that is resumed, are damaged"
+            )
 
     def batches(self, start: int) -> Iterator[list[Any]]:
         """The micro-batches of this process, step by step from ``start`` on."""
@@ -185,8 +232,8 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        stream, workers = Stream(self.rows, settings.seed), settings.dataloader_num_workers
-        return step_batches(stream, plan, self.task.collate, accumulation, workers)
+        workers = settings.dataloader_num_workers
+        return step_batches(self.stream, plan, self.task.collate, accumulation, workers)
 
     @property
     def effective_batch(self) -> int:
@@ -229,7 +276,15 @@ class Trainer:
         }
 
     def save(self, done: int) -> None:
-        """Write a checkpoint from the main process, in a thread beside training."""
+        """Write a checkpoint from the main process, in a thread beside training.
+
+        Raises UserError where a weight or the optimizer is not finite; older checkpoints stay.
+        """
+        if name := not_finite(training_state(unwrapped(self.model), self.optimizer.optimizer)):
+            raise SharedError(
+                f"step {done}: {name} is not finite, so this step is not saved; {self.last_good()};"
+                " begin again with a lower --learning_rate"
+            )
         if not self.accelerator.is_main_process:
             return
         state = run_state(

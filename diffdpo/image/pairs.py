@@ -108,6 +108,10 @@ class ImagePairs(Rows):
         digest.update("\x1f".join(self.prompts()).encode())
         return digest.hexdigest()
 
+    def source(self, row: int) -> int:
+        """The row of the data set that usable row ``row`` is."""
+        return int(self.rows[row])
+
     def prompts(self) -> list[str]:
         """The prompt of every usable row."""
         return [self.captions[row] for row in self.rows]
