@@ -7,7 +7,7 @@ Weights and the optimizer's moments stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -89,20 +89,20 @@ class BadSteps:
         first = (step - 1) * self.batch
         return [self.stream.source(position) for position in range(first, first + self.batch)]
 
-    def stop_after_too_many(self, last_good: Callable[[], str]) -> None:
+    def stop_after_too_many(self, left: Callable[[], str]) -> None:
         """Raise SharedError once ``limit`` steps in a row were not taken."""
         if self.in_a_row >= self.limit:
             raise SharedError(
                 f"{self.in_a_row} steps in a row had a loss or gradient that is not finite"
-                f" (--max_bad_steps); they were not taken, and {last_good()}; look at the rows"
+                f" (--max_bad_steps); they were not taken, and {left()}; look at the rows"
                 " named above, or begin again with a lower --learning_rate or beta"
             )
 
-    def refuse_result(self, last_good: Callable[[], str]) -> None:
+    def refuse_result(self, left: Callable[[], str]) -> None:
         """Raise SharedError for a run whose last step was not taken: its weights are in doubt."""
         raise SharedError(
             f"the run ended with {self.in_a_row} steps that were not taken, so no result is"
-            f" written: nothing shows that its weights still work; {last_good()}; a few steps more"
+            f" written: nothing shows that its weights still work; {left()}; a few steps more"
             " (a larger --max_train_steps, --resume_from_checkpoint latest) may end well, or begin"
             " again with a lower --learning_rate or beta"
         )
@@ -114,7 +114,7 @@ def listed(rows: Sequence[int]) -> str:
     return ", ".join(map(str, rows[:SHOWN_ROWS])) + more
 
 
-def not_finite(tensors: Iterator[tuple[str, Tensor]]) -> str | None:
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """The name of the first tensor with a value that is not finite; None where all are."""
     checked = [(name, tensor.isfinite().all()) for name, tensor in tensors if has_nan(tensor)]
     # Brought to the host together: a device is waited for once.

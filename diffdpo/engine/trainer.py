@@ -17,21 +17,20 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from diffdpo.config import TrainSettings
-from diffdpo.engine import checkpoint
-from diffdpo.engine.bad_steps import BadSteps, all_finite, not_finite, take_step, training_state
+from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
+from diffdpo.engine.interrupts import moment
+from diffdpo.engine.keeper import Keeper
 from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
 from diffdpo.engine.recorder import Recorder
-from diffdpo.engine.resume import resume, run_state
 from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
-from diffdpo.errors import SharedError
 from diffdpo.objective import Metrics, Objective, StepContext
 from diffdpo.preference import implicit_reward
-from diffdpo.reference import Reference, StoredScores, unwrapped
+from diffdpo.reference import Reference, StoredScores
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,15 @@ class Trainer:
         self.recorder = Recorder(
             self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
         )
-        self.writer = checkpoint.Background()
+        self.keeper = Keeper(
+            accelerator,
+            settings,
+            self.model,
+            self.optimizer,
+            self.effective_batch,
+            rows.fingerprint,
+            notice,
+        )
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
@@ -154,8 +161,9 @@ class Trainer:
 
         Raises UserError after ``max_bad_steps`` steps in a row whose numbers are not finite.
         """
-        begun = done = self.resume()
-        self.check_weights()
+        begun = done = self.keeper.resume()
+        self.recorder.keep_until(done)
+        moment.checkpoints = self.keeper.checkpoints
         settings, accelerator = self.settings, self.accelerator
         saving = False
         self.model.train()
@@ -165,6 +173,7 @@ class Trainer:
                 # Asked only now: while rows were read, the device finished the step before.
                 if not self.finite:
                     self.flush(bar)
+                stop.last = self.next_pause(done)
                 rate = self.peak_rate * self.schedule(done)
                 with compilation(settings.torch_compile and done == begun, self.notice):
                     metrics = self.step(micro_batches, rate, first=done == 0)
@@ -182,16 +191,23 @@ class Trainer:
                     self.flush(bar)
                 # One that falls due after a bad step waits until a step shows the weights to work.
                 if saving and not self.bad_steps.in_a_row:
-                    self.save(done)
+                    self.keeper.save(done)
                     saving = False
                 after_step(done)
                 if stop.agreed and not saving:
                     break
         if saving:
-            self.bad_steps.refuse_result(self.last_good)
-        self.writer.wait()  # raises what went wrong with the last checkpoint
+            self.bad_steps.refuse_result(self.keeper.left)
+        self.keeper.wait()  # raises what went wrong with the last checkpoint
         accelerator.wait_for_everyone()
         return done
+
+    def next_pause(self, done: int) -> int:
+        """The step after which the processes next agree to stop, if one of them was asked to."""
+        if self.accelerator.num_processes == 1:
+            return done + 1
+        every = (self.settings.checkpointing_steps, self.settings.logging_steps)
+        return min(self.total_steps, *(n * (done // n + 1) for n in every))
 
     def bar(self, done: int) -> tqdm:
         """The progress bar, on the first process of each machine."""
@@ -203,22 +219,7 @@ class Trainer:
     def flush(self, bar: tqdm) -> None:
         """Write the collected metrics, and end the run after too many bad steps in a row."""
         bar.set_postfix(self.recorder.flush())
-        self.bad_steps.stop_after_too_many(self.last_good)
-
-    def last_good(self) -> str:
-        """What is left of a run that ends early, for its last line."""
-        self.writer.wait()
-        checkpoints = checkpoint.list_checkpoints(self.output_dir)
-        return f"{checkpoints[-1]} is whole" if checkpoints else "no checkpoint was saved"
-
-    def check_weights(self) -> None:
-        """Raise UserError where a weight of the network is not finite before the first step."""
-        weights = ((name, weight.detach()) for name, weight in self.model.named_parameters())
-        if name := not_finite(weights):
-            raise SharedError(
-                f"weight {name} of the network is not finite before the first step: the model's"
-                " files, or those of the checkpoint that is resumed, are damaged"
-            )
+        self.bad_steps.stop_after_too_many(self.keeper.left)
 
     def batches(self, start: int) -> Iterator[list[Any]]:
         """The micro-batches of this process, step by step from ``start`` on."""
@@ -274,37 +275,3 @@ class Trainer:
             f" {settings.lr_warmup_steps} warm-up steps",
             "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
         }
-
-    def save(self, done: int) -> None:
-        """Write a checkpoint from the main process, in a thread beside training.
-
-        Raises UserError where a weight or the optimizer is not finite; older checkpoints stay.
-        """
-        if name := not_finite(training_state(unwrapped(self.model), self.optimizer.optimizer)):
-            raise SharedError(
-                f"step {done}: {name} is not finite, so this step is not saved; {self.last_good()};"
-                " begin again with a lower --learning_rate"
-            )
-        if not self.accelerator.is_main_process:
-            return
-        state = run_state(
-            self.settings, self.effective_batch, self.rows.fingerprint, self.accelerator, done
-        )
-        # Copied now, written later: training may go on to the next step at once.
-        moment = checkpoint.snapshot(unwrapped(self.model), self.optimizer.optimizer, state)
-
-        def work() -> None:
-            checkpoint.write(self.output_dir, moment)
-            checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
-
-        self.writer.start(work)
-
-    def resume(self) -> int:
-        """Load the requested checkpoint and drop later metrics; returns the steps done."""
-        state = run_state(
-            self.settings, self.effective_batch, self.rows.fingerprint, self.accelerator, 0
-        )
-        model, optimizer = unwrapped(self.model), self.optimizer.optimizer
-        done = resume(self.settings, self.accelerator, model, optimizer, state, self.notice)
-        self.recorder.keep_until(done)
-        return done
