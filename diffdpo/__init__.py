@@ -9,7 +9,6 @@ The names in ``__all__`` are the public API. Each is imported when it is first u
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,13 +50,10 @@ HOMES = {
     "UserError": "diffdpo.errors",
 }
 
-try:
-    __version__ = version("diffdpo")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "unknown"
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return installed_version()
     if name not in HOMES:
         raise AttributeError(f"module 'diffdpo' has no attribute {name!r}")
     return getattr(importlib.import_module(HOMES[name]), name)
@@ -65,3 +61,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+def installed_version() -> str:
+    """The version of the installed package."""
+    # Imported here: it takes longer than all that a command needs before it can answer Ctrl-C.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("diffdpo")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"

@@ -2,7 +2,7 @@
 
 import sys
 
-from diffdpo.cli import main
+from diffdpo.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from diffdpo.config import BaseSettings, TrainSettings, parse
 from diffdpo.engine.console import (
@@ -14,9 +14,12 @@ from diffdpo.engine.console import (
     fail,
     quiet_libraries,
     quiet_libraries_to_come,
+    rank,
     say,
 )
-from diffdpo.errors import UserError
+from diffdpo.engine.failures import in_one_line, is_lost_peer, peer_line
+from diffdpo.engine.interrupts import INTERRUPTED, answering, farewell, moment
+from diffdpo.errors import SharedError, UserError
 from diffdpo.flags import nearest
 
 
@@ -26,11 +29,17 @@ class Command:
 
     ``settings`` is "module:Class", or "module:function" where a function picks the class by the
     flags that are given. ``main(settings)`` of ``diffdpo.commands.NAME`` carries the command out.
+    ``interrupted`` is said when Ctrl-C ends it before any training.
     """
 
     purpose: str
     settings: str
     example: str
+    interrupted: str = "interrupted"
+    shares_work: bool = False  # among all processes that a launcher starts
+
+
+UNTRAINED = "interrupted before training began; nothing to save"
 
 
 COMMANDS = {
@@ -38,26 +47,36 @@ COMMANDS = {
         "train on the bundled image pairs and judge the result",
         "diffdpo.commands.settings:DemoSettings",
         "",
+        UNTRAINED,
+        shares_work=True,
     ),
     "demo_text": Command(
         "the same for the bundled language model and its reviews",
         "diffdpo.commands.settings:DemoTextSettings",
         "",
+        UNTRAINED,
+        shares_work=True,
     ),
     "train_diffusion_dpo": Command(
         "image preference training",
         "diffdpo.image.settings:ImageSettings",
         "--pretrained_model_name_or_path MODEL --dataset_name PAIRS --rank 8",
+        UNTRAINED,
+        shares_work=True,
     ),
     "train_text_dpo": Command(
         "text preference training",
         "diffdpo.text.settings:TextSettings",
         "--model_name_or_path MODEL --dataset_name PAIRS --use_peft",
+        UNTRAINED,
+        shares_work=True,
     ),
     "precompute": Command(
         "latents, embeddings and reference scores to disk, for all runs to come",
         "diffdpo.commands.settings:precompute_settings",
         "--pretrained_model_name_or_path MODEL --dataset_name PAIRS --reference_draws 16",
+        "interrupted; what is stored whole is kept, and the same command goes on",
+        shares_work=True,
     ),
     "evaluate": Command(
         "policy against reference: win rate, pictures, report",
@@ -106,46 +125,52 @@ def run_command(name: str, argv: list[str]) -> int:
 def run(command: Command, module: str, program: str, argv: list[str]) -> int:
     """Read a command's settings, import its module and run it; returns the exit code.
 
-    A UserError is printed as a line for each mistake.
+    A UserError is printed as a line for each mistake, and so is a failure that is no bug.
     """
     settings: BaseSettings | None = None
+    again = "the same command"
     quiet_libraries_to_come()
     try:
-        cls = settings_class(command.settings, argv)
-        settings, notices = parse(cls, argv, program, about(command, program))
-        # Only now: the modules of the commands load libraries for seconds, and a mistyped flag is
-        # to be answered at once.
-        implementation = importlib.import_module(module)
-        quiet_libraries()
-        say(*notices)
-        return implementation.main(settings)
-    except UserError as error:
-        return fail(error)
+        with answering(command.interrupted, again):
+            cls = settings_class(command.settings, argv)
+            if issubclass(cls, TrainSettings):
+                again = "--resume_from_checkpoint latest"
+            settings, notices = parse(cls, argv, program, about(command, program))
+            if not command.shares_work and alone_at_work():
+                return 0
+            # Only now: the modules of the commands load libraries for seconds, and a mistyped flag
+            # is to be answered at once.
+            implementation = importlib.import_module(module)
+            quiet_libraries()
+            say(*notices)
+            return implementation.main(settings)
     except KeyboardInterrupt:
         # At exit, because a thread may still be writing a checkpoint: Python waits for it first,
         # and the message then names the checkpoint that is really there.
-        atexit.register(tell_interrupted, settings)
-        return 130
+        atexit.register(lambda: complain(farewell(command.interrupted, again)))
+        return INTERRUPTED
+    except Exception as error:
+        return told(error, settings)
 
 
-def tell_interrupted(settings: BaseSettings | None) -> None:
-    """Say which checkpoint an interrupted run leaves.
+def told(error: Exception, settings: BaseSettings | None) -> int:
+    """Print what a failure means to the user; returns the exit code. Raises a bug's error again."""
+    if is_lost_peer(error):
+        print(peer_line(), file=sys.stderr, flush=True)
+        return 1
+    line = error if isinstance(error, UserError) else in_one_line(error, settings)
+    if line is None:
+        raise error
+    # While a run trains, a mistake is met by one process alone, unless it says otherwise.
+    trains = moment.checkpoints is not None
+    return fail(line, own=trains and not isinstance(line, SharedError))
 
-    This is for a run ended by a second Ctrl-C, or by one before its first step; the first Ctrl-C
-    during training saves a checkpoint and ends the run in order.
-    """
-    # Not imported here: where training never began, nothing has loaded it.
-    checkpoint = sys.modules.get("diffdpo.engine.checkpoint")
-    if not isinstance(settings, TrainSettings):
-        return complain("interrupted")
-    if checkpoint is None:
-        return complain("interrupted before training began; nothing to save")
-    checkpoints = checkpoint.list_checkpoints(Path(settings.output_dir))
-    if not checkpoints:
-        return complain("interrupted; no checkpoint was saved")
-    return complain(
-        f"interrupted; {checkpoints[-1]} is whole, go on with --resume_from_checkpoint latest"
-    )
+
+def alone_at_work() -> bool:
+    """Whether another process does the work of a command that cannot share it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        say("note         this command works in one process; the others have nothing to do")
+    return rank() > 0
 
 
 def settings_class(location: str, words: list[str]) -> type[BaseSettings]:

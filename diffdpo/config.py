@@ -181,6 +181,18 @@ class TrainSettings(BaseSettings):
     allow_tf32: bool = flag(
         False, "TF32 matrix products on Ampere and later GPUs", group="training", changes="scores"
     )
+    deterministic: bool = flag(
+        False,
+        "only algorithms that repeat bit for bit: slower on a GPU",
+        group="training",
+        changes="scores",
+    )
+    max_bad_steps: int = flag(
+        5,
+        "stop after so many steps in a row whose loss or gradient is not finite",
+        group="training",
+        least=1,
+    )
     dataloader_num_workers: int = flag(
         0, "worker processes that decode data", group="training", least=0, most=1024
     )
@@ -269,7 +281,7 @@ FREE_ON_RESUME |= {
     "gradient_checkpointing",
     "precompute_dir",
 }
-FREE_ON_RESUME |= {"torch_compile"}
+FREE_ON_RESUME |= {"torch_compile", "max_bad_steps"}
 
 
 def at_least(settings: BaseSettings, names: Iterable[str], least: int = 1) -> list[str]:

@@ -16,6 +16,13 @@ class UserError(Exception):
         self.mistakes = mistakes
 
 
+class SharedError(UserError):
+    """A UserError that every process of a run raises at the same point; the first one tells it.
+
+    Any other that is raised while a run trains is one process's own, which tells it itself.
+    """
+
+
 def short(foreign: object, letters: int = 80) -> str:
     """Foreign text for an error line: on one line, and cut where it is long.
 

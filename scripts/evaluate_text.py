@@ -3,7 +3,7 @@
 
 import sys
 
-from diffdpo.cli import run_command
+from diffdpo.entry import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command("evaluate_text", sys.argv[1:]))
+    sys.exit(run_command("evaluate_text"))

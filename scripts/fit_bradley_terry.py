@@ -5,7 +5,7 @@ python scripts/fit_bradley_terry.py --comparisons games.csv --output ranking.jso
 
 import sys
 
-from diffdpo.cli import run_command
+from diffdpo.entry import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command("fit_bradley_terry", sys.argv[1:]))
+    sys.exit(run_command("fit_bradley_terry"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from diffdpo.cli import run_command
+from diffdpo.entry import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command("make_pairs", sys.argv[1:]))
+    sys.exit(run_command("make_pairs"))

@@ -3,7 +3,7 @@ trainer's flags]``."""
 
 import sys
 
-from diffdpo.cli import run_command
+from diffdpo.entry import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command("precompute", sys.argv[1:]))
+    sys.exit(run_command("precompute"))

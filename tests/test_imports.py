@@ -17,6 +17,7 @@ FLOORS = [
     {"image", "text", "metrics", "ranking"},
     {"commands"},
     {"cli", "__init__"},
+    {"entry"},
     {"__main__"},
 ]
 

@@ -41,6 +41,10 @@ class RowsWithScores(Rows):
         """The order of the rows themselves."""
         return self.rows.order(seed, epoch)
 
+    def source(self, row: int) -> int:
+        """The row of the data set."""
+        return self.rows.source(row)
+
     def read(self, row: int, visit: int) -> Any:
         """An item with the reference's scores of its sides at the draw of this visit."""
         # The visit is replaced as well: scores belong to the draw at which they were computed.

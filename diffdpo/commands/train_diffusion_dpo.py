@@ -39,8 +39,7 @@ from diffdpo.reference import Reference
 
 def main(settings: ImageSettings) -> int:
     """Train, from loading to export; returns the exit code."""
-    train(settings, begin(settings))
-    return 0
+    return train(settings, begin(settings)).exit_code
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,7 @@ from diffdpo.text.validation import Validation
 
 def main(settings: TextSettings) -> int:
     """Train, from loading to export; returns the exit code."""
-    train(settings, begin(settings))
-    return 0
+    return train(settings, begin(settings)).exit_code
 
 
 @dataclass(frozen=True)

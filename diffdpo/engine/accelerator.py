@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedType, ProjectConfiguration
 
 from diffdpo.config import TrainSettings
@@ -42,6 +42,8 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     # Set in either case, not only switched on: a run must not inherit it from one before it in the
     # same program.
     torch.backends.cuda.matmul.allow_tf32 = settings.allow_tf32
+    if settings.deterministic:
+        repeat_bit_for_bit()
     folder = Path(settings.output_dir)
     project = ProjectConfiguration(
         project_dir=str(folder), logging_dir=str(folder / settings.logging_dir)
@@ -51,6 +53,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         accelerator = Accelerator(
             mixed_precision=precision, cpu=cpu, log_with=log_with, project_config=project
         )
+        name_cpu_alike(accelerator)
     except ValueError as error:  # this program has set accelerate up for something else before
         raise UserError(f"accelerate: {' '.join(str(error).split())[:200]}") from error
     if accelerator.distributed_type in (
@@ -66,17 +69,43 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     return accelerator
 
 
+def name_cpu_alike(accelerator: Accelerator) -> None:
+    """Call the CPU ``cpu``, as with one process, where accelerate calls it ``cpu:0``.
+
+    To PyTorch they are two devices: a tensor moved from one to the other is copied, laid out anew,
+    and a sum over it rounded otherwise. Numbers must not depend on how many processes there are.
+    """
+    if accelerator.device.type == "cpu":
+        for state in (PartialState(), accelerator.state):
+            state.device = torch.device("cpu")
+
+
+def repeat_bit_for_bit() -> None:
+    """Let PyTorch use only algorithms that give the same bits every time.
+
+    An operation that has none raises RuntimeError when it runs.
+    """
+    # cuBLAS reads this when it is first used; any other value than its two is refused by PyTorch.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False  # it would choose an algorithm by its time
+
+
 @contextmanager
 def own_state() -> Iterator[None]:
-    """A context after which accelerate can be set up anew, with another precision.
+    """A context after which accelerate can be set up anew, with another precision, and PyTorch's
+    choice of algorithms is as before.
 
     Accelerate keeps its state for the life of a process. Only a state made inside the context is
     given up; one that the program had before stays.
     """
     is_ours = not AcceleratorState._shared_state
+    deterministic = torch.are_deterministic_algorithms_enabled()
     try:
         yield
     finally:
+        torch.use_deterministic_algorithms(deterministic)
         if is_ours:
             AcceleratorState._reset_state(reset_partial_state=True)
             GradientState._reset_state()

@@ -35,6 +35,10 @@ class Rows(Protocol):
         """One item, ready for collation; ``visit`` selects its random draws."""
         ...
 
+    def source(self, row: int) -> int:
+        """The number that the row has in the data set, before any were left out; for messages."""
+        return row
+
 
 class Stream(Dataset):
     """The rows in the order of the stream, addressed by position."""
@@ -44,11 +48,20 @@ class Stream(Dataset):
         self.epoch, self.order = -1, np.empty(0)
 
     def __getitem__(self, position: int) -> Any:
+        epoch, row = self.at(position)
+        return self.rows.read(row, epoch)
+
+    def at(self, position: int) -> tuple[int, int]:
+        """The epoch of a position, and the row that is read there."""
         # Per position and not per batch: a batch may cross the end of an epoch.
         epoch, index = divmod(position, len(self.rows))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.rows.order(self.seed, epoch)
-        return self.rows.read(int(self.order[index]), epoch)
+        return epoch, int(self.order[index])
+
+    def source(self, position: int) -> int:
+        """The row of the data set that is read at a position."""
+        return self.rows.source(self.at(position)[1])
 
 
 def positions(

@@ -9,23 +9,34 @@ import sys
 from diffdpo.errors import UserError
 
 
+def rank() -> int:
+    """The number of this process in its run; 0 where it is the only one."""
+    # The launcher's variable, not accelerate's state: lines are printed before that is set up.
+    return int(os.environ.get("RANK", "0"))
+
+
 def say(*lines: str) -> None:
     """Print lines on stdout, from the first process only."""
-    # The launcher's variable, not accelerate's state: lines are printed before that is set up.
-    if os.environ.get("RANK", "0") == "0":
+    if rank() == 0:
         for line in lines:
             print(line, flush=True)
 
 
 def complain(*lines: str) -> None:
     """Print lines on stderr, from the first process only."""
-    if os.environ.get("RANK", "0") == "0":
+    if rank() == 0:
         for line in lines:
             print(line, file=sys.stderr, flush=True)
 
 
-def fail(error: UserError) -> int:
-    """Print a line for each mistake on stderr; returns the exit code."""
+def fail(error: UserError, own: bool = False) -> int:
+    """Print a line for each mistake on stderr; returns the exit code.
+
+    ``own`` mistakes are those of this process alone, which no other tells.
+    """
+    if own and rank():
+        for mistake in error.mistakes:
+            print(f"error: process {rank()}: {mistake}", file=sys.stderr, flush=True)
     complain(*(f"error: {mistake}" for mistake in error.mistakes))
     return 2
 

@@ -1,8 +1,12 @@
-"""metrics.jsonl: one line for each optimizer step, floats at full precision, no step twice."""
+"""metrics.jsonl: one line for each optimizer step, floats at full precision, no step twice.
+
+JSON has no NaN and no infinities. A metric with such a value is null, and "not_finite" names it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ class Journal:
         if not self.path.exists():
             return []
         lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return [from_line(line) for line in lines if line.endswith("\n")]
 
     def last(self) -> dict[str, Any]:
         """The newest record; an empty one where there is none."""
@@ -31,14 +35,28 @@ class Journal:
         """Drop the records after ``step``: a resumed run writes those steps again."""
         # This also removes a line that was cut short, which the next ``append`` would continue.
         kept = [record for record in self.read() if record["step"] <= step]
-        write_atomically(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_atomically(self.path, "".join(map(as_line, kept)))
 
     def append(self, records: list[dict[str, Any]]) -> None:
         """Add a line for each record. Raises UserError where the disk does not take them."""
         try:
             with self.path.open("a") as file:
-                file.write("".join(json.dumps(record) + "\n" for record in records))
+                file.write("".join(map(as_line, records)))
         except OSError as error:
             raise UserError(
                 f"{self.path}: could not be written ({error.strerror}); make room and resume"
             ) from error
+
+
+def as_line(record: dict[str, Any]) -> str:
+    """A record as a line of valid JSON."""
+    odd = {k: v for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)}
+    names = {"not_finite": {name: str(value) for name, value in odd.items()}} if odd else {}
+    return json.dumps({**record, **dict.fromkeys(odd), **names}, allow_nan=False) + "\n"
+
+
+def from_line(line: str) -> dict[str, Any]:
+    """The record of a line, with the values that JSON cannot hold."""
+    record: dict[str, Any] = json.loads(line)
+    odd = record.pop("not_finite", {})
+    return {**record, **{name: float(word) for name, word in odd.items()}}

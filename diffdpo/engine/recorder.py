@@ -21,8 +21,15 @@ ON_THE_BAR = {"loss": "loss", "acc": "rewards/accuracies", "margin": "rewards/ma
 class Recorder:
     """Writes metrics.jsonl and feeds the trackers."""
 
-    def __init__(self, output_dir: Path, accelerator: Accelerator, effective_batch: int) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        accelerator: Accelerator,
+        effective_batch: int,
+        judge: Callable[[dict[str, Any]], None],
+    ) -> None:
         self.accelerator, self.effective_batch = accelerator, effective_batch
+        self.judge = judge  # looks at every record before it is written, and may add to it
         self.journal = Journal(output_dir / "metrics.jsonl")
         self.totals: dict[str, int] = {}
         self.pending: list[tuple[int, float, Metrics]] = []
@@ -46,10 +53,13 @@ class Recorder:
             return {}
         records = self.records()
         self.pending.clear()
+        for record in records:
+            self.judge(record)
         if self.accelerator.is_main_process:
             self.journal.append(records)
         for record in records:
-            values = {name: value for name, value in record.items() if name != "step"}
+            # Lists of rows are not for trackers.
+            values = {k: v for k, v in record.items() if k != "step" and not isinstance(v, list)}
             self.accelerator.log(values, step=record["step"])
             if self.on_step:
                 self.on_step(record)

@@ -29,6 +29,9 @@ class Measures(Protocol):
         ...
 
 
+STOPPED_EARLY = 3  # the exit code of a run that was asked to stop, and can go on
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """The result of a run: its folder, whether it came to its end, and the trained network."""
@@ -36,6 +39,11 @@ class TrainingResult:
     folder: Path
     finished: bool
     network: nn.Module
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a run that came to its end, 3 for one that was stopped and can go on."""
+        return 0 if self.finished else STOPPED_EARLY
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

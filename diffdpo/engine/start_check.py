@@ -23,7 +23,8 @@ def check_live(
     reward_N: Tensor, scale: float, compiled: bool, notice: Callable[[str], None]
 ) -> None:
     """Tell ``notice`` where a reward is not exactly 0; ``scale`` is the beta it is logged with."""
-    worst = reward_N.abs().max().item() * scale
+    # One that is no number is no difference of the two: its step is not taken, and told.
+    worst = reward_N.abs().nan_to_num(nan=0.0, posinf=0.0).max().item() * scale
     # Exactly, because the same code runs on the same weights. Compiled code is another program with
     # gradient than without, and may round otherwise.
     if worst and compiled:
@@ -31,7 +32,7 @@ def check_live(
             f"compiled     policy and reference differ by {worst:.3g} nats before the first step:"
             " rounding"
         )
-    elif worst != 0:  # NaN as well
+    elif worst:
         notice(
             "WARNING: policy and reference differ before the first step (reward up to"
             f" {worst:.3g} nats)"
@@ -49,6 +50,11 @@ def check_stored(
 
     Raises UserError where it is more than rounding: they belong to another reference.
     """
+    # Where the policy's own score is no number, the step is not taken, and told.
+    known = policy_N.isfinite()
+    if not known.any():
+        return
+    reward_N, policy_N = reward_N[known], policy_N[known]
     worst = reward_N.abs().max().item() * scale
     notice(
         f"reference    stored and live logits differ by at most {2 * worst:.3g} in the first batch"

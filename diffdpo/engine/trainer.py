@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from diffdpo.config import TrainSettings
-from diffdpo.engine import checkpoint
+from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
+from diffdpo.engine.interrupts import moment
+from diffdpo.engine.keeper import Keeper
 from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
 from diffdpo.engine.recorder import Recorder
-from diffdpo.engine.resume import resume, run_state
 from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
 from diffdpo.objective import Metrics, Objective, StepContext
 from diffdpo.preference import implicit_reward
-from diffdpo.reference import Reference, StoredScores, unwrapped
+from diffdpo.reference import Reference, StoredScores
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,23 @@ class Trainer:
             compile_networks(model, reference)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.schedule = make_schedule(settings, self.total_steps, self.peak_rate)
-        self.recorder = Recorder(self.output_dir, accelerator, self.effective_batch)
-        self.writer = checkpoint.Background()
+        self.stream = Stream(rows, settings.seed)
+        self.bad_steps = BadSteps(
+            settings.max_bad_steps, self.stream, self.effective_batch, accelerator, notice
+        )
+        self.recorder = Recorder(
+            self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
+        )
+        self.keeper = Keeper(
+            accelerator,
+            settings,
+            self.model,
+            self.optimizer,
+            self.effective_batch,
+            rows.fingerprint,
+            notice,
+        )
+        self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
         """Score one micro-batch by reference and policy; returns loss, rewards and metrics.
@@ -107,14 +123,18 @@ class Trainer:
             every_metrics.append(result.metrics)
         # accelerate divides by the scale of float16 losses first, so that the limit and the logged
         # norm are those of the true gradient.
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        self.optimizer.step()
+        norm = torch.as_tensor(
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        ).detach()
+        losses = [metrics["loss"] for metrics in every_metrics]
+        self.finite = all_finite(losses, norm, self.accelerator)
+        take_step(self.optimizer, self.finite)
         self.optimizer.zero_grad()
         means = {
             name: torch.stack([metrics[name] for metrics in every_metrics]).mean(dim=0)
             for name in every_metrics[0]
         }
-        return {**means, "grad_norm": torch.as_tensor(norm).detach().float()}
+        return {**means, "grad_norm": norm.float()}
 
     def context(self, micro_batches: list[Any]) -> StepContext:
         """What every micro-batch of a step must know of all of them, over all processes."""
@@ -137,41 +157,69 @@ class Trainer:
             check_live(reward_N, scale, self.settings.torch_compile, self.notice)
 
     def fit(self, after_step: Callable[[int], None] = lambda step: None) -> int:
-        """Train to the end of the run, or until a request to stop; returns the steps done."""
-        begun = done = self.resume()
+        """Train to the end of the run, or until a request to stop; returns the steps done.
+
+        Raises UserError after ``max_bad_steps`` steps in a row whose numbers are not finite.
+        """
+        begun = done = self.keeper.resume()
+        self.recorder.keep_until(done)
+        moment.checkpoints = self.keeper.checkpoints
         settings, accelerator = self.settings, self.accelerator
-        quiet = not accelerator.is_local_main_process
-        bar = tqdm(
-            total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
-        )
+        saving = False
         self.model.train()
         self.recorder.start_clock()
-        with StopRequest() as stop, bar:
+        with StopRequest() as stop, self.bar(done) as bar:
             for micro_batches in self.batches(begun):
+                # Asked only now: while rows were read, the device finished the step before.
+                if not self.finite:
+                    self.flush(bar)
+                stop.last = self.next_pause(done)
                 rate = self.peak_rate * self.schedule(done)
                 with compilation(settings.torch_compile and done == begun, self.notice):
                     metrics = self.step(micro_batches, rate, first=done == 0)
                 done += 1
                 self.recorder.add(done, rate, metrics)
                 bar.update()
-                saving = done % settings.checkpointing_steps == 0 or done == self.total_steps
+                saving |= done % settings.checkpointing_steps == 0 or done == self.total_steps
                 due = saving or done % settings.logging_steps == 0
-                if due:
-                    bar.set_postfix(self.recorder.flush())
                 # To agree, processes wait for each other: they do it where they wait anyway.
                 if due or accelerator.num_processes == 1:
                     stop.agree(accelerator)
-                if saving or stop.agreed:
-                    # Metrics first: a run resumed from this checkpoint must find all its lines.
-                    self.recorder.flush()
-                    self.save(done)
+                saving |= stop.agreed
+                if due or saving:
+                    # Before a checkpoint: a run resumed from it must find all its lines.
+                    self.flush(bar)
+                # One that falls due after a bad step waits until a step shows the weights to work.
+                if saving and not self.bad_steps.in_a_row:
+                    self.keeper.save(done)
+                    saving = False
                 after_step(done)
-                if stop.agreed:
+                if stop.agreed and not saving:
                     break
-        self.recorder.flush()
-        self.writer.wait()  # raises what went wrong with the last checkpoint
+        if saving:
+            self.bad_steps.refuse_result(self.keeper.left)
+        self.keeper.wait()  # raises what went wrong with the last checkpoint
         accelerator.wait_for_everyone()
         return done
+
+    def next_pause(self, done: int) -> int:
+        """The step after which the processes next agree to stop, if one of them was asked to."""
+        if self.accelerator.num_processes == 1:
+            return done + 1
+        every = (self.settings.checkpointing_steps, self.settings.logging_steps)
+        return min(self.total_steps, *(n * (done // n + 1) for n in every))
+
+    def bar(self, done: int) -> tqdm:
+        """The progress bar, on the first process of each machine."""
+        quiet = not self.accelerator.is_local_main_process
+        return tqdm(
+            total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
+        )
+
+    def flush(self, bar: tqdm) -> None:
+        """Write the collected metrics, and end the run after too many bad steps in a row."""
+        bar.set_postfix(self.recorder.flush())
+        self.bad_steps.stop_after_too_many(self.keeper.left)
 
     def batches(self, start: int) -> Iterator[list[Any]]:
         """The micro-batches of this process, step by step from ``start`` on."""
@@ -185,8 +233,8 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        stream, workers = Stream(self.rows, settings.seed), settings.dataloader_num_workers
-        return step_batches(stream, plan, self.task.collate, accumulation, workers)
+        workers = settings.dataloader_num_workers
+        return step_batches(self.stream, plan, self.task.collate, accumulation, workers)
 
     @property
     def effective_batch(self) -> int:
@@ -227,29 +275,3 @@ class Trainer:
             f" {settings.warmup_steps(steps)} warm-up steps",
             "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
         }
-
-    def save(self, done: int) -> None:
-        """Write a checkpoint from the main process, in a thread beside training."""
-        if not self.accelerator.is_main_process:
-            return
-        state = run_state(
-            self.settings, self.effective_batch, self.rows.fingerprint, self.accelerator, done
-        )
-        # Copied now, written later: training may go on to the next step at once.
-        moment = checkpoint.snapshot(unwrapped(self.model), self.optimizer.optimizer, state)
-
-        def work() -> None:
-            checkpoint.write(self.output_dir, moment)
-            checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
-
-        self.writer.start(work)
-
-    def resume(self) -> int:
-        """Load the requested checkpoint and drop later metrics; returns the steps done."""
-        state = run_state(
-            self.settings, self.effective_batch, self.rows.fingerprint, self.accelerator, 0
-        )
-        model, optimizer = unwrapped(self.model), self.optimizer.optimizer
-        done = resume(self.settings, self.accelerator, model, optimizer, state, self.notice)
-        self.recorder.keep_until(done)
-        return done

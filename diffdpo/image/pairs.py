@@ -134,6 +134,10 @@ class ImagePairs(Rows):
             self._fingerprint = self.rows, name
         return self._fingerprint[1]
 
+    def source(self, row: int) -> int:
+        """The row of the data set that usable row ``row`` is."""
+        return int(self.rows[row])
+
     def prompts(self) -> list[str]:
         """The prompt of every usable row."""
         return [self.captions[row] for row in self.rows]

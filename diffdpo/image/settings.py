@@ -75,13 +75,14 @@ class ImageDataSettings(BaseSettings):
         None, "column of the label: 1 where the first image won, 0, or 0.5 for a tie", group="data"
     )
     max_image_pixels: int = flag(
-        250_000_000, "larger images count as unreadable", group="data", changes="encodings"
+        250_000_000, "larger images count as unreadable", group="data", changes="encodings", least=1
     )
     max_image_ratio: float = flag(
         50.0,
         "images with a side so many times the other count as unreadable",
         group="data",
         changes="encodings",
+        least=1,
     )
     data_format: str | None = flag(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 from diffdpo.errors import EXTRAS, UserError
@@ -74,8 +75,9 @@ def smoothed(values: list[float]) -> list[float]:
     # Divided by the sum of the weights, so that it does not start at 0, as Adam's moments are.
     mean, weight, out = 0.0, 0.0, []
     for value in values:
-        mean, weight = SMOOTH * mean + (1 - SMOOTH) * value, SMOOTH * weight + 1 - SMOOTH
-        out.append(mean / weight)
+        if math.isfinite(value):  # a step that was not taken would be in every later mean
+            mean, weight = SMOOTH * mean + (1 - SMOOTH) * value, SMOOTH * weight + 1 - SMOOTH
+        out.append(mean / weight if weight else math.nan)
     return out
 
 

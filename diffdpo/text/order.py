@@ -36,6 +36,10 @@ class ByLength(Rows):
         """The item of a row."""
         return self.rows.read(row, visit)
 
+    def source(self, row: int) -> int:
+        """The row of the data set."""
+        return self.rows.source(row)
+
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """The permutation of an epoch. Its steps are shuffled, so that training does not go from
         long rows to short ones."""

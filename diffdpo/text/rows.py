@@ -192,6 +192,10 @@ class TextRows(Rows):
         """The item number ``row``, the same on every visit: text has no augmentation."""
         return self.items[row]
 
+    def source(self, row: int) -> int:
+        """The row of the data set that item ``row`` was made from."""
+        return self.items[row].row
+
     def preview(self, count: int) -> list[str]:
         """Lines that show the first items as the model will see them: the prompt, which is only
         read, then the completions, which are learned."""

@@ -30,8 +30,8 @@ CHANGE_SCORES = {
     ImageSettings: CHANGE_LATENTS
     | {"seed", "timesteps_per_pair", "proportion_empty_prompts", "noise_offset"}
     | {"input_perturbation", "random_crop", "is_turbo", "reference_draws"}
-    | {"mixed_precision", "allow_tf32"},
-    TextSettings: {"mixed_precision", "allow_tf32"},
+    | {"mixed_precision", "allow_tf32", "deterministic"},
+    TextSettings: {"mixed_precision", "allow_tf32", "deterministic"},
 }
 
 

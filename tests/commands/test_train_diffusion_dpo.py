@@ -227,7 +227,7 @@ def test_a_polite_stop_saves_and_says_how_to_go_on(models, pairs, tmp_path, numb
     wait_for_lines(process, out, 2)
     process.send_signal(number)
     printed, complaint = process.communicate(timeout=60)
-    assert process.returncode == 0, complaint
+    assert process.returncode == 3, complaint
     last = metrics(out)[-1]["step"]
     assert (out / f"checkpoint-{last}").is_dir()
     assert f"after step {last} of 5000" in printed
@@ -490,12 +490,13 @@ def test_every_recipe_runs_two_steps_on_a_small_model(models, pairs, tmp_path, r
 INTERRUPTED = """
 import sys, time
 from diffdpo.cli import main
-from diffdpo.engine import checkpoint, trainer
+from diffdpo.engine import checkpoint, interrupts, trainer
 whole = checkpoint.write
 def slowly(*arguments):
     time.sleep(1)
     return whole(*arguments)
 def fit(self, after_step=None):
+    interrupts.moment.checkpoints = self.keeper.checkpoints
     {saving}
     raise KeyboardInterrupt
 checkpoint.write, trainer.Trainer.fit = slowly, fit
@@ -506,7 +507,10 @@ sys.exit(main(["train_diffusion_dpo", *sys.argv[1:]]))
 @pytest.mark.parametrize(
     ("saving", "line"),
     [
-        ("self.save(3)", "checkpoint-3 is whole, go on with --resume_from_checkpoint latest"),
+        (
+            "self.keeper.save(3)",
+            "checkpoint-3 is whole, go on with --resume_from_checkpoint latest",
+        ),
         ("pass", "interrupted; no checkpoint was saved"),
     ],
 )

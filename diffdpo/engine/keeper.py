@@ -1,0 +1,92 @@
+"""A run on disk while it trains: its checkpoints, what is left when it fails, and resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+
+from diffdpo.config import TrainSettings
+from diffdpo.engine import checkpoint
+from diffdpo.engine.bad_steps import not_finite, training_state
+from diffdpo.engine.resume import resume, run_state
+from diffdpo.errors import SharedError
+from diffdpo.reference import unwrapped
+
+
+class Keeper:
+    """Saves a run, and takes it up again. ``data`` is the fingerprint of its rows."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        settings: TrainSettings,
+        model: nn.Module,
+        optimizer: AcceleratedOptimizer,
+        effective_batch: int,
+        data: str,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.accelerator, self.settings, self.notice = accelerator, settings, notice
+        self.model, self.optimizer = unwrapped(model), optimizer.optimizer
+        self.effective_batch, self.data = effective_batch, data
+        self.output_dir = Path(settings.output_dir)
+        self.writer = checkpoint.Background()
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint from the main process, in a thread beside training.
+
+        Raises SharedError where a weight or the optimizer is not finite; older checkpoints stay.
+        """
+        if name := not_finite(training_state(self.model, self.optimizer)):
+            raise SharedError(
+                f"step {done}: {name} is not finite, so this step is not saved; {self.left()};"
+                " begin again with a lower --learning_rate"
+            )
+        if not self.accelerator.is_main_process:
+            return
+        # Copied now, written later: training may go on to the next step at once.
+        moment = checkpoint.snapshot(self.model, self.optimizer, self.state(done))
+
+        def work() -> None:
+            checkpoint.write(self.output_dir, moment)
+            checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
+
+        self.writer.start(work)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written. Raises UserError where that went wrong."""
+        self.writer.wait()
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints of the run, oldest first."""
+        return checkpoint.list_checkpoints(self.output_dir)
+
+    def left(self) -> str:
+        """What a run that fails leaves, for its last line."""
+        self.wait()
+        found = self.checkpoints()
+        return f"{found[-1]} is whole" if found else "no checkpoint was saved"
+
+    def resume(self) -> int:
+        """Load the requested checkpoint; returns the steps done.
+
+        Raises SharedError where a weight of the network is not finite, loaded or not.
+        """
+        settings, model = self.settings, self.model
+        state = self.state(0)
+        done = resume(settings, self.accelerator, model, self.optimizer, state, self.notice)
+        if name := not_finite((name, weight.detach()) for name, weight in model.named_parameters()):
+            raise SharedError(
+                f"weight {name} of the network is not finite before the first step: the model's"
+                " files, or those of the checkpoint that is resumed, are damaged"
+            )
+        return done
+
+    def state(self, done: int) -> dict[str, Any]:
+        """What a checkpoint at step ``done`` records of the run."""
+        return run_state(self.settings, self.effective_batch, self.data, self.accelerator, done)

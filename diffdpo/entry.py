@@ -1,0 +1,33 @@
+"""The first module of every command, so that Ctrl-C is answered in a line from the start.
+
+The command line itself is imported afterwards: that takes a while.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main() -> int:
+    """``diffdpo COMMAND [flags]``; returns the exit code."""
+    signal.signal(signal.SIGINT, leave)
+    from diffdpo.cli import main as main_of
+
+    return main_of(sys.argv[1:])
+
+
+def run_command(name: str) -> int:
+    """``NAME.py [flags]``; returns the exit code."""
+    signal.signal(signal.SIGINT, leave)
+    from diffdpo.cli import run_command as run
+
+    return run(name, sys.argv[1:])
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """End the process, before anything was begun that would have to be ended in order."""
+    os.write(2, b"interrupted before anything began; nothing to save\n")
+    os._exit(130)
