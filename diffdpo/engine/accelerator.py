@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType, ProjectConfiguration
 
 from diffdpo.config import TrainSettings
+from diffdpo.engine import lock
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError
 
@@ -77,6 +78,7 @@ def own_state() -> Iterator[None]:
     try:
         yield
     finally:
+        lock.release()
         if is_ours:
             AcceleratorState._reset_state(reset_partial_state=True)
             GradientState._reset_state()
