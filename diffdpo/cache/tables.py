@@ -1,24 +1,27 @@
 """Tables of rows that are computed once and kept on disk, named by all that they depend on.
 
 A table is a folder ``<kind>-<digest of its facts>`` of Arrow shards, read through memory maps. Each
-shard is written whole or not at all, and belongs to a fixed range of rows. So a killed run goes on
-where it stopped, with any number of processes.
+shard is written whole or not at all, ends with a digest of its bytes, and belongs to a fixed range
+of rows. So a killed run goes on where it stopped, with any number of processes, and a damaged shard
+is computed anew.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import gather_object
 from datasets import Dataset, Features, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import Key
+from diffdpo.cache.seal import Shard, seal, state_of
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, tidy, write_atomically
 from diffdpo.errors import UserError
@@ -45,9 +48,12 @@ def table(
     base = Path(root).expanduser()
     folder = base / key.folder
     ranges = shards(rows)
-    missing = agreed([span for span in ranges if read_shard(folder, span) is None], accelerator)
+    # Where all have gathered, all have looked before anyone writes.
+    missing = missing_shards(folder, ranges, accelerator)
+    if accelerator.is_main_process:
+        tidy(folder)
     reason = reason_to_compute(base, key, len(missing) < len(ranges))
-    accelerator.wait_for_everyone()  # all have looked before anyone writes
+    accelerator.wait_for_everyone()
     if missing:
         count = sum(map(len, missing))
         say(f"{key.kind:<12} computing {count:,} of {rows:,} rows: {reason}; in {folder}")
@@ -58,13 +64,24 @@ def table(
     return read_whole(folder, ranges)
 
 
-def agreed(missing: list[range], accelerator: Accelerator) -> list[range]:
-    """The first process's list of missing shards, for all processes."""
-    # Shards are shared out by their position in the list: with different lists, on a slow network
-    # folder, some would be computed twice and others not at all.
-    if accelerator.num_processes == 1:
-        return missing
-    return broadcast_object_list([missing])[0]
+def missing_shards(folder: Path, ranges: list[range], accelerator: Accelerator) -> list[range]:
+    """The shards that are to be computed: those that are not there, and those that are damaged.
+
+    Every process checks a share of them, and all get the same list.
+    """
+    own = ranges[accelerator.process_index :: accelerator.num_processes]
+    with ThreadPoolExecutor() as threads:  # digests are computed outside of Python's lock
+        states = list(threads.map(lambda span: look_at(folder, span), own))
+    found = list(zip(own, states, strict=True))
+    if accelerator.num_processes > 1:
+        found = gather_object(found)
+    found.sort(key=lambda item: item[0].start)
+    for state, name in [(state, shard_path(folder, span).name) for span, state in found]:
+        if state is Shard.DAMAGED:
+            say(f"note         {folder / name}: damaged; its rows are computed anew")
+    if old := [state for _, state in found if state is Shard.UNPROVEN]:
+        say(f"note         {folder}: {len(old)} shards of an earlier version have no digest")
+    return [span for span, state in found if state in (Shard.MISSING, Shard.DAMAGED)]
 
 
 def read_whole(folder: Path, ranges: list[range]) -> Dataset:
@@ -81,10 +98,9 @@ def read_whole(folder: Path, ranges: list[range]) -> Dataset:
     return concatenate_datasets(whole)
 
 
-def is_complete(root: str, key: Key, rows: int) -> bool:
-    """Whether all rows of the table are stored already."""
-    folder = Path(root).expanduser() / key.folder
-    return all(read_shard(folder, span) is not None for span in shards(rows))
+def is_complete(root: str, key: Key, rows: int, accelerator: Accelerator) -> bool:
+    """Whether all rows of the table are stored already, and whole; to be asked by all processes."""
+    return not missing_shards(Path(root).expanduser() / key.folder, shards(rows), accelerator)
 
 
 def shards(rows: int) -> list[range]:
@@ -99,8 +115,18 @@ def shard_path(folder: Path, span: range) -> Path:
     return folder / f"{span.start:09d}-{span.stop:09d}.arrow"
 
 
+def look_at(folder: Path, span: range) -> Shard:
+    """What is stored of a shard, by its bytes and then its number of rows."""
+    state = state_of(shard_path(folder, span))
+    # The bytes first: Arrow takes lengths in a file on trust, and may end the process at a wrong
+    # one.
+    if state in (Shard.WHOLE, Shard.UNPROVEN) and read_shard(folder, span) is None:
+        return Shard.DAMAGED
+    return state
+
+
 def read_shard(folder: Path, span: range) -> Dataset | None:
-    """A stored shard; None where it is missing or damaged, and is to be computed."""
+    """A stored shard; None where it is missing, or Arrow cannot read it."""
     try:
         shard = Dataset.from_file(str(shard_path(folder, span)))
     except (OSError, ValueError):
@@ -121,22 +147,19 @@ def write_missing(
     quiet = not accelerator.is_local_main_process
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if accelerator.is_main_process:
-            tidy(folder)
         # By every process: the content is the same, and an atomic write may meet another.
         write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
         with tqdm(
             total=sum(map(len, own)), desc=key.kind, unit="row", disable=quiet, leave=False
         ) as bar:
             for span in own:
-                with (
-                    atomic_file(shard_path(folder, span)) as draft,
-                    ArrowWriter(path=str(draft), features=features) as writer,
-                ):
-                    for row in compute(span):
-                        writer.write(row)
-                        bar.update()
-                    writer.finalize()
+                with atomic_file(shard_path(folder, span)) as draft:
+                    with ArrowWriter(path=str(draft), features=features) as writer:
+                        for row in compute(span):
+                            writer.write(row)
+                            bar.update()
+                        writer.finalize()
+                    seal(draft)
     except OSError as error:
         raise UserError(
             f"--precompute_dir {folder.parent}: cannot be written ({error.strerror or error}); what"

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedType, ProjectConfiguration
 
 from diffdpo.config import TrainSettings
+from diffdpo.engine import lock
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError
 
@@ -106,6 +107,7 @@ def own_state() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
+        lock.release()
         if is_ours:
             AcceleratorState._reset_state(reset_partial_state=True)
             GradientState._reset_state()

@@ -4,16 +4,16 @@ for bit.
 checkpoint-N/
     trainable.safetensors    every weight that is trained, float32
     optimizer.safetensors    the optimizer's tensors, named <parameter index>.<state name>
-    state.json               step, settings, data fingerprint, the optimizer's other values
+    state.json               step, settings, data fingerprint, the optimizer's other values, and the
+                             digests of the two files and of itself
 
 The random state is not here: every draw is a function of the step (see draws.py).
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,11 +25,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffdpo.engine.files import atomic_folder
-from diffdpo.errors import UserError
+from diffdpo.engine.checkpoint_state import check_files, is_ours, read_state, seal
+from diffdpo.engine.files import atomic_folder, draft_of, remove
+from diffdpo.engine.optimizer_state import copied, flatten, restore
+from diffdpo.errors import UserError, short
 
-FORMAT = "diffdpo checkpoint 1"
-NAME = re.compile(r"checkpoint-(\d+)$")
+NAME = re.compile(r"checkpoint-([0-9]{1,18})$")
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -37,11 +38,16 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def list_checkpoints(output_dir: Path) -> list[Path]:
-    """All checkpoints, oldest first; every one of them is whole."""
+def named(output_dir: Path) -> list[Path]:
+    """All that bears the name of a checkpoint, oldest first, of whatever kind it is."""
     # By number, not by name: checkpoint-10 comes after checkpoint-9.
-    paths = [path for path in output_dir.glob("checkpoint-*") if NAME.search(path.name)]
+    paths = [path for path in output_dir.glob("checkpoint-*") if NAME.fullmatch(path.name)]
     return sorted(paths, key=step_of)
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoints of this package, oldest first; folders of others are none."""
+    return [path for path in named(output_dir) if is_ours(path)]
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,7 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str
     """The run as it is now, copied to CPU memory."""
     tensors, values = flatten(optimizer.state_dict())
     weights = {name: copied(weight) for name, weight in trainable(model).items()}
-    return Snapshot(weights, tensors, {"format": FORMAT, **state, "optimizer": values})
-
-
-def copied(value: Tensor) -> Tensor:
-    """A copy on the CPU, ready to be written."""
-    # copy=True: of a tensor on the CPU ``to`` would return the tensor itself, and training goes on
-    # to change it while a thread writes the file.
-    return value.detach().to("cpu", copy=True).contiguous()
+    return Snapshot(weights, tensors, {**state, "optimizer": values})
 
 
 def write(output_dir: Path, moment: Snapshot) -> Path:
@@ -77,7 +76,7 @@ def write(output_dir: Path, moment: Snapshot) -> Path:
         with atomic_folder(path) as draft:
             save_file(moment.weights, draft / "trainable.safetensors")
             save_file(moment.optimizer, draft / "optimizer.safetensors")
-            (draft / "state.json").write_text(json.dumps(moment.state))
+            seal(draft, moment.state)
     except (OSError, SafetensorError) as error:
         kept = [old.name for old in list_checkpoints(output_dir)]
         safe = f"{kept[-1]} is whole" if kept else "there was no earlier checkpoint"
@@ -116,10 +115,13 @@ def set_aside(output_dir: Path, done: int) -> list[Path]:
     the abandoned ones.
     """
     moved = []
-    for path in list_checkpoints(output_dir):
+    # The newest first: a kill in between leaves the older ones of one branch, with their metrics.
+    for path in reversed(named(output_dir)):
         if step_of(path) > done:
             target = path.with_name(f"{path.name}.abandoned")
-            shutil.rmtree(target, ignore_errors=True)
+            while os.path.lexists(target) and not is_ours(target):
+                target = target.with_name(f"{target.name}.abandoned")
+            remove(target)
             moved.append(path.rename(target))
     return moved
 
@@ -132,16 +134,42 @@ def step_of(path: Path) -> int:
 def prune(output_dir: Path, limit: int | None) -> None:
     """Delete the oldest checkpoints, so that at most ``limit`` are left; None keeps all."""
     for path in list_checkpoints(output_dir)[: -limit if limit else None] if limit else []:
-        shutil.rmtree(path)
+        # Under another name first: a kill half-way must not leave half a checkpoint.
+        remove(path.rename(draft_of(path)))
 
 
-def find(output_dir: Path, wanted: str) -> Path | None:
-    """The checkpoint to resume: the newest for "latest" (None: there is none), or the named one.
+def find(
+    output_dir: Path, wanted: str, notice: Callable[[str], None] = lambda line: None
+) -> Path | None:
+    """The checkpoint to resume: the named one, or for "latest" the newest that is whole.
 
-    Raises UserError where a named checkpoint does not exist.
+    None: there is none yet. ``notice`` gets a line for each newer one that is left out.
+
+    Raises UserError where a named checkpoint does not exist or is damaged, and where none is whole.
     """
-    if wanted == "latest":
-        return (list_checkpoints(output_dir) or [None])[-1]  # type: ignore[list-item]
+    if wanted != "latest":
+        path = located(output_dir, wanted)
+        check_files(path, read_state(path))
+        return path
+    left_out: list[str] = []
+    for path in reversed(named(output_dir)):
+        try:
+            check_files(path, read_state(path))
+        except UserError as error:
+            left_out += error.mistakes
+            continue
+        for line in left_out:
+            notice(f"left out     {line}")
+        return path
+    if left_out:
+        raise UserError(
+            *left_out, f"--resume_from_checkpoint latest: none in {output_dir} is whole"
+        )
+    return None
+
+
+def located(output_dir: Path, wanted: str) -> Path:
+    """The folder of a checkpoint that was named. Raises UserError where there is none."""
     for path in (Path(wanted), output_dir / wanted):
         if path.is_dir():
             return path
@@ -150,38 +178,39 @@ def find(output_dir: Path, wanted: str) -> Path | None:
     )
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """The content of ``state.json``. Raises UserError where the folder is not a checkpoint."""
-    try:
-        state = json.loads((path / "state.json").read_text())
-        if state["format"] != FORMAT:
-            raise KeyError("format")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: not a checkpoint of diffdpo (no readable state.json of its format)"
-        ) from error
-    return state
-
-
 def load(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Load weights and optimizer. Raises UserError for a truncated file or another network."""
+    """Load weights and optimizer. Raises UserError for a damaged file or another network."""
     # Both files are read before anything is changed: a damaged one leaves no half-loaded run.
     weights, tensors = (
         read_tensors(path / "trainable.safetensors"),
         read_tensors(path / "optimizer.safetensors"),
     )
     own = trainable(model)
-    wrong = set(own) ^ set(weights) or {k for k in own if own[k].shape != weights[k].shape}
+    wrong = set(own) ^ set(weights) or {
+        name
+        for name in own
+        if (own[name].shape, own[name].dtype) != (weights[name].shape, weights[name].dtype)
+    }
     if wrong:
         raise UserError(
-            f"{path}: holds weights of another network ({len(wrong)} differ, first {min(wrong)})"
+            f"{path}: holds weights of another network ({len(wrong)} differ, first"
+            f" {short(min(wrong))})"
         )
+    if broken := [name for name in own if not torch.isfinite(weights[name]).all()]:
+        raise UserError(
+            f"{path / 'trainable.safetensors'}: {len(broken)} weights are not finite, first"
+            f" {short(broken[0])}; resume from an older checkpoint"
+        )
+    try:
+        restore(optimizer, tensors, state["optimizer"]["values"])
+    except UserError as error:
+        reason = "; ".join(error.mistakes)
+        raise UserError(f"{path / 'optimizer.safetensors'}: does not fit ({reason})") from error
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])  # in place: the optimizer and DDP hold these very tensors
-    optimizer.load_state_dict(unflatten(tensors, state["optimizer"]))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -190,28 +219,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path}: damaged or missing ({error}); resume from an older checkpoint"
+            f"{path}: damaged or missing ({short(error)}); resume from an older checkpoint"
         ) from error
-
-
-def flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors for safetensors and plain values for JSON."""
-    # Nothing is pickled: loading a pickle from elsewhere would run its code.
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    for index, entry in state["state"].items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = copied(value)
-            else:
-                values[f"{index}.{name}"] = value
-    return tensors, {"values": values, "param_groups": state["param_groups"]}
-
-
-def unflatten(tensors: dict[str, Tensor], saved: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of ``flatten``."""
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **saved["values"]}.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": saved["param_groups"]}

@@ -12,7 +12,8 @@ from torch import nn
 
 from diffdpo.config import TrainSettings, as_dict
 from diffdpo.engine import checkpoint
-from diffdpo.errors import UserError
+from diffdpo.engine.journal import Journal
+from diffdpo.errors import UserError, short
 
 
 def run_state(
@@ -42,33 +43,54 @@ def resume(
     ``current`` is the state of this run. Raises UserError where the checkpoint is of another run.
     """
     requested, output_dir = settings.resume_from_checkpoint, Path(settings.output_dir)
-    path = checkpoint.find(output_dir, requested) if requested else None
+    path = checkpoint.find(output_dir, requested, notice) if requested else None
     accelerator.wait_for_everyone()  # all have looked before anything is set aside
     if path is None:
         if requested:
             notice(f"resume       no checkpoint in {output_dir} yet: starting from step 0")
         return 0
     state = checkpoint.read_state(path)
+    # A setting that the run did not know yet had its default's effect.
+    state["settings"] = as_dict(type(settings)()) | state["settings"]
     check_same_run(path, state, current, settings.free_on_resume())
     checkpoint.load(path, model, optimizer, state)
     # The scale of float16 losses is found by trial over many steps; without it the resumed run
     # would skip other steps.
-    if accelerator.scaler is not None and state["scaler"]:
+    if accelerator.scaler is not None and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
     done: int = state["step"]
     notice(f"resumed      {path} at step {done}")
+    for line in gaps(output_dir, path, state):
+        notice(line)
     if accelerator.is_main_process:
         for left in checkpoint.set_aside(output_dir, done):
             notice(f"set aside    {left}: of the steps after {done} that this run takes anew")
     return done
 
 
+def gaps(output_dir: Path, path: Path, state: dict[str, Any]) -> list[str]:
+    """A line for each thing that a whole checkpoint cannot vouch for."""
+    lines = []
+    if "files" not in state:
+        lines += ["note         an earlier version wrote it, without digests: damage is not seen"]
+    logged = Journal(output_dir / "metrics.jsonl").last().get("step", 0)
+    if path.parent.resolve() == output_dir.resolve() and logged < state["step"]:
+        missing = f"{logged + 1} to {state['step']}"
+        lines += [f"note         metrics.jsonl ends at step {logged}: it lacks steps {missing}"]
+    return lines
+
+
 def check_same_run(path: Path, then: dict[str, Any], now: dict[str, Any], free: set[str]) -> None:
     """Raise UserError with a line for each setting that differs, except the ``free`` ones."""
     mistakes = [
-        f"{path}: its run has --{name} {then['settings'].get(name)}, this one {value}"
+        f"{path}: its run has --{name} {short(then['settings'].get(name))}, this one {short(value)}"
         for name, value in now["settings"].items()
         if name not in free and then["settings"].get(name) != value
+    ]
+    mistakes += [
+        f"{path}: its run has --{short(name)} {short(value)}, which this version does not know"
+        for name, value in then["settings"].items()
+        if name not in now["settings"]
     ]
     if then["effective_batch"] != now["effective_batch"]:
         mistakes.append(

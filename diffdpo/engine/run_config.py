@@ -11,7 +11,7 @@ from diffdpo.config import Layer, read_yaml
 FILE = "config.yaml"
 
 
-def recorded(folder: str | None) -> dict[str, Any]:
+def recorded(folder: str | Path | None) -> dict[str, Any]:
     """The settings of the run in ``folder``; empty where it recorded none.
 
     Raises UserError where they cannot be read.

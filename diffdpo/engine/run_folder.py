@@ -10,17 +10,17 @@ from pathlib import Path
 
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from diffdpo.config import BaseSettings, TrainSettings, as_dict
-from diffdpo.engine import checkpoint
+from diffdpo.engine import lock
 from diffdpo.engine.accelerator import make_accelerator
 from diffdpo.engine.console import say
 from diffdpo.engine.files import tidy, write_atomically
+from diffdpo.engine.folder_check import check_content, check_path, check_place
 from diffdpo.errors import UserError
 
-# Files that show that a folder holds a run already.
-TRACES = ("metrics.jsonl", "config.yaml", "model_index.json", "pytorch_lora_weights.safetensors")
 RELEASE_SECONDS = 0.2
 
 
@@ -33,7 +33,7 @@ def begin(settings: TrainSettings) -> Accelerator:
 
 def writable(name: str) -> Path:
     """The output folder, made if needed. Raises UserError where it cannot be written."""
-    folder = Path(name)
+    folder = check_path(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Tried out, because permission bits do not tell of a read-only file system.
@@ -44,23 +44,27 @@ def writable(name: str) -> Path:
 
 
 def open_folder(settings: TrainSettings, accelerator: Accelerator) -> None:
-    """Make the output folder.
+    """Make the output folder, and lock it for this run.
 
-    Raises UserError where it cannot be written, or holds another run and resuming was not asked
-    for.
+    Raises UserError where it cannot be written, lies in the model or the data, is in use, or holds
+    what this run would spoil.
     """
-    # Every process looks for itself, so that all of them stop; and none goes on, and writes, before
-    # all have looked.
+    check_place(settings)
     folder = writable(settings.output_dir)
-    # Only where a run is taken up again: a folder that holds another run may be in use.
-    if settings.resume_from_checkpoint and accelerator.is_main_process:
-        tidy(folder)
-    accelerator.wait_for_everyone()
-    traces = [folder / name for name in TRACES if (folder / name).exists()]
-    if traces + checkpoint.list_checkpoints(folder) and not settings.resume_from_checkpoint:
-        ways = "continue it with --resume_from_checkpoint latest, or choose another --output_dir"
-        raise UserError(f"--output_dir {folder}: holds another run; {ways}")
-    accelerator.wait_for_everyone()
+    mistakes: list[tuple[str, ...]] = [()]
+    # The first process alone looks inside, because it may tidy up; the others hear what it found.
+    if accelerator.is_main_process:
+        try:
+            lock.take(folder)
+            tidy(folder, alone=True)
+            check_content(settings, folder)
+        except UserError as error:
+            lock.release()
+            mistakes = [error.mistakes]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(mistakes)
+    if mistakes[0]:
+        raise UserError(*mistakes[0])
 
 
 def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:
@@ -106,8 +110,9 @@ def conclude(
 
 
 def end(accelerator: Accelerator) -> None:
-    """Wait for all processes, then end trackers and process group."""
+    """Wait for all processes, give the folder back, then end trackers and process group."""
     accelerator.wait_for_everyone()
+    lock.release()
     if accelerator.num_processes > 1:
         # Destroying PyTorch's gloo group waits, holding Python's lock, for one of its threads,
         # which may need that lock to release the tensors of the last barrier. Sleeping gives it the

@@ -13,7 +13,7 @@ from torch import nn
 from diffdpo.engine.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.settings import ImageSettings
-from diffdpo.report.model_card import model_card
+from diffdpo.report.model_card import model_card, write_card
 
 
 LOAD_LORA = """from diffusers import DiffusionPipeline
@@ -37,7 +37,7 @@ def export(
             )
         else:
             save_pipeline(backbone, network, settings, draft)
-        (draft / "README.md").write_text(card(settings, last))
+        write_card(card(settings, last), draft, folder)
     return folder / LORA_FILE if settings.rank else folder
 
 

@@ -179,10 +179,9 @@ def store_encodings(
     """
     root, prompts = settings.precompute_dir, prompts_key(pairs, encoders.text_encoder)
     latents = latents_key(pairs, settings, encoders.autoencoder)
-    is_stored = is_complete(root, latents, len(pairs)) and is_complete(
-        root, prompts, len(distinct_prompts(pairs))
+    is_stored = is_complete(root, latents, len(pairs), accelerator) and is_complete(
+        root, prompts, len(distinct_prompts(pairs)), accelerator
     )
-    accelerator.wait_for_everyone()  # all have looked before anyone writes
     if not is_stored and not backbone.encoders():
         load()
     embeddings = store_prompts(pairs, prompts, root, backbone, accelerator)

@@ -9,7 +9,11 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from diffdpo.config import TrainSettings, as_dict
+from diffdpo.engine.console import say
+from diffdpo.engine.digests import text_digest
 
+NAME, BESIDE = "README.md", "README.diffdpo.md"
+SEAL = "\n<!-- card of a run, unchanged: {} -->\n"  # with the digest of the text before it
 SHOWN = ("step", "loss", "rewards/accuracies", "rewards/margins")
 CARD = """{front}
 # {name}
@@ -47,3 +51,28 @@ def model_card(
             settings=yaml.safe_dump(as_dict(settings), sort_keys=False),
         )
     ).content
+
+
+def write_card(text: str, draft: Path, folder: Path) -> None:
+    """Write a card into the ``draft`` of the result in ``folder``.
+
+    It is README.md, which the hub shows. Where the user has written or changed that file, it stays,
+    and the card has another name.
+    """
+    name = NAME if is_free(folder / NAME) else BESIDE
+    if name != NAME:
+        say(f"note         {folder / NAME} is not the card of a run and stays; the card is {name}")
+    text = text.rstrip("\n") + "\n"
+    (draft / name).write_text(text + SEAL.format(text_digest(text)))
+
+
+def is_free(path: Path) -> bool:
+    """Whether there is no file yet, or one that a run has written and nobody changed."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError):
+        return False
+    before, mark, _ = text.rpartition(SEAL.partition("{}")[0])
+    return bool(mark) and text == before + SEAL.format(text_digest(before))

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffdpo.engine.files import atomic_files
-from diffdpo.report.model_card import model_card
+from diffdpo.report.model_card import model_card, write_card
 from diffdpo.text.network import is_adapter
 from diffdpo.text.settings import TextSettings
 
@@ -30,7 +30,7 @@ def export(
     with atomic_files(folder) as draft:
         network.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        (draft / "README.md").write_text(card(network, settings, last))
+        write_card(card(network, settings, last), draft, folder)
     return folder
 
 

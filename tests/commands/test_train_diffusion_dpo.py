@@ -400,7 +400,7 @@ def test_a_folder_with_another_run_is_not_continued_unasked(models, pairs, tmp_p
     refused("not a checkpoint of diffdpo", resume_from_checkpoint=tmp_path / "foreign")
     broken = out / "checkpoint-4" / "optimizer.safetensors"
     broken.write_bytes(broken.read_bytes()[:50])
-    refused("damaged", resume_from_checkpoint="latest")
+    refused("damaged", resume_from_checkpoint="checkpoint-4")
 
 
 # The launch commands of the two older scripts, as printed in their READMEs and launchers; paths,

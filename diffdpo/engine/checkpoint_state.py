@@ -1,0 +1,93 @@
+"""state.json of a checkpoint: sealed with digests of itself and of the files beside it, checked on
+reading."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffdpo.engine.digests import file_digest, text_digest
+from diffdpo.errors import UserError
+
+FILE = "state.json"
+FORMAT = "diffdpo checkpoint 2"
+WITHOUT_DIGESTS = "diffdpo checkpoint 1"
+TENSOR_FILES = ("trainable.safetensors", "optimizer.safetensors")
+FIELDS = {"step": int, "settings": dict, "effective_batch": int, "data": str, "optimizer": dict}
+
+
+def seal(folder: Path, state: dict[str, Any]) -> None:
+    """Write state.json beside the tensor files of a checkpoint, with the digests of all."""
+    files = {name: file_digest(folder / name) for name in TENSOR_FILES}
+    state = {"format": FORMAT, **state, "files": files}
+    # Of what a reader will get: JSON turns tuples into lists and numbers as keys into text.
+    digest = digest_of(json.loads(json.dumps(state)))
+    (folder / FILE).write_text(json.dumps({**state, "digest": digest}))
+
+
+def digest_of(state: dict[str, Any]) -> str:
+    """The digest of a state, whatever the order of its entries."""
+    return text_digest(json.dumps(state, sort_keys=True))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a folder has the form of this package's checkpoints, whole or not."""
+    try:
+        return json.loads((path / FILE).read_text())["format"] in (FORMAT, WITHOUT_DIGESTS)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The content of ``state.json``.
+
+    Raises UserError where the folder is not a checkpoint, or the file is damaged.
+    """
+    if not is_ours(path):
+        raise UserError(
+            f"{path}: not a checkpoint of diffdpo (no readable state.json of its format)"
+        )
+    state: dict[str, Any] = json.loads((path / FILE).read_text())
+    digest = state.pop("digest", None)
+    # A state that has a digest is held to it, whatever it says of its format.
+    if (state["format"] == FORMAT or digest is not None) and digest != digest_of(state):
+        raise UserError(f"{path / FILE}: damaged (its content does not fit its digest)")
+    if wrong := odd_fields(state):
+        raise UserError(f"{path / FILE}: damaged (no usable {', '.join(wrong)})")
+    if path.name != (name := f"checkpoint-{state['step']}") and path.name.startswith("checkpoint-"):
+        raise UserError(f"{path}: holds {name}; give the folder that name, or take another")
+    return state
+
+
+def odd_fields(state: dict[str, Any]) -> list[str]:
+    """The fields that are missing, or of another type than a run writes."""
+    wrong = [
+        name
+        for name, kind in FIELDS.items()
+        # True is an int to Python.
+        if not isinstance(state.get(name), kind) or isinstance(state.get(name), bool)
+    ]
+    counts = ("step", "effective_batch")
+    wrong += [name for name in counts if name not in wrong and state[name] < 0]
+    if "optimizer" not in wrong:
+        parts = {"values": dict, "param_groups": list}
+        saved = state["optimizer"]
+        wrong += [
+            f"optimizer.{k}" for k, kind in parts.items() if not isinstance(saved.get(k), kind)
+        ]
+    if not isinstance(state.get("scaler"), dict | None):
+        wrong.append("scaler")
+    return wrong
+
+
+def check_files(path: Path, state: dict[str, Any]) -> None:
+    """Raises UserError where a tensor file is missing, or is not the one that was written."""
+    for name in TENSOR_FILES:
+        file = path / name
+        try:
+            digest = file_digest(file)
+        except OSError as error:
+            raise UserError(f"{file}: damaged or missing ({error.strerror})") from error
+        if "files" in state and digest != state["files"].get(name):
+            raise UserError(f"{file}: damaged (its bytes do not fit their digest)")
