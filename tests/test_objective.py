@@ -1,12 +1,15 @@
 """From scores to losses: units, weights, scale, soft labels."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diffdpo.losses import LOSSES, preference_loss
-from diffdpo.objective import Objective, Scores, StepContext, Term
+from diffdpo.config import TrainSettings
+from diffdpo.errors import UserError
+from diffdpo.losses import LOSSES, as_loss, preference_loss
+from diffdpo.objective import Objective, Scores, StepContext, Term, make_objective
 from diffdpo.preference import implicit_reward
 
 CONTEXT = StepContext(chosen_tokens=4.0, rejected_tokens=2.0, prompt_tokens=3.0)
@@ -38,6 +41,50 @@ def test_a_soft_label_is_the_expectation_over_the_label(name):
     for outcome in (0.5, 0.7, 1.0):
         soft = loss_of(objective, outcome=outcome)
         torch.testing.assert_close(soft, outcome * kept + (1 - outcome) * swapped)
+
+
+def test_soft_labels_of_losses_that_read_a_likelihood_by_hand():
+    """One token an item, log p −1 and −3: under P = ½ half of −log p is the rejected item's."""
+    context, halves = StepContext(), torch.tensor([0.5])
+    draw = SimpleNamespace(outcome_B=halves, desirable_N=None, size_N=1.0)
+    score_N = torch.tensor([-1.0, -3.0])
+    log_odds = [math.log(math.exp(x) / (1 - math.exp(x))) for x in (-1, -3)]
+    ratio = log_odds[0] - log_odds[1]
+    penalty = (math.log1p(math.exp(-ratio)) + math.log1p(math.exp(ratio))) / 2
+    for name, expected in (("sft", 2.0), ("orpo", 2.0 + 0.3 * penalty)):
+        found = Objective((Term(name, beta=0.3),)).loss(Scores(score_N), score_N, draw, context)
+        assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.5, 0.9])
+def test_smoothing_that_a_loss_does_not_take_is_refused_before_training(smoothing):
+    settings = TrainSettings(label_smoothing=smoothing)
+    with pytest.raises(UserError, match=r"--loss_type robust.*must lie in \[0, 0\.5\)"):
+        make_objective(settings, ["robust"])
+
+
+def test_a_loss_of_ones_own_gives_one_finite_number_a_pair(monkeypatch):
+    own = {
+        "mean": lambda c, r, *, beta: (c - r).mean(),
+        "raises": lambda c, r, *, beta: c.no_such_method(),
+        "nan": lambda c, r, *, beta: (c - r).log() * float("nan"),
+        "good": lambda c, r, *, beta: (1 - beta * (c - r)).exp(),
+    }
+    for name, line in {
+        "mean": r"--loss_type mean, beta 1: gives shape \(\) for 2 pairs",
+        "raises": "--loss_type raises, beta 1: .*no_such_method",
+        "nan": r"--loss_type nan, beta 1: is not finite: \[nan, nan\]",
+    }.items():
+        monkeypatch.setitem(LOSSES, name, as_loss(own[name]))
+        with pytest.raises(UserError, match=line):
+            make_objective(TrainSettings(), [name])
+    monkeypatch.setitem(LOSSES, "good", as_loss(own["good"]))
+    assert make_objective(TrainSettings(), ["good"]).terms[0].name == "good"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_the_table_passes_the_trial(name):
+    assert make_objective(TrainSettings(), [name], beta=0.1).terms[0].name == name
 
 
 def test_weights_multiply_and_terms_add_up():
