@@ -102,6 +102,21 @@ def test_scale_multiplies_rewards_and_kto_reads_z_in_the_same_scale():
         torch.testing.assert_close(loss_B, expected)
 
 
+def test_a_tie_is_half_right_whichever_reward_is_larger():
+    """Soft labels other than 1/2 have a side that is preferred."""
+    reward_N = torch.tensor([4.0, 0.0, 3.0, 1.0])  # margins 1 and −1
+    for outcome, expected in (
+        (None, 0.5),
+        ([0.5, 0.5], 0.5),
+        ([0.5, 0.7], 0.25),
+        ([0.7, 0.5], 0.75),
+    ):
+        draw = draw_of()
+        draw.outcome_B = None if outcome is None else torch.tensor(outcome)
+        metrics = Objective((Term("sigmoid"),)).metrics(reward_N, draw, StepContext())
+        assert metrics["rewards/accuracies"].item() == expected
+
+
 def test_units_of_the_shown_rewards():
     """Sums where there is a reference, means over tokens where there is none."""
     reward_N = torch.tensor([4.0, 6.0, 10.0, 12.0])

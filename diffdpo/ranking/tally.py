@@ -32,6 +32,8 @@ class Games:
 
 def number(value: Any) -> float:
     """A cell of a table as a number; NaN if it is none."""
+    if isinstance(value, (complex, np.complexfloating)):
+        return math.nan
     try:
         return float(value)
     except (TypeError, ValueError):
