@@ -24,8 +24,7 @@ from diffdpo.preference import at_least_float32, preference_log_likelihood
 def sigmoid_loss(
     chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 0.0
 ) -> Tensor:
-    """−(1−ε) log σ(βΔ) − ε log σ(−βΔ): DPO (Rafailov et al. 2023, eq. 7), with ε > 0 cDPO (Mitchell
-    2023)."""
+    """−(1−ε) log σ(βΔ) − ε log σ(−βΔ): DPO (Rafailov 2023, eq. 7), ε > 0: cDPO (Mitchell 2023)."""
     return -preference_log_likelihood(beta * (chosen_B - rejected_B), 1 - label_smoothing)
 
 
@@ -76,8 +75,7 @@ def nca_pair_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tenso
 
 
 def apo_zero_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """1 − σ(βx) + σ(βy): raise the chosen, lower the rejected (D'Oosterlinck et al. 2024, eq.
-    7)."""
+    """1 − σ(βx) + σ(βy): raise the chosen, lower the rejected (D'Oosterlinck 2024, eq. 7)."""
     return torch.sigmoid(-beta * chosen_B) + torch.sigmoid(beta * rejected_B)
 
 
@@ -94,20 +92,17 @@ def sppo_hard_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tens
 def dpop_loss(
     chosen_B: Tensor, rejected_B: Tensor, *, beta: float, dpop_lambda: float = 50.0
 ) -> Tensor:
-    """−log σ(β(Δ − λ max(0, −x))): DPO that charges for a chosen item made less likely (Pal et al.
-    2024, eq. 3)."""
+    """−log σ(β(Δ − λ max(0, −x))): charges for a chosen item made less likely (Pal 2024, eq. 3)."""
     return -F.logsigmoid(beta * (chosen_B - rejected_B - dpop_lambda * F.relu(-chosen_B)))
 
 
 def bco_pair_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """−log σ(βx) − log σ(−βy): two binary classifiers (Jung et al. 2024, BCO, without its running
-    baseline)."""
+    """−log σ(βx) − log σ(−βy): two classifiers (Jung 2024, BCO without its running baseline)."""
     return -F.logsigmoid(beta * chosen_B) - F.logsigmoid(-beta * rejected_B)
 
 
 def sigmoid_norm_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
-    """−log σ(βΔ) on rewards that are means over tokens: length-normalised DPO (Lambert et al. 2024,
-    Tülu 3)."""
+    """−log σ(βΔ) on means over tokens: length-normalised DPO (Lambert et al. 2024, Tülu 3)."""
     return sigmoid_loss(chosen_B, rejected_B, beta=beta)
 
 
@@ -159,10 +154,8 @@ def orpo_loss(
     Takes mean log-probabilities per token. ``nll_B`` replaces the NLL of the chosen completion, say
     by one that covers the prompt as well. Gradients stay finite as a log-probability approaches 0.
     """
-    chosen_B, rejected_B = (
-        at_least_float32(chosen_mean_logp_B),
-        at_least_float32(rejected_mean_logp_B),
-    )
+    chosen_B = at_least_float32(chosen_mean_logp_B)
+    rejected_B = at_least_float32(rejected_mean_logp_B)
     ratio_B = log_odds(chosen_B) - log_odds(rejected_B)
     return (-chosen_B if nll_B is None else nll_B) - beta * F.logsigmoid(ratio_B)
 
@@ -184,10 +177,8 @@ def kto_loss(
     """
     desirable_N = desirable_N.bool()
     gain_N = beta * (at_least_float32(reward_N) - kl)
-    good_N, bad_N = (
-        desirable_weight * torch.sigmoid(-gain_N),
-        undesirable_weight * torch.sigmoid(gain_N),
-    )
+    good_N = desirable_weight * torch.sigmoid(-gain_N)
+    bad_N = undesirable_weight * torch.sigmoid(gain_N)
     return torch.where(desirable_N, good_N, bad_N)
 
 
@@ -214,9 +205,7 @@ class Loss:
     paired: bool = True  # False: judges single items, fn(reward_N, desirable_N, kl, *, beta, ...)
     reference_free: bool = False  # the reference score is zero
     mean_tokens: bool = False  # text scores are means over tokens, not sums
-    mean_of_batch: bool = (
-        False  # ... over all chosen tokens of a step together, as a language model's loss
-    )
+    mean_of_batch: bool = False  # ... over all tokens of a step, as a language model's loss
     needs_kl: bool = False  # reads the reference point z
 
     @property
@@ -284,10 +273,11 @@ def preference_loss(
 
     ``chosen_B`` and ``rejected_B`` are rewards before beta: policy score − reference score in nats
     (for a reference-free loss the policy score). An unpaired loss counts both items of a pair and
-    returns their mean. ``label_smoothing`` None means the loss's own default; 0 is always allowed.
+    returns their mean. ``label_smoothing`` None means the loss's own default. 0 is
+    taken by losses without smoothing too, but not by exo_pair, whose divergence is infinite there.
 
-    Raises ValueError for an unknown name, a beta that is not positive, or a setting the loss does
-    not read.
+    Raises ValueError for an unknown name, a beta that is not positive, and a setting that the loss
+    does not read or not take.
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffdpo.config import TrainSettings
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.extensions import named_row
 from diffdpo.losses import LOSSES, Loss, as_loss, preference_loss
 from diffdpo.preference import summary
@@ -187,7 +187,7 @@ class Objective:
         unit_N = draw.size_N if self.reference_free else 1.0
         shown_N = self.reward_scale * reward_N / unit_N
         if draw.desirable_N is None:
-            return summary(*shown_N.chunk(2))
+            return summary(*shown_N.chunk(2), draw.outcome_B)
         metrics = by_label("rewards", shown_N, draw.desirable_N)
         if self.needs_kl:
             metrics["kl"] = torch.as_tensor(context.reference_point)
@@ -250,7 +250,23 @@ def make_objective(
             f"--loss_type: {', '.join(single)} judges single completions and cannot be added to"
             " another loss"
         )
+    for term in terms:
+        try_out(term)
     return Objective(terms)
+
+
+def try_out(term: Term) -> None:
+    """Raise UserError where a loss does not take its options, or gives anything but one finite
+    number a pair."""
+    value_2 = torch.tensor([-1.0, -2.0])  # rewards, and log-probabilities as well
+    try:
+        loss_2 = term.of_pairs(value_2, value_2 - 0.5, nll_B=-value_2)
+        wrong = "" if loss_2.shape == (2,) else f"gives shape {tuple(loss_2.shape)} for 2 pairs"
+        wrong = wrong or ("" if loss_2.isfinite().all() else f"is not finite: {loss_2.tolist()}")
+    except Exception as error:  # a user's own loss may raise anything
+        wrong = short(error) or type(error).__name__
+    if wrong:
+        raise UserError(f"--loss_type {term.name}, beta {term.beta:g}: {wrong}")
 
 
 def check_names(settings: TrainSettings, names: Sequence[str]) -> None:

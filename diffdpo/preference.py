@@ -52,15 +52,21 @@ def accuracy(margin_B: Tensor) -> Tensor:
     return (margin_B.sign().float() + 1) / 2
 
 
-def summary(chosen_B: Tensor, rejected_B: Tensor) -> dict[str, Tensor]:
+def summary(
+    chosen_B: Tensor, rejected_B: Tensor, outcome_B: Tensor | None = None
+) -> dict[str, Tensor]:
     """Batch means of the rewards, their accuracy and their margin, under the metric names of TRL.
 
-    They stay on the device; reading them would make a GPU wait.
+    A pair whose ``outcome_B``, P(chosen ≻ rejected), is 1/2 is a tie and counts as half right. The
+    means stay on the device; reading them would make a GPU wait.
     """
     margin_B = chosen_B - rejected_B
+    right_B = accuracy(margin_B)
+    if outcome_B is not None:
+        right_B = torch.where(outcome_B == 0.5, 0.5, right_B)
     return {
         "rewards/chosen": chosen_B.mean(),
         "rewards/rejected": rejected_B.mean(),
-        "rewards/accuracies": accuracy(margin_B).mean(),
+        "rewards/accuracies": right_B.mean(),
         "rewards/margins": margin_B.mean(),
     }

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from diffdpo.commands.evaluate_text import load_scorer, open_held_out, resolved
+from diffdpo.commands.evaluate_text import load_scorer, open_comparison, resolved
 from diffdpo.engine.checkpoint import list_checkpoints, read_tensors
 from diffdpo.engine.console import quiet_libraries
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.report.plots import as_png, figure
-from diffdpo.text.comparison import HeldOut, Written, compare, write
+from diffdpo.text.comparison import Comparison, Written, compare, write
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.scorer import TokenScorer
 
@@ -65,13 +65,13 @@ def load_weights(scorer: TokenScorer, path: Path) -> None:
         parameters[name].copy_(weight)
 
 
-def measure(name: str, folder: Path, held_out: HeldOut, before: Written) -> list[Row]:
+def measure(name: str, folder: Path, compared: Comparison, before: Written) -> list[Row]:
     """The figures of every checkpoint of a run."""
-    settings, device = EvaluateTextSettings(), held_out.task.device
+    settings, device = EvaluateTextSettings(), compared.task.device
     policy, rows = load_scorer(str(folder), "policy", settings, device), []
     for path in list_checkpoints(folder):
         load_weights(policy, path)
-        figures = compare(held_out, policy, before, write(held_out, policy))
+        figures = compare(compared, policy, before, write(compared, policy))
         step = int(path.name.split("-")[1])
         rows.append({"run": name, "step": step, **{key: figures[key].as_dict() for key in FIGURES}})
         rounded = {key: round(figures[key].value, 3) for key in FIGURES}
@@ -125,26 +125,26 @@ def main() -> None:
     settings = resolved(
         EvaluateTextSettings(policy=str(WORK), split=chosen.split, num_prompts=chosen.num_prompts)
     )
-    held_out = open_held_out(settings)
-    before = write(held_out, held_out.reference)  # once: it is the same for every checkpoint
+    compared = open_comparison(settings)
+    before = write(compared, compared.reference)  # once: it is the same for every checkpoint
     runs = {f"beta {beta}": ["--beta", beta] for beta in chosen.betas} | {
         "SFT on the chosen": ["--loss_type", "sft"]
     }
     rows = []
     for name, flags in runs.items():
         rows += measure(
-            name, train(name, [*flags, *extra], chosen.every, chosen.epochs), held_out, before
+            name, train(name, [*flags, *extra], chosen.every, chosen.epochs), compared, before
         )
     reference = float(before.rewards.mean())
     result = {
         "reference_reward": reference,
-        "prompts": len(held_out.prompts),
+        "prompts": len(compared.prompts),
         "split": chosen.split,
         "rows": rows,
     }
     write_atomically(chosen.output.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
     caption = (
-        f"{len(held_out.prompts)} held-out prefixes, {settings.samples_per_prompt} continuations"
+        f"{len(compared.prompts)} held-out prefixes, {settings.samples_per_prompt} continuations"
         " each"
     )
     with atomic_file(chosen.output.with_suffix(".png")) as path:

@@ -69,6 +69,20 @@ def test_settings_a_loss_does_not_read_are_refused(name):
             loss(name, torch.zeros(1), torch.zeros(1), label_smoothing=0.1)
 
 
+def test_no_smoothing_may_be_asked_of_every_loss_but_exo(name):
+    """Where a loss has none, 0 changes nothing; exo's divergence is infinite at 0."""
+    chosen, rejected = negative(3), negative(3)
+    if name == "exo_pair":
+        with pytest.raises(ValueError, match=r"exo_pair: label_smoothing must lie in \(0, 1\)"):
+            loss(name, chosen, rejected, label_smoothing=0.0)
+    elif name == "robust":
+        none = loss(name, chosen, rejected, label_smoothing=0.0)
+        torch.testing.assert_close(none, loss("sigmoid", chosen, rejected))
+    else:
+        none = loss(name, chosen, rejected, label_smoothing=0.0)
+        assert torch.equal(none, loss(name, chosen, rejected))
+
+
 def test_unknown_names_and_bad_betas_are_refused():
     with pytest.raises(ValueError, match="sigmoid"):
         preference_loss("sigmod", torch.zeros(1), torch.zeros(1), beta=1)

@@ -1,12 +1,15 @@
 """From scores to losses: units, weights, scale, soft labels."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diffdpo.losses import LOSSES, preference_loss
-from diffdpo.objective import Objective, Scores, StepContext, Term
+from diffdpo.config import TrainSettings
+from diffdpo.errors import UserError
+from diffdpo.losses import LOSSES, as_loss, preference_loss
+from diffdpo.objective import Objective, Scores, StepContext, Term, make_objective
 from diffdpo.preference import implicit_reward
 
 CONTEXT = StepContext(chosen_tokens=4.0, rejected_tokens=2.0, prompt_tokens=3.0)
@@ -40,6 +43,50 @@ def test_a_soft_label_is_the_expectation_over_the_label(name):
         torch.testing.assert_close(soft, outcome * kept + (1 - outcome) * swapped)
 
 
+def test_soft_labels_of_losses_that_read_a_likelihood_by_hand():
+    """One token an item, log p −1 and −3: under P = ½ half of −log p is the rejected item's."""
+    context, halves = StepContext(), torch.tensor([0.5])
+    draw = SimpleNamespace(outcome_B=halves, desirable_N=None, size_N=1.0)
+    score_N = torch.tensor([-1.0, -3.0])
+    log_odds = [math.log(math.exp(x) / (1 - math.exp(x))) for x in (-1, -3)]
+    ratio = log_odds[0] - log_odds[1]
+    penalty = (math.log1p(math.exp(-ratio)) + math.log1p(math.exp(ratio))) / 2
+    for name, expected in (("sft", 2.0), ("orpo", 2.0 + 0.3 * penalty)):
+        found = Objective((Term(name, beta=0.3),)).loss(Scores(score_N), score_N, draw, context)
+        assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.5, 0.9])
+def test_smoothing_that_a_loss_does_not_take_is_refused_before_training(smoothing):
+    settings = TrainSettings(label_smoothing=smoothing)
+    with pytest.raises(UserError, match=r"--loss_type robust.*must lie in \[0, 0\.5\)"):
+        make_objective(settings, ["robust"])
+
+
+def test_a_loss_of_ones_own_gives_one_finite_number_a_pair(monkeypatch):
+    own = {
+        "mean": lambda c, r, *, beta: (c - r).mean(),
+        "raises": lambda c, r, *, beta: c.no_such_method(),
+        "nan": lambda c, r, *, beta: (c - r).log() * float("nan"),
+        "good": lambda c, r, *, beta: (1 - beta * (c - r)).exp(),
+    }
+    for name, line in {
+        "mean": r"--loss_type mean, beta 1: gives shape \(\) for 2 pairs",
+        "raises": "--loss_type raises, beta 1: .*no_such_method",
+        "nan": r"--loss_type nan, beta 1: is not finite: \[nan, nan\]",
+    }.items():
+        monkeypatch.setitem(LOSSES, name, as_loss(own[name]))
+        with pytest.raises(UserError, match=line):
+            make_objective(TrainSettings(), [name])
+    monkeypatch.setitem(LOSSES, "good", as_loss(own["good"]))
+    assert make_objective(TrainSettings(), ["good"]).terms[0].name == "good"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_the_table_passes_the_trial(name):
+    assert make_objective(TrainSettings(), [name], beta=0.1).terms[0].name == name
+
+
 def test_weights_multiply_and_terms_add_up():
     single = [loss_of(Objective((Term(name, beta=0.3),))) for name in ("sigmoid", "sft")]
     terms = Term("sigmoid", 2.0, beta=0.3), Term("sft", 0.5, beta=0.3)
@@ -53,6 +100,21 @@ def test_scale_multiplies_rewards_and_kto_reads_z_in_the_same_scale():
         loss_B = loss_of(Objective((Term(name, scale=7.0),)), context=context)
         expected = preference_loss(name, 7 * rewards[0], 7 * rewards[1], beta=1.0, kl=7 * z)
         torch.testing.assert_close(loss_B, expected)
+
+
+def test_a_tie_is_half_right_whichever_reward_is_larger():
+    """Soft labels other than 1/2 have a side that is preferred."""
+    reward_N = torch.tensor([4.0, 0.0, 3.0, 1.0])  # margins 1 and −1
+    for outcome, expected in (
+        (None, 0.5),
+        ([0.5, 0.5], 0.5),
+        ([0.5, 0.7], 0.25),
+        ([0.7, 0.5], 0.75),
+    ):
+        draw = draw_of()
+        draw.outcome_B = None if outcome is None else torch.tensor(outcome)
+        metrics = Objective((Term("sigmoid"),)).metrics(reward_N, draw, StepContext())
+        assert metrics["rewards/accuracies"].item() == expected
 
 
 def test_units_of_the_shown_rewards():

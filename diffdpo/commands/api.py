@@ -22,14 +22,12 @@ from diffdpo.config import settings_of
 from diffdpo.engine.accelerator import own_state
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult
-from diffdpo.engine.run_config import recorded
+from diffdpo.engine.run_config import IN_MEMORY, recorded
 from diffdpo.engine.run_folder import begin
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.settings import TextSettings
-
-IN_MEMORY = "(in memory)"  # the name of such an object in config.yaml
 
 
 def train_images(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from diffdpo.data.bundled import is_bundled
 from diffdpo.engine.console import say
-from diffdpo.engine.run_config import trained_on
 from diffdpo.engine.run_folder import writable
+from diffdpo.engine.trained_on import Overlap, overlap
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.comparison import (
     Accuracy,
@@ -23,22 +23,43 @@ from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import MODEL, open_pairs, open_pipeline
 from diffdpo.image.pairs import FrameSettings
 from diffdpo.image.policy import load_policy
-from diffdpo.image.sample import as_png, save_picture
+from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.intervals import Estimate
-from diffdpo.report.evaluation import publish, say_what_is_left_out
+from diffdpo.metrics.judged import check_weights
+from diffdpo.report.evaluation import look_ahead, publish
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep
 
 Rows = dict[str, dict[str, Any]]  # the figures of each reward
-SPLIT = "dataset_split_name"
 # The style judge knows the bundled pictures only.
 WITHOUT_A_JUDGE = ["colourfulness", "jpeg_compressibility"]
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What an evaluation found, and on what."""
+
+    rows: Rows  # the first reward's win rate is the headline
+    accuracy: Accuracy | None
+    prompts: Overlap  # of the pictures' prompts with the training set
+    pairs: Overlap  # the same of the prompts of the pairs
+
+    @property
+    def reward(self) -> str:
+        """The first reward."""
+        return next(iter(self.rows))
+
+    @property
+    def win_rate(self) -> Estimate:
+        """The first reward's win rate."""
+        rate: Estimate = self.rows[self.reward]["win_rate"]
+        return rate
+
+
 def main(settings: EvaluateSettings) -> int:
     """Load, sample, score, write; returns the exit code."""
-    say_what_is_left_out()
+    look_ahead(str(settings.policy))
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
     settings, backbone = resolved(settings)
@@ -46,80 +67,87 @@ def main(settings: EvaluateSettings) -> int:
     rewards = {name: REWARDS[name]() for name in settings.reward}
     # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
     pairs = open_pairs(settings, FrameSettings(settings.seed, settings.resolution or 0))
+    count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
+    check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
     network, reference = load_policy(backbone, str(settings.policy), settings.unet_init)
+    check_weights(network, "policy", str(settings.policy))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone.pipeline.to(device)
     prompts = list(dict.fromkeys(pairs.prompts()))[: settings.num_prompts]
+    run = str(settings.policy)
+    overlaps = overlap(run, prompts), overlap(run, pairs.prompts())
     pictures = draw_pictures(settings, backbone, network, reference, prompts)
     rows = judge(pictures, rewards, settings.seed)
     accuracy = None
     if settings.implicit_draws:
         accuracy = implicit_accuracy(settings, backbone, pairs, network, reference, device)
+    found = Findings(rows, accuracy, *overlaps)
     page = picture_page(pictures)
     save_picture(page, folder / "sheet.png")
 
     def fill(report: Report) -> None:
-        compose(report, settings.reward[0], rows, as_png(page), accuracy)
+        compose(report, found, as_png(page))
 
-    lines = summary(settings.reward[0], rows, accuracy)
-    publish(folder, str(settings.policy), settings, figures(rows, accuracy), fill, lines)
+    publish(folder, run, settings, figures(found), fill, summary(found))
     return 0
 
 
 def resolved(settings: EvaluateSettings) -> tuple[EvaluateSettings, Backbone]:
     """Every setting at its final value, and the model, which decides some of them.
 
-    Prints a line where the pairs are those that the run was trained on.
+    Prints a line where the reference is not the one of training.
     """
     settings, backbone = open_pipeline(settings)
-    say(*trained_on(settings.policy, settings.dataset_name, settings.dataset_split_name, SPLIT))
+    say(*(f"note         {line}" for line in settings.departures))
     ours = is_bundled(str(settings.pretrained_model_name_or_path), MODEL)
     default = list(REWARDS)[:3] if ours else WITHOUT_A_JUDGE
     return replace(settings, reward=settings.reward or default), backbone
 
 
-def figures(rows: Rows, accuracy: Accuracy | None) -> dict[str, Any]:
+def figures(found: Findings) -> dict[str, Any]:
     """The content of evaluation.json, with the first reward's win rate on top."""
-    first = next(iter(rows))
-    top = {"win_rate": rows[first]["win_rate"], "reward": first, "rewards": rows}
-    return {**top, "implicit_accuracy": accuracy} if accuracy else top
+    top = {"win_rate": found.win_rate, "reward": found.reward, "rewards": found.rows}
+    top["trained_on"] = {"prompts": found.prompts.as_dict(), "pairs": found.pairs.as_dict()}
+    return {**top, "implicit_accuracy": found.accuracy} if found.accuracy else top
 
 
-def summary(reward: str, rows: Rows, accuracy: Accuracy | None) -> list[str]:
-    """The result in a few lines, to print."""
-    rate: Estimate = rows[reward]["win_rate"]
-    low, high = rate.interval
-    doubt = "" if low > 0.5 or high < 0.5 else " (not significant: the interval holds 50 %)"
-    lines = []
-    if accuracy:
-        lines.append(f"implicit     {accuracy.estimate.percent()} accuracy on held-out pairs")
-    lines.append(
-        f"win rate     {rate.percent()} by {reward}, {rate.n} pictures of {rate.clusters}"
-        f" prompts{doubt}"
+def verdict(found: Findings) -> str:
+    """The win rate and all that it has to be read with."""
+    rate = found.win_rate
+    return (
+        f"{rate.percent()} by {found.reward}, {rate.n} pictures of {found.prompts}"
+        f"{rate.doubt(0.5, '50 %')}"
     )
-    return lines
 
 
-def compose(
-    report: Report, reward: str, rows: Rows, page: bytes, accuracy: Accuracy | None
-) -> None:
+def accuracy_line(found: Findings, estimate: Estimate) -> str:
+    """The implicit accuracy and all that it has to be read with."""
+    return f"{estimate.percent()} accuracy on {estimate.n} pairs of {found.pairs}"
+
+
+def summary(found: Findings) -> list[str]:
+    """The result in a few lines, to print."""
+    lines = []
+    if found.accuracy:
+        lines.append(f"implicit     {accuracy_line(found, found.accuracy.estimate)}")
+    return [*lines, f"win rate     {verdict(found)}"]
+
+
+def compose(report: Report, found: Findings, page: bytes) -> None:
     """Fill the report with result, pictures and tables."""
-    rate: Estimate = rows[reward]["win_rate"]
     report.headline(
-        f"Win rate {rate.percent()}",
-        "Share of pictures on which the policy scores higher, by"
-        f" {reward}, {rate.n} pictures of {rate.clusters} held-out prompts, same seeds, ties as"
-        " 1/2.",
+        f"Win rate {verdict(found)}",
+        "Share of pictures on which the policy scores higher, same seeds, ties as 1/2.",
     )
     report.section("Before and after", "The same prompts and the same starting noise.")
     report.picture(page, "reference beside policy")
-    report.section("Rewards", "95 % intervals by bootstrap over prompts.")
+    report.section("Rewards", "95 % intervals over prompts.")
     header = ["reward", "win rate", "reference", "policy", "difference"]
-    report.table(header, [reward_row(name, row) for name, row in rows.items()])
-    if accuracy:
-        report.section("Held-out implicit accuracy", accuracy.estimate.percent())
-        buckets = accuracy.by_timestep
+    report.table(header, [reward_row(name, row) for name, row in found.rows.items()])
+    if found.accuracy:
+        report.section("Implicit accuracy", accuracy_line(found, found.accuracy.estimate))
+        buckets = found.accuracy.by_timestep
         report.plot(lambda: accuracy_by_timestep(buckets), "accuracy by timestep")
 
 

@@ -1,7 +1,7 @@
-"""Compares a language model with its reference: reward, KL, held-out implicit accuracy, report.
+"""Compares a language model with its reference: reward, KL, implicit accuracy, report.
 
 This is the controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small:
-both models continue the same held-out prefixes, a rule-based reward scores the texts, and the KL
+both models continue the same prefixes, a rule-based reward scores the texts, and the KL
 tells how far from the reference the policy went for its reward.
 """
 
@@ -18,59 +18,66 @@ from diffdpo.data.bundled import bundled, is_bundled
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import epoch_order
 from diffdpo.engine.console import say
-from diffdpo.engine.run_config import trained_on
 from diffdpo.engine.run_folder import writable
+from diffdpo.engine.trained_on import overlap
 from diffdpo.errors import UserError
 from diffdpo.metrics import TEXT_REWARDS
-from diffdpo.report.evaluation import publish, say_what_is_left_out
+from diffdpo.metrics.judged import check_weights
+from diffdpo.report.evaluation import look_ahead, publish
 from diffdpo.report.page import Report
-from diffdpo.text.comparison import HeldOut, compare, write
+from diffdpo.text.comparison import Comparison, compare, prompt_texts, write
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from diffdpo.text.findings import compose, rows_side_by_side, summary
-from diffdpo.text.generate import SampleSettings
+from diffdpo.text.findings import Findings, compose, rows_side_by_side, summary
+from diffdpo.text.generate import SampleSettings, check_sampling
 from diffdpo.text.inputs import PAIRS, PREFIXES, with_bundled_reviews
 from diffdpo.text.loading import load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask
 
-SPLIT = "dataset_train_split"
-
 
 def main(settings: EvaluateTextSettings) -> int:
     """Load, sample, score, write; returns the exit code."""
-    settings = resolved(settings)
-    say_what_is_left_out()
+    settings, run = resolved(settings), str(settings.policy)
+    look_ahead(run)
     folder = writable(settings.output_dir)
-    held_out = open_held_out(settings)
-    policy = load_scorer(str(settings.policy), "policy", settings, held_out.task.device)
-    check_tokens(policy, held_out)  # before the minutes of sampling
-    before = write(held_out, held_out.reference, "reference writes")
-    after = write(held_out, policy, "policy writes")
-    figures = compare(held_out, policy, before, after)
-    texts = rows_side_by_side(held_out, before, after)
+    compared = open_comparison(settings)
+    policy = load_scorer(run, "policy", settings, compared.task.device)
+    check_weights(policy, "policy", run)
+    check_tokens(run, policy, compared)  # before the minutes of sampling
+    for scorer in (policy, compared.reference):
+        check_lengths(scorer, compared)
+    pair_prompts = [item.prompt for item in compared.pairs.items]
+    overlaps = [
+        overlap(run, prompt_texts(compared.tokenizer, prompts))
+        for prompts in (compared.prompts, pair_prompts)
+    ]
+    before = write(compared, compared.reference, "reference writes")
+    after = write(compared, policy, "policy writes")
+    found = Findings(compare(compared, policy, before, after), settings.reward, *overlaps)
+    texts = rows_side_by_side(compared, before, after)
 
     def fill(report: Report) -> None:
-        compose(report, settings.reward, figures, texts)
+        compose(report, found, texts)
 
-    publish(
-        folder, str(settings.policy), settings, figures, fill, summary(settings.reward, figures)
-    )
+    publish(folder, run, settings, found.as_dict(), fill, summary(found))
     return 0
 
 
 def resolved(settings: EvaluateTextSettings) -> EvaluateTextSettings:
-    """Every setting at its final value: where no model is named, the bundled one with its held-out
-    texts; where no prompts are, those of the pairs. Says so where the pairs are those that the run
-    was trained on."""
+    """Every setting at its final value: where no model is named, the bundled one with its texts;
+    where no prompts are, those of the pairs.
+
+    Prints a line where the reference is not that of training.
+    """
     settings = with_bundled_reviews(settings)
+    say(*(f"note         {line}" for line in settings.departures))
     data = str(settings.dataset_name)
-    say(*trained_on(settings.policy, data, settings.split, SPLIT))
     prompts = bundled(PREFIXES) if is_bundled(data, PAIRS) else data
     return replace(settings, prompts_name=settings.prompts_name or prompts)
 
 
-def open_held_out(settings: EvaluateTextSettings) -> HeldOut:
+def open_comparison(settings: EvaluateTextSettings) -> Comparison:
     """Reference, pairs and prompts. Raises UserError for whatever cannot be opened."""
     reward = TEXT_REWARDS[settings.reward]()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,16 +94,15 @@ def open_held_out(settings: EvaluateTextSettings) -> HeldOut:
     sampling = SampleSettings(
         settings.seed, settings.samples_per_prompt, settings.max_new_tokens, settings.batch_size
     )
-    task = TextTask(device, nullcontext)
-    return HeldOut(
-        reference, tokenizer, task, [prompts[i] for i in picked], pairs, reward, sampling
-    )
+    check_sampling(len(picked), sampling)
+    task, chosen = TextTask(device, nullcontext), [prompts[i] for i in picked]
+    return Comparison(reference, tokenizer, task, chosen, pairs, settings.reward, reward, sampling)
 
 
 def read_rows(
     settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
 ) -> TextRows:
-    """The held-out rows of the data set ``name``."""
+    """The rows of the data set ``name`` to judge on."""
     # Another data set has its own configuration and format.
     own = name == settings.dataset_name
     config, data_format = (settings.dataset_config, settings.data_format) if own else (None, None)
@@ -115,11 +121,25 @@ def load_scorer(
     return TokenScorer(network.to(device).eval())
 
 
-def check_tokens(policy: TokenScorer, held_out: HeldOut) -> None:
+def check_tokens(name: str, policy: TokenScorer, compared: Comparison) -> None:
     """Raise UserError where policy and reference have different vocabularies."""
     # Texts of one are scored by the other, token by token.
-    sizes = [s.network.config.get_text_config().vocab_size for s in (policy, held_out.reference)]
+    sizes = [s.network.config.get_text_config().vocab_size for s in (policy, compared.reference)]
     if sizes[0] != sizes[1]:
+        reference = compared.reference.network.name_or_path
         raise UserError(
-            f"--policy: its vocabulary has {sizes[0]} tokens, the reference's {sizes[1]}"
+            f"--policy {name}: its vocabulary has {sizes[0]} tokens, that of the reference"
+            f" {reference} has {sizes[1]}"
+        )
+
+
+def check_lengths(scorer: TokenScorer, compared: Comparison) -> None:
+    """Raise UserError where prompts and continuations are longer than what a model reads."""
+    config = scorer.network.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    longest, new = max(map(len, compared.prompts)), compared.settings.max_new_tokens
+    if most and longest + new > most:
+        raise UserError(
+            f"--max_new_tokens {new}: after the longest prompt, {longest} tokens, that is more than"
+            f" the {most} that {scorer.network.name_or_path} reads"
         )

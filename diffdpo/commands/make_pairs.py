@@ -5,30 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from PIL import Image
 
 from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import writable
+from diffdpo.errors import UserError, short
 from diffdpo.image.evaluate_settings import PairSettings
 from diffdpo.image.inputs import open_pairs, open_pipeline
 from diffdpo.image.pairs import FrameSettings
-from diffdpo.image.sample import PictureSettings, as_png, sample, seeds_for
+from diffdpo.image.sample import PictureSettings, as_png, check_sampling, sample, seeds_for
 from diffdpo.metrics import REWARDS
+from diffdpo.metrics.judged import judged
 
 
 def main(settings: PairSettings) -> int:
     """Sample, score, write; returns the exit code."""
     folder, reward = writable(settings.output_dir), REWARDS[settings.reward]()
+    path = folder / f"{settings.dataset_split_name}-00000.parquet"
+    if path.exists():
+        raise UserError(f"--output_dir {folder}: holds {path.name} already; choose another")
     settings, backbone = open_pipeline(settings)
     prompts = source_prompts(settings)
     twice = [prompt for prompt in prompts for _ in range(2)]
-    sampling = PictureSettings(
-        settings.num_inference_steps,
-        settings.guidance_scale,
-        settings.sample_batch_size,
-        settings.resolution,
-    )
+    sampling = PictureSettings.of(settings)
+    check_sampling(backbone, len(twice), sampling)
+    backbone.pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     pictures = sample(
         backbone,
         backbone.network,
@@ -37,12 +40,12 @@ def main(settings: PairSettings) -> int:
         sampling,
         "sampling",
     )
-    score = np.asarray(reward(pictures, twice)).reshape(-1, 2)
+    names = [f"picture {at % 2 + 1} of prompt {short(p, 60)!r}" for at, p in enumerate(twice)]
+    score = judged(settings.reward, reward, names, pictures, twice).reshape(-1, 2)
     rows = [
         row(prompt, pictures[2 * i : 2 * i + 2], score[i], settings.reward)
         for i, prompt in enumerate(prompts)
     ]
-    path = folder / f"{settings.dataset_split_name}-00000.parquet"
     Dataset.from_list(rows).to_parquet(path)
     say(
         f"pairs        {len(rows)}, mean gap {np.abs(np.diff(score)).mean():.3g} by"

@@ -19,6 +19,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
+from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders
@@ -107,6 +108,7 @@ def train(
     def write(last: Mapping[str, float]) -> Path:
         # Takes accelerate's precision wrapper off the network, which outlives the run.
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        keep_record(Path(settings.output_dir), run.pairs.prompts())
         return export(run.backbone, run.network, settings, last)
 
     finished = carry_out(

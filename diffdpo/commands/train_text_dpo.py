@@ -17,10 +17,12 @@ from diffdpo.engine.console import say
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
+from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.objective import Objective
 from diffdpo.reference import OtherModel, Reference
+from diffdpo.text.comparison import prompt_texts
 from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
 from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
@@ -94,6 +96,8 @@ def train(
         return held_out_measures(run, trainer)
 
     def write(last: Mapping[str, float]) -> Path:
+        prompts = prompt_texts(run.tokenizer, [item.prompt for item in run.rows.items])
+        keep_record(Path(settings.output_dir), prompts)
         return export(run.scorer.network, run.tokenizer, settings, last)
 
     preview = run.rows.preview(settings.preview)

@@ -9,6 +9,7 @@ from typing import Any
 from diffdpo.config import Layer, read_yaml
 
 FILE = "config.yaml"
+IN_MEMORY = "(in memory)"  # the name in it of an object that a program handed over
 
 
 def recorded(folder: str | Path | None) -> dict[str, Any]:
@@ -42,14 +43,46 @@ def chosen(
     }
 
 
-def trained_on(folder: str | None, data: str | None, split: str, split_name: str) -> list[str]:
-    """A line where an evaluation reads the rows that the run in ``folder`` was trained on.
+def result_problems(
+    policy: str | None, marks: Iterable[str], named: Mapping[str, Any]
+) -> list[str]:
+    """Why ``policy`` cannot be judged: it is no folder with a result, of which every one holds one
+    of ``marks``; or one of the settings ``named`` is known neither from the user nor the run."""
+    if not policy:
+        return ["--policy is needed: the output folder of a finished run"]
+    folder = Path(policy)
+    if not folder.is_dir():
+        why = (
+            "is a file, not a folder" if folder.exists() else "no such folder; did its run finish?"
+        )
+        return [f"--policy {policy}: {why}"]
+    if (folder / "trainable.safetensors").exists():
+        return [f"--policy {policy}: is a checkpoint, not a result; let its run finish"]
+    if not any((folder / mark).exists() for mark in marks):
+        return [f"--policy {policy}: has no result ({', '.join(marks)}); did its run finish?"]
+    if missing := [f"--{name}" for name, value in named.items() if value in (None, IN_MEMORY)]:
+        why = (
+            f"has no {FILE}" if not (folder / FILE).is_file() else f"its {FILE} names none on disk"
+        )
+        return [f"{' and '.join(missing)} needed: {policy} {why}"]
+    return []
 
-    ``split_name`` is the run's setting that names its split.
+
+def departures(run: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
+    """A line for each value in ``names`` that is not the one that a run recorded.
+
+    The figures then compare with something else than what the run was trained against.
     """
-    run = recorded(folder)
-    if (run.get("dataset_name"), run.get(split_name)) != (data, split):
-        return []
     return [
-        f"note         the run was trained on split {split} of {data}: nothing here is held out"
+        f"not the run's --{name} {value or 'none'}: the run was trained with {run[name] or 'none'}"
+        for name, value in names.items()
+        if name in run and not same(value, run[name])
     ]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two settings mean the same: equal, both absent, or two paths of one file."""
+    if (one or None) == (other or None):
+        return True
+    both = isinstance(one, str) and isinstance(other, str) and bool(one and other)
+    return both and Path(one).exists() and Path(one).resolve() == Path(other).resolve()

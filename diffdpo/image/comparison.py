@@ -1,4 +1,4 @@
-"""Compares policy and reference: pictures, their rewards, implicit accuracy on held-out pairs."""
+"""Compares policy and reference: pictures, their rewards, implicit accuracy on pairs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
+from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.noise import ForwardProcess
@@ -21,6 +21,7 @@ from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.metrics import Reward
 from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall
 from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
+from diffdpo.metrics.judged import judged
 from diffdpo.reference import Reference
 
 SHEET_ROWS = 24
@@ -28,7 +29,7 @@ SHEET_ROWS = 24
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Held-out implicit accuracy, and the same by timestep."""
+    """Implicit accuracy, and the same by timestep."""
 
     estimate: Estimate
     draws: int
@@ -49,6 +50,13 @@ class Pictures:
     before: list[Image.Image]
     after: list[Image.Image]
 
+    def names(self, side: str) -> list[str]:
+        """What each picture of one side is, for an error line."""
+        return [
+            f"picture {index % self.times + 1} of the {side}, prompt {short(prompt, 60)!r}"
+            for index, prompt in enumerate(self.prompts)
+        ]
+
 
 def draw_pictures(
     settings: EvaluateSettings,
@@ -60,12 +68,7 @@ def draw_pictures(
     """Pictures of reference and policy at the same prompts and seeds."""
     repeated = [prompt for prompt in prompts for _ in range(settings.images_per_prompt)]
     seeds = seeds_for(settings.seed, len(repeated))
-    sampling = PictureSettings(
-        settings.num_inference_steps,
-        settings.guidance_scale,
-        settings.sample_batch_size,
-        settings.resolution,
-    )
+    sampling = PictureSettings.of(settings)
     with reference.network(network) as frozen:
         before = sample(backbone, frozen, repeated, seeds, sampling, "sampling reference")
     after = sample(backbone, network, repeated, seeds, sampling, "sampling policy")
@@ -75,10 +78,14 @@ def draw_pictures(
 def judge(
     pictures: Pictures, rewards: Mapping[str, Reward], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Win rate, mean difference and both mean rewards, for every reward."""
+    """Win rate, mean difference and both mean rewards, for every reward.
+
+    Raises UserError where a reward fails on a picture or gives no finite number for it.
+    """
     rows, prompts = {}, pictures.prompts
     for name, reward in rewards.items():
-        old, new = (np.asarray(reward(side, prompts)) for side in (pictures.before, pictures.after))
+        old = judged(name, reward, pictures.names("reference"), pictures.before, prompts)
+        new = judged(name, reward, pictures.names("policy"), pictures.after, prompts)
         rows[name] = {
             "win_rate": win_rate(new, old, prompts, seed),
             "difference": clustered_mean((new - old).tolist(), prompts, seed),
@@ -96,7 +103,7 @@ def implicit_accuracy(
     reference: Reference,
     device: torch.device,
 ) -> Accuracy:
-    """Held-out implicit accuracy, overall and by timestep, in float32."""
+    """Implicit accuracy, overall and by timestep, in float32."""
     # No prompt dropout, flips or random crops here: those belong to training.
     process = ForwardProcess(backbone.pipeline.scheduler, settings.is_turbo)
     draws = DrawSettings(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer, at_least, flag
-from diffdpo.engine.run_config import chosen, layer_of_run, recorded
+from diffdpo.engine.run_config import chosen, departures, layer_of_run, recorded, result_problems
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
@@ -21,6 +21,12 @@ TIED = {
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
 }
 TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "max_image_ratio"]
+# With another value the figures are not those of what the run trained, or not against what it was
+# trained against.
+REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
+REFERENCE += ["resolution", "is_turbo", "noise_offset"]
+RESULTS = ["pytorch_lora_weights.safetensors", "unet"]  # in the folder of a finished run
+SEEDS = range(-(2**63), 2**64)  # others would share their random numbers with one of these
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class EvaluateSettings(ImageDataSettings):
         group="evaluation",
     )
     dataset_split_name: str = flag(
-        "test", "split of the held-out pairs", aliases=["--split"], group="data"
+        "test", "split of the pairs to judge on", aliases=["--split"], group="data"
     )
     reward: list[str] = flag(
         [],
@@ -46,7 +52,7 @@ class EvaluateSettings(ImageDataSettings):
         group="evaluation",
     )
     num_prompts: int = flag(
-        120, "at most so many distinct prompts of the held-out pairs", group="evaluation"
+        120, "at most so many distinct prompts of the pairs", group="evaluation"
     )
     images_per_prompt: int = flag(
         2, "pictures per prompt, each from its own seed", group="evaluation"
@@ -56,23 +62,18 @@ class EvaluateSettings(ImageDataSettings):
     sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation")
     implicit_draws: int = flag(
         10,
-        "draws (timestep, noise) per held-out pair; 0 leaves the accuracy out",
+        "draws (timestep, noise) per pair; 0 leaves the accuracy out",
         group="evaluation",
     )
     seed: int = flag(0, "seed of the starting noise and the draws", group="evaluation")
 
     def problems(self) -> list[str]:
-        lines = [
-            *super().problems(),
-            *reward_problems(self.reward, REWARDS),
-            *at_least(self, COUNTS),
-        ]
-        lines += [*at_least(self, ["implicit_draws"], least=0)]
-        if not self.policy:
-            lines.append("--policy is needed: the output folder of a finished run")
-        elif not Path(self.policy).is_dir():
-            lines.append(f"--policy {self.policy}: no such folder; did its run finish?")
-        return lines
+        lines = [*super().problems(), *reward_problems(self.reward, REWARDS)]
+        lines += [*at_least(self, COUNTS), *at_least(self, ["implicit_draws"], least=0)]
+        lines += sampling_problems(self, ["guidance_scale", "noise_offset"])
+        data = self.dataset_name or self.train_data_dir
+        named = {"pretrained_model_name_or_path": self.pretrained_model_name_or_path}
+        return lines + result_problems(self.policy, RESULTS, {**named, "dataset_name": data})
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
@@ -81,6 +82,11 @@ class EvaluateSettings(ImageDataSettings):
         run = recorded(policy)
         own = {name: run.get(name) for name in ALWAYS}
         return layer_of_run(str(policy), {**chosen(run, given, TIED), **own})
+
+    @property
+    def departures(self) -> list[str]:
+        """A line for each setting by which the reference is not the one of training."""
+        return departures(recorded(self.policy), {n: getattr(self, n) for n in REFERENCE})
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,19 @@ class PairSettings(ImageDataSettings):
     seed: int = flag(1, "seed of the starting noise", group="evaluation")
 
     def problems(self) -> list[str]:
-        return super().problems() + reward_problems([self.reward], REWARDS)
+        lines = [*super().problems(), *reward_problems([self.reward], REWARDS)]
+        lines += at_least(self, ["num_inference_steps", "sample_batch_size"])
+        return lines + sampling_problems(self, ["guidance_scale"])
 
 
 COUNTS = ["num_prompts", "images_per_prompt", "num_inference_steps", "sample_batch_size"]
+
+
+def sampling_problems(settings: Any, numbers: list[str]) -> list[str]:
+    """A line for each of the ``numbers`` that is not finite and 0 or more, and for the seed."""
+    lines = [
+        f"--{name} must be a finite number of 0 or more, got {getattr(settings, name)}"
+        for name in numbers
+        if not 0 <= getattr(settings, name) < math.inf
+    ]
+    return lines + ([] if settings.seed in SEEDS else ["--seed must fit into 64 bits"])

@@ -15,7 +15,6 @@ from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.settings import ImageSettings
 from diffdpo.report.model_card import model_card, write_card
 
-
 LOAD_LORA = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{base}")
 pipeline.load_lora_weights("{folder}")"""

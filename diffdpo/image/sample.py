@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.files import atomic_file
+from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.lettering import SIZE, lettered
 
@@ -26,6 +28,34 @@ class PictureSettings:
     guidance: float = 5.0
     batch: int = 8
     resolution: int | None = None
+
+    @classmethod
+    def of(cls, settings: Any) -> PictureSettings:
+        """Those among the settings of a command."""
+        return cls(
+            settings.num_inference_steps,
+            settings.guidance_scale,
+            settings.sample_batch_size,
+            settings.resolution,
+        )
+
+
+def check_sampling(backbone: Backbone, pictures: int, settings: PictureSettings) -> None:
+    """Raise UserError where the scheduler has no such number of steps, or where so many pictures
+    do not fit into this machine's memory, which holds all of them."""
+    most = backbone.pipeline.scheduler.config.num_train_timesteps
+    if settings.steps > most:
+        raise UserError(
+            f"--num_inference_steps {settings.steps}: the model's scheduler has {most} timesteps"
+        )
+    side = settings.resolution or backbone.native_resolution
+    needed, there = 3 * side**2 * pictures, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"{pictures:,} pictures of {side} pixels need {needed / 2**30:,.0f} GiB of memory, this"
+            f" machine has {there / 2**30:.0f}, and {settings.steps * pictures:,} sampling steps;"
+            " take fewer prompts or pictures of each"
+        )
 
 
 def sample(

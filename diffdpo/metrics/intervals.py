@@ -55,8 +55,15 @@ class Estimate:
         """A remark for a printed figure of few clusters; empty for others."""
         if self.clusters >= FEW:
             return ""
-        plural = "s" if self.clusters > 1 else ""
-        return f" (only {self.clusters} cluster{plural}: not resampled)"
+        return f" (too few: {self.clusters} prompt{'s' if self.clusters > 1 else ''})"
+
+    def doubt(self, null: float, word: str) -> str:
+        """Why the estimate does not differ significantly from ``null``, in brackets; '' where it
+        does: the interval leaves ``null`` out, and there are enough clusters to trust it."""
+        low, high = self.interval
+        if low <= null <= high:
+            return f" (not significant: the interval holds {word})"
+        return f" (not significant: fewer than {FEW} prompts)" if self.clusters < FEW else ""
 
     def percent(self) -> str:
         """'71.3 % [62.0, 79.1]'."""
@@ -158,7 +165,8 @@ def wilson(share: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share (Wilson 1927)."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and 1 a bound is the share itself, from which rounding may part it to either side.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def win_rate(

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from diffdpo.errors import short
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
@@ -160,5 +162,5 @@ def describe(groups: Sequence[Codes], items: Sequence[Hashable]) -> str:
 
 
 def _named(group: Codes, items: Sequence[Hashable]) -> str:
-    names = ", ".join(str(items[code]) for code in group[:6])
+    names = ", ".join(short(items[code], 24) for code in group[:6])
     return f"[{names}, … {len(group)} items]" if len(group) > 6 else f"[{names}]"

@@ -27,6 +27,7 @@ from diffdpo.ranking.uncertainty import (
     resampled,
 )
 
+PRIORS = 1e-6, 1e6  # nats: narrower or wider ones leave nothing of the games, or of the prior
 INTERVALS = ("fisher", "sandwich", "bootstrap")
 RANKS_BY = {
     "bootstrap": "percentiles over resamples",
@@ -213,10 +214,10 @@ def _with_ties_as(ties: str, games: Games) -> Games:
                 f"soft outcomes between 0, 1/2 and 1 have no place in ties={ties}; use ties=half"
             )
         if tied.all() or not tied.any():
-            have = "only ties" if tied.all() else "no tie"
+            have = "are only ties" if tied.all() else "is no tie"
             raise UserError(
-                f"there is {have} among the comparisons, so ties={ties} has no finite fit; use"
-                " ties=half"
+                f"there {have} among the comparisons, so ties={ties} has no finite fit;"
+                " use ties=half"
             )
     return games
 
@@ -229,8 +230,11 @@ def _check(
         mistakes.append(f"ties: {ties!r} is none of {', '.join(CHOICES)}")
     if interval not in INTERVALS:
         mistakes.append(f"interval: {interval!r} is none of {', '.join(INTERVALS)}")
-    if prior_std is not None and not 0 < prior_std < np.inf:
-        mistakes.append(f"prior_std: must be a number above 0, is {prior_std}")
+    if prior_std is not None and not PRIORS[0] <= prior_std <= PRIORS[1]:
+        mistakes.append(
+            f"prior_std: must be a number above 0, from {PRIORS[0]:g} to {PRIORS[1]:g}, is"
+            f" {prior_std}"
+        )
     if not 0 < level < 1:
         mistakes.append(f"level: must lie between 0 and 1, is {level}")
     if bootstrap_samples < 2:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffdpo.engine.files import atomic_file, write_atomically
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.ranking.cells import Codes
 from diffdpo.ranking.result import ParameterEstimate, Ranking
 
 TABLE_ROWS = 50
+NAME = 60  # letters of an item's name in the table; json has all of it
 PLOT_ROWS = 120
 PLOT_FORMATS = (".png", ".pdf", ".svg")
 
@@ -34,7 +36,7 @@ def table(ranking: Ranking, rows: int = TABLE_ROWS) -> str:
         lines.append(
             (
                 str(rank[k]),
-                str(ranking.items[k]),
+                short(ranking.items[k], NAME),
                 f"{ranking.strength[k]:+.3f}",
                 f"{ranking.stderr[k]:.3f}",
                 f"{low:+.3f} … {high:+.3f}",
@@ -69,6 +71,11 @@ def footer(ranking: Ranking) -> list[str]:
         lines.append(
             f"tie parameter {symbol} {ranking.tie_parameter:.4f}; log {symbol}:"
             f" {_in_words(ranking.tie)}"
+        )
+    if samples := ranking.method.get("variance_samples"):
+        lines.append(
+            f"standard errors are estimated, from {samples} samples each: off by"
+            f" {100 / math.sqrt(2 * samples):.1f} % (one sigma); the intervals allow for it"
         )
     if not ranking.connected:
         lines.append(

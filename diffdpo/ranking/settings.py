@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffdpo.config import BaseSettings, flag
-from diffdpo.errors import not_installed
+from diffdpo.errors import not_installed, short
 from diffdpo.ranking.fit import INTERVALS
 from diffdpo.ranking.report import PLOT_FORMATS
 from diffdpo.ranking.sources import ROLES
 from diffdpo.ranking.ties import CHOICES
+
+SEEDS = range(-(2**63), 2**64)  # others would share their random numbers with one of these
 
 
 def renamed(role: str) -> str:
@@ -90,4 +92,12 @@ class RankingSettings(BaseSettings):
             if Path(self.plot).suffix not in PLOT_FORMATS:
                 lines.append(f"--plot {self.plot}: the name must end in {', '.join(PLOT_FORMATS)}")
             lines += not_installed("matplotlib")
-        return lines
+        named = [("comparisons", self.comparisons), ("output", self.output), ("plot", self.plot)]
+        places = [(flag, Path(name).resolve()) for flag, name in named if name is not None]
+        lines += [
+            f"--{other} and --{flag} name the same file, {short(place)}"
+            for at, (flag, place) in enumerate(places)
+            for other, same in places[:at]
+            if place == same
+        ]
+        return lines + ([] if self.seed in SEEDS else ["--seed must fit into 64 bits"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.ranking.tally import Games, GameTally
 
 ROLES = ("winner", "loser", "first", "second", "outcome", "count", "weight", "tie")
@@ -60,7 +60,10 @@ def read_comparisons(
 
 
 def roles_of(present: Iterable[str], names: Mapping[str, str], source: str) -> dict[str, str]:
-    """Role → column name, for the roles a table has. Raises where it does not say who won."""
+    """Role → column name, for the roles a table has.
+
+    Raises UserError where it does not say who won, or lacks a column that was renamed.
+    """
     present = list(present)
     roles = {role: name for role, name in names.items() if name in present}
     if {"winner", "loser"} <= roles.keys():
@@ -71,9 +74,19 @@ def roles_of(present: Iterable[str], names: Mapping[str, str], source: str) -> d
         raise UserError(
             f"{source}: needs the columns `{names['winner']}` and `{names['loser']}` (or"
             f" `{names['first']}`, `{names['second']}` and `{names['outcome']}`); found"
-            f" {', '.join(map(str, present)) or 'none'}"
+            f" {shown(present)}"
         )
+    if absent := [name for role, name in names.items() if name not in (role, *present)]:
+        raise UserError(f"{source}: has no column {', '.join(absent)}; found {shown(present)}")
+    twice = [name for name in roles.values() if present.count(name) > 1]
+    if twice:
+        raise UserError(f"{source}: has several columns {twice[0]}")
     return roles
+
+
+def shown(names: Iterable[Any]) -> str:
+    """Names of columns for a line."""
+    return short(", ".join(map(str, names))) or "none"
 
 
 def _file(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
@@ -93,8 +106,10 @@ def _file(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
         )
     try:
         yield from readers[path.suffix](path, names, tally)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read (not UTF-8 text)") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({short(error)})") from error
 
 
 def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
@@ -102,6 +117,7 @@ def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
         rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         header = [name.strip() for name in next(rows, [])]
         roles = roles_of(header, names, str(path))
+        tally.unread(header, roles)
         position = {role: header.index(name) for role, name in roles.items()}
         while True:
             table: dict[str, list[str]] = {role: [] for role in position}
@@ -131,8 +147,8 @@ def _jsonl(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
             for line, text in batch:
                 try:
                     record = json.loads(text) if text.strip() else None
-                except json.JSONDecodeError as error:
-                    tally.reject(line, f"not JSON ({error.msg})")
+                except (ValueError, RecursionError) as error:
+                    tally.reject(line, f"not JSON ({short(getattr(error, 'msg', error))})")
                     continue
                 if isinstance(record, dict):
                     records.append(record)
@@ -140,7 +156,9 @@ def _jsonl(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
                 elif record is not None:
                     tally.reject(line, "not an object")
             if records:
-                roles = roles or roles_of(records[0], names, str(path))
+                if not roles:
+                    roles = roles_of(records[0], names, str(path))
+                    tally.unread(records[0], roles)
                 yield _columns(records, names, roles), lines
 
 
@@ -161,6 +179,7 @@ def _parquet(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     try:
         schema = pyarrow.parquet.read_schema(path)
         roles = roles_of(schema.names, names, str(path))
+        tally.unread(schema.names, roles)
         # Decoding names to codes directly saves making a string per row.
         text = [c for c in set(roles.values()) if pyarrow.types.is_string(schema.field(c).type)]
         file = pyarrow.parquet.ParquetFile(path, read_dictionary=text)
@@ -176,7 +195,7 @@ def _parquet(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
             )
             start += batch.num_rows
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{path}: cannot be read ({short(error)})") from error
 
 
 def _memory(comparisons: Any, beside: Mapping[str, Any], names: Mapping[str, str]) -> Batches:
@@ -264,7 +283,8 @@ def _unzipped(rows: list[Any]) -> dict[str, Any]:
             if isinstance(row, str) or getattr(row, "__len__", int)() not in (2, 3)
         )
         raise UserError(
-            f"comparisons: row {at} is {rows[at]!r}, not (winner, loser) or (winner, loser, count)"
+            f"comparisons: row {at} is {short(repr(rows[at]))}, not (winner, loser) or (winner,"
+            " loser, count)"
         )
     columns: dict[str, Any] = {
         "winner": [row[0] for row in rows],

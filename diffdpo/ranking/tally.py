@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.ranking.cells import Cells, Codes, Floats, concatenated, merged, oriented
 
 # With a larger share of bad rows the file is probably not what its reader thinks it is.
 TOLERATED_SHARE = 0.05
 SHOWN = 5
+MOST = 1e15  # beyond it, numbers next to each other are no longer told apart
 WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
 
@@ -30,6 +32,8 @@ class Games:
 
 def number(value: Any) -> float:
     """A cell of a table as a number; NaN if it is none."""
+    if isinstance(value, (complex, np.complexfloating)):
+        return math.nan
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -42,9 +46,13 @@ def numbers(values: Any, size: int, default: float) -> Floats:
     if values is None:
         return np.full(size, default)
     try:
-        return np.asarray(values, dtype=np.float64)
+        # Dates and complex numbers would become floats as well.
+        if isinstance(values, list) or np.asarray(values).dtype.kind in "biufOSU":
+            return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        return np.array([number(value) for value in values])
+        pass
+    plain = values.to_pylist() if hasattr(values, "to_pylist") else values
+    return np.array([number(value) for value in plain], dtype=np.float64)
 
 
 class GameTally:
@@ -55,6 +63,7 @@ class GameTally:
         self.use_order, self.source, self.unit = use_order, source, unit
         self.rows = 0
         self.bad = 0
+        self.notes: list[str] = []  # on the file as a whole
         self._examples: list[tuple[int, str]] = []
         # Missing items have codes too, so that the look-up below stays one dictionary access.
         self._codes: dict[Any, int] = {None: 0, "": 1}
@@ -62,6 +71,14 @@ class GameTally:
         self._batches: list[Cells] = []
         self._pending = 0
         self._settled = 0
+
+    def unread(self, present: Iterable[Any], roles: Mapping[str, str]) -> None:
+        """Note the columns of a file that play no role."""
+        read = set(roles.values())
+        if "winner" in roles and not self.use_order:
+            read.discard(roles.get("first", ""))  # who was shown first matters to a home effect
+        if left := [str(name) for name in present if name and name not in read]:
+            self.notes.append(f"{self.source}: columns not read: {short(', '.join(left))}")
 
     def reject(self, line: int, reason: str) -> None:
         """Count a row that cannot be used; the first few are kept to be shown."""
@@ -85,9 +102,12 @@ class GameTally:
             "an item is missing, or a list": missing,
             "an item against itself": ~missing & (left == right),
             "`count` must be a whole number of at least 0 (fractions belong in `weight`)": ~(
-                (count >= 0) & (count == np.floor(count)) & (count < np.inf)
+                (count >= 0) & (count == np.floor(count))
             ),
-            "`weight` must be a number of at least 0": ~((weight >= 0) & (weight < np.inf)),
+            f"`count` must be at most {MOST:.0e}": count > MOST,
+            f"`weight` must be 0 or a number from {1 / MOST:.0e} to {MOST:.0e}": ~(
+                (weight == 0) | ((weight >= 1 / MOST) & (weight <= MOST))
+            ),
             "`outcome` must lie between 0 and 1": ~((outcome >= 0) & (outcome <= 1)),
             "`tie` must be 0 or 1": ~((tie == 0) | (tie == 1)),
             "`first` names neither of the two items": order == -2,
@@ -111,7 +131,14 @@ class GameTally:
         skipped = (
             [f"{self.source}: left out {self.bad} of {total} rows", *examples] if self.bad else []
         )
-        return _named(cells, list(self._codes), skipped)
+        games = _named(cells, list(self._codes), self.notes + skipped)
+        alike = Counter(map(str, games.items))
+        if twins := [name for name, count in alike.items() if count > 1]:
+            raise UserError(
+                f"{self.source}: different items read alike, as text and as number:"
+                f" {short(twins[0])}; write all of them in one way"
+            )
+        return games
 
     def _order(self, left: Codes, right: Codes, shown: Any) -> Codes:
         """Which of the two was shown first: +1 the left one, −1 the right one, 0 not said, −2
@@ -150,7 +177,10 @@ class GameTally:
     def _encode(self, values: Any) -> Codes:
         """Items as integers, the same for equal items in every batch."""
         if hasattr(values, "dictionary_encode"):
-            encoded = values.dictionary_encode()
+            try:
+                encoded = values.dictionary_encode()
+            except NotImplementedError:  # of pyarrow, for lists and structures
+                return self._look_up(values.to_pylist())
             encoded = encoded.combine_chunks() if hasattr(encoded, "combine_chunks") else encoded
             code = self._look_up([*encoded.dictionary.to_pylist(), None])
             return code[encoded.indices.fill_null(len(code) - 1).to_numpy(zero_copy_only=False)]

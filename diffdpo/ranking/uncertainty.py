@@ -5,6 +5,7 @@ Shapes: ``P`` parameters, the ``n`` strengths first; ``S`` samples.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -113,6 +114,15 @@ def resampled(
 ) -> tuple[Floats, int]:
     """(S, P) parameters fitted to games drawn with replacement, and in how many resamples there was
     no maximum."""
+    needed, there = (
+        8 * samples * len(best_P),
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+    if needed > there:
+        raise UserError(
+            f"bootstrap_samples: {samples:,} of {len(best_P):,} parameters need"
+            f" {needed / 2**30:,.0f} GiB of memory, this machine has {there / 2**30:.0f}"
+        )
     count = likelihood.cells.count
     total, fitted = int(count.sum()), []
     for sample in tqdm(range(samples), desc="bootstrap", disable=None if progress else True):

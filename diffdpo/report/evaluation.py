@@ -12,11 +12,13 @@ from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.errors import not_installed
-from diffdpo.report.page import Report
+from diffdpo.report.page import METRICS, Report, read_metrics
 
 
-def say_what_is_left_out() -> None:
-    """Before the work begins: the report will have no curves where matplotlib is missing."""
+def look_ahead(policy: str) -> None:
+    """Before the work begins: raise UserError where the run's records cannot be read, and say that
+    the report will have no curves where matplotlib is missing."""
+    read_metrics(Path(policy) / METRICS)
     say(*(f"left out     {line}" for line in not_installed("matplotlib")))
 
 
@@ -38,7 +40,7 @@ def publish(
     text = json.dumps(content, indent=2, default=lambda figure: figure.as_dict())
     write_atomically(folder / "evaluation.json", text + "\n")
     run, page = Path(policy), folder / "report.html"
-    report = Report(f"{run.name}: policy against reference")
+    report = Report(f"{run.resolve().name}, trained, against its reference")
     fill(report)
     report.about_run(run, written)
     report.save(page)

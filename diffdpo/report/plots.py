@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffdpo.errors import EXTRAS, UserError
@@ -18,6 +19,7 @@ CURVES = {
     "gradient norm": ["grad_norm"],
     "learning rate": ["lr"],
 }  # fmt: skip
+EXACT = ["learning rate"]  # not noisy: a running mean would only lag behind it
 SMOOTH = 0.9  # weight of the past in the running mean
 
 
@@ -39,35 +41,54 @@ def as_png(page: Any) -> bytes:
     return buffer.getvalue()
 
 
-def training_curves(records: list[dict[str, float]]) -> bytes:
-    """A PNG with one panel a quantity: single steps as thin lines, running means as thick ones."""
+def training_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG with one panel a quantity: single steps as thin lines, running means as thick ones.
+
+    A record may lack a quantity, or have none that is finite; the line goes straight on there.
+    """
     # A run has the metrics of its own modality and loss; panels of others are left out.
-    panels = {title: [n for n in names if n in records[0]] for title, names in CURVES.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    page, axes = figure(-(-len(panels) // 3), 3, 12, 2.9 * -(-len(panels) // 3))
+    panels = {
+        title: curves
+        for title, names in CURVES.items()
+        if (curves := {name: curve for name in names if len((curve := points(records, name))[0])})
+    }
+    page, axes = figure(max(1, -(-len(panels) // 3)), 3, 12, 2.9 * max(1, -(-len(panels) // 3)))
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    steps = [record["step"] for record in records]
-    for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
-        for name in names:
-            values = [record[name] for record in records]
+    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
+        for name, (steps, values) in curves.items():
+            label = name.split("/")[-1].replace("_", " ")
+            if title in EXACT:
+                axis.plot(steps, values, linewidth=1.6, label=label)
+                continue
             (line,) = axis.plot(steps, values, linewidth=0.6, alpha=0.35)
-            axis.plot(
-                steps,
-                smoothed(values),
-                linewidth=1.6,
-                color=line.get_color(),
-                label=name.split("/")[-1].replace("_", " "),
-            )
-        axis.set_title(title, fontsize=10)
-        if title == "learning rate":
-            # A constant one would otherwise fill the axis with its rounding errors.
-            axis.set_ylim(0, 1.1 * max(record["lr"] for record in records) or 1)
-        axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=8)
-        if len(names) > 1:
-            axis.legend(fontsize=7)
+            axis.plot(steps, smoothed(values), linewidth=1.6, color=line.get_color(), label=label)
+        finish(axis, title, curves)
     return as_png(page)
+
+
+def finish(axis: Any, title: str, curves: Mapping[str, tuple[list[int], list[float]]]) -> None:
+    """Add titles, ticks and the legend of a panel."""
+    axis.set_title(title, fontsize=10)
+    if title == "learning rate":
+        # A constant one would otherwise fill the axis with its rounding errors.
+        axis.set_ylim(0, 1.1 * max(curves["lr"][1]) or 1)
+    axis.set_xlabel("step", fontsize=8)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.tick_params(labelsize=8)
+    if len(curves) > 1:
+        axis.legend(fontsize=7)
+
+
+def points(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """The steps and the finite values of one quantity."""
+    found = [(record["step"], record.get(name)) for record in records]
+    kept = [
+        (step, float(value))
+        for step, value in found
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    ]
+    return [step for step, _ in kept], [value for _, value in kept]
 
 
 def smoothed(values: list[float]) -> list[float]:
@@ -82,7 +103,7 @@ def smoothed(values: list[float]) -> list[float]:
 
 
 def accuracy_by_timestep(rows: list[dict[str, Any]]) -> bytes:
-    """A PNG of the held-out implicit accuracy with intervals, from little noise to much."""
+    """A PNG of the implicit accuracy with intervals, from little noise to much."""
     page, axes = figure(1, 1, 6, 3)
     axis = axes[0, 0]
     values = [row["value"] for row in rows]
@@ -93,5 +114,5 @@ def accuracy_by_timestep(rows: list[dict[str, Any]]) -> bytes:
     axis.errorbar(names, values, yerr=[low, high], fmt="o", capsize=4)
     axis.axhline(0.5, color="grey", linewidth=0.8, linestyle="--")
     axis.set_xlabel("timestep (little noise → much noise)", fontsize=9)
-    axis.set_ylabel("held-out implicit accuracy", fontsize=9)
+    axis.set_ylabel("implicit accuracy", fontsize=9)
     return as_png(page)

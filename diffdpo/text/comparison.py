@@ -1,12 +1,12 @@
 """Compares a policy with its reference: the reward of their continuations of the same prompts, the
-KL between them, and the accuracy on held-out pairs.
+KL between them, and the implicit accuracy on pairs.
 
 Shapes: ``N`` completions, ``B`` pairs. Log-ratios are in nats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.errors import short
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, win_rate
+from diffdpo.metrics.judged import judged
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.text.batch import TextBatch
 from diffdpo.text.generate import SampleSettings, sample
@@ -25,15 +27,16 @@ from diffdpo.text.task import TextTask
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """What two models are compared on: prompts to continue, pairs that neither was trained on, and
-    the reward that judges texts."""
+class Comparison:
+    """What two models are compared on: prompts to continue, pairs, and the reward that judges
+    texts."""
 
     reference: TokenScorer
     tokenizer: PreTrainedTokenizerBase
     task: TextTask
     prompts: list[Sequence[int]]
     pairs: TextRows
+    reward_name: str
     reward: Callable[[Sequence[str]], np.ndarray]
     settings: SampleSettings
 
@@ -51,32 +54,40 @@ class Written:
     rewards: np.ndarray
 
 
-def write(held_out: HeldOut, scorer: TokenScorer, title: str = "") -> Written:
-    """Let one model continue all prompts; every model gets the same random numbers."""
-    tokenizer: Any = held_out.tokenizer
+def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written:
+    """Let one model continue all prompts; every model gets the same random numbers.
+
+    Raises UserError where the reward fails on a text or gives no finite number for it.
+    """
+    tokenizer: Any = compared.tokenizer
     completions = sample(
-        scorer.network, held_out.prompts, tokenizer.eos_token_id, held_out.settings, title
+        scorer.network, compared.prompts, tokenizer.eos_token_id, compared.settings, title
     )
-    prompts = held_out.repeated_prompts()
+    prompts = compared.repeated_prompts()
     wholes = [[*prompt, *ids] for prompt, ids in zip(prompts, completions, strict=True)]
     # Decoded as one sequence: a character may be split between the prompt and its continuation.
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in wholes]
-    return Written(completions, texts, held_out.reward(texts))
+    names = [f"text {row}, {short(text, 60)!r}" for row, text in enumerate(texts)]
+    return Written(completions, texts, judged(compared.reward_name, compared.reward, names, texts))
+
+
+def prompt_texts(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Sequence[int]]) -> list[str]:
+    """The distinct prompts as text, without special tokens."""
+    distinct = dict.fromkeys(map(tuple, prompts))
+    return [str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in distinct]
 
 
 def compare(
-    held_out: HeldOut, policy: TokenScorer, before: Written, after: Written
+    compared: Comparison, policy: TokenScorer, before: Written, after: Written
 ) -> dict[str, Estimate]:
     """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals."""
-    settings, prompts = held_out.settings, held_out.repeated_prompts()
+    settings, prompts = compared.settings, compared.repeated_prompts()
     seed, size = settings.seed, settings.batch_size
     ratio_N = log_ratios(
-        held_out.task, policy, held_out.reference, prompts, after.completions, size
+        compared.task, policy, compared.reference, prompts, after.completions, size
     )
-    margin_B = held_out_margins(
-        held_out.task, policy, held_out.reference, held_out.pairs.items, size
-    )
-    pair_prompts = [tuple(item.prompt) for item in held_out.pairs.items]
+    margin_B = pair_margins(compared.task, policy, compared.reference, compared.pairs.items, size)
+    pair_prompts = [tuple(item.prompt) for item in compared.pairs.items]
 
     # Whole prompts are resampled: continuations of one prompt are not independent.
     def mean(values: Sequence[float]) -> Estimate:
@@ -111,7 +122,7 @@ def log_ratios(
     return torch.cat([reward_of(task, policy, reference, batch) for batch in batches])
 
 
-def held_out_margins(
+def pair_margins(
     task: TextTask, policy: nn.Module, reference: nn.Module, items: list[TextItem], batch_size: int
 ) -> Tensor:
     """Implicit reward of the chosen completion minus that of the rejected one: ``(B,)``."""

@@ -8,7 +8,13 @@ from typing import Any
 
 from diffdpo.config import Layer, at_least, flag
 from diffdpo.data.paths import missing_data, missing_models
-from diffdpo.engine.run_config import chosen, layer_of_run, recorded
+from diffdpo.engine.run_config import (
+    chosen,
+    departures,
+    layer_of_run,
+    recorded,
+    result_problems,
+)
 from diffdpo.errors import not_installed
 from diffdpo.metrics import TEXT_REWARDS, reward_problems
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
@@ -28,13 +34,13 @@ class EvaluateTextSettings(TextModelSettings):
     policy: str | None = flag(None, "the output folder of a finished run", group="model")
     model_name_or_path: str | None = flag(
         None,
-        "the reference; default: the run's, or the bundled model",
+        "the reference; default: the run's",
         ["--reference"],
         group="model",
     )
     dataset_name: str | None = flag(
         None,
-        "held-out pairs: hub id, folder or file; default: the run's, or the bundled ones",
+        "pairs to judge on: hub id, folder or file; default: the run's",
         group="data",
     )
     dataset_config: str | None = flag(
@@ -70,12 +76,14 @@ class EvaluateTextSettings(TextModelSettings):
 
     def problems(self) -> list[str]:
         lines = [*super().problems(), *at_least(self, COUNTS)]
-        if not self.policy:
-            lines.append("--policy is needed: the output folder of a finished run")
-        if (self.model_name_or_path is None) != (self.dataset_name is None):
+        model, data = self.model_name_or_path, self.dataset_name
+        if (model is None) != (data is None):
             lines.append(NAME_BOTH)
-        lines += missing_models(self, ["policy", "model_name_or_path"])
-        lines += missing_data(self.dataset_name) + missing_data(self.prompts_name)
+        named = {"model_name_or_path": model, "dataset_name": data}
+        lines += result_problems(self.policy, RESULTS, named)
+        lines += missing_models(self, ["model_name_or_path"])
+        lines += missing_data(data) + missing_data(self.prompts_name)
+        lines += [] if self.seed in SEEDS else ["--seed must fit into 64 bits"]
         lines += reward_problems([self.reward], TEXT_REWARDS)
         return lines + (not_installed("vaderSentiment") if self.reward == "sentiment" else [])
 
@@ -84,15 +92,28 @@ class EvaluateTextSettings(TextModelSettings):
         """What the run that is judged has recorded: its reference and the rows it held out."""
         policy = given.get("policy")
         run = recorded(policy)
-        # The model that training started from, be it an adapter, is the reference unless another
-        # one was.
-        run["model_name_or_path"] = run.get("ref_model_name_or_path") or run.get(
-            "model_name_or_path"
-        )
+        run["model_name_or_path"] = reference_of(run)
         run["dataset_name"] = run.get("eval_dataset_name") or run.get("dataset_name")
         run["split"] = run.get("dataset_test_split")
         own = {name: run.get(name) for name in ALWAYS}
         return layer_of_run(str(policy), {**chosen(run, given, TIED), **own})
 
+    @property
+    def departures(self) -> list[str]:
+        """A line for each setting by which the comparison is not with the reference of training, or
+        prompts are cut otherwise than there."""
+        run = recorded(self.policy)
+        reference = {"model_name_or_path": reference_of(run)} if run else {}
+        names = {name: getattr(self, name) for name in ("model_name_or_path", "max_length")}
+        return departures(run | reference, names)
 
+
+def reference_of(run: Mapping[str, Any]) -> Any:
+    """The model that a run was trained against: the one that it began from, be it an adapter,
+    unless another was named."""
+    return run.get("ref_model_name_or_path") or run.get("model_name_or_path")
+
+
+RESULTS = ["adapter_config.json", "config.json"]  # in the folder of a finished run
+SEEDS = range(-(2**63), 2**64)  # others would share their random numbers with one of these
 COUNTS = ["num_prompts", "samples_per_prompt", "max_new_tokens", "max_length", "batch_size"]

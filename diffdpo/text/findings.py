@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+from diffdpo.engine.trained_on import Overlap
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.page import Report
-from diffdpo.text.comparison import HeldOut, Written
+from diffdpo.text.comparison import Comparison, Written
 
 SHOWN = 12
 
 
-def rows_side_by_side(held_out: HeldOut, before: Written, after: Written) -> list[list[str]]:
+@dataclass(frozen=True)
+class Findings:
+    """What an evaluation found, and on what."""
+
+    figures: dict[str, Estimate]
+    reward: str
+    prompts: Overlap  # of the continued prompts with the training set
+    pairs: Overlap  # the same of the prompts of the pairs
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of evaluation.json."""
+        overlaps = {"prompts": self.prompts.as_dict(), "pairs": self.pairs.as_dict()}
+        return {**self.figures, "trained_on": overlaps}
+
+
+def rows_side_by_side(compared: Comparison, before: Written, after: Written) -> list[list[str]]:
     """The first continuation of the first prompts, with its reward, by either model; chosen by
     nothing else."""
-    every = held_out.settings.visits
+    every = compared.settings.visits
     firsts = range(0, min(len(before.texts), SHOWN * every), every)
     return [[f"{w.texts[i]} ({w.rewards[i]:+.2f})" for w in (before, after)] for i in firsts]
 
@@ -28,52 +47,58 @@ def unit(reward: str) -> str:
     return "VADER, -1 to 1" if reward == "sentiment" else reward
 
 
-def summary(reward: str, figures: dict[str, Estimate]) -> list[str]:
-    """The result in a few lines."""
-    difference, accuracy = figures["difference"], figures["implicit_accuracy"]
-    low, high = difference.interval
-    doubt = " (not significant: the interval holds 0)" if low <= 0 <= high else ""
-    means = [f"{who} {figures[f'{who}_reward'].value:.3f}" for who in ("policy", "reference")]
+def verdict(found: Findings) -> list[str]:
+    """The main figures, each with all that it has to be read with: accuracy, win rate,
+    difference."""
+    accuracy, rate = found.figures["implicit_accuracy"], found.figures["win_rate"]
+    difference = found.figures["difference"]
     return [
-        f"implicit     {accuracy.percent()} accuracy on {accuracy.n} held-out pairs",
-        f"win rate     {figures['win_rate'].percent()}, {difference.n} texts of"
-        f" {difference.clusters} prompts",
-        f"reward       {', '.join(means)} ({unit(reward)})",
-        f"difference   {plain(difference)}{doubt}",
-        f"KL           {plain(figures['kl'], 1)} nats a text",
+        f"{accuracy.percent()} accuracy on {accuracy.n} pairs of {found.pairs}",
+        f"{rate.percent()}, {rate.n} texts of {found.prompts}{rate.doubt(0.5, '50 %')}",
+        f"{plain(difference)}{difference.doubt(0, '0')}",
     ]
 
 
-ROWS = {"implicit_accuracy": "held-out implicit accuracy", "win_rate": "win rate"}
-ROWS |= {
+def summary(found: Findings) -> list[str]:
+    """The result in a few lines."""
+    accuracy, rate, difference = verdict(found)
+    means = [f"{who} {found.figures[f'{who}_reward'].value:.3f}" for who in ("policy", "reference")]
+    return [
+        f"implicit     {accuracy}",
+        f"win rate     {rate}",
+        f"reward       {', '.join(means)} ({unit(found.reward)})",
+        f"difference   {difference}",
+        f"KL           {plain(found.figures['kl'], 1)} nats a text",
+    ]
+
+
+ROWS = {
+    "implicit_accuracy": "implicit accuracy",
+    "win_rate": "win rate",
     "policy_reward": "reward, policy",
     "reference_reward": "reward, reference",
     "difference": "difference",
-}
-ROWS |= {
     "kl": "KL, nats a text",
     "policy_tokens": "tokens, policy",
     "reference_tokens": "tokens, reference",
 }
 
 
-def compose(
-    report: Report, reward: str, figures: dict[str, Estimate], texts: list[list[str]]
-) -> None:
+def compose(report: Report, found: Findings, texts: list[list[str]]) -> None:
     """The page: result, figures, texts side by side."""
-    difference, kl = figures["difference"], plain(figures["kl"], 1)
+    figures, (accuracy, rate, difference) = found.figures, verdict(found)
     policy, reference = (plain(figures[f"{who}_reward"], 2) for who in ("policy", "reference"))
     report.headline(
-        f"Reward {policy}, reference {reference}",
-        f"{unit(reward)}; {difference.n} texts of {difference.clusters} held-out prompts,"
-        f" the same random numbers, temperature 1. KL {kl} nats a text.",
+        f"Win rate {rate}",
+        f"Reward {policy}, reference {reference} ({unit(found.reward)}), difference {difference};"
+        " the same random numbers, temperature 1.",
     )
-    report.section("Figures", "95 % intervals by bootstrap over prompts; the difference is paired.")
-    report.table(
-        ["", "mean and interval"], [[title, plain(figures[name])] for name, title in ROWS.items()]
-    )
+    report.section("Figures", "95 % intervals over prompts; the difference is paired.")
+    rows = [[title, plain(figures[name])] for name, title in ROWS.items()]
+    report.table(["", "mean and interval"], rows)
+    report.section("Implicit accuracy", accuracy)
     report.section(
         "Side by side",
         "The first prompts, chosen by the seed alone; the reward of each in brackets.",
     )
-    report.table(["reference", "policy"], texts)
+    report.table(["reference", "policy"], texts, numbers=False)

@@ -7,6 +7,7 @@ Shapes: ``N`` rows of one batch × ``T`` tokens; ``V`` tokens of the vocabulary.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from diffdpo.draws import Purpose, generator
+from diffdpo.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,20 @@ class SampleSettings:
     visits: int = 1  # continuations a prompt
     max_new_tokens: int = 64
     batch_size: int = 64
+
+
+def check_sampling(prompts: int, settings: SampleSettings) -> None:
+    """Raise UserError where the random numbers of a batch, or the tokens of all continuations, do
+    not fit into this machine's memory."""
+    rows = prompts * settings.visits
+    batch = 8 * min(rows, settings.batch_size) * settings.max_new_tokens
+    needed, there = 64 * rows + batch, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"{rows:,} continuations of up to {settings.max_new_tokens:,} tokens need"
+            f" {needed / 2**30:,.0f} GiB of memory and more, this machine has {there / 2**30:.0f};"
+            " take fewer --num_prompts, --samples_per_prompt or --max_new_tokens"
+        )
 
 
 def sample(

@@ -31,7 +31,8 @@ def test_a_demo_trains_judges_and_goes_on(name, tmp_path, monkeypatch, capsys):
     assert main([name, "--output_dir", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert "from the run" in shown
-    assert "nothing here is held out" not in shown
+    assert "held-out prompts" in shown
+    assert "trained on" not in shown
     assert shown.splitlines()[-1].endswith("out/report.html")
     assert (tmp_path / "out" / "train" / "metrics.jsonl").exists()
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())

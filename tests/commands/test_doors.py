@@ -175,7 +175,9 @@ def test_a_missing_extra_is_asked_for_before_work_begins(
     monkeypatch.setattr(
         diffdpo.errors, "find_spec", lambda wanted: None if wanted == package else original(wanted)
     )
-    words = ["--policy", str(tmp_path)] if name.startswith("evaluate") else []
+    (tmp_path / "config.json").touch()  # of a result
+    both = ["--model_name_or_path", str(tmp_path), "--dataset_name", str(tmp_path)]
+    words = ["--policy", str(tmp_path), *both] if name.startswith("evaluate") else []
     assert main([name, *words, "--output_dir", str(tmp_path / "out")]) == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert line in shown

@@ -1,8 +1,12 @@
 """Evaluation end to end on a small trained policy: numbers, pictures, report, mistakes."""
 
+import html
 import json
+import re
+import shutil
 
 import pytest
+from datasets import Dataset
 
 from diffdpo.cli import main, run_command
 from diffdpo.config import parse
@@ -10,7 +14,7 @@ from diffdpo.errors import UserError
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from tests.commands.test_train_diffusion_dpo import flags, train
 from tests.conftest import run, script
-from tests.factory import make_pairs
+from tests.factory import make_pairs, pickapic_rows
 
 QUICK = (
     "--num_prompts 4 --images_per_prompt 2 --num_inference_steps 2 --implicit_draws 3"
@@ -57,9 +61,40 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
     assert page.count("data:image/png;base64,") == 3
     assert "Win rate" in page
     assert "beta_dpo: 5000" in page
-    last = found.stdout.strip().splitlines()[-2:]
-    assert last[0].startswith("win rate")
-    assert last[1].endswith("report.html")
+    assert result["trained_on"]["prompts"] == {"prompts": 4, "trained_on": 4}
+    assert result["trained_on"]["pairs"] == {"prompts": 12, "trained_on": 12}
+    accuracy_line, rate_line, report_line = found.stdout.strip().splitlines()[-3:]
+    assert "on 12 pairs of 12 prompts, 12 of them trained on" in accuracy_line
+    assert rate_line.startswith("win rate")
+    assert "8 pictures of 4 prompts, 4 of them trained on (not significant: " in rate_line
+    assert report_line.endswith("report.html")
+    # The page says what the terminal says.
+    headline = re.search('<p class="headline">(.*?)</p>', page)[1]
+    assert html.unescape(headline) == "Win rate " + rate_line.removeprefix("win rate     ")
+    assert html.unescape(accuracy_line.removeprefix("implicit     ")) in html.unescape(page)
+    assert "held-out" not in page
+
+
+def test_held_out_is_said_where_it_was_checked(models, pairs, policy, tmp_path, capsys):
+    words = ["--reward", "colourfulness", "--implicit_draws", "1"]
+    rows = [row | {"caption": f"new {row['caption']}"} for row in pickapic_rows(4)]
+    rows[0]["caption"] = "  Picture   0"  # the same prompt but for case and white space
+    Dataset.from_list(rows).to_parquet(tmp_path / "mixed" / "train-0.parquet")
+    mixed = judge(policy, tmp_path / "a", "--dataset_name", tmp_path / "mixed", *words)
+    assert mixed["trained_on"]["prompts"] == {"prompts": 4, "trained_on": 1}
+    assert "4 prompts, 1 of them trained on" in (tmp_path / "a" / "report.html").read_text()
+    Dataset.from_list(rows[1:]).to_parquet(tmp_path / "new" / "train-0.parquet")
+    new = judge(policy, tmp_path / "b", "--dataset_name", tmp_path / "new", *words)
+    assert new["trained_on"]["prompts"] == {"prompts": 3, "trained_on": 0}
+    assert "6 pictures of 3 held-out prompts" in (tmp_path / "b" / "report.html").read_text()
+    shutil.copytree(policy, tmp_path / "older")
+    (tmp_path / "older" / "trained_on.safetensors").unlink()
+    older = judge(tmp_path / "older", tmp_path / "c", "--dataset_name", tmp_path / "new", *words)
+    assert older["trained_on"]["prompts"] == {"prompts": 3, "trained_on": None}
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "3 prompts, not known whether trained on" in page
+    assert "held-out" not in page
+    assert "held-out" not in capsys.readouterr().out.splitlines()[-2]
 
 
 def test_a_policy_against_itself_is_a_tie(models, pairs, tmp_path):
@@ -125,6 +160,7 @@ def test_sampled_pairs_are_labelled_by_the_reward_and_can_be_trained_on(models, 
     ],
 )
 def test_mistakes_are_one_line(models, pairs, tmp_path, capsys, more, line):
+    (tmp_path / "unet").mkdir()
     words = evaluate(models(), pairs, tmp_path, tmp_path / "out", *more)
     assert run_command("evaluate", words) == 2
     errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
@@ -134,6 +170,7 @@ def test_mistakes_are_one_line(models, pairs, tmp_path, capsys, more, line):
 
 def test_only_ties_are_named(models, tmp_path, capsys):
     data = make_pairs(tmp_path / "ties", 2, ties=2)
+    (tmp_path / "unet").mkdir()
     assert run_command("evaluate", evaluate(models(), data, tmp_path, tmp_path / "out")) == 2
     assert "are ties" in capsys.readouterr().err
 
@@ -164,11 +201,13 @@ def test_a_run_from_another_unet_is_judged_against_that_unet(models, pairs, tmp_
     assert result["implicit_accuracy"]["value"] == 0.5
     shown = capsys.readouterr().out
     assert f"unet_init {tmp_path / 'first'}" in shown
-    assert "note         the run was trained on split train" in shown
+    assert "note         not the run's" not in shown
     # And against the pipeline's own UNet it is another network.
     other = judge(tmp_path / "second", tmp_path / "other", "--unet_init", "", "--reward",
                   "colourfulness")  # fmt: skip
     assert other["rewards"]["colourfulness"]["difference"]["value"] != 0
+    shown = capsys.readouterr().out
+    assert f"not the run's --unet_init none: the run was trained with {tmp_path / 'first'}" in shown
 
 
 def test_model_and_data_come_from_the_run_unless_told_otherwise(models, pairs, policy, tmp_path):
@@ -188,6 +227,7 @@ def test_model_and_data_come_from_the_run_unless_told_otherwise(models, pairs, p
 
 
 def test_what_the_run_says_beside_its_model_and_data(tmp_path):
+    (tmp_path / "unet").mkdir()  # as in the folder of a result
     (tmp_path / "config.yaml").write_text(
         "pretrained_model_name_or_path: a/model\nrevision: v2\ndataset_name: a/set\n"
         "pretrained_vae_model_name_or_path: a/vae\nchosen_column: good\nis_turbo: true\n"

@@ -71,7 +71,10 @@ def test_a_model_against_itself_wins_nothing(lm, data, tmp_path):
 
 
 MISTAKES = {
-    "no policy there": (["--policy", "/no/such/run"], "--policy /no/such/run: cannot be loaded"),
+    "no policy there": (
+        ["--policy", "/no/such/run"],
+        "--policy /no/such/run: no such folder; did its run finish?",
+    ),
     "count": (["--num_prompts", "0"], "--num_prompts must be at least 1"),
     "split": (["--dataset_name", "/no/such/rows"], "no such file or folder"),
     "typo": (["--num_prompt", "3"], "did you mean --num_prompts?"),
@@ -109,7 +112,9 @@ def test_a_policy_of_other_tokens_is_refused(lm, data, tmp_path, capsys):
         )
         == 2
     )
-    assert "--policy: its vocabulary has 50 tokens" in capsys.readouterr().err
+    size = json.loads((lm / "config.json").read_text())["vocab_size"]
+    line = f"its vocabulary has 50 tokens, that of the reference {lm} has {size}"
+    assert line in capsys.readouterr().err
 
 
 def judge(policy, out, *more):
@@ -126,11 +131,14 @@ def test_reference_and_rows_come_from_the_run(lm, data, policy, tmp_path, capsys
     own, told = judge(policy, tmp_path / "own"), tmp_path / "told" / "evaluation.json"
     shown = capsys.readouterr().out
     assert f"from the run model_name_or_path {lm}" in shown
-    assert "note         the run was trained on split train" in shown
+    assert "6 prompts, 6 of them trained on" in shown
+    assert "note         not the run's" not in shown
     assert own == json.loads(told.read_text()) | {"settings": own["settings"]}
 
 
-def test_a_further_trained_adapter_is_judged_against_the_one_it_began_from(lm, data, tmp_path):
+def test_a_further_trained_adapter_is_judged_against_the_one_it_began_from(
+    lm, data, tmp_path, capsys
+):
     """At rate 0 the policy is its reference, which is the adapter and not the model under it."""
     changes = {"use_peft": True, "learning_rate": 1e-2}
     train(*flags(lm, data["chats"], tmp_path / "sft", loss_type="sft", **changes))
@@ -140,6 +148,8 @@ def test_a_further_trained_adapter_is_judged_against_the_one_it_began_from(lm, d
     assert result["implicit_accuracy"]["value"] == 0.5
     under = judge(tmp_path / "dpo", tmp_path / "under", "--reference", lm)
     assert under["kl"]["value"] > 0.1
+    line = f"not the run's --model_name_or_path {lm}: the run was trained with {tmp_path / 'sft'}"
+    assert line in capsys.readouterr().out
 
 
 def test_another_model_that_was_the_reference_is_the_reference(lm, data, tmp_path):
@@ -150,6 +160,7 @@ def test_another_model_that_was_the_reference_is_the_reference(lm, data, tmp_pat
 
 
 def test_what_the_run_held_out_is_what_it_is_judged_on(tmp_path):
+    (tmp_path / "config.json").touch()  # as in the folder of a result
     (tmp_path / "config.yaml").write_text(
         "model_name_or_path: a/model\nmodel_revision: v2\ndataset_name: a/set\nmax_length: 77\n"
         "dataset_config: easy\ndataset_test_split: held\neval_dataset_name: b/set\nbeta: 1\n"

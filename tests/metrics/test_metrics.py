@@ -90,11 +90,50 @@ def test_one_prompt_proves_nothing():
     share = clustered_share(wins, ["one prompt"] * 10)
     assert share.interval == pytest.approx(wilson(0.7, 1))
     assert share.interval[0] < 0.5 < share.interval[1]
-    assert share.percent() == "70.0 % [10.3, 97.9] (only 1 cluster: not resampled)"
+    assert share.percent() == "70.0 % [10.3, 97.9] (too few: 1 prompt)"
     mean = clustered_mean(wins, ["one prompt"] * 10)
     assert mean.interval == (-np.inf, np.inf)
     assert mean.as_dict()["interval"] == [None, None]
     assert json.loads(json.dumps(mean.as_dict(), allow_nan=False))["method"] == "none"
+
+
+@pytest.mark.parametrize("n", [*range(1, 60), 101, 250, 499, 500])
+def test_the_interval_of_a_share_lies_between_0_and_1_round_its_value(n):
+    for k in range(n + 1):
+        low, high = wilson(k / n, n)
+        assert 0 <= low <= k / n <= high <= 1
+        assert high - low > 0.5 / n
+
+
+@pytest.mark.parametrize("n", [*range(1, 30), 101, 500])
+def test_shares_at_the_ends_have_intervals_that_end_there(n):
+    for share in (0.0, 1.0):
+        estimate = clustered_share([share] * n, range(n))
+        assert 0 <= estimate.interval[0] <= share <= estimate.interval[1] <= 1
+        assert share in estimate.interval
+
+
+@pytest.mark.parametrize("n", [1, 3, 9, 10, 40])
+def test_wilson_is_scipys(n):
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for k in range(n + 1):
+        expected = scipy_stats.binomtest(k, n).proportion_ci(method="wilson")
+        assert wilson(k / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_significant_is_what_excludes_chance_on_enough_prompts():
+    def doubt(wins, prompts):
+        return clustered_share([1.0] * wins + [0.0] * (prompts - wins), range(prompts)).doubt(
+            0.5, "50 %"
+        )
+
+    assert doubt(18, 20) == doubt(2, 20) == ""
+    assert doubt(11, 20) == " (not significant: the interval holds 50 %)"
+    nine = clustered_share([1.0] * 9, range(9))
+    assert nine.interval[0] > 0.5
+    assert nine.doubt(0.5, "50 %") == " (not significant: fewer than 10 prompts)"
+    assert clustered_mean([0.1] * 9 + [0.2], range(10)).doubt(0, "0") == ""
+    assert "holds 0" in clustered_mean([0.1], ["a"]).doubt(0, "0")
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 10])

@@ -10,6 +10,7 @@ import pytest
 
 from diffdpo.cli import run_command
 from diffdpo.ranking import fit_bradley_terry
+from diffdpo.ranking.report import footer
 from diffdpo.ranking.settings import RankingSettings
 from diffdpo.ranking.sources import ROLES
 from tests.conftest import run, script
@@ -148,9 +149,28 @@ def test_rows_left_out_are_warned_about_on_stderr(games, capsys):
     assert main(["--comparisons", str(games)]) == 0
     said = capsys.readouterr().err.splitlines()
     assert said == [
+        f"warning: {games}: columns not read: first",  # of use to --home alone
         f"warning: {games}: left out 1 of 401 rows",
         "warning: line 402: an item against itself",
     ]
+
+
+def test_long_names_are_cut_on_the_terminal_and_whole_in_json(tmp_path, capsys):
+    path, long = tmp_path / "games.csv", "x" * 5000
+    path.write_text(f"winner,loser,judge\n{long},b,j\nb,{long},j\n")
+    assert main(["--comparisons", str(path), "--output", str(tmp_path / "r.json")]) == 0
+    shown = capsys.readouterr()
+    assert max(map(len, shown.out.splitlines())) < 160
+    assert shown.err == f"warning: {path}: columns not read: judge\n"
+    names = {item["item"] for item in json.loads((tmp_path / "r.json").read_text())["items"]}
+    assert names == {long, "b"}
+
+
+def test_estimated_standard_errors_are_called_so():
+    exact = fit_bradley_terry([("a", "b"), ("b", "a")])
+    assert not [line for line in footer(exact) if "estimated" in line]
+    sampled = dataclasses.replace(exact, method=exact.method | {"variance_samples": 512})
+    assert [line for line in footer(sampled) if "from 512 samples each: off by 3.1 %" in line]
 
 
 def test_many_items_are_cut_on_the_terminal_and_in_the_plot(tmp_path, capsys):
@@ -178,7 +198,7 @@ MISTAKES = [
     (["--comparisons", "{games}", "--prior_std", "-1"], "prior_std: must be a number above 0"),
     (
         ["--comparisons", "{games}", "--home", "--first_column", "shown"],
-        "a home effect needs to know",
+        "has no column shown; found winner, loser, tie, first",
     ),
     (["--comparisons", "{games}", "--output", "{folder}"], "is a folder, not a file"),
     (["--comparisons", "{games}", "--output", "{folder}/no/x.json"], "there is no folder"),

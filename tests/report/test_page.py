@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from diffdpo.report.evaluation import say_what_is_left_out
+from diffdpo.report.evaluation import look_ahead
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep, smoothed, training_curves
 
@@ -43,7 +43,7 @@ def test_an_interval_that_rounding_puts_beside_its_value_is_drawn():
 
 def test_without_matplotlib_the_page_says_what_its_curves_need(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("diffdpo.errors.find_spec", lambda name: None)
-    say_what_is_left_out()
+    look_ahead(str(tmp_path))
     said = capsys.readouterr().out
     assert said == "left out     plots need matplotlib: pip install 'diffdpo[report]'\n"
     report = Report("a run")

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from diffdpo.text.comparison import held_out_margins, log_ratios
+from diffdpo.text.comparison import log_ratios, pair_margins
 from diffdpo.text.generate import SampleSettings, sample
 from diffdpo.text.rows import TextItem
 from diffdpo.text.scorer import TokenScorer
@@ -40,11 +40,11 @@ def test_the_mean_log_ratio_is_the_kl(scorers):
 def test_a_model_is_no_distance_from_itself(scorers):
     prompts, completions = zip(*((item.prompt, item.completions[0]) for item in ITEMS), strict=True)
     assert (log_ratios(TASK, scorers[0], scorers[0], prompts, completions, 2) == 0).all()
-    assert (held_out_margins(TASK, scorers[0], scorers[0], ITEMS, 2) == 0).all()
+    assert (pair_margins(TASK, scorers[0], scorers[0], ITEMS, 2) == 0).all()
 
 
 def test_margins_are_differences_of_log_ratios_whatever_the_batch(scorers):
-    margin_B = held_out_margins(TASK, *scorers, ITEMS, 2)
+    margin_B = pair_margins(TASK, *scorers, ITEMS, 2)
     sides = [[item.completions[side] for item in ITEMS] for side in (0, 1)]
     chosen, rejected = (
         log_ratios(TASK, *scorers, [item.prompt for item in ITEMS], side, 5) for side in sides

@@ -1,0 +1,74 @@
+"""Asks a reward for scores and checks what it gives; looks through weights before they are judged.
+
+A reward may be a user's own function: it may fail, or give anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from diffdpo.errors import UserError, short
+
+Names = Sequence[str]
+
+
+def judged(name: str, reward: Callable[..., Any], names: Names, *columns: Sequence[Any]) -> Any:
+    """The scores ``(N,)``, float64, that a reward gives to the rows of ``columns``.
+
+    ``names`` say for each row what it is. Raises UserError, with the first row concerned, where the
+    reward fails or gives anything but one finite number a row.
+    """
+    try:
+        given = reward(*columns)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the own code of a user raises
+        raise UserError(
+            f"--reward {name}: {failure(error)}{culprit(reward, names, columns)}"
+        ) from error
+    try:
+        scores = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--reward {name}: gives {type(given).__name__} that is no array of numbers"
+            f" ({short(error)})"
+        ) from error
+    if scores.shape != (len(names),):
+        raise UserError(
+            f"--reward {name}: gives numbers of shape {scores.shape} for {len(names)} items; one"
+            f" number each, shape ({len(names)},), is needed"
+        )
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise UserError(
+            f"--reward {name}: {len(bad)} of {len(scores)} scores are not finite, the first is"
+            f" {scores[bad[0]]} for {names[bad[0]]}"
+        )
+    return scores
+
+
+def culprit(reward: Callable[..., Any], names: Names, columns: Sequence[Sequence[Any]]) -> str:
+    """' for …': the first row on which the reward fails alone; '' where it fails on none."""
+    for row, name in enumerate(names):
+        try:
+            reward(*(column[row : row + 1] for column in columns))
+        except Exception:  # as above
+            return f" for {name}"
+    return ""
+
+
+def failure(error: Exception) -> str:
+    """An exception of the user's code in a few words."""
+    return f"fails with {type(error).__name__}: {short(error)}" if str(error) else repr(error)
+
+
+def check_weights(network: nn.Module, flag: str, name: str) -> None:
+    """Raise UserError where a weight is NaN or infinite: every figure would be meaningless."""
+    for key, weight in network.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"--{flag} {name}: weights are not finite, the first is {short(key)}")

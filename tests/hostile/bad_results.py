@@ -1,0 +1,308 @@
+"""Results to judge, and tables to rank, that say less or other than they seem to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from safetensors.numpy import save, save_file
+
+from tests.hostile.case import Bad, Material
+
+LORA = "pytorch_lora_weights.safetensors"
+RING = "winner,loser\na,b\nb,c\nc,a\n"
+Make = Callable[[Material], list[str]]
+
+
+def games(text: str | bytes, *words: str, name: str = "games.csv") -> Make:
+    """A ranking of the comparisons in ``text``."""
+
+    def make(material: Material) -> list[str]:
+        content = text if isinstance(text, bytes) else text.encode()
+        (material.folder / name).write_bytes(content)
+        return ["--comparisons", str(material.folder / name), *words]
+
+    return make
+
+
+def columns(**values: object) -> Make:
+    """A ranking of a parquet table with these columns."""
+
+    def make(material: Material) -> list[str]:
+        path = material.folder / "games.parquet"
+        pyarrow.parquet.write_table(pyarrow.table(values), path)
+        return ["--comparisons", str(path)]
+
+    return make
+
+
+def run_folder(material: Material, **files: str | bytes) -> Path:
+    """A folder ``run`` with these files, dots in their names as double underscores."""
+    folder = material.folder / "run"
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        path = folder / name.replace("__", ".")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def picture_result(*words: str, **files: str | bytes) -> Make:
+    """An evaluation of a folder that holds these files, against a good model on good pairs."""
+
+    def make(material: Material) -> list[str]:
+        base = ["--policy", run_folder(material, **files), "--output_dir", material.folder / "out"]
+        base += ["--pretrained_model_name_or_path", material.models()]
+        base += ["--dataset_name", material.pairs, "--split", "train", "--num_prompts", "2"]
+        base += ["--images_per_prompt", "1", "--num_inference_steps", "1", "--implicit_draws", "0"]
+        return [*map(str, base), *words]
+
+    return make
+
+
+def lora(value: float) -> bytes:
+    """A LoRA file of one layer of the small pipelines, with one value throughout."""
+    layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora"
+    down, up = np.full((2, 32), value, np.float32), np.full((32, 2), value, np.float32)
+    return save({f"{layer}.down.weight": down, f"{layer}.up.weight": up})
+
+
+def with_reward(code: str) -> Make:
+    """An evaluation by a reward of one's own, the function ``judge`` of ``code``."""
+
+    def make(material: Material) -> list[str]:
+        own = material.folder / "own.py"
+        own.write_text(f"import numpy as np\n{code}\n")
+        files = {LORA.replace(".", "__"): lora(0.0)}
+        return picture_result("--reward", f"{own}:judge", **files)(material)
+
+    return make
+
+
+def text_result(*words: str, policy: str | None = None, **files: str | bytes) -> Make:
+    """An evaluation of a folder that holds these files, or of the tiny model itself."""
+
+    def make(material: Material) -> list[str]:
+        folder = policy or (run_folder(material, **files) if files else material.lm)
+        base = ["--policy", folder, "--output_dir", material.folder / "out", "--split", "train"]
+        base += ["--model_name_or_path", material.lm, "--dataset_name", material.texts["pairs"]]
+        base += ["--num_prompts", "2", "--samples_per_prompt", "1", "--max_new_tokens", "2"]
+        return [*map(str, base), *words]
+
+    return make
+
+
+def new_pairs(*words: str) -> Make:
+    """Pairs to be sampled from a good model."""
+
+    def make(material: Material) -> list[str]:
+        base = ["--pretrained_model_name_or_path", material.models(), "--num_inference_steps", "1"]
+        base += ["--dataset_name", material.pairs, "--output_dir", material.folder / "new"]
+        return [*map(str, base), *words]
+
+    return make
+
+
+def new_pairs_over_old(material: Material) -> list[str]:
+    (material.folder / "new").mkdir()
+    (material.folder / "new" / "train-00000.parquet").write_text("mine")
+    return new_pairs()(material)
+
+
+def damaged_record(material: Material) -> list[str]:
+    words = picture_result(**RESULT)(material)
+    (run_folder(material) / "trained_on.safetensors").write_bytes(b"\0" * 40)
+    return words
+
+
+def record_of_another_kind(material: Material) -> list[str]:
+    words = picture_result(**RESULT)(material)
+    save_file({"pairs": np.zeros(1)}, run_folder(material) / "trained_on.safetensors")
+    return words
+
+
+RESULT = {LORA.replace(".", "__"): lora(0.0)}
+FIT, JUDGE, TEXT = "fit_bradley_terry", "evaluate", "evaluate_text"
+
+CASES = [
+    Bad(
+        "a column is missing",
+        FIT,
+        games("winner,looser\na,b\n"),
+        ".*needs the columns `winner` and `loser`",
+    ),
+    Bad("an item plays itself", FIT, games("winner,loser\na,a\n"), r"line 2: an item against"),
+    Bad("a negative count", FIT, games("winner,loser,count\na,b,-1\n"), "line 2: `count` must be"),
+    Bad(
+        "a count that is no number", FIT, games("winner,loser,count\na,b,nan\n"), "line 2: `count`"
+    ),
+    Bad("a count beyond exact numbers", FIT, games("winner,loser,count\na,b,1e300\n"), "line 2: "),
+    Bad("a weight that underflows", FIT, games("winner,loser,weight\na,b,1e-320\n"), "line 2: "),
+    Bad("an outcome in words", FIT, games("first,second,outcome\na,b,win\n"), "line 2: `outcome`"),
+    Bad("one item alone", FIT, games("winner,loser\na,\n,a\n"), "line 2: an item is missing"),
+    Bad("no game at all", FIT, games("winner,loser\n"), ".*no comparisons"),
+    Bad("UTF-16", FIT, games(RING.encode("utf-16")), r".*not UTF-8 text"),
+    Bad("a column twice", FIT, games("winner,winner,loser\na,b,c\n"), ".*several columns winner"),
+    Bad(
+        "a renamed column that is not there",
+        FIT,
+        games(RING, "--count_column", "games"),
+        ".*has no column games; found winner, loser",
+    ),
+    Bad("a long name", FIT, games(f"winner,loser\n{'a' * 9000},b\n"), "no finite strengths exist"),
+    Bad("the games would be overwritten", FIT, games(RING, "--output", "games.csv"), ".*same file"),
+    Bad("a prior of no width", FIT, games(RING, "--prior_std", "1e-300"), "prior_std: must be"),
+    Bad(
+        "resamples beyond memory",
+        FIT,
+        games(RING, "--interval", "bootstrap", "--bootstrap_samples", "1000000000000"),
+        "bootstrap_samples: .* GiB of memory",
+    ),
+    Bad("a seed of 70 bits", FIT, games(RING, "--seed", str(2**70)), "--seed must fit"),
+    Bad("nested JSON without end", FIT, games("[" * 10**5, name="games.jsonl"), "line 1: not JSON"),
+    Bad(
+        "the number 1 and the text 1",
+        FIT,
+        games('{"winner": 1, "loser": "1"}\n{"winner": "1", "loser": 1}\n', name="games.jsonl"),
+        ".*different items read alike",
+    ),
+    Bad("lists as items", FIT, columns(winner=[["a"]], loser=[["b"]]), "row 1: an item is missing"),
+    Bad(
+        "dates as counts",
+        FIT,
+        columns(winner=["a"], loser=["b"], count=np.array(["2020-01-01"], "datetime64[D]")),
+        "row 1: `count` must be",
+    ),
+    Bad(
+        "a result that is not there",
+        JUDGE,
+        picture_result("--policy", "no/run"),
+        ".*no such folder",
+    ),
+    Bad("a file as a result", JUDGE, picture_result("--policy", __file__), ".*is a file"),
+    Bad("an empty folder as a result", JUDGE, picture_result(), ".*has no result"),
+    Bad(
+        "a checkpoint as a result",
+        JUDGE,
+        picture_result(trainable__safetensors="", state__json="{}"),
+        ".*is a checkpoint, not a result",
+    ),
+    Bad(
+        "a result that names no model",
+        JUDGE,
+        lambda material: ["--policy", str(run_folder(material, **RESULT))],
+        "--pretrained_model_name_or_path and --dataset_name needed: .* has no config.yaml",
+    ),
+    Bad(
+        "a result whose model was in memory",
+        JUDGE,
+        lambda material: [
+            "--policy",
+            str(
+                run_folder(
+                    material,
+                    **RESULT,
+                    config__yaml=(
+                        "pretrained_model_name_or_path: (in memory)\n"
+                        f"dataset_name: {material.pairs}\n"
+                    ),
+                )
+            ),
+        ],
+        "--pretrained_model_name_or_path needed: .* names none on disk",
+    ),
+    Bad(
+        "NaN weights",
+        JUDGE,
+        picture_result(**{LORA.replace(".", "__"): lora(float("nan"))}),
+        "--policy .*: weights are not finite, the first is down_blocks",
+    ),
+    Bad(
+        "metrics that are none",
+        JUDGE,
+        picture_result(metrics__jsonl="hello\n", **RESULT),
+        r".*metrics\.jsonl: cannot be read",
+    ),
+    Bad(
+        "metrics without steps",
+        JUDGE,
+        picture_result(metrics__jsonl='{"loss": 1}\n', **RESULT),
+        r".*metrics\.jsonl, line 1: no record of a step",
+    ),
+    Bad(
+        "metrics in binary",
+        JUDGE,
+        picture_result(metrics__jsonl=b"\xff\xfe\x00\n", **RESULT),
+        r".*metrics\.jsonl: cannot be read",
+    ),
+    Bad("a damaged record", JUDGE, damaged_record, r".*trained_on\.safetensors: damaged"),
+    Bad("a record of another kind", JUDGE, record_of_another_kind, ".*damaged"),
+    Bad(
+        "no sampling step",
+        JUDGE,
+        picture_result("--num_inference_steps", "0", **RESULT),
+        "--num_inference_steps must be at least 1",
+    ),
+    Bad(
+        "more steps than the scheduler has",
+        JUDGE,
+        picture_result("--num_inference_steps", "5000", **RESULT),
+        "--num_inference_steps 5000: the model's scheduler has 1000 timesteps",
+    ),
+    Bad(
+        "a thousand million pictures",
+        JUDGE,
+        picture_result("--images_per_prompt", "1000000000", **RESULT),
+        "4,000,000,000 pictures of 32 pixels need 11,444 GiB of memory.*4,000,000,000 sampling",
+    ),
+    Bad(
+        "guidance that is no number",
+        JUDGE,
+        picture_result("--guidance_scale", "nan", **RESULT),
+        "--guidance_scale must be a finite number",
+    ),
+    Bad(
+        "a reward of NaN",
+        JUDGE,
+        with_reward("def judge(pictures, prompts): return [1.0, float('nan')]"),
+        "--reward .*: 1 of 2 scores are not finite.*picture 1 of the reference, prompt 'picture 1'",
+    ),
+    Bad(
+        "one reward for all",
+        JUDGE,
+        with_reward("def judge(pictures, prompts): return 1.0"),
+        r"--reward .*: gives numbers of shape \(\) for 2 items",
+    ),
+    Bad(
+        "rewards in words",
+        JUDGE,
+        with_reward("def judge(pictures, prompts): return ['good', 'bad']"),
+        "--reward .*: gives list that is no array of numbers",
+    ),
+    Bad(
+        "a reward that fails on one picture",
+        JUDGE,
+        with_reward("def judge(pictures, prompts): return [{'picture 0': 1}[p] for p in prompts]"),
+        "--reward .*: fails with KeyError: 'picture 1' for picture 1 of the reference",
+    ),
+    Bad("a result that is not there", TEXT, text_result(policy="runs/nothing"), ".*no such folder"),
+    Bad("a checkpoint", TEXT, text_result(trainable__safetensors=""), ".*is a checkpoint"),
+    Bad("no result yet", TEXT, text_result(config__yaml="beta: 1\n"), ".*has no result"),
+    Bad(
+        "texts longer than the model reads",
+        TEXT,
+        text_result("--max_new_tokens", "100000"),
+        "--max_new_tokens 100000: after the longest prompt, .* tokens, that is more than the",
+    ),
+    Bad(
+        "a thousand million texts",
+        TEXT,
+        text_result("--samples_per_prompt", "1000000000"),
+        "2,000,000,000 continuations of up to 2 tokens need .* GiB of memory",
+    ),
+    Bad("no step", "make_pairs", new_pairs("--num_inference_steps", "0"), "--num_inference_steps"),
+    Bad("too many steps", "make_pairs", new_pairs("--num_inference_steps", "2000"), ".*has 1000"),
+    Bad("a file of the user's", "make_pairs", new_pairs_over_old, ".*holds train-00000.parquet"),
+]
