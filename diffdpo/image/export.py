@@ -12,6 +12,7 @@ from torch import nn
 
 from diffdpo.engine.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.lora_file import LORA_FILE
 from diffdpo.image.settings import ImageSettings
 from diffdpo.report.model_card import model_card, write_card
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.export import LORA_FILE
+from diffdpo.image.lora_file import LORA_FILE
 from diffdpo.image.network import start_from
 from diffdpo.reference import AdapterOff, FrozenCopy, Reference, without_dropout
 
