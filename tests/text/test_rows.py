@@ -107,7 +107,7 @@ def test_text_that_cannot_be_read_is_a_bad_row(tmp_path):
 def test_half_a_character_in_json_of_a_row_is_a_bad_row():
     records = [{**row, "tools": "[]"} for row in chat_rows(40)]
     records[3]["tools"] = '[{"type": "function", "function": {"name": "\\ud800"}}]'
-    words = tokenizer("{{ tools }}" + CHATML)
+    words = tokenizer("{% if tools %}{{ tools[0].function.name }}{% endif %}" + CHATML)
     rows = TextRows(Dataset.from_list(records), words, RowSettings())
     assert [line[:6] for line in rows.tally.bad] == ["row 3:"]
 
