@@ -197,13 +197,13 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
     own = network(input_ids=ids, use_cache=False).logits.float()
     body: Any = network.base_model
     ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
-    network.train(was_training)
     if not torch.allclose(own, ours.float(), rtol=1e-3, atol=1e-3):
         raise UserError(
             f"--model_name_or_path {name}: its logits are not a plain function of its output head"
         )
     if scorer.share is not False:
         prove_sharing(scorer)
+    network.train(was_training)
 
 
 @torch.no_grad()
