@@ -15,7 +15,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled, is_bundled
-from diffdpo.data.source import open_dataset
 from diffdpo.draws import epoch_order
 from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import writable
@@ -26,10 +25,11 @@ from diffdpo.metrics.judged import check_weights
 from diffdpo.report.evaluation import look_ahead, publish
 from diffdpo.report.page import Report
 from diffdpo.text.comparison import Comparison, compare, prompt_texts, write
+from diffdpo.text.data_settings import TABLE
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.findings import Findings, compose, rows_side_by_side, summary
 from diffdpo.text.generate import SampleSettings, check_sampling
-from diffdpo.text.inputs import PAIRS, PREFIXES, with_bundled_reviews
+from diffdpo.text.inputs import PAIRS, PREFIXES, open_table, with_bundled_reviews
 from diffdpo.text.loading import load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -105,9 +105,17 @@ def read_rows(
     """The rows of the data set ``name`` to judge on."""
     # Another data set has its own configuration and format.
     own = name == settings.dataset_name
-    config, data_format = (settings.dataset_config, settings.data_format) if own else (None, None)
-    rows = open_dataset(name, settings.split, config, settings.cache_dir)
-    row_settings = RowSettings(settings.max_length, paired, data_format=data_format)
+    data_format = settings.data_format if own else None
+    none: dict[str, Any] = dict.fromkeys(["dataset_config", *TABLE])
+    table = settings if own else replace(settings, **none)
+    rows, entry = open_table(name, settings.split, table)
+    row_settings = RowSettings(
+        settings.max_length,
+        paired,
+        data_format=data_format,
+        truncation_mode=settings.truncation_mode,
+        registered=entry,
+    )
     return TextRows(rows, tokenizer, row_settings)
 
 

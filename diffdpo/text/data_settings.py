@@ -8,6 +8,8 @@ from diffdpo.config import BaseSettings
 from diffdpo.data.paths import missing_data
 from diffdpo.flags import flag
 
+# The flags that say what the columns of a table mean; another table has others.
+TABLE = ["dataset_info", "prompt_column", "chosen_column", "rejected_column", "label_column"]
 RULES = ["keep_start", "keep_end", "proportional"]
 
 
@@ -17,7 +19,47 @@ def number_or_none(word: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class TextDataSettings(BaseSettings):
+class TextTableSettings(BaseSettings):
+    """The flags that say how a table of texts is read, in training and in evaluation."""
+
+    dataset_info: str | None = flag(
+        None,
+        "LLaMA-Factory's dataset_info.json, in which dataset_name is an entry",
+        group="data",
+    )
+    prompt_column: str | None = flag(None, "the column that is the prompt", group="data")
+    chosen_column: str | None = flag(None, "the column that is chosen", group="data")
+    rejected_column: str | None = flag(None, "the column that is rejected", group="data")
+    label_column: str | None = flag(None, "the column that is the label", group="data")
+    truncation_mode: str = flag(
+        "keep_start",
+        "what is too long loses its end, as in TRL (keep_start); the prompt its beginning, down to"
+        " half (keep_end); or both their ends in proportion, as in LLaMA-Factory (proportional)",
+        choices=RULES,
+        group="data",
+    )
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The columns that flags name, by role."""
+        return {
+            role: getattr(self, f"{role}_column")
+            for role in ("prompt", "chosen", "rejected", "label")
+        }
+
+    def problems(self) -> list[str]:
+        lines = super().problems()
+        if not self.dataset_info:
+            return lines
+        named = [f"{role}_column" for role, column in self.columns.items() if column]
+        named += ["data_format"] if getattr(self, "data_format", None) else []
+        if named:
+            lines.append(f"--dataset_info says what columns mean; leave out --{named[0]}")
+        return lines + missing_data(self.dataset_info)
+
+
+@dataclass(frozen=True)
+class TextDataSettings(TextTableSettings):
     """The data flags of ``train_text_dpo.py``."""
 
     dataset_name: str | None = flag(
@@ -41,15 +83,6 @@ class TextDataSettings(BaseSettings):
         "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME; default: told by the columns",
         group="data",
     )
-    dataset_info: str | None = flag(
-        None,
-        "LLaMA-Factory's dataset_info.json, in which dataset_name is an entry",
-        group="data",
-    )
-    prompt_column: str | None = flag(None, "the column that is the prompt", group="data")
-    chosen_column: str | None = flag(None, "the column that is chosen", group="data")
-    rejected_column: str | None = flag(None, "the column that is rejected", group="data")
-    label_column: str | None = flag(None, "the column that is the label", group="data")
     max_length: int | None = flag(
         1024,
         "tokens of prompt and completion; none: no limit",
@@ -57,13 +90,6 @@ class TextDataSettings(BaseSettings):
         read=number_or_none,
         group="data",
         least=2,
-    )
-    truncation_mode: str = flag(
-        "keep_start",
-        "what is too long loses its end, as in TRL (keep_start); the prompt its beginning, down to"
-        " half (keep_end); or both their ends in proportion, as in LLaMA-Factory (proportional)",
-        choices=RULES,
-        group="data",
     )
     min_score_margin: float | None = flag(
         None, "leave out rows whose score_chosen leads by less", group="data"
@@ -76,21 +102,8 @@ class TextDataSettings(BaseSettings):
     )
     preview: int = flag(0, "print so many rows as the model will see them", group="data", least=0)
 
-    @property
-    def columns(self) -> dict[str, str | None]:
-        """The columns that flags name, by role."""
-        return {
-            role: getattr(self, f"{role}_column")
-            for role in ("prompt", "chosen", "rejected", "label")
-        }
-
     def problems(self) -> list[str]:
         lines = super().problems()
         if self.dataset_info:
-            lines += missing_data(self.dataset_info)
-            named = [role for role, column in self.columns.items() if column]
-            if named or self.data_format:
-                other = f"{named[0]}_column" if named else "data_format"
-                lines.append(f"--dataset_info says what columns mean; leave out --{other}")
-            return lines
+            return lines  # names are then those of its entries
         return lines + missing_data(self.dataset_name) + missing_data(self.eval_dataset_name)

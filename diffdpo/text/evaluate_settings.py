@@ -17,18 +17,19 @@ from diffdpo.engine.run_config import (
 )
 from diffdpo.errors import not_installed
 from diffdpo.metrics import TEXT_REWARDS, reward_problems
+from diffdpo.text.data_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
-ALWAYS = ["max_length", "trust_remote_code", "cache_dir"]
+ALWAYS = ["max_length", "truncation_mode", "trust_remote_code", "cache_dir"]
 TIED = {
     "model_name_or_path": ["model_revision"],
-    "dataset_name": ["dataset_config", "data_format", "split"],
+    "dataset_name": ["dataset_config", "data_format", "split", *TABLE],
 }
 
 
 @dataclass(frozen=True)
-class EvaluateTextSettings(TextModelSettings):
+class EvaluateTextSettings(TextModelSettings, TextTableSettings):
     """All flags of ``evaluate_text.py``."""
 
     policy: str | None = flag(None, "the output folder of a finished run", group="model")

@@ -55,13 +55,10 @@ def open_training_rows(
     )
 
     def read(name: str, split: str, dataset: Dataset | None) -> TextRows:
-        if dataset is None and settings.dataset_info:
-            dataset, form = open_registered(name, split, settings)
-            return TextRows(dataset, tokenizer, replace(row_settings, registered=form), quiet)
         if dataset is None:
-            dataset = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
-        dataset = renamed(dataset, settings.columns)
-        return TextRows(dataset, tokenizer, row_settings, quiet)
+            dataset, entry = open_table(name, split, settings)
+            return TextRows(dataset, tokenizer, replace(row_settings, registered=entry), quiet)
+        return TextRows(renamed(dataset, settings.columns), tokenizer, row_settings, quiet)
 
     name, held_out = str(settings.dataset_name), None
     rows = read(name, settings.dataset_train_split, in_memory[0])
@@ -77,13 +74,17 @@ def open_training_rows(
     return rows, held_out
 
 
-def open_registered(
-    name: str, split: str, settings: TextSettings
-) -> tuple[Dataset, tuple[str, TextFormat]]:
-    """The data set ``name`` of the registry ``--dataset_info``, with the format of its entry.
+def open_table(
+    name: str, split: str, settings: TextSettings | EvaluateTextSettings
+) -> tuple[Dataset, tuple[str, TextFormat] | None]:
+    """The data set ``name`` with its columns under the names that formats know; or that of the
+    registry ``--dataset_info``, with the name and format of its entry.
 
-    Raises UserError where the data lack a column that the entry names.
+    Raises UserError where the data lack a column that a flag or the entry names.
     """
+    if not settings.dataset_info:
+        rows = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
+        return renamed(rows, settings.columns), None
     entry = registered(str(settings.dataset_info), name)
     subset = entry.subset or settings.dataset_config
     dataset = open_dataset(entry.source, entry.split or split, subset, settings.cache_dir)

@@ -192,6 +192,8 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
         torch.arange(3, device=next(network.parameters()).device)[None]
         % network.config.get_text_config().vocab_size
     )
+    was_training = network.training
+    network.eval()  # one that comes in memory may still have its dropout
     own = network(input_ids=ids, use_cache=False).logits.float()
     body: Any = network.base_model
     ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
@@ -201,6 +203,7 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
         )
     if scorer.share is not False:
         prove_sharing(scorer)
+    network.train(was_training)
 
 
 @torch.no_grad()

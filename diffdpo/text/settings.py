@@ -151,7 +151,10 @@ class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
         own = ("config", "model_name_or_path", "dataset_name")
         if any(given.get(name) for name in own):
             return None
-        return Layer(RECIPE, read_yaml(bundled(RECIPE)))
+        content = read_yaml(bundled(RECIPE))
+        if "warmup_ratio" in given:
+            content.pop("lr_warmup_steps", None)  # the same in other words
+        return Layer(RECIPE, content)
 
     @property
     def sharing(self) -> bool | None:

@@ -1,10 +1,14 @@
 """Chat templates: the same texts as TRL, round trips, tokens of the boundary, BOS and EOS once."""
 
+import signal
+
 import pytest
 
-from diffdpo.data.text.schema import BadRow, Example
+from diffdpo.data.text.messages import BadRow
+from diffdpo.data.text.schema import Example
 from diffdpo.errors import UserError
-from diffdpo.text.chat import render
+from diffdpo.text import chat
+from diffdpo.text.chat import left_out, render
 from diffdpo.text.encode import encode, end_once
 from tests.text.factory import MOODY, TEMPLATES, assistant, tokenizer, user
 
@@ -87,6 +91,57 @@ def test_no_template_and_a_template_that_refuses():
         render(
             Example([user("hi")], SIDES), tokenizer("{{ raise_exception('roles must alternate') }}")
         )
+
+
+CALLS = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+ASKING = {"role": "assistant", "content": None, "tool_calls": CALLS}
+# One template writes arguments as JSON, the other puts them between texts, as DeepSeek's does.
+WRITERS = {
+    "as JSON": "{{ call['function']['arguments'] | tojson }}",
+    "between texts": "{{ '<' + call['function']['arguments'] + '>' }}",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+def test_arguments_of_calls_are_written_once_by_either_kind_of_template(writer):
+    calls = "{% for m in messages %}{% if m.tool_calls %}{% for call in m.tool_calls %}" + writer
+    words = tokenizer(calls + "{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}")
+    whole = render(Example([user("hi")], ([ASKING], [assistant("no")])), words).wholes[0]
+    assert whole.removeprefix("hi").strip("<>") == '{"x": 1}'
+
+
+def test_a_template_that_does_not_end_is_stopped(monkeypatch):
+    monkeypatch.setattr(chat, "PATIENCE", 0.2)
+    loop = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+    with pytest.raises(UserError, match=r"takes more than 0.2 s for one text"):
+        render(Example([user("hi")], SIDES), tokenizer(loop))
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_what_a_template_leaves_out_of_a_completion_is_told():
+    words = tokenizer(
+        "{% for m in messages %}[{{ m.content.split('</think>')[-1] | trim }}]{% endfor %}"
+    )
+    thinking = Example([user("hi")], ([assistant("<think>hm</think> yes")], [assistant(" no")]))
+    assert left_out(thinking, render(thinking, words)) == "<think>hm</think> yes"
+    for example in (
+        Example([user("hi")], SIDES),
+        Example([user("hi")], ([assistant(" yes \n")], [assistant("no")])),  # white space alone
+        Example("hi", ("yes", "no")),
+    ):
+        assert left_out(example, render(example, words)) is None
+    called = Example([user("hi")], ([{**ASKING, "content": "so"}], [assistant("no")]))
+    assert left_out(called, render(called, words)) == "f"
+    tools = [{"type": "function", "function": {"name": "g"}}]
+    told = Example([user("hi")], SIDES, tools=tools)
+    assert left_out(told, render(told, words)) == "g"
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tokenize", "tools", "continue_final_message"])
+def test_a_row_sets_options_of_the_template_and_nothing_else(name):
+    example = Example([user("hi")], SIDES, template_options={name: "x"})
+    with pytest.raises(BadRow, match=f"chat_template_kwargs sets {name}"):
+        render(example, tokenizer(TEMPLATES["chatml"]))
 
 
 def plain(prompt, *sides, **options):

@@ -162,6 +162,39 @@ def test_rates_that_are_read_from_the_configuration_are_off_and_kept_in_the_resu
     assert {name: saved[name] for name in rates} == rates
 
 
+class Noisy(torch.nn.Module):
+    """A layer that draws numbers in training and is no dropout by name, as a router's jitter."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) * (1 + 0.1 * torch.rand_like(x[..., :1]) * self.training)
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_peft": True}])
+def test_a_network_that_draws_numbers_of_its_own_is_refused(base, settings):
+    settings = TextSettings(model_name_or_path=str(base), **settings)
+    network = load_model(str(base), "model_name_or_path", settings)
+    network.model.layers[0].mlp = Noisy(network.model.layers[0].mlp).eval()
+    with pytest.raises(UserError, match="two passes over the same tokens differ by"):
+        make_trainable(network, settings, CPU)
+
+
+def test_a_reference_with_noise_is_refused(base, monkeypatch):
+    def load(*words):
+        network = load_model(*words)
+        network.model.layers[0].mlp = Noisy(network.model.layers[0].mlp).eval()
+        return network
+
+    scorer, _ = prepared(base)
+    monkeypatch.setattr("diffdpo.text.network.load_model", load)
+    settings = TextSettings(model_name_or_path=str(base), ref_model_name_or_path=str(base))
+    with pytest.raises(UserError, match="two passes over the same tokens differ by"):
+        make_reference(scorer, settings, reference_free=False)
+
+
 def test_switching_adapters_leaves_the_trained_one_active_and_trainable(sft, draw):
     scorer, reference = prepared(sft)
     before = {name for name, w in scorer.named_parameters() if w.requires_grad}

@@ -1,9 +1,12 @@
 """Rows to items: counting and naming bad ones, cutting to length, soft labels, both sides of a pair
 apart."""
 
+import json
+
 import pytest
 from datasets import Dataset
 
+from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
 from diffdpo.text.rows import RowSettings, TextRows
 from tests.text.factory import CHATML, chat_rows, label_rows, pair_rows, tokenizer
@@ -63,6 +66,66 @@ def test_rows_whose_prompt_fills_the_limit_are_left_out_and_counted():
     assert "1 rows left out, whose prompt alone fills it" in rows.tally.lines(60)["length"]
     with pytest.raises(UserError, match=r"none of 6 rows is left; 6 have prompts that fill"):
         rows_of(pair_rows(6), max_length=3)
+
+
+def test_sides_that_are_the_same_to_the_model_are_unusable():
+    records = pair_rows(40)
+    records[4] |= {"chosen": "a" * 30 + "b", "rejected": "a" * 30 + "c"}
+    assert len(rows_of(records)) == 40
+    assert rows_of(records, max_length=30).tally.bad == [
+        "row 4: chosen and rejected are the same within --max_length 30"
+    ]
+
+
+def test_a_side_that_the_template_empties_is_unusable():
+    records = chat_rows(40)
+    records[4]["chosen"][0]["content"] = "<think>hm</think>"
+    records[5]["chosen"][0]["content"] = "<think>hm</think>good"
+    words = tokenizer(
+        "{% for m in messages %}<|start|>"
+        "{{ m.content.split('</think>') | last }}<|end|>{% endfor %}"
+    )
+    rows = TextRows(Dataset.from_list(records), words, RowSettings())
+    assert rows.tally.bad == ["row 4: a completion is empty as the chat template writes them"]
+    assert len(rows.tally.left_out) == 2
+    assert (
+        "writes a part of the completions or tools of 2 rows not at all"
+        in (rows.tally.lines(None)["template"])
+    )
+
+
+def test_text_that_cannot_be_read_is_a_bad_row(tmp_path):
+    lines = [json.dumps(row).encode() for row in pair_rows(40)]
+    lines[0] = lines[0].replace(b"the inn", b"\xff\xfe")
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines))
+    dataset = open_dataset(str(tmp_path / "rows.jsonl"), "train", cache_dir=str(tmp_path))
+    rows = TextRows(dataset, tokenizer(CHATML), RowSettings())
+    assert len(rows) + len(rows.tally.bad) == 40
+    assert "row 0: UnicodeDecodeError" in rows.tally.bad[0]
+
+
+def test_half_a_character_in_json_of_a_row_is_a_bad_row():
+    records = [{**row, "tools": "[]"} for row in chat_rows(40)]
+    records[3]["tools"] = '[{"type": "function", "function": {"name": "\\ud800"}}]'
+    words = tokenizer("{% if tools %}{{ tools[0].function.name }}{% endif %}" + CHATML)
+    rows = TextRows(Dataset.from_list(records), words, RowSettings())
+    assert [line[:6] for line in rows.tally.bad] == ["row 3:"]
+
+
+def test_one_bad_row_never_stops_a_set():
+    records = pair_rows(4)
+    records[0]["chosen"] = ""
+    assert len(rows_of(records)) == 3
+    with pytest.raises(UserError, match="1 of 1 rows cannot be used"):
+        rows_of(records[:1])
+
+
+def test_scores_that_are_no_numbers_are_bad_rows_where_a_setting_reads_them():
+    records = [{**row, "score_chosen": "4", "score_rejected": "3"} for row in pair_rows(4)]
+    assert len(rows_of(records)) == 4
+    for setting in ({"soft_label_scale": 1.0}, {"min_score_margin": 0.5}):
+        with pytest.raises(UserError, match="score_chosen and score_rejected are not both numbers"):
+            rows_of(records, **setting)
 
 
 def test_a_loss_on_single_items_takes_pairs_apart():

@@ -72,6 +72,119 @@ def test_transformers_names_set_the_engines_settings():
     )
 
 
+# After the zephyr recipe of alignment-handbook and TRL's own examples.
+HANDBOOK = """
+model_name_or_path: user/model
+torch_dtype: null
+attn_implementation: flash_attention_2
+dataset_name: user/data
+dataset_train_split: train_prefs
+dataset_test_split: test_prefs
+preprocessing_num_workers: 12
+bf16: true
+beta: 0.01
+do_eval: true
+eval_strategy: steps
+eval_steps: 100
+gradient_accumulation_steps: 2
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:
+  use_reentrant: false
+hub_model_id: zephyr-7b-dpo
+learning_rate: 5.0e-7
+log_level: info
+logging_steps: 10
+lr_scheduler_type: cosine
+max_length: 1024
+max_prompt_length: 512
+num_train_epochs: 1
+optim: adamw_torch
+output_dir: runs/zephyr
+overwrite_output_dir: true
+per_device_train_batch_size: 8
+per_device_eval_batch_size: 8
+push_to_hub: false
+remove_unused_columns: false
+report_to: none
+run_name: zephyr
+save_strategy: "steps"
+save_steps: 100
+save_total_limit: 1
+seed: 42
+trust_remote_code: false
+use_peft: true
+lora_r: 128
+lora_alpha: 128
+lora_dropout: 0.05
+lora_target_modules:
+  - q_proj
+  - v_proj
+warmup_ratio: 0.1
+"""
+
+
+def test_a_recipe_of_alignment_handbook_runs_as_it_is(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(HANDBOOK)
+    settings, notices = parse(TextSettings, ["--config", str(tmp_path / "recipe.yaml")])
+    assert (settings.train_batch_size, settings.eval_batch_size, settings.max_length) == (
+        8,
+        8,
+        1024,
+    )
+    assert (settings.checkpointing_steps, settings.lr_scheduler, settings.seed) == (
+        100,
+        "cosine",
+        42,
+    )
+    assert (settings.lora_r, settings.lora_target_modules) == (128, ["q_proj", "v_proj"])
+    assert settings.precision == "bf16"
+    assert settings.warmup_steps(1000) == 100
+    # What changes nothing is named, with the reason; what is used is not.
+    named = {notice.split(":")[0].lstrip("-") for notice in notices}
+    assert {"max_prompt_length", "log_level", "lora_dropout", "torch_dtype"} <= named
+    assert not named & {"optim", "warmup_ratio", "beta"}
+
+
+@pytest.mark.parametrize("word", ["none", "None", "null"])
+def test_no_limit_of_length(tmp_path, word):
+    assert parse(TextSettings, ["--max_length", word])[0].max_length is None
+    (tmp_path / "own.yaml").write_text("max_length: null\n")
+    assert parse(TextSettings, ["--config", str(tmp_path / "own.yaml")])[0].max_length is None
+    assert TextSettings().max_length == 1024
+
+
+def test_llama_factorys_names():
+    words = "--pref_beta 0.2 --pref_ftx 0.5 --pref_loss hinge --cutoff_len 99 --lora_rank 4"
+    settings, _ = parse(TextSettings, words.split())
+    assert (settings.beta, settings.rpo_alpha, settings.loss_type) == (0.2, 0.5, ["hinge"])
+    assert (settings.max_length, settings.lora_r) == (99, 4)
+
+
+OPTIMIZERS = {
+    "adamw_torch": (False, False),
+    "adamw_torch_fused": (False, False),
+    "adamw_8bit": (True, False),
+    "adamw_bnb_8bit": (True, False),
+    "adafactor": (False, True),
+}
+
+
+@pytest.mark.parametrize(("name", "kinds"), OPTIMIZERS.items())
+def test_transformers_names_of_optimizers(name, kinds):
+    settings, _ = parse(TextSettings, ["--optim", name])
+    assert (settings.eight_bit, settings.adafactor) == kinds
+    with pytest.raises(UserError, match="--optim 'galore_adamw' is unknown"):
+        parse(TextSettings, ["--optim", "galore_adamw"])
+
+
+def test_warm_up_is_a_number_of_steps_or_a_share():
+    assert parse(TextSettings, ["--warmup_ratio", "0.03"])[0].warmup_steps(101) == 4  # rounded up
+    assert parse(TextSettings, ["--warmup_steps", "7"])[0].warmup_steps(101) == 7
+    assert TextSettings().warmup_steps(101) == 0
+    with pytest.raises(UserError, match="exclude each other"):
+        parse(TextSettings, ["--warmup_steps", "7", "--warmup_ratio", "0.1"])
+
+
 def test_sums_of_losses():
     plain = text_objective(TextSettings())
     assert [(term.name, term.weight) for term in plain.terms] == [("sigmoid", 1.0)]

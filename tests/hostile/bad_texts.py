@@ -1,0 +1,329 @@
+"""Text data, language models and their tokenizers that cannot be trained on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+
+from tests.hostile.case import Bad, Material
+
+PLAIN = {"prompt": "q", "chosen": "a", "rejected": "b"}
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+OTHER = {"role": "assistant", "content": "b"}
+CHAT = {"prompt": [USER], "chosen": [ANSWER], "rejected": [OTHER]}
+Row = dict[str, Any]
+
+
+def flags(material: Material, model: Path, data: Path | str, *words: object) -> list[str]:
+    """Text training with this model and these data."""
+    out = material.folder / "run"
+    base = ["--model_name_or_path", model, "--dataset_name", data, "--output_dir", out]
+    return [*map(str, [*base, "--report_to", "none", "--cache_dir", material.folder, *words])]
+
+
+def rows(row: Row, *words: object, count: int = 8) -> Callable[[Material], list[str]]:
+    """Training on ``count`` times the same row."""
+    return text("".join(json.dumps(row) + "\n" for _ in range(count)), *words)
+
+
+def text(content: str | bytes, *words: object) -> Callable[[Material], list[str]]:
+    """Training on a JSON-lines file of this content."""
+
+    def make(material: Material) -> list[str]:
+        file = material.folder / "data.jsonl"
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return flags(material, material.lm, file, *words)
+
+    return make
+
+
+def entry(entries: object, *words: object) -> Callable[[Material], list[str]]:
+    """Training on the data set ``mine`` of a registry of these entries."""
+
+    def make(material: Material) -> list[str]:
+        (material.folder / "rows.json").write_text(json.dumps([{"q": "q", "a": "a", "b": "b"}] * 4))
+        file = material.folder / "dataset_info.json"
+        file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+        return flags(material, material.lm, "mine", "--dataset_info", file, *words)
+
+    return make
+
+
+def model(spoil: Callable[[Path], None], *words: object) -> Callable[[Material], list[str]]:
+    """Training a copy of the good model that ``spoil`` has changed."""
+
+    def make(material: Material) -> list[str]:
+        folder = material.folder / "model"
+        shutil.copytree(material.lm, folder)
+        spoil(folder)
+        return flags(material, folder, material.texts["chats"], *words)
+
+    return make
+
+
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    """Changes the weights in a folder."""
+
+    def spoil(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    return spoil
+
+
+def poison(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model.norm.weight"][3] = float("nan")
+
+
+def configuration(file: str = "config.json", **changes: Any) -> Callable[[Path], None]:
+    """Changes values of a JSON file in a folder."""
+
+    def spoil(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**content, **changes}))
+
+    return spoil
+
+
+def pickled(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def template(source: str) -> Callable[[Path], None]:
+    """Gives the tokenizer of a folder another chat template."""
+    return lambda folder: (folder / "chat_template.jinja").write_text(source) and None
+
+
+def adapter(**changes: Any) -> Callable[[Material], list[str]]:
+    """Training an adapter of the good model further, with changes to its configuration."""
+
+    def make(material: Material) -> list[str]:
+        from transformers import AutoModelForCausalLM
+
+        folder = material.folder / "adapter"
+        network = AutoModelForCausalLM.from_pretrained(material.lm)
+        network.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
+        network.save_pretrained(folder)
+        base = {"base_model_name_or_path": str(material.lm)}
+        configuration("adapter_config.json", **{**base, **changes})(folder)
+        return flags(material, folder, material.texts["pairs"])
+
+    return make
+
+
+def other_tokenizer(material: Material) -> list[str]:
+    folder = material.folder / "other"
+    shutil.copytree(material.lm, folder)
+    words = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    pairs = material.texts["pairs"]
+    return flags(material, material.lm, pairs, "--ref_model_name_or_path", folder)
+
+
+def no_tokenizer(material: Material) -> list[str]:
+    folder = material.folder / "other"
+    shutil.copytree(material.lm, folder, ignore=shutil.ignore_patterns("*token*", "*.jinja"))
+    pairs = material.texts["pairs"]
+    return flags(material, material.lm, pairs, "--ref_model_name_or_path", folder)
+
+
+MINE = {"file_name": "rows.json", "ranking": True}
+MAPPED = {"prompt": "q", "chosen": "a", "rejected": "b"}
+EVERY = r"data: 8 of 8 rows cannot be used \(row 0: "
+SURROGATE = json.dumps(PLAIN).replace("a", "\\ud800")
+
+READERS = {
+    "a column that may hold the prompt": (
+        rows({"context": "c", "chosen": "a", "rejected": "b"}),
+        r"data: columns context hold text that would not be read; name the prompt's with --prompt",
+    ),
+    "nothing that both sides share": (
+        rows({"chosen": "a", "rejected": "b", "id": "1"}),
+        r"data: 8 of 8 pairs have no prompt",
+    ),
+    "no side": (rows({"prompt": "q", "chosen": "a"}), r"no preferences in columns prompt, chosen;"),
+    "pictures": (rows({**CHAT, "images": ["1.jpg"]}), r"data: column images holds images"),
+    "sound": (rows({**CHAT, "audio": "1.wav"}), r"data: column audio holds audios"),
+    "a picture in the content": (
+        rows({**CHAT, "prompt": [{"role": "user", "content": [{"type": "image"}]}]}),
+        EVERY + "a part of the content is 'image'; only text is read",
+    ),
+    "content that is a number": (
+        rows({**CHAT, "prompt": [{"role": "user", "content": 5}]}),
+        EVERY + "content is int, not text",
+    ),
+    "a role of one's own": (
+        rows({**CHAT, "prompt": [{"role": "x" * 5000, "content": "q"}]}),
+        EVERY + r"role 'x{78}… is unknown",
+    ),
+    "calls without a name": (
+        rows({**CHAT, "chosen": [{**ANSWER, "tool_calls": [{"function": {"arguments": "{}"}}]}]}),
+        EVERY + "a tool call has no name",
+    ),
+    "arguments that are no JSON": (
+        rows({**CHAT, "chosen": [{**ANSWER, "tool_calls": [{"name": "f", "arguments": "{"}]}]}),
+        EVERY + "arguments of a tool call is not JSON",
+    ),
+    "a function call that is no JSON": (
+        rows(
+            {
+                "conversations": [{"from": "function_call", "value": "{"}],
+                "chosen": "a",
+                "rejected": "b",
+            }
+        ),
+        EVERY + "a function_call is not JSON",
+    ),
+    "tools that are a word": (rows({**CHAT, "tools": '"x"'}), EVERY + "tools is not a list"),
+    "options that are a word": (
+        rows({**CHAT, "chat_template_kwargs": "mood"}),
+        EVERY + "chat_template_kwargs is not JSON",
+    ),
+    "a template in a row": (
+        rows({**CHAT, "chat_template_kwargs": {"chat_template": "{{ 1 }}"}}),
+        EVERY + "chat_template_kwargs sets chat_template",
+    ),
+    "half a character": (text((SURROGATE + "\n") * 8), r"data"),
+    "bytes that are no text": (text(b'{"prompt": "\xff\xfe"}\n'), r"data: no row can be read"),
+    "the same after rendering": (
+        rows({**CHAT, "rejected": [{**ANSWER, "mood": "other"}]}),
+        EVERY + "chosen and rejected are the same as the chat template writes them",
+    ),
+    "the same after the cut": (
+        rows(
+            {"prompt": "q", "chosen": "a" * 40 + "b", "rejected": "a" * 40 + "c"},
+            "--max_length",
+            20,
+        ),
+        EVERY + "chosen and rejected are the same within --max_length 20",
+    ),
+    "white space alone": (rows({**PLAIN, "chosen": " \n"}), EVERY + "chosen is empty"),
+    "prompts that fill the limit": (
+        rows({**PLAIN, "prompt": "q" * 90}, "--max_length", 64),
+        r"data: none of 8 rows is left; 8 have prompts that fill --max_length; .* 90 tokens",
+    ),
+    "scores that are words": (
+        rows({**PLAIN, "score_chosen": "high", "score_rejected": "low"}, "--soft_label_scale", 1),
+        EVERY + "score_chosen and score_rejected are not both numbers",
+    ),
+    "a score that is missing": (
+        rows({**PLAIN, "score_chosen": 1.5, "score_rejected": None}, "--min_score_margin", 1),
+        EVERY + "score_chosen and score_rejected are not both numbers",
+    ),
+    "a column that is not there": (
+        rows(PLAIN, "--prompt_column", "promt"),
+        r"--prompt_column promt: the data have no such column \(did you mean prompt",
+    ),
+    "columns named in two ways": (
+        entry({"mine": {**MINE, "columns": MAPPED}}, "--prompt_column", "q"),
+        r"--dataset_info says what columns mean; leave out --prompt_column",
+    ),
+}
+REGISTRIES = {
+    "no such entry": (entry({"mein": MINE}), r"--dataset_info .* 'mine' \(did you mean mein\?\)"),
+    "a registry that is no JSON": (entry("{"), r"--dataset_info .*: cannot be read"),
+    "an entry of a kind unknown": (
+        entry({"mine": {**MINE, "formatting": "chatml"}}),
+        r"--dataset_info .*formatting 'chatml' is unknown",
+    ),
+    "an entry without sides": (
+        entry({"mine": {**MINE, "columns": {"prompt": "q"}}}),
+        r"--dataset_info .*its columns do not name chosen, rejected",
+    ),
+    "an entry without preferences": (
+        entry({"mine": {"file_name": "rows.json", "columns": {"prompt": "q"}}}),
+        r"--dataset_info .*holds no preferences",
+    ),
+    "an entry of another column": (
+        entry({"mine": {**MINE, "columns": {**MAPPED, "prompt": "p"}}}),
+        r"--dataset_info .*the data have no column p",
+    ),
+    "an entry's key unknown": (
+        entry({"mine": {**MINE, "columns": {**MAPPED, "promt": "q"}}}),
+        r"--dataset_info .*column 'promt' is unknown",
+    ),
+    "an entry's file missing": (
+        entry({"mine": {**MINE, "file_name": "none.json"}}),
+        r"--dataset_info .*none.json is not there",
+    ),
+}
+NAME = r"--model_name_or_path \S+: "
+MODELS = {
+    "no head": (
+        model(weights(lambda tensors: tensors.pop("lm_head.weight"))),
+        NAME + r"lacks 1 of the network's weights \(lm_head.weight\)",
+    ),
+    "a layer too many": (
+        model(weights(lambda tensors: tensors.update({"model.extra.weight": torch.ones(2)}))),
+        NAME + r"holds 1 weights that the network has no place for \(model.extra.weight\)",
+    ),
+    "a layer that the file lacks": (
+        model(configuration(num_hidden_layers=2)),
+        NAME + r"lacks \d+ of the network's weights \(model.layers.1",
+    ),
+    "a weight that is no number": (model(weights(poison)), NAME + r"1 of its weights are not fin"),
+    "weights of another size": (model(configuration(hidden_size=64)), NAME + "cannot be loaded"),
+    "a size that is a word": (model(configuration(hidden_size="abc")), NAME + "cannot be loaded"),
+    "no attention heads": (model(configuration(num_attention_heads=0)), NAME + "cannot be loaded"),
+    "an architecture unknown": (model(configuration(model_type="x")), NAME + "cannot be loaded"),
+    "pickled weights": (model(pickled), NAME + r"its weights are pickled \(pytorch_model.bin\)"),
+    "a broken tokenizer": (
+        model(lambda folder: (folder / "tokenizer.json").write_text("{") and None),
+        NAME + "its tokenizer cannot be read",
+    ),
+    "a template that refuses": (
+        model(template("{{ raise_exception('no') }}")),
+        r"data: 12 of 12 rows cannot be used \(row 0: the chat template refuses it \(no\)",
+    ),
+    "a template that divides by zero": (
+        model(template("{{ 1 // 0 }}")),
+        r"data: 12 of 12 rows .*the chat template refuses it",
+    ),
+    "a template that calls itself": (
+        model(template("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}")),
+        r"data: 12 of 12 rows .*the chat template refuses it",
+    ),
+    "a template with a long range": (
+        model(template("{% for i in range(1000000000) %}x{% endfor %}")),
+        r"data: 12 of 12 rows .*the chat template refuses it",
+    ),
+    "a template that is none": (model(template("{% if %}")), r"data: 12 of 12 rows .*refuses it"),
+    "a base that is not there": (
+        adapter(base_model_name_or_path="./gone"),
+        r"\S+adapter: its adapter_config.json names the base model ./gone, and there is no such",
+    ),
+    "an adapter of a kind unknown": (adapter(peft_type="MAGIC"), NAME + "cannot be loaded"),
+    "an adapter of other layers": (
+        adapter(target_modules=["v_proj"]),
+        NAME + r"lacks \d+ of the network's weights",
+    ),
+    "an adapter with biases": (adapter(bias="lora_only"), NAME + "its adapter trains biases"),
+    "a reference with other words": (
+        other_tokenizer,
+        r"--ref_model_name_or_path \S+: has another tokenizer \(2 words differ, such as 'a'\)",
+    ),
+    "a reference without words": (no_tokenizer, r"--ref_model_name_or_path \S+: no tokenizer th"),
+    "experts where there are none": (
+        lambda material: flags(
+            material, material.lm, material.texts["pairs"], "--router_aux_loss_coef", 0.1
+        ),
+        r"--router_aux_loss_coef 0.1: LlamaForCausalLM is no mixture of experts",
+    ),
+}
+CASES = [
+    Bad(name, "train_text_dpo", make, line)
+    for table in (READERS, REGISTRIES, MODELS)
+    for name, (make, line) in table.items()
+]
