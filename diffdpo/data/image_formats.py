@@ -99,6 +99,8 @@ def detect(
     check_given(columns, given)
     if requested:
         row = named_row(requested, IMAGE_FORMATS, "data_format", as_format)
+        if roles := unused(given, row):
+            raise UserError(f"--{roles[0]}_column: --data_format {requested} has no {roles[0]}")
         check_columns(requested, row.columns, after(columns, given, row))
         return row
     for row in IMAGE_FORMATS.values():

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.draws import Purpose, epoch_order, generator
 from diffdpo.engine.batches import Rows
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
 from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.decode import LIMITS, Limits, open_image
@@ -35,6 +36,7 @@ CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are 
 MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
 # For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
 READ, WEIGHED = 256, 20_000
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 Sides = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
@@ -69,9 +71,15 @@ class ImagePairs(Rows):
     """The pairs of a data set by row; ``read`` applies the augmentation of a visit."""
 
     def __init__(
-        self, dataset: Dataset, format: ImageFormat, place: Place, framing: FrameSettings
+        self,
+        dataset: Dataset,
+        format: ImageFormat,
+        place: Place,
+        framing: FrameSettings,
+        called: Mapping[str, str] = NO_NAMES,
     ) -> None:
         self.format, self.place, self.framing = format, place, framing
+        self.called = called  # the user's names of columns of the format
         for column in (format.first, format.second):
             if isinstance(dataset.features[column], ImageFeature):
                 # Undecoded: decoding is ours, with rotation, transparency and errors by row.
@@ -79,7 +87,8 @@ class ImagePairs(Rows):
         self.dataset = dataset
         self.tally, self.seen = PairTally(rows=len(dataset)), 0
         self.first_wins = format.first_wins(dataset)
-        self.captions = prompts_of(dataset[format.prompt][:], format.prompt, framing.seed)
+        captions = dataset[format.prompt][:]
+        self.captions = prompts_of(captions, self.shown(format.prompt), framing.seed)
         self.tally.without_prompt = self.captions.count("")
         read = {*format.columns, FOLDER}
         self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
@@ -102,7 +111,7 @@ class ImagePairs(Rows):
             raise UserError(
                 f"data: {self.tally.unlabelled} of {self.tally.rows} labels are not 0, 0.5 or 1"
                 f" (first in row {int(np.flatnonzero(broken)[0])}); mend column"
-                f" {self.format.labels[0]}"
+                f" {self.shown(self.format.labels[0])}"
             )
         rows = np.flatnonzero(~broken & (~tie | (self.framing.ties == "soft")))
         if len(rows) == 0:
@@ -111,6 +120,10 @@ class ImagePairs(Rows):
                 " soft)"
             )
         return rows
+
+    def shown(self, column: str) -> str:
+        """A column of the format under the name that the user's data have for it."""
+        return short(self.called.get(column, column), 40)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -186,7 +199,7 @@ class ImagePairs(Rows):
             try:
                 images.append(open_image(cell, enough, limits, self.find(row)))
             except BadImage as error:
-                raise BadImage(f"column {column}: {error}") from error
+                raise BadImage(f"column {self.shown(column)}: {error}") from error
         return images
 
     def stored(self, row: int) -> dict[str, Any]:
@@ -292,5 +305,6 @@ def image_pairs(
     format = detect(columns, given, requested)
     if given.get("label") not in (None, "label_0") and "label_1" in columns:
         dataset = dataset.remove_columns("label_1")  # the other half of a label that is not read
-    place = Place.of(name, cache_dir)
-    return ImagePairs(renamed(dataset, given, format.names), format, place, framing)
+    called = {format.names[role]: column for role, column in given.items() if column}
+    rows, place = renamed(dataset, given, format.names), Place.of(name, cache_dir)
+    return ImagePairs(rows, format, place, framing, called)
