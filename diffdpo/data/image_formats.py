@@ -66,6 +66,11 @@ class ImageFormat:
         return dict(zip(ROLES, self.columns, strict=False))
 
     @property
+    def sides(self) -> tuple[str, str]:
+        """The columns of the two images."""
+        return self.first, self.second
+
+    @property
     def columns(self) -> list[str]:
         """The columns that a data set must have to be read in this format."""
         return [self.first, self.second, self.prompt, *self.labels]
