@@ -59,6 +59,7 @@ class ImageFormat:
     prompt: str
     first_wins: Callable[[Dataset], np.ndarray] = always
     labels: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()  # further columns that are read where they are there
 
     @property
     def names(self) -> dict[str, str]:
@@ -77,7 +78,9 @@ class ImageFormat:
 
 
 IMAGE_FORMATS = {
-    "pick-a-pic": ImageFormat("jpg_0", "jpg_1", "caption", pickapic_label, ("label_0",)),
+    "pick-a-pic": ImageFormat(
+        "jpg_0", "jpg_1", "caption", pickapic_label, ("label_0",), ("label_1",)
+    ),
     "chosen-rejected": ImageFormat("chosen", "rejected", "prompt"),
     "chosen-rejected with captions": ImageFormat("chosen", "rejected", "caption"),
     "file names": ImageFormat("chosen_file_name", "rejected_file_name", "prompt"),

@@ -58,6 +58,7 @@ class PairTally:
     ties: int = 0
     unlabelled: int = 0
     without_prompt: int = 0
+    several_captions: int = 0  # rows of whose captions one is drawn
     unread_columns: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     checked: bool = True  # False: images are checked as they are read
@@ -82,7 +83,8 @@ class ImagePairs(Rows):
         captions = dataset[format.prompt][:]
         self.captions = prompts_of(captions, self.shown(format.prompt), framing.seed)
         self.tally.without_prompt = self.captions.count("")
-        read = {*format.columns, FOLDER}
+        self.tally.several_captions = sum(isinstance(caption, list) for caption in captions)
+        read = {*format.columns, *format.optional, FOLDER}
         self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
         self._fingerprint: tuple[np.ndarray, str] | None = None
         self.rows = self.usable()
