@@ -46,7 +46,7 @@ def as_number(value: object) -> float:
     """A label as a number, NaN where it is none; 1, "1" and True are the same."""
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 

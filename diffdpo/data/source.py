@@ -110,6 +110,8 @@ def _open(
             # Beside files that do name one they belong to no split.
             say(f"note         data set {name}: {listed(unread)}: no split in the name; not read")
         return read_files(name, chosen(name, splits, split, flag), cache_dir)
+    if not path.is_file():
+        raise UserError(f"data set {name}: is a pipe or a device, not a file")
     known(name, [by_name(path) or DEFAULT], split, flag)
     return read_files(name, [path], cache_dir)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
+from diffdpo.errors import short
 from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.decode import Limits, open_image
 from diffdpo.image.marks import Mark, content, marks
@@ -24,9 +26,9 @@ class StoredImages:
 
     def __init__(self, dataset: Dataset, columns: Mapping[str, str], place: Place) -> None:
         for column in columns:
-            if isinstance(dataset.features[column], ImageFeature):
-                # Undecoded: decoding is ours, with rotation, transparency and errors by row.
-                dataset = dataset.cast_column(column, ImageFeature(decode=False))
+            # Decoding is ours, with rotation, transparency, file names and errors by row.
+            if (feature := undecoded(dataset.features[column])) != dataset.features[column]:
+                dataset = dataset.cast_column(column, feature)
         self.columns, self.place = columns, place
         self.folders: list[str] = []  # of the files that hold the rows, and a number for each row
         if FOLDER in dataset.column_names:
@@ -45,12 +47,18 @@ class StoredImages:
         return images
 
     def cells(self, row: int) -> dict[str, Any]:
-        """What both columns hold in a row."""
-        return self.dataset[row]
+        """What both columns hold in a row. Raises BadImage where that cannot be told."""
+        try:
+            return self.dataset[row]
+        except Exception as error:  # a column of another kind, of which a value is broken
+            raise BadImage(short(error) or type(error).__name__) from error
 
     def contents(self, row: int) -> list[bytes]:
-        """The bytes of both images of a row."""
-        return [content(cell, self.find(row)) for cell in self.cells(row).values()]
+        """The bytes of both images of a row; none where the row cannot be read."""
+        try:
+            return [content(cell, self.find(row)) for cell in self.cells(row).values()]
+        except BadImage:
+            return []
 
     def marks(self, rows: np.ndarray) -> list[list[Mark]]:
         """Size and time of the last change of the images in these rows, by column."""
@@ -61,3 +69,16 @@ class StoredImages:
         if not self.folders:
             return self.place.file
         return partial(self.place.file, folder=self.folders[self.folder_of[row]])
+
+
+def undecoded(feature: Any) -> Any:
+    """The type of a column with every image in it left as it is stored."""
+    if isinstance(feature, ImageFeature):
+        return ImageFeature(decode=False)
+    if isinstance(feature, dict):
+        return {name: undecoded(inner) for name, inner in feature.items()}
+    if isinstance(feature, list):
+        return [undecoded(inner) for inner in feature]
+    if hasattr(feature, "feature"):  # a list of another type
+        return replace(feature, feature=undecoded(feature.feature))
+    return feature

@@ -91,6 +91,12 @@ def pairs(folder: Path) -> Path:
     return make_pairs(folder)
 
 
+def pipe(folder: Path) -> Path:
+    """A pipe that nothing is ever written to."""
+    os.mkfifo(folder.with_suffix(".jsonl"))
+    return folder.with_suffix(".jsonl")
+
+
 def saved(folder: Path) -> Path:
     """Good pairs as ``save_to_disk`` writes them."""
     Dataset.from_list(pickapic_rows(4)).save_to_disk(folder)
@@ -229,6 +235,12 @@ CASES = [
         TRAIN,
         reading(files(a__jsonl='{"a": 1}\n', b__csv="a\n1\n")),
         r"data set .*files of several kinds \(a.jsonl, b.csv\)",
+    ),
+    Bad(
+        "a pipe for a file",
+        TRAIN,
+        reading(pipe),
+        r"data set .*: is a pipe or a device, not a file",
     ),
     Bad("no files", TRAIN, reading(files(a__txt="x")), r"data set .*: no .parquet, .json"),
     Bad("an empty file", TRAIN, reading(files(metadata__jsonl="")), r"data set .*: has no rows"),
