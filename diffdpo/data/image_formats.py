@@ -46,7 +46,7 @@ def as_number(value: object) -> float:
     """A label as a number, NaN where it is none; 1, "1" and True are the same."""
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 
@@ -59,11 +59,17 @@ class ImageFormat:
     prompt: str
     first_wins: Callable[[Dataset], np.ndarray] = always
     labels: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()  # further columns that are read where they are there
 
     @property
     def names(self) -> dict[str, str]:
         """The column of each role that a flag ``--{role}_column`` can name."""
         return dict(zip(ROLES, self.columns, strict=False))
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The columns of the two images."""
+        return self.first, self.second
 
     @property
     def columns(self) -> list[str]:
@@ -72,7 +78,9 @@ class ImageFormat:
 
 
 IMAGE_FORMATS = {
-    "pick-a-pic": ImageFormat("jpg_0", "jpg_1", "caption", pickapic_label, ("label_0",)),
+    "pick-a-pic": ImageFormat(
+        "jpg_0", "jpg_1", "caption", pickapic_label, ("label_0",), ("label_1",)
+    ),
     "chosen-rejected": ImageFormat("chosen", "rejected", "prompt"),
     "chosen-rejected with captions": ImageFormat("chosen", "rejected", "caption"),
     "file names": ImageFormat("chosen_file_name", "rejected_file_name", "prompt"),
@@ -99,6 +107,8 @@ def detect(
     check_given(columns, given)
     if requested:
         row = named_row(requested, IMAGE_FORMATS, "data_format", as_format)
+        if roles := unused(given, row):
+            raise UserError(f"--{roles[0]}_column: --data_format {requested} has no {roles[0]}")
         check_columns(requested, row.columns, after(columns, given, row))
         return row
     for row in IMAGE_FORMATS.values():

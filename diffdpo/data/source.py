@@ -80,9 +80,9 @@ def opened(
         raise
     except Exception as error:  # the loaders raise a different type for every broken file
         reason = short(error.__cause__ or error) or type(error).__name__
-        raise UserError(f"data set {short(name)}: cannot be read ({reason})") from error
+        raise UserError(f"data set {name}: cannot be read ({reason})") from error
     if not any(len(part) for part, _ in parts):
-        raise UserError(f"data set {short(name)}, split {short(split)}: has no rows")
+        raise UserError(f"data set {name}, split {short(split)}: has no rows")
     for part, _ in parts:
         check_text(name, part)
     return parts
@@ -98,7 +98,7 @@ def _open(
         return [(from_hub(name, split, config, cache_dir), None)]
     saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
     if config and (saved or not path.is_dir()):
-        raise UserError(f"data set {short(name)}: has no configurations; leave {short(config)} out")
+        raise UserError(f"data set {name}: has no configurations; leave {short(config)} out")
     if saved:
         return [(from_disk(name, split, flag), None)]
     if path.is_dir():
@@ -110,6 +110,8 @@ def _open(
             # Beside files that do name one they belong to no split.
             say(f"note         data set {name}: {listed(unread)}: no split in the name; not read")
         return read_files(name, chosen(name, splits, split, flag), cache_dir)
+    if not path.is_file():
+        raise UserError(f"data set {name}: is a pipe or a device, not a file")
     known(name, [by_name(path) or DEFAULT], split, flag)
     return read_files(name, [path], cache_dir)
 
@@ -122,7 +124,7 @@ def from_hub(name: str, split: str, config: str | None, cache_dir: str | None) -
         return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
     except (datasets.exceptions.DatasetNotFoundError, OSError) as error:
         raise UserError(
-            f"data set {short(name)}: neither a local path nor to be had from the hub"
+            f"data set {name}: neither a local path nor to be had from the hub"
         ) from error
 
 
@@ -141,18 +143,16 @@ def read_files(name: str, files: Sequence[Path], cache_dir: str | None) -> list[
     kinds = {BUILDERS.get(file.suffix): file for file in files}
     if None in kinds:
         ending, endings = short(files[0].suffix or "nothing"), ", ".join(BUILDERS)
-        raise UserError(
-            f"data set {short(name)}: files ending in {ending} are not read ({endings} are)"
-        )
+        raise UserError(f"data set {name}: files ending in {ending} are not read ({endings} are)")
     if len(kinds) > 1:
         examples = listed(file.name for file in kinds.values())
         raise UserError(
-            f"data set {short(name)}: holds files of several kinds ({examples}); name the one to"
+            f"data set {name}: holds files of several kinds ({examples}); name the one to"
             " read, or a folder with one kind"
         )
     (builder,) = kinds
     if not any(file.stat().st_size for file in files):
-        raise UserError(f"data set {short(name)}: has no rows ({short(files[0].name)} is empty)")
+        raise UserError(f"data set {name}: has no rows ({short(files[0].name)} is empty)")
     return [
         (load(name, str(builder), list(together), cache_dir), folder)
         for folder, together in groupby(files, key=lambda file: file.parent)
@@ -169,7 +169,7 @@ def load(name: str, builder: str, files: list[Path], cache_dir: str | None) -> D
         # The loader does not say where; only JSON can be looked through again.
         mistakes = [json_mistake(file) for file in files] if builder == "json" else []
         if first := next((mistake for mistake in mistakes if mistake), None):
-            raise UserError(f"data set {short(name)}: cannot be read ({first})") from error
+            raise UserError(f"data set {name}: cannot be read ({first})") from error
         raise
 
 
@@ -183,7 +183,7 @@ def check_text(name: str, dataset: Dataset) -> None:
             except pyarrow.ArrowInvalid as error:
                 row += next((i for i in range(len(chunk)) if not is_text(chunk[i])), 0)
                 raise UserError(
-                    f"data set {short(name)}: row {row}, column {short(column)}: not UTF-8 text"
+                    f"data set {name}: row {row}, column {short(column)}: not UTF-8 text"
                 ) from error
             row += len(chunk)
 

@@ -113,7 +113,5 @@ def known(name: str, splits: Iterable[str], split: str, flag: str | None = None)
     if split not in names:
         how = f"; {flag} {names[0]} reads it" if flag and len(names) == 1 else ""
         found = short(", ".join(names), 200)
-        raise UserError(
-            f"data set {short(name)}: has no split {short(split)!r}; found {found}{how}"
-        )
+        raise UserError(f"data set {name}: has no split {short(split)!r}; found {found}{how}")
     return split

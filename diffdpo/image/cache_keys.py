@@ -72,11 +72,10 @@ def images_digest(pairs: ImagePairs) -> str:
     Up to about 2,048 rows all contents are read. Of a larger set the contents of so many, evenly
     spread, and the sizes of all images are; of files also the time of their last change.
     """
-    contents = [one for row in evenly(pairs.rows, READ_UP_TO) for one in pairs.contents(int(row))]
-    marks = []
-    if len(pairs.rows) > READ_UP_TO:
-        columns = (pairs.format.first, pairs.format.second)
-        marks = [np.asarray(pairs.marks(column, pairs.rows)).tobytes() for column in columns]
+    read = evenly(pairs.rows, READ_UP_TO)
+    contents = [one for row in read for one in pairs.stored.contents(int(row))]
+    every = pairs.stored.marks(pairs.rows) if len(read) < len(pairs.rows) else []
+    marks = [np.asarray(column).tobytes() for column in every]
     return digest(pairs.rows.tobytes(), *marks, *contents)
 
 

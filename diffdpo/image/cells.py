@@ -16,7 +16,7 @@ from PIL import Image
 from diffdpo.errors import short
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{40,}={0,2}\s*")  # no image has fewer than 30 bytes
+BASE64 = re.compile(r"[A-Za-z0-9+/_\r\n-]{40,}={0,2}\s*")  # no image has fewer than 30 bytes
 LONGEST_NAME = 4096  # of a path, on Linux
 CHANNELS = (1, 3, 4)
 WANTED = "images are bytes, file names, base64, {bytes, path} or arrays"

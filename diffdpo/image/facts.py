@@ -54,7 +54,9 @@ def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
         if tally.checked
         else "images checked as they are read"
     )
-    bare = f", {tally.without_prompt} without a prompt" if tally.without_prompt else ""
+    counts = [(tally.without_prompt, "without a prompt")]
+    counts += [(tally.several_captions, "with a list of captions, one of them drawn")]
+    bare = "".join(f", {count} {what}" for count, what in counts if count)
     coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
     return (
         f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled{bare},"

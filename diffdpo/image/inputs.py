@@ -19,6 +19,7 @@ from diffdpo.image.settings import ImageDataSettings, ImageSettings
 
 MODEL = "assets/emoji-pipeline"
 PAIRS = "assets/emoji-pairs"
+MODELS = ("model_0", "model_1")  # columns that --dreamlike_pairs_only reads
 
 Settings = TypeVar("Settings", bound=ImageDataSettings)
 
@@ -98,6 +99,9 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
     rows = open_rows(settings) if rows is None else rows
     rows = dreamlike(rows) if settings.dreamlike_pairs_only else rows
     pairs = open_pairs(settings, framing, rows, in_memory)
+    if settings.dreamlike_pairs_only:
+        unread = pairs.tally.unread_columns
+        pairs.tally.unread_columns = [column for column in unread if column not in MODELS]
     pairs.limit(settings.max_train_samples, settings.seed)
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
@@ -106,10 +110,9 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
 
 def dreamlike(rows: Dataset) -> Dataset:
     """The rows whose two images both come from a dreamlike model."""
-    columns = ("model_0", "model_1")
-    if not set(columns) <= set(rows.column_names):
+    if not set(MODELS) <= set(rows.column_names):
         raise UserError("--dreamlike_pairs_only needs the columns model_0 and model_1")
-    models = [rows[column][:] for column in columns]
+    models = [rows[column][:] for column in MODELS]
     numbers = [
         number
         for number, both in enumerate(zip(*models, strict=True))

@@ -8,12 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -24,17 +21,18 @@ from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.draws import Purpose, epoch_order, generator
 from diffdpo.engine.batches import Rows
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
-from diffdpo.image.cells import BadImage, Find
-from diffdpo.image.decode import LIMITS, Limits, open_image
-from diffdpo.image.marks import content, evenly, marks
+from diffdpo.image.cells import BadImage
+from diffdpo.image.decode import LIMITS, Limits
+from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
+from diffdpo.image.stored import StoredImages
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
 MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
 # For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
-READ, WEIGHED = 256, 20_000
+READ, WEIGHED = 256, 2_000
 
 Sides = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
@@ -60,6 +58,7 @@ class PairTally:
     ties: int = 0
     unlabelled: int = 0
     without_prompt: int = 0
+    several_captions: int = 0  # rows of whose captions one is drawn
     unread_columns: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     checked: bool = True  # False: images are checked as they are read
@@ -69,19 +68,23 @@ class ImagePairs(Rows):
     """The pairs of a data set by row; ``read`` applies the augmentation of a visit."""
 
     def __init__(
-        self, dataset: Dataset, format: ImageFormat, place: Place, framing: FrameSettings
+        self,
+        dataset: Dataset,
+        format: ImageFormat,
+        place: Place,
+        framing: FrameSettings,
+        called: Mapping[str, str],
     ) -> None:
-        self.format, self.place, self.framing = format, place, framing
-        for column in (format.first, format.second):
-            if isinstance(dataset.features[column], ImageFeature):
-                # Undecoded: decoding is ours, with rotation, transparency and errors by row.
-                dataset = dataset.cast_column(column, ImageFeature(decode=False))
-        self.dataset = dataset
+        """``called`` has the user's own names of columns of the format."""
+        self.format, self.framing, self.called = format, framing, called
+        self.stored = StoredImages(dataset, {c: self.shown(c) for c in format.sides}, place)
         self.tally, self.seen = PairTally(rows=len(dataset)), 0
         self.first_wins = format.first_wins(dataset)
-        self.captions = prompts_of(dataset[format.prompt][:], format.prompt, framing.seed)
+        captions = dataset[format.prompt][:]
+        self.captions = prompts_of(captions, self.shown(format.prompt), framing.seed)
         self.tally.without_prompt = self.captions.count("")
-        read = {*format.columns, FOLDER}
+        self.tally.several_captions = sum(isinstance(caption, list) for caption in captions)
+        read = {*format.columns, *format.optional, FOLDER}
         self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
         self._fingerprint: tuple[np.ndarray, str] | None = None
         self.rows = self.usable()
@@ -102,7 +105,7 @@ class ImagePairs(Rows):
             raise UserError(
                 f"data: {self.tally.unlabelled} of {self.tally.rows} labels are not 0, 0.5 or 1"
                 f" (first in row {int(np.flatnonzero(broken)[0])}); mend column"
-                f" {self.format.labels[0]}"
+                f" {self.shown(self.format.labels[0])}"
             )
         rows = np.flatnonzero(~broken & (~tie | (self.framing.ties == "soft")))
         if len(rows) == 0:
@@ -111,6 +114,10 @@ class ImagePairs(Rows):
                 " soft)"
             )
         return rows
+
+    def shown(self, column: str) -> str:
+        """A column of the format under the name that the user's data have for it."""
+        return short(self.called.get(column, column), 40)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,11 +130,9 @@ class ImagePairs(Rows):
         the time of a file's last change, which another copy of the data does not share.
         """
         if self._fingerprint is None or self._fingerprint[0] is not self.rows:
-            sizes = [
-                [size for size, _ in self.marks(column, evenly(self.rows, WEIGHED))]
-                for column in (self.format.first, self.format.second)
-            ]
-            images = [one for row in evenly(self.rows, READ) for one in self.contents(int(row))]
+            weighed, read = evenly(self.rows, WEIGHED), evenly(self.rows, READ)
+            sizes = [size for marks in self.stored.marks(weighed) for size, _ in marks]
+            images = [one for row in read for one in self.stored.contents(int(row))]
             labels = self.first_wins[self.rows].tobytes()
             numbers = np.asarray(sizes, dtype=np.int64).tobytes()
             name = digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images)
@@ -184,34 +189,7 @@ class ImagePairs(Rows):
 
         Raises BadImage for a broken image.
         """
-        enough, limits = self.framing.resolution, self.framing.limits
-        images = []
-        for column, cell in self.stored(row).items():
-            try:
-                images.append(open_image(cell, enough, limits, self.find(row)))
-            except BadImage as error:
-                raise BadImage(f"column {column}: {error}") from error
-        return images
-
-    def stored(self, row: int) -> dict[str, Any]:
-        """What the columns of both images hold in a source row."""
-        record = self.dataset[row]
-        return {column: record[column] for column in (self.format.first, self.format.second)}
-
-    def contents(self, row: int) -> list[bytes]:
-        """The bytes of both images of a source row, as stored."""
-        return [content(cell, self.find(row)) for cell in self.stored(row).values()]
-
-    def find(self, row: int) -> Find:
-        """The function that gives the file of a name in this row."""
-        if FOLDER not in self.dataset.column_names:
-            return self.place.file
-        number = self.dataset.select_columns(FOLDER)[row][FOLDER]
-        return partial(self.place.file, folder=self.dataset.features[FOLDER].int2str(number))
-
-    def marks(self, column: str, rows: np.ndarray) -> list[tuple[int, int]]:
-        """Size and time of the last change of the images of a column in these source rows."""
-        return marks(self.dataset, column, rows, self.find)
+        return self.stored.images(row, self.framing.resolution, self.framing.limits)
 
     def framed(self, number: int, augmentation: Augmentation) -> Sides:
         """Pixels of the first and the second image of usable row ``number``."""
@@ -296,5 +274,6 @@ def image_pairs(
     format = detect(columns, given, requested)
     if given.get("label") not in (None, "label_0") and "label_1" in columns:
         dataset = dataset.remove_columns("label_1")  # the other half of a label that is not read
-    place = Place.of(name, cache_dir)
-    return ImagePairs(renamed(dataset, given, format.names), format, place, framing)
+    called = {format.names[role]: column for role, column in given.items() if column}
+    rows, place = renamed(dataset, given, format.names), Place.of(name, cache_dir)
+    return ImagePairs(rows, format, place, framing, called)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 from datasets import Image as ImageFeature
+from datasets import Sequence as List
 
 from diffdpo.data.image_formats import IMAGE_FORMATS, detect
 from diffdpo.data.source import open_with_folders
@@ -247,6 +248,18 @@ def test_one_bad_row_never_stops_a_set_but_no_good_row_does():
     rows[0]["jpg_0"] = b"broken"
     with pytest.raises(UserError, match=r"1 of 1 pairs are unreadable .row 0: column jpg_0: "):
         load(rows).check(quiet=True)
+
+
+def test_a_list_of_images_is_read_as_stored(tmp_path):
+    broken = [{"chosen": [b"x"], "rejected": [encoded(picture(1))], "prompt": "p"}]
+    good = [{**broken[0], "chosen": [encoded(picture(n))]} for n in range(3)]
+    dataset = Dataset.from_list(good[:2] + broken)
+    for column in ("chosen", "rejected"):
+        dataset = dataset.cast_column(column, List(ImageFeature()))
+    pairs = image_pairs(dataset, PLAIN)
+    pairs.check(quiet=True)
+    assert pairs.rows.tolist() == [0, 1]
+    assert np.array_equal(pairs.images(1)[0], picture(1))
 
 
 def picture_file(path, seed=0):
