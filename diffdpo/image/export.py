@@ -12,10 +12,9 @@ from torch import nn
 
 from diffdpo.engine.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.lora_file import LORA_FILE
 from diffdpo.image.settings import ImageSettings
 from diffdpo.report.model_card import model_card
-
-
 
 LOAD_LORA = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{base}")
@@ -53,7 +52,9 @@ def save_pipeline(
         return
     # Loaded anew: the pipeline of training may lack its encoders, and has no safety checker.
     name = settings.pretrained_model_name_or_path
-    pipeline = backbone.pipeline_class.from_pretrained(name, **settings.hub_options, unet=network)
+    pipeline = backbone.pipeline_class.from_pretrained(
+        name, **settings.hub_options, unet=network, use_safetensors=True
+    )
     pipeline.save_pretrained(folder)
 
 

@@ -37,6 +37,12 @@ def image_facts(
         ),
         **trainer.plan("pairs"),
     }
+    prompts = list(dict.fromkeys(pairs.prompts()))
+    if cut := backbone.cut_prompts(prompts):
+        lines["prompts"] = (
+            f"{cut:,} of {len(prompts):,} prompts are longer than {backbone.longest_prompt} tokens"
+            " and are cut"
+        )
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
