@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.backbones.weights import load_network
+from diffdpo.image.backbones.weights import PICKLED, load_network
 from diffdpo.image.lora import EveryAdapterOff, load_lora
 from diffdpo.image.lora_file import LORA_FILE
 from diffdpo.image.network import start_from, take_over
@@ -45,7 +45,17 @@ def load_policy(
         take_over(network, trained, what)
         check_text_encoders(backbone, run, what)
         return network, reference
-    raise UserError(f"{what}: holds neither {LORA_FILE} nor a pipeline; did its run finish?")
+    raise UserError(f"{what}: holds neither {LORA_FILE} nor a pipeline; {instead(folder)}")
+
+
+def instead(folder: Path) -> str:
+    """What to do with a folder that holds no result under the names of diffusers."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    if pickled := [name for name in names if Path(name).suffix in PICKLED]:
+        return f"{short(pickled[0])} is pickled, and safetensors alone are read"
+    if weights := [name for name in names if name.endswith(".safetensors")]:
+        return f"if {short(weights[0])} is a LoRA, name it {LORA_FILE}"
+    return "did its run finish?"
 
 
 def check_text_encoders(backbone: Backbone, run: str, what: str) -> None:

@@ -335,6 +335,19 @@ def test_prompts_that_are_cut_are_counted(family, models):
     assert backbone.cut_prompts([]) == 0
 
 
+def test_text_encoders_that_give_no_vector_for_every_token_are_refused(models, tmp_path):
+    """Of an encoder with a projection the first output is one vector a prompt."""
+    kind = ["transformers", "CLIPTextModelWithProjection"]
+    pipeline = load_backbone(str(models(SDXL))).pipeline
+    folder = changed(models(), tmp_path / "projected", "model_index.json", text_encoder=kind)
+    pipeline.text_encoder_2.save_pretrained(folder / "text_encoder")
+    refused(folder, "text encoders: ")
+    kind = ["transformers", "CLIPTextModel"]
+    folder = changed(models(SDXL), tmp_path / "bare", "model_index.json", text_encoder_2=kind)
+    pipeline.text_encoder.save_pretrained(folder / "text_encoder_2")
+    refused(folder, "text encoders: ")
+
+
 def test_index_of_another_shape(copy):
     folder = copy()
     for content in ([], "text", 3):

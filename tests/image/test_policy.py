@@ -177,6 +177,44 @@ def test_a_lora_that_does_not_fit_is_one_line(name, models, tmp_path):
     assert len(str(caught.value)) < 600
 
 
+def test_a_lora_of_kohyas_names_is_the_same_policy(models, tmp_path):
+    """Names with underscores and an alpha for each layer, of the network and the text encoder."""
+    write_lora(tmp_path / "plain", SD, models(), ["unet", "text_encoder"])
+    weights = {}
+    for name, weight in load_file(tmp_path / "plain" / LORA_FILE).items():
+        layer, kind = (
+            name.split(".lora.") if ".lora." in name else name.split(".lora_linear_layer.")
+        )
+        layer = layer.replace("text_encoder.", "lora_te_text_model_" if "text_model" not in layer
+                              else "lora_te_").replace("unet.", "lora_unet_")  # fmt: skip
+        weights[f"{layer.replace('.', '_')}.lora_{kind}"] = weight.clone()
+        weights[f"{layer.replace('.', '_')}.alpha"] = torch.tensor(2.0)
+    (tmp_path / "kohya").mkdir()
+    save_file(weights, tmp_path / "kohya" / LORA_FILE)
+    pairs, found = pairs_of(pickapic_rows(4)), []
+    for name in ("plain", "kohya"):
+        backbone = load_backbone(str(models()))
+        network, reference = load_policy(backbone, str(tmp_path / name))
+        assert len(reference.adapted) == 2
+        found.append(
+            scores(
+                backbone, network, lambda task: task.collate([pairs.read(n, 0) for n in range(4)])
+            )
+        )
+    assert torch.allclose(*found, atol=1e-6)
+
+
+def test_a_folder_of_other_files_says_what_to_do(models, tmp_path):
+    backbone = load_backbone(str(models()))
+    for file, line in (
+        ("mine.safetensors", "if mine.safetensors is a LoRA, name it pytorch_lora_weights"),
+        ("a.bin", "a.bin is pickled, and safetensors alone are read"),
+    ):
+        (tmp_path / file).touch()
+        with pytest.raises(UserError, match=line):
+            load_policy(backbone, str(tmp_path))
+
+
 def test_dropout_of_an_adapter_is_off(models, tmp_path):
     torch.manual_seed(0)
     pipeline = BACKBONES[SD].pipeline_class.from_pretrained(models())

@@ -149,6 +149,19 @@ def check_fit(family: type[Backbone], unet: Any, latents: Any, text_configs: Seq
         family.predict(unet, noisy, torch.empty(1, dtype=torch.long), blank)
 
 
+def check_embeddings(backbone: Backbone) -> None:
+    """Encode one prompt. Raises UserError unless the text encoders give what the UNet takes."""
+    expected = backbone.blank_condition([encoder.config for encoder in backbone.text_encoders()])
+    with told_in_one_line("text encoders"):
+        for name, value in backbone.encode_prompts([""]).items():
+            if (value.ndim, value.shape[-1]) != (expected[name].ndim, expected[name].shape[-1]):
+                raise UserError(
+                    f"text encoders: give {tuple(value.shape)} and not a vector for every token"
+                )
+            if not bool(value.isfinite().all()):
+                raise UserError("text encoders: give NaN or infinite values")
+
+
 def check_files(at: Location, left_out: Sequence[str]) -> None:
     """Check that every network of the pipeline has weights that can be read, in some part the
     wanted variant.
