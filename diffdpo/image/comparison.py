@@ -14,6 +14,7 @@ from torch import nn
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.lora import EveryAdapterOff
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
@@ -112,7 +113,9 @@ def implicit_accuracy(
         noise_offset=settings.noise_offset,
         vae_chunk=settings.vae_encode_batch_size,
     )
-    task = ImageTask(backbone, process, draws, device, nullcontext)
+    # Adapters of the text encoders are the policy's alone, in what it is conditioned on as well.
+    both = reference.encode_prompts if isinstance(reference, EveryAdapterOff) else None
+    task = ImageTask(backbone, process, draws, device, nullcontext, both)
     margins = implicit_margins(
         pairs, task, network, reference, settings.implicit_draws, settings.sample_batch_size
     )

@@ -52,7 +52,9 @@ def save_pipeline(
         return
     # Loaded anew: the pipeline of training may lack its encoders, and has no safety checker.
     name = settings.pretrained_model_name_or_path
-    pipeline = backbone.pipeline_class.from_pretrained(name, **settings.hub_options, unet=network)
+    pipeline = backbone.pipeline_class.from_pretrained(
+        name, **settings.hub_options, unet=network, use_safetensors=True
+    )
     pipeline.save_pretrained(folder)
 
 

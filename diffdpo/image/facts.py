@@ -40,6 +40,12 @@ def image_facts(
     }
     if pairs.tally.unread_columns:
         lines["not read"] = f"columns {listed(pairs.tally.unread_columns)}"
+    prompts = list(dict.fromkeys(pairs.prompts()))
+    if cut := backbone.cut_prompts(prompts):
+        lines["prompts"] = (
+            f"{cut:,} of {len(prompts):,} prompts are longer than {backbone.longest_prompt} tokens"
+            " and are cut"
+        )
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines

@@ -1,4 +1,4 @@
-"""The file of a LoRA as diffusers names it, and why images cannot be trained on from one."""
+"""Files where a model's folder is needed: what a LoRA is called, and what to do with one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ FUSE = (
     " pipeline.load_lora_weights(LORA); pipeline.fuse_lora(); pipeline.unload_lora_weights();"
     " pipeline.save_pretrained(FOLDER)"
 )
+
+
+def is_file(name: str | None) -> bool:
+    """Whether a model's name is that of a file."""
+    return name is not None and Path(name).is_file()
 
 
 def holds_lora(folder: str | None) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
-from safetensors import SafetensorError
 from torch import nn
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
+from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
 from diffdpo.reference import (
@@ -78,21 +81,42 @@ def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
     return InitialNetwork() if settings.reference_draws else FrozenCopy(network)
 
 
-def start_from(network: nn.Module, name: str) -> None:
+def start_from(network: Any, name: str) -> None:
     """Load the weights of another UNet, from its own folder or from that of a whole pipeline.
 
-    Raises UserError where there is none, or where it has another shape.
+    Raises UserError where there is none, or where it is another network than the model's.
     """
+    what = f"--unet_init {name}"
     for inside in ({}, {"subfolder": "unet"}):
         try:
-            network.load_state_dict(
-                UNet2DConditionModel.from_pretrained(name, **inside).state_dict()
-            )
-            return
-        except RuntimeError as error:
-            raise UserError(
-                f"--unet_init {name}: a UNet of another shape than the model's"
-            ) from error
-        except (OSError, SafetensorError):
+            raw = UNet2DConditionModel.load_config(name, **inside)
+        except (OSError, ValueError):
             continue
-    raise UserError(f"--unet_init {name}: no UNet there")
+        check_entries(raw, UNet2DConditionModel, what)
+        take_over(network, load_network(UNet2DConditionModel, what, (name, inside)), what)
+        return
+    raise UserError(f"{what}: no UNet there")
+
+
+def take_over(network: Any, other: Any, what: str) -> None:
+    """Load the weights of ``other`` into ``network``.
+
+    Raises UserError where the two would not compute the same with the same weights.
+    """
+    ours, theirs = (comparable(unet.config) for unet in (network, other))
+    differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    if differing:
+        raise UserError(f"{what}: a UNet of another shape than the model's ({some(differing)})")
+    with told_in_one_line(what):
+        network.load_state_dict(other.state_dict())
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, str]:
+    """The entries of a UNet's configuration on which its output depends, as text."""
+    # The side of its images is a default of sampling. In JSON tuples and lists are the same.
+    left_out = {*NOT_COMPUTED, "sample_size"}
+    return {
+        name: json.dumps(value)
+        for name, value in config.items()
+        if not name.startswith("_") and name not in left_out
+    }

@@ -19,6 +19,7 @@ from diffdpo.config import (
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
 from diffdpo.errors import UserError
+from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
@@ -112,7 +113,8 @@ class ImageDataSettings(BaseSettings):
         model, data = self.pretrained_model_name_or_path, self.dataset_name or self.train_data_dir
         lines = [
             *super().problems(),
-            *missing_folder(model, f"model {model}: no such folder"),
+            # Of a file the loader says what it is.
+            *([] if is_file(model) else missing_folder(model, f"model {model}: no such folder")),
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
             *missing_data(data),
         ]
@@ -231,6 +233,8 @@ class ImageSettings(ImageDataSettings, TrainSettings):
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
         if self.unet_init and self.rank:
             lines.append("--unet_init starts a full fine-tune; leave out --rank")
+        if holds_lora(self.resume_from_checkpoint):
+            lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
         lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
         return lines + loss_problems(self)
 

@@ -6,10 +6,14 @@ import shutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone
+from diffdpo.image.export import export
+from diffdpo.image.settings import ImageSettings
 from tests.factory import changed, scheduler, unet
 
 SD, SDXL = BACKBONES
@@ -333,6 +337,44 @@ def test_prompts_that_are_cut_are_counted(family, models):
     assert backbone.longest_prompt == 16
     assert backbone.cut_prompts(["a" * 14, "b" * 15, "", "c" * 99]) == 2
     assert backbone.cut_prompts([]) == 0
+
+
+def test_text_encoders_that_give_no_vector_for_every_token_are_refused(models, tmp_path):
+    """Of an encoder with a projection the first output is one vector a prompt."""
+    kind = ["transformers", "CLIPTextModelWithProjection"]
+    pipeline = load_backbone(str(models(SDXL))).pipeline
+    folder = changed(models(), tmp_path / "projected", "model_index.json", text_encoder=kind)
+    pipeline.text_encoder_2.save_pretrained(folder / "text_encoder")
+    refused(folder, "text encoders: ")
+    kind = ["transformers", "CLIPTextModel"]
+    folder = changed(models(SDXL), tmp_path / "bare", "model_index.json", text_encoder_2=kind)
+    pipeline.text_encoder.save_pretrained(folder / "text_encoder_2")
+    refused(folder, "text encoders: ")
+
+
+def test_a_safety_checker_is_saved_with_a_full_result_and_may_not_be_pickled(models, tmp_path):
+    """It is not needed before the export, which is no time to fail."""
+    config = {
+        "vision_config": {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+                          "num_attention_heads": 2, "image_size": 8, "patch_size": 4},
+        "projection_dim": 8,
+    }  # fmt: skip
+    pipeline = BACKBONES[SD].pipeline_class.from_pretrained(models())
+    checker = StableDiffusionSafetyChecker(CLIPConfig(**config))
+    pipeline.register_modules(safety_checker=checker, feature_extractor=CLIPImageProcessor())
+    pipeline.save_pretrained(tmp_path / "model")
+    backbone = load_backbone(str(tmp_path / "model"))
+    assert backbone.pipeline.safety_checker is None
+    settings = ImageSettings(
+        pretrained_model_name_or_path=str(tmp_path / "model"), output_dir=str(tmp_path / "run")
+    )
+    (tmp_path / "run").mkdir()
+    export(backbone, backbone.network, settings, {})
+    weights = tmp_path / "run" / "safety_checker" / "model.safetensors"
+    assert load_file(weights).keys()
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    refused(tmp_path / "run", "safety_checker: holds pickled weights")
 
 
 def test_index_of_another_shape(copy):

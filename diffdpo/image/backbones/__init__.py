@@ -9,7 +9,7 @@ from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.location import local_folder, read_index
 from diffdpo.image.backbones.memory import check_in_memory
-from diffdpo.image.backbones.parts import Location, load_parts
+from diffdpo.image.backbones.parts import Location, check_embeddings, load_parts
 from diffdpo.image.backbones.stable_diffusion import StableDiffusion
 from diffdpo.image.backbones.stable_diffusion_xl import StableDiffusionXL
 from diffdpo.image.backbones.weights import told_in_one_line
@@ -39,9 +39,12 @@ def load_backbone(name: str, vae: str | None = None, encoders: bool = True, **hu
             pipeline = family.pipeline_class.from_pretrained(
                 folder, **family.load_options, **parts, use_safetensors=True
             )
+        backbone = family(pipeline, vae_config)
+        if encoders:
+            check_embeddings(backbone)
     except UserError as error:
         raise UserError(*(f"model {name}: {line}" for line in error.mistakes)) from error
-    return family(pipeline, vae_config)
+    return backbone
 
 
 def family_of(class_name: str) -> type[Backbone]:
@@ -66,6 +69,7 @@ def backbone_of(pipeline: Any) -> Backbone:
     # caller's pipeline stays complete.
     own = family.pipeline_class(**{**pipeline.components, **family.load_options})
     backbone = family(own, pipeline.vae.config)
+    check_embeddings(backbone)
     backbone.pipeline_in_memory = pipeline
     return backbone
 

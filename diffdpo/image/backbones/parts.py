@@ -149,6 +149,19 @@ def check_fit(family: type[Backbone], unet: Any, latents: Any, text_configs: Seq
         family.predict(unet, noisy, torch.empty(1, dtype=torch.long), blank)
 
 
+def check_embeddings(backbone: Backbone) -> None:
+    """Encode one prompt. Raises UserError unless the text encoders give what the UNet takes."""
+    expected = backbone.blank_condition([encoder.config for encoder in backbone.text_encoders()])
+    with told_in_one_line("text encoders"):
+        for name, value in backbone.encode_prompts([""]).items():
+            if (value.ndim, value.shape[-1]) != (expected[name].ndim, expected[name].shape[-1]):
+                raise UserError(
+                    f"text encoders: give {tuple(value.shape)} and not a vector for every token"
+                )
+            if not bool(value.isfinite().all()):
+                raise UserError("text encoders: give NaN or infinite values")
+
+
 def check_files(at: Location, left_out: Sequence[str]) -> None:
     """Check that every network of the pipeline has weights that can be read, in some part the
     wanted variant.
@@ -156,25 +169,24 @@ def check_files(at: Location, left_out: Sequence[str]) -> None:
     Raises UserError where one has not. Parts that are not trained, as a safety checker, are among
     them: a full result is saved with them, and must not fail at the end.
     """
+    variant = at.hub.get("variant")
     stems = {
-        part: stem_of(class_of(at.index, part))
+        part: stem_of(EXPECTED.get(part, PreTrainedModel))
         for part in networks_in(at)
         if part not in left_out and not (part == "vae" and at.vae)
     }
     for part, stem in stems.items():
-        variant_in(at.folder / part, stem, at.hub.get("variant"), part)
-    variant = at.hub.get("variant")
+        variant_in(at.folder / part, stem, variant, part)
     if variant and not any(variant in variants_in(at.folder / k, v) for k, v in stems.items()):
         raise UserError(f"holds no variant {short(variant)}; leave out --variant")
 
 
 def networks_in(at: Location) -> list[str]:
     """The parts of the pipeline that lie on this machine and have weights."""
-    names = []
-    for part, entry in at.index.items():
-        if isinstance(entry, (list, tuple)) and None not in entry and (at.folder / part).is_dir():
-            files = {path.suffix for path in (at.folder / part).iterdir()}
-            has_config = (at.folder / part / "config.json").is_file()
-            if has_config or files & {".safetensors", ".bin"}:
-                names.append(part)
-    return names
+    without = ("scheduler", "tokenizer", "feature_extractor")
+    return [
+        part
+        for part, entry in at.index.items()
+        if isinstance(entry, (list, tuple)) and not part.startswith(without)
+        if None not in entry and (at.folder / part).is_dir()
+    ]
