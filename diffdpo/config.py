@@ -184,6 +184,11 @@ class TrainSettings(BaseSettings):
     def problems(self) -> list[str]:
         lines = [*super().problems(), *at_least(self, COUNTS)]
         lines += [
+            f"--{name} must be at most {MOST:,}, got {getattr(self, name):,}"
+            for name in ("train_batch_size", "gradient_accumulation_steps")
+            if getattr(self, name) > MOST
+        ]
+        lines += [
             f"--{name} must be a finite number of 0 or more"
             for name in NON_NEGATIVE
             if not 0 <= getattr(self, name) < math.inf
@@ -217,6 +222,7 @@ class TrainSettings(BaseSettings):
 COUNTS = ["train_batch_size", "gradient_accumulation_steps", "max_train_steps", "max_train_samples"]
 COUNTS += ["checkpointing_steps", "checkpoints_total_limit", "logging_steps", "lr_num_cycles"]
 COUNTS += ["max_bad_steps"]
+MOST = 2**16  # rows of a step that are listed, and read, before the step begins
 NON_NEGATIVE = [
     "learning_rate",
     "lr_warmup_steps",
