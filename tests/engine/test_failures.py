@@ -69,6 +69,10 @@ def test_a_command_that_shares_no_work_runs_in_the_first_process(monkeypatch, ca
     assert "this command works in one process" in capsys.readouterr().out
 
 
+def one_process(scaler):
+    return SimpleNamespace(scaler=scaler, gather=lambda tensor: tensor)
+
+
 def record(**values):
     return {"step": 1, "loss": 0.5, "grad_norm": 1.0, **values}
 
@@ -86,7 +90,8 @@ def test_float16s_search_for_a_scale_is_not_bad(scale, values, bad):
     scaler = SimpleNamespace(get_scale=lambda: scale)
     stream = SimpleNamespace(source=lambda position: position)
     told = []
-    steps = BadSteps(5, stream, 2, SimpleNamespace(scaler=scaler), told.append)
+    steps = BadSteps(5, stream, 2, one_process(scaler), told.append)
+    steps.losses = torch.zeros(1, 2)
     row = record(**values)
     steps.judge(row)
     assert (steps.in_a_row, len(told)) == (int(bad), int(bad))
@@ -95,7 +100,7 @@ def test_float16s_search_for_a_scale_is_not_bad(scale, values, bad):
 
 def test_a_good_step_ends_the_row():
     stream = SimpleNamespace(source=lambda position: position)
-    steps = BadSteps(2, stream, 1, SimpleNamespace(scaler=None), lambda line: None)
+    steps = BadSteps(2, stream, 1, one_process(None), lambda line: None)
     for loss in ("nan", "0.5", "nan", "0.5"):
         steps.judge(record(loss=float(loss)))
         steps.stop_after_too_many(lambda: "")
