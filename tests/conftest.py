@@ -128,3 +128,4 @@ def fresh_accelerator():
 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+    torch.use_deterministic_algorithms(False)

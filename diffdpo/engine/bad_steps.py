@@ -23,15 +23,15 @@ SHOWN_ROWS = 8  # in a line; metrics.jsonl has all
 CHECKED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types that have NaN
 
 
-def all_finite(losses: Sequence[Tensor], norm: Tensor, accelerator: Accelerator) -> Tensor:
+def all_finite(losses: Tensor, norm: Tensor, accelerator: Accelerator) -> Tensor:
     """Whether a step's losses and the norm of its gradient are finite, as a tensor.
 
     It is the same on all processes: the norm is that of the exchanged gradient, and the losses are
     added up. They count for themselves, because a loss without value may have a gradient: a clamp's
     is 0.
     """
-    total = accelerator.reduce(torch.stack([loss.detach().float() for loss in losses]).sum())
-    return total.isfinite() & norm.isfinite()
+    bad: Tensor = accelerator.reduce((~losses.isfinite()).float().sum())
+    return (bad == 0) & norm.isfinite()
 
 
 def take_step(optimizer: AcceleratedOptimizer, finite: Tensor) -> None:
@@ -62,6 +62,8 @@ class BadSteps:
         self.limit, self.stream, self.batch = limit, stream, effective_batch
         self.accelerator, self.notice = accelerator, notice
         self.in_a_row = self.count = 0
+        # Of the last step, on this process, without gradient: (micro-batches, rows of each).
+        self.losses = torch.zeros(1, 1)
 
     def judge(self, record: dict[str, Any]) -> None:
         """Count the step of a record, and note the pairs in it where the step was not taken."""
@@ -72,11 +74,24 @@ class BadSteps:
         self.in_a_row += 1
         self.count += 1
         record["skipped_rows"] = rows = self.rows_of(record["step"])
+        record["bad_rows"] = broken = self.broken(rows)
         what = ", ".join(f"{name} {record[name]}" for name in bad)
+        where = f"rows {listed(rows)}"
+        if broken:
+            where = f"the loss of row {listed(broken)} (of {where})"
         self.notice(
-            f"not taken    step {record['step']}: {what}; rows {listed(rows)}"
+            f"not taken    step {record['step']}: {what}; {where}"
             f" ({self.in_a_row} in a row, --max_bad_steps {self.limit})"
         )
+
+    def broken(self, rows: list[int]) -> list[int]:
+        """Those rows of the last step whose own loss is not finite; every process must ask."""
+        finite = self.accelerator.gather(self.losses.isfinite().int()[None])  # (processes, m, B)
+        # In the order of the stream: micro-batches first, then processes.
+        flags = finite.transpose(0, 1).flatten().tolist()
+        if len(flags) != len(rows):
+            return []  # a loss of one's own may be one number for all rows
+        return [row for row, ok in zip(rows, flags, strict=True) if not ok]
 
     def backs_off(self, record: dict[str, Any]) -> bool:
         """Whether the step was float16's search for a scale that keeps its gradients finite."""

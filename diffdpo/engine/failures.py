@@ -10,6 +10,7 @@ from diffdpo.engine.console import rank
 from diffdpo.errors import UserError, short
 
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Cannot allocate")
+BYTES = re.compile(r"tried to allocate (\d+) bytes")  # of PyTorch's allocator on the CPU
 # PyTorch counts bytes in 64 bits; a size beyond them is a lack of memory under another name.
 TOO_LARGE = re.compile(r"Storage size calculation overflowed")
 LOST_PEER = re.compile(r"(closed|reset) by peer|Broken pipe|ncclRemoteError|Socket closed")
@@ -26,19 +27,27 @@ LESS_MEMORY = {
     "batch_size": "a smaller --batch_size",
     "num_prompts": "fewer --num_prompts",
 }
+LESS = "less at a time"
 
 
 def in_one_line(error: Exception, settings: BaseSettings | None) -> UserError | None:
     """The error as a line for the user; None for one that is a bug, whose traceback is wanted."""
     if is_lack_of_memory(error):
         ways = [way for name, way in LESS_MEMORY.items() if hasattr(settings, name)]
-        return UserError(f"out of memory ({short(error)}); take {', or '.join(ways)}")
+        return UserError(f"out of memory{size_of(error)}; take {', or '.join(ways or [LESS])}")
     if match := NO_DETERMINISM.search(str(error)):
         return UserError(
             f"--deterministic: {short(match[1])} has no algorithm that repeats bit for bit on this"
             " device; leave the flag out"
         )
     return None
+
+
+def size_of(error: Exception) -> str:
+    """What was asked for, in brackets; '' where the error does not say."""
+    if match := BYTES.search(str(error)):
+        return f" ({int(match[1]) / 2**30:,.1f} GiB were asked for at once)"
+    return f" ({short(error)})" if str(error) else ""
 
 
 def is_lack_of_memory(error: Exception) -> bool:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from diffdpo.engine.files import write_atomically
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
+
+AWAY = "move it away to go on without its lines"
 
 
 class Journal:
@@ -21,21 +23,47 @@ class Journal:
         self.path = path
 
     def read(self) -> list[dict[str, Any]]:
-        """The record of every whole line; a last line that a crash cut short is dropped."""
+        """The record of every whole line; a last line that a crash cut short is dropped.
+
+        Raises UserError where the file cannot be read, or a line is no record of a step.
+        """
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [from_line(line) for line in lines if line.endswith("\n")]
+        try:
+            lines = self.path.read_text().splitlines(keepends=True)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path}: cannot be read ({short(error)}); {AWAY}") from error
+        whole = [line for line in lines if line.endswith("\n")]
+        return [self.record(number, line) for number, line in enumerate(whole, start=1)]
+
+    def record(self, number: int, line: str) -> dict[str, Any]:
+        """The record of line ``number``. Raises UserError where it is none."""
+        try:
+            record = from_line(line)
+            if not isinstance(record["step"], int):
+                raise TypeError("its step is not a whole number")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = short(f"{type(error).__name__}: {error}")
+            raise UserError(
+                f"{self.path}: line {number} is no record of a step ({reason}); {AWAY}"
+            ) from error
+        return record
 
     def last(self) -> dict[str, Any]:
         """The newest record; an empty one where there is none."""
         return (self.read() or [{}])[-1]
 
     def keep_until(self, step: int) -> None:
-        """Drop the records after ``step``: a resumed run writes those steps again."""
+        """Drop the records after ``step``: a resumed run writes those steps again.
+
+        Raises UserError where the disk does not take the file.
+        """
         # This also removes a line that was cut short, which the next ``append`` would continue.
         kept = [record for record in self.read() if record["step"] <= step]
-        write_atomically(self.path, "".join(map(as_line, kept)))
+        try:
+            write_atomically(self.path, "".join(map(as_line, kept)))
+        except OSError as error:
+            raise self.not_written(error) from error
 
     def append(self, records: list[dict[str, Any]]) -> None:
         """Add a line for each record. Raises UserError where the disk does not take them."""
@@ -43,9 +71,13 @@ class Journal:
             with self.path.open("a") as file:
                 file.write("".join(map(as_line, records)))
         except OSError as error:
-            raise UserError(
-                f"{self.path}: could not be written ({error.strerror}); make room and resume"
-            ) from error
+            raise self.not_written(error) from error
+
+    def not_written(self, error: OSError) -> UserError:
+        """What the user is told of a disk that does not take the file."""
+        return UserError(
+            f"{self.path}: could not be written ({error.strerror}); make room and resume"
+        )
 
 
 def as_line(record: dict[str, Any]) -> str:

@@ -35,9 +35,11 @@ from diffdpo.reference import Reference, StoredScores
 
 @dataclass(frozen=True)
 class MicroStep:
-    """The loss of a micro-batch, with gradient; scores and rewards ``(N,)``; metrics."""
+    """The loss of a micro-batch, with gradient, and of each of its rows, without; scores and
+    rewards ``(N,)``; metrics."""
 
     loss: Tensor
+    loss_B: Tensor
     policy_N: Tensor
     reward_N: Tensor
     metrics: Metrics
@@ -94,14 +96,15 @@ class Trainer:
         frozen_N = self.reference.score(self.task.score, self.model, draw)  # log π_ref, no gradient
         policy = self.task.score(self.model, draw)  # log π: Wallace et al. 2023, eq. 14, or exact
         reward_N = implicit_reward(policy.score_N, frozen_N)  # Rafailov et al. 2023, eq. 5
-        loss = self.objective.loss(policy, reward_N, draw, context).mean()  # their eq. 7
+        loss_B = self.objective.loss(policy, reward_N, draw, context)  # their eq. 7
+        loss = loss_B.mean()
         with torch.no_grad():
             metrics = {
                 "loss": loss.detach(),
                 **self.objective.metrics(reward_N, draw, context),
                 **self.task.metrics(policy, frozen_N, draw, context),
             }
-        return MicroStep(loss, policy.score_N.detach(), reward_N.detach(), metrics)
+        return MicroStep(loss, loss_B.detach(), policy.score_N.detach(), reward_N.detach(), metrics)
 
     def step(self, micro_batches: list[Any], rate: float, first: bool = False) -> Metrics:
         """One optimizer step; returns the means over its micro-batches, still on the device."""
@@ -109,7 +112,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         context = self.context(micro_batches)
-        every_metrics = []
+        every_metrics, every_loss = [], []
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             # Processes exchange gradients in the backward pass; once, with the last micro-batch, is
@@ -121,13 +124,14 @@ class Trainer:
             if first and index == 0 and self.reference.starts_equal:
                 self.check_start(result)
             every_metrics.append(result.metrics)
+            every_loss.append(result.loss_B)
         # accelerate divides by the scale of float16 losses first, so that the limit and the logged
         # norm are those of the true gradient.
         norm = torch.as_tensor(
             self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         ).detach()
-        losses = [metrics["loss"] for metrics in every_metrics]
-        self.finite = all_finite(losses, norm, self.accelerator)
+        self.bad_steps.losses = torch.stack(every_loss)
+        self.finite = all_finite(self.bad_steps.losses, norm, self.accelerator)
         take_step(self.optimizer, self.finite)
         self.optimizer.zero_grad()
         means = {

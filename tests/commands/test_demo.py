@@ -1,11 +1,14 @@
 """``diffdpo demo`` and ``demo-text``: the bundled runs from end to end, cut to a few steps."""
 
 import json
+import re
 
 import pytest
 
 from diffdpo.cli import main
 from diffdpo.commands.settings import DemoSettings, DemoTextSettings
+from diffdpo.engine.run import TrainingResult
+from tests.conftest import ROOT
 
 SHORT = {
     "demo": (
@@ -49,3 +52,22 @@ def test_a_demo_has_one_flag(capsys):
     with pytest.raises(SystemExit):
         main(["demo", "--help"])
     assert "runs/demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_stopped_demo_is_not_judged_and_says_so_by_its_code(name, tmp_path, monkeypatch):
+    from diffdpo.commands import evaluate, evaluate_text, train_diffusion_dpo, train_text_dpo
+
+    for module in (train_diffusion_dpo, train_text_dpo):
+        stopped = TrainingResult(tmp_path, finished=False, network=None)
+        monkeypatch.setattr(module, "train", lambda *arguments, result=stopped: result)
+    for module in (evaluate, evaluate_text):
+        monkeypatch.setattr(module, "main", pytest.fail)
+    assert main([name, "--output_dir", str(tmp_path / "out")]) == 3
+
+
+def test_make_targets_go_on_where_they_were_stopped():
+    rules = (ROOT / "Makefile").read_text().split("\n\n")
+    named = [rule for rule in rules if re.search(r"^(demo|control|demo-text): ", rule, re.M)]
+    assert len(named) == 3
+    assert not [rule for rule in named if "rm -rf" in rule or "launch" in rule]

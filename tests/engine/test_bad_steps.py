@@ -16,6 +16,8 @@ from diffdpo.losses import LOSSES
 from tests.commands.test_train_diffusion_dpo import flags as image_flags
 from tests.text.runs import flags, train
 
+# A loss whose value in one row of a step is no number.
+ONE_ROW = "torch.where(torch.arange(len(loss_B)) == 1, float('nan'), loss_B)"
 # A loss whose value, or whose gradient alone, is not finite in the steps of a list.
 OWN = """
 import torch
@@ -122,6 +124,16 @@ def test_steps_that_are_not_taken_leave_the_weights_of_the_others(lm, data, own_
     assert not same(weights(tmp_path / "a", 1), weights(tmp_path / "a", 3))
 
 
+def test_the_row_that_is_no_number_is_told_from_the_others(lm, data, own_loss, tmp_path, capsys):
+    out = tmp_path / "run"
+    # The second micro-batch of step 2, and its second row.
+    cut = {"train_batch_size": 2, "gradient_accumulation_steps": 2, "max_train_steps": 3}
+    train(*words(lm, data, out, loss_type=own_loss([4], ONE_ROW), **cut))
+    row = lines(out)[1]
+    assert row["bad_rows"] == [row["skipped_rows"][3]]
+    assert f"the loss of row {row['bad_rows'][0]} (of rows " in capsys.readouterr().out
+
+
 def test_too_many_in_a_row_end_the_run_with_its_last_good_checkpoint(
     lm, data, own_loss, tmp_path, capsys
 ):
@@ -193,7 +205,7 @@ def test_a_step_is_judged_by_its_losses_and_its_gradient():
         ([-math.inf, 1.0], 0.0, False),
         ([1.0], math.inf, False),
     ):
-        losses = [torch.tensor(value) for value in values]
+        losses = torch.tensor(values)
         assert bool(all_finite(losses, torch.tensor(norm), accelerator)) == finite
 
 
