@@ -179,17 +179,17 @@ def mend_metrics(path: Path) -> None:
         raise UserError(f"{path}: is a folder; move it away")
     lines = read_lines(path)
     broken = [number for number, line in enumerate(lines) if not is_record(line)]
-    if not broken:
-        return
-    first = broken[0]
-    if first == 0 or broken != list(range(first, len(lines))):
+    first = broken[0] if broken else len(lines)
+    if broken and (first == 0 or broken != list(range(first, len(lines)))):
         raise UserError(
             f"{path}, line {first + 1}: is not the record of a step"
             f" ({short(lines[first].decode(errors='replace'))}); delete that line, or move the file"
             " away, and resume"
         )
-    write_atomically(path, b"".join(lines[:first]).decode())
-    say(f"note         {path}: {len(broken)} damaged lines at its end are left out")
+    if path.exists():  # also without the half line that every kill may leave
+        write_atomically(path, b"".join(lines[:first]).decode())
+    if broken:
+        say(f"note         {path}: {len(broken)} damaged lines at its end are left out")
 
 
 def is_record(line: bytes) -> bool:
