@@ -154,7 +154,8 @@ def check_unfinished(folder: Path) -> None:
         raise UserError(f"{line} ({results[0]} is there); choose another --output_dir")
     if (folder / METRICS).is_dir():
         return
-    done = len(read_lines(folder / METRICS))
+    # A step that was not taken puts the checkpoint off.
+    done = sum(b'"skipped_rows"' not in line for line in read_lines(folder / METRICS))
     every = recorded(folder).get("checkpointing_steps")
     # A checkpoint is written beside training and is whole when the next but one is due.
     if done and not (isinstance(every, int) and done <= 2 * every):

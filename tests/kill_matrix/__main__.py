@@ -1,4 +1,4 @@
-"""``python -m tests.kill_matrix [--short]``: kills runs, prints a tally; exit code 0: all is well."""
+"""``python -m tests.kill_matrix [--short]``: kills runs, prints a tally; code 0: all is well."""
 
 from __future__ import annotations
 
