@@ -154,7 +154,8 @@ def check_unfinished(folder: Path) -> None:
         raise UserError(f"{line} ({results[0]} is there); choose another --output_dir")
     if (folder / METRICS).is_dir():
         return
-    done = len(read_lines(folder / METRICS))
+    # A step that was not taken puts the checkpoint off.
+    done = sum(b'"skipped_rows"' not in line for line in read_lines(folder / METRICS))
     every = recorded(folder).get("checkpointing_steps")
     # A checkpoint is written beside training and is whole when the next but one is due.
     if done and not (isinstance(every, int) and done <= 2 * every):
@@ -179,17 +180,17 @@ def mend_metrics(path: Path) -> None:
         raise UserError(f"{path}: is a folder; move it away")
     lines = read_lines(path)
     broken = [number for number, line in enumerate(lines) if not is_record(line)]
-    if not broken:
-        return
-    first = broken[0]
-    if first == 0 or broken != list(range(first, len(lines))):
+    first = broken[0] if broken else len(lines)
+    if broken and (first == 0 or broken != list(range(first, len(lines)))):
         raise UserError(
             f"{path}, line {first + 1}: is not the record of a step"
             f" ({short(lines[first].decode(errors='replace'))}); delete that line, or move the file"
             " away, and resume"
         )
-    write_atomically(path, b"".join(lines[:first]).decode())
-    say(f"note         {path}: {len(broken)} damaged lines at its end are left out")
+    if path.exists():  # also without the half line that every kill may leave
+        write_atomically(path, b"".join(lines[:first]).decode())
+    if broken:
+        say(f"note         {path}: {len(broken)} damaged lines at its end are left out")
 
 
 def is_record(line: bytes) -> bool:

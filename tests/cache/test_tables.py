@@ -11,7 +11,9 @@ from accelerate import Accelerator
 from datasets import Features, Value
 
 from diffdpo.cache.keys import Key, files_digest, network_digest
-from diffdpo.cache.tables import shards, table
+from diffdpo.cache.seal import MARK
+from diffdpo.cache.tables import is_complete, shards, table
+from diffdpo.engine import digests
 from diffdpo.engine.files import HOST
 from diffdpo.errors import UserError
 
@@ -66,6 +68,49 @@ def test_a_damaged_shard_is_computed_again(tmp_path):
     again = Squares()
     assert squares(tmp_path, compute=again)[20] == 400
     assert again.computed == list(range(16, 32))
+
+
+def flipped(path, place, bit=2):
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= bit
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0, 0.003, 0.1, 0.5, 0.7, 0.95, 1])
+def test_a_flipped_bit_is_seen_before_arrow_reads_it(tmp_path, capsys, place):
+    squares(tmp_path)
+    shard = sorted(tmp_path.glob("*/*.arrow"))[1]
+    whole = shard.read_bytes()
+    flipped(shard, place)
+    capsys.readouterr()
+    again = Squares()
+    assert squares(tmp_path, compute=again) == [number**2 for number in range(100)]
+    assert again.computed == list(range(16, 32))
+    assert f"{shard.name}: damaged; its rows are computed anew" in capsys.readouterr().out
+    assert shard.read_bytes() == whole
+
+
+def test_shards_of_a_version_without_digests_are_read_and_named(tmp_path, capsys):
+    squares(tmp_path)
+    for shard in tmp_path.glob("*/*.arrow"):
+        content = shard.read_bytes()
+        shard.write_bytes(content[: content.index(MARK)])
+    again = Squares()
+    assert squares(tmp_path, compute=again) == [number**2 for number in range(100)]
+    assert not again.computed
+    assert "7 shards of an earlier version have no digest" in capsys.readouterr().out
+
+
+def test_a_table_that_is_asked_for_again_is_not_read_again(tmp_path, monkeypatch):
+    """A start asks twice: whether encoders are needed, and for the rows."""
+    squares(tmp_path)
+    for shard in tmp_path.glob("*/*.arrow"):
+        os.utime(shard, (0, 0))
+    read, count = digests.read_digest, []
+    monkeypatch.setattr(digests, "read_digest", lambda *a: count.append(a) or read(*a))
+    for _ in range(2):
+        assert is_complete(str(tmp_path), KEY, 100, Accelerator(cpu=True))
+    assert len(count) == 7
 
 
 def test_a_changed_fact_is_computed_anew_and_named(tmp_path, capsys):

@@ -1,6 +1,17 @@
 """Going on from an older checkpoint leaves the branch that was run before."""
 
+import json
+from pathlib import Path
+
+import pytest
+
+from diffdpo.cli import run_command
+from diffdpo.engine import lock
+from diffdpo.engine.checkpoint_state import WITHOUT_DIGESTS
 from diffdpo.engine.files import HOST
+from diffdpo.engine.resume import check_same_run
+from diffdpo.engine.trainer import Trainer
+from diffdpo.errors import UserError
 from tests.commands.test_train_diffusion_dpo import flags, metrics, train
 
 
@@ -57,3 +68,66 @@ def test_a_checkpoint_that_a_kill_caught_between_two_names_is_found(
     train(*words)
     assert "checkpoint-2 at step 2" in capsys.readouterr().out
     assert not list(out.glob(".checkpoint*"))
+
+
+def test_an_older_checkpoint_retires_the_later_ones_before_the_first_step(
+    models, pairs, tmp_path, capsys
+):
+    """So that "latest" after a kill leads to the new branch, and metrics.jsonl has every step."""
+    out = tmp_path / "run"
+
+    def run(steps, **changes):
+        train(*flags(models(), pairs, out, max_train_steps=steps, **changes))
+
+    run(4, checkpointing_steps=1)
+    (out / "pytorch_lora_weights.safetensors").unlink()
+    again = flags(models(), pairs, out, resume_from_checkpoint="checkpoint-2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "batches", killed)
+        assert run_command("train_diffusion_dpo", [*map(str, again)]) == 130
+    assert [line["step"] for line in metrics(out)] == [1, 2]
+    capsys.readouterr()
+    run(4, checkpointing_steps=1, resume_from_checkpoint="latest")
+    assert "checkpoint-2 at step 2" in capsys.readouterr().out
+    assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4]
+
+
+def killed(trainer, start):
+    raise KeyboardInterrupt
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_counts_as_its_default():
+    then = {"settings": {"seed": 0}, "effective_batch": 4, "data": "d"}
+    now = {**then, "settings": {"seed": 0, "newer": False}}
+    filled = {**then, "settings": {"newer": False, **then["settings"]}}
+    check_same_run(Path("checkpoint-3"), filled, now, set())
+    with pytest.raises(UserError, match="its run has --newer False, this one True"):
+        check_same_run(Path("c"), filled, {**now, "settings": {"seed": 0, "newer": True}}, set())
+    with pytest.raises(UserError, match="--gone 3, which this version does not know"):
+        check_same_run(Path("c"), {**then, "settings": {"seed": 0, "gone": 3}}, then, set())
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_and_says_that_it_has_no_digests(
+    models, pairs, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    train(*flags(models(), pairs, out, max_train_steps=2, checkpointing_steps=2))
+    file = out / "checkpoint-2" / "state.json"
+    state = json.loads(file.read_text())
+    kept = {k: v for k, v in state.items() if k not in ("digest", "files")}
+    del kept["settings"]["tracker_name"], kept["settings"]["sft"]
+    file.write_text(json.dumps({**kept, "format": WITHOUT_DIGESTS}))
+    (out / "metrics.jsonl").write_text('{"step": 1}\n')
+    train(*flags(models(), pairs, out, max_train_steps=3, resume_from_checkpoint="latest"))
+    shown = capsys.readouterr().out
+    assert "an earlier version wrote it, without digests" in shown
+    assert "metrics.jsonl ends at step 1: it lacks steps 2 to 2" in shown
+
+
+def test_the_folder_is_free_again_after_a_run_and_after_a_mistake(models, pairs, tmp_path):
+    out = tmp_path / "run"
+    train(*flags(models(), pairs, out, max_train_steps=1))
+    assert not lock.held
+    assert run_command("train_diffusion_dpo", flags(models(), pairs, out)) == 2
+    assert not lock.held
+    assert not (out / lock.FILE).exists()
