@@ -185,7 +185,8 @@ class Objective:
         unit_N = draw.size_N if self.reference_free else 1.0
         shown_N = self.reward_scale * reward_N / unit_N
         if draw.desirable_N is None:
-            return summary(*shown_N.chunk(2), draw.outcome_B)
+            chosen_B, rejected_B = shown_N.chunk(2)
+            return summary(chosen_B, rejected_B, draw.outcome_B)
         metrics = by_label("rewards", shown_N, draw.desirable_N)
         if self.needs_kl:
             metrics["kl"] = torch.as_tensor(context.reference_point)

@@ -58,9 +58,11 @@ def main(settings: EvaluateTextSettings) -> int:
     texts = rows_side_by_side(compared, before, after)
 
     def fill(report: Report) -> None:
-        compose(report, found, texts)
+        data = f"Pairs: {settings.dataset_name}, split {settings.split}."
+        compose(report, found, texts, [data, *settings.departures])
 
-    publish(folder, run, settings, found.as_dict(), fill, summary(found))
+    base = str(settings.model_name_or_path)
+    publish(folder, run, base, settings, found.as_dict(), fill, summary(found))
     return 0
 
 

@@ -25,6 +25,7 @@ def look_ahead(policy: str) -> None:
 def publish(
     folder: Path,
     policy: str,
+    reference: str,
     settings: BaseSettings,
     figures: Mapping[str, Any],
     fill: Callable[[Report], None],
@@ -32,7 +33,8 @@ def publish(
 ) -> None:
     """Write evaluation.json and report.html, and print the result.
 
-    ``fill`` composes the upper part of the page; training curves and settings follow below.
+    ``policy`` and ``reference`` are the names of what was compared. ``fill`` composes the upper
+    part of the page; training curves and settings follow below.
     """
     written = asdict(settings)
     content = {"policy": policy, **figures, "settings": written}
@@ -40,7 +42,7 @@ def publish(
     text = json.dumps(content, indent=2, default=lambda figure: figure.as_dict())
     write_atomically(folder / "evaluation.json", text + "\n")
     run, page = Path(policy), folder / "report.html"
-    report = Report(f"{run.resolve().name}, trained, against its reference")
+    report = Report(f"{policy} against {reference}")
     fill(report)
     report.about_run(run, written)
     report.save(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,10 +41,15 @@ def model_card(
     return ModelCard(
         CARD.format(
             front=f"---\n{facts.to_yaml()}\n---",
-            name=Path(settings.output_dir).name,
+            name=as_markdown(Path(settings.output_dir).resolve().name),
             what=what,
-            last=", ".join(f"{name} {round(last[name], 4)}" for name in SHOWN if name in last),
+            last=", ".join(f"{name} {last[name]:.4g}" for name in SHOWN if name in last),
             code=code,
             settings=yaml.safe_dump(as_dict(settings), sort_keys=False),
         )
     ).content
+
+
+def as_markdown(text: str) -> str:
+    """Plain text as Markdown that shows just that: no markup, no HTML, one line."""
+    return re.sub(r"([\\`*\[\]<>&~$|!#])", r"\\\1", " ".join(text.split()))
