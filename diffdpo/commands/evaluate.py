@@ -27,7 +27,7 @@ from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_p
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.judged import check_weights
-from diffdpo.report.evaluation import look_ahead, publish
+from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep
 
@@ -71,6 +71,11 @@ def main(settings: EvaluateSettings) -> int:
     count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
     check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
+    check_weights(
+        backbone.network,
+        "pretrained_model_name_or_path",
+        str(settings.pretrained_model_name_or_path),
+    )
     network, reference = load_policy(backbone, str(settings.policy), settings.unet_init)
     check_weights(network, "policy", str(settings.policy))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,14 +90,15 @@ def main(settings: EvaluateSettings) -> int:
         accuracy = implicit_accuracy(settings, backbone, pairs, network, reference, device)
     found = Findings(rows, accuracy, *overlaps)
     page = picture_page(pictures)
-    save_picture(page, folder / "sheet.png")
 
     def fill(report: Report) -> None:
         data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
         compose(report, found, as_png(page), [data, *settings.departures])
 
     base = str(settings.unet_init or settings.pretrained_model_name_or_path)
-    publish(folder, run, base, settings, figures(found), fill, summary(found))
+    with writing(folder):
+        publish(folder, run, base, settings, figures(found), fill, summary(found))
+        save_picture(page, folder / "sheet.png")
     return 0
 
 

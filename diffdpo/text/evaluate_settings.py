@@ -20,7 +20,8 @@ from diffdpo.metrics import TEXT_REWARDS, reward_problems
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
-ALWAYS = ["max_length", "trust_remote_code", "cache_dir"]
+# Not trust_remote_code: to run code that came with a model is for the user to say, each time.
+ALWAYS = ["max_length", "cache_dir"]
 TIED = {
     "model_name_or_path": ["model_revision"],
     "dataset_name": ["dataset_config", "data_format", "split"],

@@ -1,13 +1,16 @@
 """The report is one file that needs nothing else."""
 
+import errno
 import json
+import os
 import re
 from itertools import pairwise
 
 import pytest
 
+from diffdpo.config import BaseSettings
 from diffdpo.errors import UserError
-from diffdpo.report import plots
+from diffdpo.report import evaluation, plots
 from diffdpo.report.evaluation import look_ahead
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep, smoothed, training_curves
@@ -121,3 +124,18 @@ def test_records_that_are_none_are_named_before_the_work_begins(tmp_path, conten
     (tmp_path / "metrics.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=rf"metrics\.jsonl.*{line}"):
         look_ahead(str(tmp_path))
+
+
+def test_a_full_disk_is_one_line_and_the_figures_are_shown(tmp_path, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(evaluation, "write_atomically", full)
+    with (
+        pytest.raises(UserError, match=r"could not be written \(No space left on device\)"),
+        evaluation.writing(tmp_path),
+    ):
+        evaluation.publish(
+            tmp_path, "run", "base", BaseSettings(), {}, lambda page: None, ["win rate 70 %"]
+        )
+    assert capsys.readouterr().out == "win rate 70 %\n"
