@@ -27,13 +27,14 @@ from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_p
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.judged import check_weights
-from diffdpo.report.evaluation import look_ahead, publish
+from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep
 
 Rows = dict[str, dict[str, Any]]  # the figures of each reward
 # The style judge knows the bundled pictures only.
 WITHOUT_A_JUDGE = ["colourfulness", "jpeg_compressibility"]
+GLOSS = "How often the policy's own reward, log π − log π_ref, is larger for the chosen picture."
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def main(settings: EvaluateSettings) -> int:
     count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
     check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
+    check_weights(
+        backbone.network,
+        "pretrained_model_name_or_path",
+        str(settings.pretrained_model_name_or_path),
+    )
     network, reference = load_policy(backbone, str(settings.policy), settings.unet_init)
     check_weights(network, "policy", str(settings.policy))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,12 +90,15 @@ def main(settings: EvaluateSettings) -> int:
         accuracy = implicit_accuracy(settings, backbone, pairs, network, reference, device)
     found = Findings(rows, accuracy, *overlaps)
     page = picture_page(pictures)
-    save_picture(page, folder / "sheet.png")
 
     def fill(report: Report) -> None:
-        compose(report, found, as_png(page))
+        data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
+        compose(report, found, as_png(page), [data, *settings.departures])
 
-    publish(folder, run, settings, figures(found), fill, summary(found))
+    base = str(settings.unet_init or settings.pretrained_model_name_or_path)
+    with writing(folder):
+        publish(folder, run, base, settings, figures(found), fill, summary(found))
+        save_picture(page, folder / "sheet.png")
     return 0
 
 
@@ -134,12 +143,13 @@ def summary(found: Findings) -> list[str]:
     return [*lines, f"win rate     {verdict(found)}"]
 
 
-def compose(report: Report, found: Findings, page: bytes) -> None:
-    """Fill the report with result, pictures and tables."""
+def compose(report: Report, found: Findings, page: bytes, notes: list[str]) -> None:
+    """Fill the report with result, ``notes`` on it, pictures and tables."""
     report.headline(
         f"Win rate {verdict(found)}",
         "Share of pictures on which the policy scores higher, same seeds, ties as 1/2.",
     )
+    report.notes(notes)
     report.section("Before and after", "The same prompts and the same starting noise.")
     report.picture(page, "reference beside policy")
     report.section("Rewards", "95 % intervals over prompts.")
@@ -147,6 +157,7 @@ def compose(report: Report, found: Findings, page: bytes) -> None:
     report.table(header, [reward_row(name, row) for name, row in found.rows.items()])
     if found.accuracy:
         report.section("Implicit accuracy", accuracy_line(found, found.accuracy.estimate))
+        report.notes([GLOSS])
         buckets = found.accuracy.by_timestep
         report.plot(lambda: accuracy_by_timestep(buckets), "accuracy by timestep")
 

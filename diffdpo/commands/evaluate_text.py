@@ -22,7 +22,7 @@ from diffdpo.engine.trained_on import overlap
 from diffdpo.errors import UserError
 from diffdpo.metrics import TEXT_REWARDS
 from diffdpo.metrics.judged import check_weights
-from diffdpo.report.evaluation import look_ahead, publish
+from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.text.comparison import Comparison, compare, prompt_texts, write
 from diffdpo.text.data_settings import TABLE
@@ -43,6 +43,7 @@ def main(settings: EvaluateTextSettings) -> int:
     folder = writable(settings.output_dir)
     compared = open_comparison(settings)
     policy = load_scorer(run, "policy", settings, compared.task.device)
+    check_weights(compared.reference, "model_name_or_path", str(settings.model_name_or_path))
     check_weights(policy, "policy", run)
     check_tokens(run, policy, compared)  # before the minutes of sampling
     for scorer in (policy, compared.reference):
@@ -58,9 +59,12 @@ def main(settings: EvaluateTextSettings) -> int:
     texts = rows_side_by_side(compared, before, after)
 
     def fill(report: Report) -> None:
-        compose(report, found, texts)
+        data = f"Pairs: {settings.dataset_name}, split {settings.split}."
+        compose(report, found, texts, [data, *settings.departures])
 
-    publish(folder, run, settings, found.as_dict(), fill, summary(found))
+    base = str(settings.model_name_or_path)
+    with writing(folder):
+        publish(folder, run, base, settings, found.as_dict(), fill, summary(found))
     return 0
 
 

@@ -10,6 +10,7 @@ from datasets import Dataset
 from PIL import Image
 
 from diffdpo.engine.console import say
+from diffdpo.engine.files import atomic_file
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError, short
 from diffdpo.image.evaluate_settings import PairSettings
@@ -18,6 +19,7 @@ from diffdpo.image.pairs import FrameSettings
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, sample, seeds_for
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.judged import judged
+from diffdpo.report.evaluation import writing
 
 
 def main(settings: PairSettings) -> int:
@@ -46,7 +48,8 @@ def main(settings: PairSettings) -> int:
         row(prompt, pictures[2 * i : 2 * i + 2], score[i], settings.reward)
         for i, prompt in enumerate(prompts)
     ]
-    Dataset.from_list(rows).to_parquet(path)
+    with writing(folder), atomic_file(path) as draft:
+        Dataset.from_list(rows).to_parquet(draft)
     say(
         f"pairs        {len(rows)}, mean gap {np.abs(np.diff(score)).mean():.3g} by"
         f" {settings.reward}; {path}"

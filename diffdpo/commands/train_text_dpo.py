@@ -34,7 +34,7 @@ from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings, text_objective
 from diffdpo.text.task import TextTask, make_task
-from diffdpo.text.validation import Validation
+from diffdpo.text.validation import Validation, count_trained_on
 
 
 def main(settings: TextSettings) -> int:
@@ -171,6 +171,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         run.held_out,
         trainer.accelerator,
         every,
+        count_trained_on(run.held_out, run.rows),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffdpo.draws import Purpose, generator
+from diffdpo.errors import UserError
 
 RESAMPLES = 10_000
 AT_ONCE = 1 << 20  # resampled clusters in memory at a time
@@ -80,9 +81,17 @@ class Clusters:
 
     @classmethod
     def of(cls, values: Sequence[float], names: Sequence[Any]) -> Clusters:
-        """Group values by the names of their clusters. Raises ValueError for no values."""
+        """Group values by the names of their clusters.
+
+        Raises ValueError for no values, and UserError for one that is not finite.
+        """
         if len(values) == 0:
             raise ValueError("no values to average")
+        if broken := int((~np.isfinite(values)).sum()):
+            raise UserError(
+                f"{broken} of {len(values)} values of a figure are not finite: a network's output"
+                " overflows"
+            )
         _, index = np.unique(np.asarray([str(name) for name in names]), return_inverse=True)
         total_G = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
         return cls(total_G, np.bincount(index).astype(np.float64))

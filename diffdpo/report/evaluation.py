@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
-from diffdpo.errors import not_installed
+from diffdpo.errors import UserError, not_installed
 from diffdpo.report.page import METRICS, Report, read_metrics
 
 
@@ -22,26 +23,41 @@ def look_ahead(policy: str) -> None:
     say(*(f"left out     {line}" for line in not_installed("matplotlib")))
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns a disk that takes no more into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the result could not be written ({error.strerror}); make room and run it"
+            " again"
+        ) from error
+
+
 def publish(
     folder: Path,
     policy: str,
+    reference: str,
     settings: BaseSettings,
     figures: Mapping[str, Any],
     fill: Callable[[Report], None],
     lines: Sequence[str],
 ) -> None:
-    """Write evaluation.json and report.html, and print the result.
+    """Print the result, and write evaluation.json and report.html.
 
-    ``fill`` composes the upper part of the page; training curves and settings follow below.
+    ``policy`` and ``reference`` are the names of what was compared. ``fill`` composes the upper
+    part of the page; training curves and settings follow below.
     """
+    say(*lines)  # first: these stay where the disk takes no more
     written = asdict(settings)
     content = {"policy": policy, **figures, "settings": written}
     # What JSON does not know among the figures is an estimate, or an accuracy that holds some.
     text = json.dumps(content, indent=2, default=lambda figure: figure.as_dict())
     write_atomically(folder / "evaluation.json", text + "\n")
     run, page = Path(policy), folder / "report.html"
-    report = Report(f"{run.resolve().name}, trained, against its reference")
+    report = Report(f"{policy} against {reference}")
     fill(report)
     report.about_run(run, written)
     report.save(page)
-    say(*lines, f"report       {page}")
+    say(f"report       {page}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,15 +45,16 @@ def model_card(
     return ModelCard(
         CARD.format(
             front=f"---\n{facts.to_yaml()}\n---",
-            name=Path(settings.output_dir).name,
+            name=as_markdown(Path(settings.output_dir).resolve().name),
             what=what,
-            last=", ".join(f"{name} {round(last[name], 4)}" for name in SHOWN if name in last),
+            last=", ".join(f"{name} {last[name]:.4g}" for name in SHOWN if name in last),
             code=code,
             settings=yaml.safe_dump(as_dict(settings), sort_keys=False),
         )
     ).content
 
 
+<<<<<<< HEAD
 def write_card(text: str, draft: Path, folder: Path) -> None:
     """Write a card into the ``draft`` of the result in ``folder``.
 
@@ -76,3 +78,8 @@ def is_free(path: Path) -> bool:
         return False
     before, mark, _ = text.rpartition(SEAL.partition("{}")[0])
     return bool(mark) and text == before + SEAL.format(text_digest(before))
+=======
+def as_markdown(text: str) -> str:
+    """Plain text as Markdown that shows just that: no markup, no HTML, one line."""
+    return re.sub(r"([\\`*\[\]<>&~$|!#])", r"\\\1", " ".join(text.split()))
+>>>>>>> judging

@@ -42,6 +42,10 @@ class Report:
             f'<p class="headline">{html.escape(text)}</p><p class="note">{html.escape(note)}</p>'
         )
 
+    def notes(self, lines: Sequence[str]) -> None:
+        """Add lines of explanation."""
+        self.blocks += [f'<p class="note">{html.escape(line)}</p>' for line in lines]
+
     def section(self, title: str, note: str = "") -> None:
         """Add a heading with a line of explanation."""
         self.blocks.append(f'<h2>{html.escape(title)}</h2><p class="note">{html.escape(note)}</p>')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +85,8 @@ ROWS = {
 }
 
 
-def compose(report: Report, found: Findings, texts: list[list[str]]) -> None:
-    """The page: result, figures, texts side by side."""
+def compose(report: Report, found: Findings, texts: list[list[str]], notes: Sequence[str]) -> None:
+    """The page: result, ``notes`` on it, figures, texts side by side."""
     figures, (accuracy, rate, difference) = found.figures, verdict(found)
     policy, reference = (plain(figures[f"{who}_reward"], 2) for who in ("policy", "reference"))
     report.headline(
@@ -93,6 +94,7 @@ def compose(report: Report, found: Findings, texts: list[list[str]]) -> None:
         f"Reward {policy}, reference {reference} ({unit(found.reward)}), difference {difference};"
         " the same random numbers, temperature 1.",
     )
+    report.notes(notes)
     report.section("Figures", "95 % intervals over prompts; the difference is paired.")
     rows = [[title, plain(figures[name])] for name, title in ROWS.items()]
     report.table(["", "mean and interval"], rows)

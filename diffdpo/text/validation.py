@@ -1,5 +1,5 @@
-"""Measures held-out loss and reward accuracy during training, and writes what policy and reference
-answer to the same prompts."""
+"""Measures loss and reward accuracy on other rows during training, and writes what policy and
+reference answer to the same prompts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from diffdpo.objective import Metrics, Objective, StepContext, fraction, means_o
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores
 from diffdpo.text.batch import TextBatch
-from diffdpo.text.rows import TextRows
+from diffdpo.text.rows import TextRows, content_bytes
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import make_task
 
 
 class Validation:
-    """Measures on held-out rows; writes ``eval.jsonl`` and ``samples/step-N.txt``.
+    """Measures on other rows, ``trained_on`` of which are among those of training; writes
+    ``eval.jsonl`` and ``samples/step-N.txt``.
 
     Every process measures all rows, so that none waits for another; the first one writes.
     """
@@ -39,11 +40,15 @@ class Validation:
         rows: TextRows,
         accelerator: Accelerator,
         every: int,
+        trained_on: int = 0,
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
         self.task = make_task(settings, objective, accelerator, alone=True)
         self.every = every
+        # "held out" is said where it is so.
+        self.title = "measured" if trained_on else "held out"
+        self.note = f", {trained_on:,} of them trained on" if trained_on else ""
         self.journal = Journal(Path(settings.output_dir) / "eval.jsonl")
         self.before = self.reference_answers()
         self.begun = False
@@ -71,7 +76,10 @@ class Validation:
             self.write_answers(done)
         self.accelerator.log(metrics, step=done)
         figures = [f"{word} {metrics[name]:.4f}" for word, name in SHOWN.items() if name in metrics]
-        say(f"held out     step {done}: {', '.join(figures)} on {len(self.rows):,} rows")
+        say(
+            f"{self.title:<12} step {done}: {', '.join(figures)} on {len(self.rows):,} rows"
+            f"{self.note}"
+        )
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -157,6 +165,16 @@ class Validation:
         finally:
             network.train(training)
         return str(self.rows.tokenizer.decode(token_NT[0, len(prompt) :]))
+
+
+def count_trained_on(rows: TextRows, training: TextRows) -> int:
+    """How many rows training knows: the same prompt or, where that is empty, the same content."""
+    prompts = {tuple(item.prompt) for item in training.items}
+    contents = {content_bytes(item) for item in training.items}
+    return sum(
+        tuple(item.prompt) in prompts if item.prompt else content_bytes(item) in contents
+        for item in rows.items
+    )
 
 
 SHOWN = {

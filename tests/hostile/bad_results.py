@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from safetensors.numpy import save, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from tests.hostile.case import Bad, Material
 
@@ -92,6 +93,17 @@ def text_result(*words: str, policy: str | None = None, **files: str | bytes) ->
         return [*map(str, base), *words]
 
     return make
+
+
+def broken_model(material: Material) -> list[str]:
+    """An evaluation of the tiny language model with one weight spoilt."""
+    folder = material.folder / "broken"
+    shutil.copytree(material.lm, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    weights[name].flat[0] = np.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return text_result(policy=str(folder))(material)
 
 
 def new_pairs(*words: str) -> Make:
@@ -289,6 +301,7 @@ CASES = [
     ),
     Bad("a result that is not there", TEXT, text_result(policy="runs/nothing"), ".*no such folder"),
     Bad("a checkpoint", TEXT, text_result(trainable__safetensors=""), ".*is a checkpoint"),
+    Bad("an infinite weight", TEXT, broken_model, "--policy .*broken: weights are not finite"),
     Bad("no result yet", TEXT, text_result(config__yaml="beta: 1\n"), ".*has no result"),
     Bad(
         "texts longer than the model reads",

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from diffdpo.draws import Purpose, generator
+from diffdpo.errors import UserError
 from diffdpo.metrics import REWARDS, intervals
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.implicit import Margins, by_timestep, overall
@@ -207,6 +208,13 @@ def test_thousands_of_clusters_take_little_memory(monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 64 << 20
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("measure", [clustered_mean, clustered_share])
+def test_a_value_that_is_not_finite_gives_no_figure(measure, value):
+    with pytest.raises(UserError, match="1 of 20 values of a figure are not finite"):
+        measure([0.5] * 19 + [value], range(20))
 
 
 def test_no_values_is_an_error():

@@ -1,10 +1,16 @@
 """The report is one file that needs nothing else."""
 
+import errno
+import json
+import os
 import re
 from itertools import pairwise
 
 import pytest
 
+from diffdpo.config import BaseSettings
+from diffdpo.errors import UserError
+from diffdpo.report import evaluation, plots
 from diffdpo.report.evaluation import look_ahead
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep, smoothed, training_curves
@@ -52,3 +58,84 @@ def test_without_matplotlib_the_page_says_what_its_curves_need(tmp_path, monkeyp
     page = (tmp_path / "report.html").read_text()
     assert "pip install &#x27;diffdpo[report]&#x27;" in page
     assert "data:image/png" not in page
+
+
+def panels(monkeypatch, records):
+    """The panels of the training curves by title."""
+    monkeypatch.setattr(plots, "as_png", lambda page: page)
+    page = training_curves(records)
+    page.canvas.draw()
+    return {axis.get_title(): axis for axis in page.axes if axis.get_visible()}
+
+
+def test_the_learning_rate_is_drawn_as_it_was_and_steps_are_whole(monkeypatch):
+    rates = [1e-4, 5e-5, 2e-5]
+    records = [{"step": s, "loss": 0.7, "lr": rate} for s, rate in enumerate(rates, start=1)]
+    drawn = panels(monkeypatch, records)
+    assert list(drawn) == ["loss", "learning rate"]
+    (line,) = drawn["learning rate"].lines
+    assert list(line.get_ydata()) == rates
+    assert len(drawn["loss"].lines) == 2
+    ticks = drawn["loss"].get_xticks()
+    assert all(tick == round(tick) for tick in ticks)
+
+
+def test_what_some_records_lack_is_drawn_where_it_is(monkeypatch):
+    records = [
+        {"step": 1, "loss": 0.7, "grad_norm": None},
+        {"step": 2, "loss": float("nan"), "kl": "high"},
+        {"step": 3, "rewards/accuracies": 0.5},
+    ]
+    drawn = panels(monkeypatch, records)
+    assert {title: list(axis.lines[0].get_xdata()) for title, axis in drawn.items()} == {
+        "loss": [1],
+        "implicit accuracy": [3],
+    }
+    assert panels(monkeypatch, [{"step": 1}]) == {}
+
+
+def test_tables_of_texts_are_aligned_to_the_left(tmp_path):
+    report = Report("a run")
+    report.table(["reference", "policy"], [["a", "b"]], numbers=False)
+    report.table(["reward", "win rate"], [["style", "70 %"]])
+    texts, figures = report.blocks
+    assert "number" not in texts
+    assert '<td class="number">70 %</td>' in figures
+
+
+def test_the_page_of_a_run_says_which_steps_it_shows(tmp_path):
+    records = [json.dumps({"step": step, "loss": 0.7}) for step in (10, 20, 30)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(records) + "\n")
+    report = Report("a run")
+    report.about_run(tmp_path, {})
+    assert "3 records, steps 10 to 30;" in "".join(report.blocks)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"{\n", "cannot be read"),
+        (b"\xff\n", "cannot be read"),
+        (b"[1]\n", "line 1: no record of a step"),
+        (b'{"step": 1}\n{"step": "two"}\n', "line 2: no record of a step"),
+    ],
+)
+def test_records_that_are_none_are_named_before_the_work_begins(tmp_path, content, line):
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=rf"metrics\.jsonl.*{line}"):
+        look_ahead(str(tmp_path))
+
+
+def test_a_full_disk_is_one_line_and_the_figures_are_shown(tmp_path, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(evaluation, "write_atomically", full)
+    with (
+        pytest.raises(UserError, match=r"could not be written \(No space left on device\)"),
+        evaluation.writing(tmp_path),
+    ):
+        evaluation.publish(
+            tmp_path, "run", "base", BaseSettings(), {}, lambda page: None, ["win rate 70 %"]
+        )
+    assert capsys.readouterr().out == "win rate 70 %\n"

@@ -135,6 +135,16 @@ def test_held_out_rows_with_stored_scores_and_after_a_resume(lm, data, tmp_path)
         assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
 
 
+def test_rows_that_are_partly_trained_on_are_not_called_held_out(lm, data, tmp_path, capsys):
+    mixed = write_jsonl(tmp_path / "mixed.jsonl", pair_rows(20)[10:])
+    changes = {"eval_strategy": "epoch", "eval_dataset_name": mixed, "eval_generations": 0}
+    train(*flags(lm, data["pairs"], tmp_path / "run", **changes, max_train_steps=1))
+    shown = capsys.readouterr().out
+    assert "measured     step 1: loss" in shown
+    assert "on 10 rows, 2 of them trained on" in shown
+    assert "held out" not in shown
+
+
 def test_held_out_rows_must_not_be_the_training_rows(lm, data, tmp_path, capsys):
     fails_with(
         flags(lm, data["pairs"], tmp_path / "run", eval_strategy="steps"), "are trained on", capsys
