@@ -54,7 +54,6 @@ def model_card(
     ).content
 
 
-<<<<<<< HEAD
 def write_card(text: str, draft: Path, folder: Path) -> None:
     """Write a card into the ``draft`` of the result in ``folder``.
 
@@ -78,8 +77,8 @@ def is_free(path: Path) -> bool:
         return False
     before, mark, _ = text.rpartition(SEAL.partition("{}")[0])
     return bool(mark) and text == before + SEAL.format(text_digest(before))
-=======
+
+
 def as_markdown(text: str) -> str:
     """Plain text as Markdown that shows just that: no markup, no HTML, one line."""
     return re.sub(r"([\\`*\[\]<>&~$|!#])", r"\\\1", " ".join(text.split()))
->>>>>>> judging

@@ -21,12 +21,8 @@ from diffdpo.text.data_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
-<<<<<<< HEAD
-ALWAYS = ["max_length", "truncation_mode", "trust_remote_code", "cache_dir"]
-=======
 # Not trust_remote_code: to run code that came with a model is for the user to say, each time.
-ALWAYS = ["max_length", "cache_dir"]
->>>>>>> judging
+ALWAYS = ["max_length", "truncation_mode", "cache_dir"]
 TIED = {
     "model_name_or_path": ["model_revision"],
     "dataset_name": ["dataset_config", "data_format", "split", *TABLE],

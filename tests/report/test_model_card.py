@@ -1,9 +1,11 @@
-<<<<<<< HEAD
-"""The card of a result comes beside a README.md of the user's, not in its place."""
+"""The model card says what it is given and nothing that a name smuggles in; it comes beside a
+README.md of the user's, not in its place."""
 
 import pytest
+from huggingface_hub import ModelCardData
 
-from diffdpo.report.model_card import BESIDE, NAME, write_card
+from diffdpo.config import TrainSettings
+from diffdpo.report.model_card import BESIDE, NAME, as_markdown, model_card, write_card
 
 
 @pytest.fixture
@@ -42,13 +44,6 @@ def test_a_readme_of_the_user_stays(folders, content):
         (folder / NAME).write_bytes(content)
     assert published("# card\n", draft, folder) == BESIDE
     assert content is None or (folder / NAME).read_bytes() == content
-=======
-"""The model card says what it is given, and nothing that a name smuggles in."""
-
-from huggingface_hub import ModelCardData
-
-from diffdpo.config import TrainSettings
-from diffdpo.report.model_card import as_markdown, model_card
 
 
 def card(output_dir, last):
@@ -66,4 +61,3 @@ def test_the_name_of_the_folder_is_text():
 def test_the_last_step_is_shown_with_four_digits_of_each_figure():
     last = {"step": 1200, "loss": 0.69314718, "rewards/margins": 1.23456e-7}
     assert "Last logged step: step 1200, loss 0.6931, rewards/margins 1.235e-07" in card("r", last)
->>>>>>> judging
