@@ -8,7 +8,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from diffdpo.config import BaseSettings, TrainSettings, parse
+from diffdpo.config import BaseSettings, parse
 from diffdpo.engine.console import (
     complain,
     fail,
@@ -19,6 +19,7 @@ from diffdpo.engine.console import (
 )
 from diffdpo.engine.failures import in_one_line, is_lost_peer, peer_line
 from diffdpo.engine.interrupts import INTERRUPTED, answering, farewell, moment
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import SharedError, UserError
 from diffdpo.flags import nearest
 

@@ -17,9 +17,17 @@ from argparse import (
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import NoneType, UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from diffdpo.errors import UserError, short
+
+
+class Bounds(TypedDict, total=False):
+    """The bounds of a number, as ``flag`` takes them."""
+
+    least: float
+    most: float
+
 
 # The headings of --help by group, in this order.
 GROUPS = {name: name for name in ("options", "data", "model", "training", "loss", "optimizer")}
@@ -34,6 +42,8 @@ BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "most": (operator.le, "at most"),
 }
 NONE = ("none", "null")
+# Random numbers have keys of 64 bits; other seeds would share theirs with one of these.
+SEEDS: Bounds = {"least": -(2**63), "most": 2**64 - 1}
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 FLAG = re.compile(r"--[\w-]+(=|$)")
 

@@ -12,7 +12,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffdpo.config import TrainSettings
 from diffdpo.errors import UserError, short
 from diffdpo.extensions import named_row
 from diffdpo.losses import LOSSES, Loss, as_loss, preference_loss
@@ -225,8 +224,15 @@ def means_of(names: list[str], fractions: list[list[float]]) -> dict[str, float]
     return means
 
 
+class LossSettings(Protocol):
+    """Settings that hold the options of the losses, each under the name that the loss gives it."""
+
+    @property
+    def label_smoothing(self) -> float: ...
+
+
 def make_objective(
-    settings: TrainSettings,
+    settings: LossSettings,
     names: Sequence[str],
     weights: Sequence[float] = (),
     beta: float = 1.0,
@@ -270,7 +276,7 @@ def try_out(term: Term) -> None:
         raise UserError(f"--loss_type {term.name}, beta {term.beta:g}: {wrong}")
 
 
-def check_names(settings: TrainSettings, names: Sequence[str]) -> None:
+def check_names(settings: LossSettings, names: Sequence[str]) -> None:
     """Raise UserError for an unknown loss, and for label smoothing that none of the losses has."""
     for name in names:
         named_row(name, LOSSES, "loss_type", as_loss)
@@ -283,7 +289,7 @@ def check_names(settings: TrainSettings, names: Sequence[str]) -> None:
         )
 
 
-def read_options(settings: TrainSettings, row: Loss) -> dict[str, float]:
+def read_options(settings: LossSettings, row: Loss) -> dict[str, float]:
     """The settings that the loss reads, by name."""
     given = {name: getattr(settings, name, None) for name in row.options}
     # Zero means "not given" on the command line: robust and exo_pair keep their published defaults.

@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from diffdpo.cli import COMMANDS, settings_class
-from diffdpo.config import BaseSettings, Layer, TrainSettings, flag, parse, read_yaml
+from diffdpo.config import BaseSettings, Layer, parse, read_yaml
 from diffdpo.engine.run_folder import save_yaml
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
-from diffdpo.flags import inner
+from diffdpo.flags import flag, inner
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
@@ -123,7 +124,7 @@ def test_every_impossible_training_setting_has_a_line(name, value):
         ("adam_epsilon", "-1", "--adam_epsilon must be above 0, got -1.0"),
         ("num_train_epochs", "1e300", "--num_train_epochs must be at most 1000000, got 1e+300"),
         ("num_train_epochs", "inf", "--num_train_epochs must be a finite number, got inf"),
-        ("seed", str(2**70), f"--seed must be at most {2**63 - 1}, got "),
+        ("seed", str(2**70), f"--seed must be at most {2**64 - 1}, got "),
         ("lr_power", "nan", "--lr_power must be a finite number, got nan"),
         ("train_batch_size", "1000000000", "--train_batch_size must be at most 1000000"),
         ("output_dir", "a\0b", "--output_dir holds a null byte"),

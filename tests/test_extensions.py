@@ -6,9 +6,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from diffdpo.config import TrainSettings
 from diffdpo.data import image_formats
 from diffdpo.data.text import TEXT_FORMATS, detect
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES
 from diffdpo.objective import make_objective

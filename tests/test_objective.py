@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffdpo.config import TrainSettings
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES, as_loss, preference_loss
 from diffdpo.objective import Objective, Scores, StepContext, Term, make_objective

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from diffdpo.commands.train_diffusion_dpo import prepare_images
 from diffdpo.commands.train_text_dpo import prepare_text
-from diffdpo.config import TrainSettings, checked
+from diffdpo.config import checked
 from diffdpo.engine.accelerator import make_accelerator
 from diffdpo.engine.run_folder import end
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffdpo.config import BaseSettings, TrainSettings, flag, read_yaml
+from diffdpo.config import BaseSettings, read_yaml
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import not_installed
-from diffdpo.flags import StrictParser
+from diffdpo.flags import StrictParser, flag
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 

@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedType, ProjectConfiguration
 
-from diffdpo.config import TrainSettings
 from diffdpo.engine import lock
 from diffdpo.engine.console import say
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}

@@ -9,11 +9,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from diffdpo.config import TrainSettings, as_dict
+from diffdpo.config import as_dict
 from diffdpo.engine import checkpoint
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.run_config import FILE, recorded
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
 
 METRICS = "metrics.jsonl"

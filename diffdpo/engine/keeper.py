@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from diffdpo.config import TrainSettings
 from diffdpo.engine import checkpoint
 from diffdpo.engine.bad_steps import not_finite, training_state
 from diffdpo.engine.resume import resume, run_state
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import SharedError
 from diffdpo.reference import unwrapped
 

@@ -11,7 +11,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import nn
 
-from diffdpo.config import TrainSettings
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 
 

@@ -10,9 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from diffdpo.config import TrainSettings, as_dict
+from diffdpo.config import as_dict
 from diffdpo.engine import checkpoint
 from diffdpo.engine.journal import Journal
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
 
 

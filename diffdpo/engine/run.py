@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from diffdpo.config import TrainSettings
 from diffdpo.engine import checkpoint
 from diffdpo.engine.console import say, start_lines
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_folder import conclude, start_records
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.trainer import Trainer
 
 

@@ -13,12 +13,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
-from diffdpo.config import BaseSettings, TrainSettings, as_dict
+from diffdpo.config import BaseSettings, as_dict
 from diffdpo.engine import lock
 from diffdpo.engine.accelerator import make_accelerator
 from diffdpo.engine.console import say
 from diffdpo.engine.files import tidy, write_atomically
 from diffdpo.engine.folder_check import check_content, check_path, check_place
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 
 RELEASE_SECONDS = 0.2

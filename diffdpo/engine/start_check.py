@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from diffdpo.config import TrainSettings
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 
 # The relative difference of two computations of a score that rounding may explain: sums are rounded

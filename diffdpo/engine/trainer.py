@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffdpo.config import TrainSettings
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
@@ -24,6 +23,7 @@ from diffdpo.engine.interrupts import moment
 from diffdpo.engine.keeper import Keeper
 from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
 from diffdpo.engine.recorder import Recorder
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context

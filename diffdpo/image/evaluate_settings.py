@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffdpo.config import Layer, at_least, flag
+from diffdpo.config import Layer
 from diffdpo.engine.run_config import chosen, departures, layer_of_run, recorded, result_problems
+from diffdpo.flags import SEEDS, flag
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
@@ -26,7 +26,6 @@ TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "m
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
 REFERENCE += ["resolution", "is_turbo", "noise_offset"]
 RESULTS = ["pytorch_lora_weights.safetensors", "unet"]  # in the folder of a finished run
-SEEDS = range(-(2**63), 2**64)  # others would share their random numbers with one of these
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,9 @@ class EvaluateSettings(ImageDataSettings):
     unet_init: str | None = flag(
         None, "the UNet that training started from; default: the run's", group="model"
     )
-    noise_offset: float = flag(0.0, "noise offset of the run's training", group="evaluation")
+    noise_offset: float = flag(
+        0.0, "noise offset of the run's training", group="evaluation", least=0
+    )
     output_dir: str = flag(
         "runs/evaluation",
         "where evaluation.json, sheet.png and report.html go",
@@ -52,25 +53,25 @@ class EvaluateSettings(ImageDataSettings):
         group="evaluation",
     )
     num_prompts: int = flag(
-        120, "at most so many distinct prompts of the pairs", group="evaluation"
+        120, "at most so many distinct prompts of the pairs", group="evaluation", least=1
     )
     images_per_prompt: int = flag(
-        2, "pictures per prompt, each from its own seed", group="evaluation"
+        2, "pictures per prompt, each from its own seed", group="evaluation", least=1
     )
-    num_inference_steps: int = flag(20, "sampling steps", group="evaluation")
-    guidance_scale: float = flag(3.0, "classifier-free guidance", group="evaluation")
-    sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation")
+    num_inference_steps: int = flag(20, "sampling steps", group="evaluation", least=1, most=1000)
+    guidance_scale: float = flag(3.0, "classifier-free guidance", group="evaluation", least=0)
+    sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation", least=1)
     implicit_draws: int = flag(
         10,
         "draws (timestep, noise) per pair; 0 leaves the accuracy out",
         group="evaluation",
+        least=0,
+        most=1000,
     )
-    seed: int = flag(0, "seed of the starting noise and the draws", group="evaluation")
+    seed: int = flag(0, "seed of the starting noise and the draws", group="evaluation", **SEEDS)
 
     def problems(self) -> list[str]:
         lines = [*super().problems(), *reward_problems(self.reward, REWARDS)]
-        lines += [*at_least(self, COUNTS), *at_least(self, ["implicit_draws"], least=0)]
-        lines += sampling_problems(self, ["guidance_scale", "noise_offset"])
         data = self.dataset_name or self.train_data_dir
         named = {"pretrained_model_name_or_path": self.pretrained_model_name_or_path}
         return lines + result_problems(self.policy, RESULTS, {**named, "dataset_name": data})
@@ -99,29 +100,15 @@ class PairSettings(ImageDataSettings):
         group="evaluation",
     )
     output_dir: str = flag("runs/pairs", "folder of the new data set", group="evaluation")
-    num_inference_steps: int = flag(20, "sampling steps", group="evaluation")
+    num_inference_steps: int = flag(20, "sampling steps", group="evaluation", least=1, most=1000)
     guidance_scale: float = flag(
         1.5,
         "classifier-free guidance; low, so that the two pictures differ",
         group="evaluation",
+        least=0,
     )
-    sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation")
-    seed: int = flag(1, "seed of the starting noise", group="evaluation")
+    sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation", least=1)
+    seed: int = flag(1, "seed of the starting noise", group="evaluation", **SEEDS)
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *reward_problems([self.reward], REWARDS)]
-        lines += at_least(self, ["num_inference_steps", "sample_batch_size"])
-        return lines + sampling_problems(self, ["guidance_scale"])
-
-
-COUNTS = ["num_prompts", "images_per_prompt", "num_inference_steps", "sample_batch_size"]
-
-
-def sampling_problems(settings: Any, numbers: list[str]) -> list[str]:
-    """A line for each of the ``numbers`` that is not finite and 0 or more, and for the seed."""
-    lines = [
-        f"--{name} must be a finite number of 0 or more, got {getattr(settings, name)}"
-        for name in numbers
-        if not 0 <= getattr(settings, name) < math.inf
-    ]
-    return lines + ([] if settings.seed in SEEDS else ["--seed must fit into 64 bits"])
+        return [*super().problems(), *reward_problems([self.reward], REWARDS)]

@@ -7,18 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffdpo.config import (
-    FREE_ON_RESUME,
-    MANY,
-    BaseSettings,
-    Layer,
-    TrainSettings,
-    flag,
-    read_yaml,
-)
+from diffdpo.config import BaseSettings, Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
+from diffdpo.engine.settings import FREE_ON_RESUME, MANY, TrainSettings
 from diffdpo.errors import UserError
+from diffdpo.flags import flag
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 
 if TYPE_CHECKING:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffdpo.config import BaseSettings, flag
+from diffdpo.config import BaseSettings
 from diffdpo.errors import not_installed, short
+from diffdpo.flags import SEEDS, flag
 from diffdpo.ranking.fit import INTERVALS
 from diffdpo.ranking.report import PLOT_FORMATS
 from diffdpo.ranking.sources import ROLES
 from diffdpo.ranking.ties import CHOICES
-
-SEEDS = range(-(2**63), 2**64)  # others would share their random numbers with one of these
 
 
 def renamed(role: str) -> str:
@@ -61,7 +60,7 @@ class RankingSettings(BaseSettings):
     )
     level: float = flag(0.95, "how often an interval should cover", group="evaluation")
     bootstrap_samples: int = flag(1000, "how many resamples", group="evaluation")
-    seed: int = flag(0, "of the resamples", group="evaluation")
+    seed: int = flag(0, "of the resamples", group="evaluation", **SEEDS)
     winner_column: str = renamed("winner")
     loser_column: str = renamed("loser")
     first_column: str = renamed("first")
@@ -100,4 +99,4 @@ class RankingSettings(BaseSettings):
             for other, same in places[:at]
             if place == same
         ]
-        return lines + ([] if self.seed in SEEDS else ["--seed must fit into 64 bits"])
+        return lines

@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from diffdpo.config import TrainSettings, as_dict
+from diffdpo.config import as_dict
 from diffdpo.engine.console import say
 from diffdpo.engine.digests import text_digest
+from diffdpo.engine.settings import TrainSettings
 
 NAME, BESIDE = "README.md", "README.diffdpo.md"
 SEAL = "\n<!-- card of a run, unchanged: {} -->\n"  # with the digest of the text before it

@@ -13,11 +13,6 @@ TABLE = ["dataset_info", "prompt_column", "chosen_column", "rejected_column", "l
 RULES = ["keep_start", "keep_end", "proportional"]
 
 
-def number_or_none(word: str) -> int | None:
-    """A number; 'none' is no limit."""
-    return None if word.lower() in ("none", "null") else int(word)
-
-
 @dataclass(frozen=True)
 class TextTableSettings(BaseSettings):
     """The flags that say how a table of texts is read, in training and in evaluation."""
@@ -87,7 +82,6 @@ class TextDataSettings(TextTableSettings):
         1024,
         "tokens of prompt and completion; none: no limit",
         aliases=["--cutoff_len"],
-        read=number_or_none,
         group="data",
         least=2,
     )

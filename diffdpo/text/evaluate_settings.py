@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffdpo.config import Layer, at_least, flag
+from diffdpo.config import Layer
 from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.engine.run_config import (
     chosen,
@@ -16,6 +16,7 @@ from diffdpo.engine.run_config import (
     result_problems,
 )
 from diffdpo.errors import not_installed
+from diffdpo.flags import SEEDS, flag
 from diffdpo.metrics import TEXT_REWARDS, reward_problems
 from diffdpo.text.data_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
@@ -58,7 +59,7 @@ class EvaluateTextSettings(TextModelSettings, TextTableSettings):
     )
     split: str = flag("test", "split of both", ["--dataset_test_split"], group="data")
     max_length: int | None = flag(
-        1024, "tokens of prompt and completion in the pairs", group="data"
+        1024, "tokens of prompt and completion in the pairs", group="data", least=2
     )
     output_dir: str = flag(
         "runs/text-evaluation", "where evaluation.json and report.html go", group="evaluation"
@@ -68,16 +69,18 @@ class EvaluateTextSettings(TextModelSettings, TextTableSettings):
         "a row of diffdpo.metrics.TEXT_REWARDS, or file.py:function of texts",
         group="evaluation",
     )
-    num_prompts: int = flag(400, "at most so many distinct prompts", group="evaluation")
-    samples_per_prompt: int = flag(2, "continuations of each, by either model", group="evaluation")
-    max_new_tokens: int = flag(64, "a continuation is cut here", group="evaluation")
-    batch_size: int = flag(64, "rows at once", group="evaluation")
+    num_prompts: int = flag(400, "at most so many distinct prompts", group="evaluation", least=1)
+    samples_per_prompt: int = flag(
+        2, "continuations of each, by either model", group="evaluation", least=1
+    )
+    max_new_tokens: int = flag(64, "a continuation is cut here", group="evaluation", least=1)
+    batch_size: int = flag(64, "rows at once", group="evaluation", least=1)
     seed: int = flag(
-        0, "of the choice of prompts, the sampling and the intervals", group="evaluation"
+        0, "of the choice of prompts, the sampling and the intervals", group="evaluation", **SEEDS
     )
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *at_least(self, COUNTS)]
+        lines = super().problems()
         model, data = self.model_name_or_path, self.dataset_name
         if (model is None) != (data is None):
             lines.append(NAME_BOTH)
@@ -85,7 +88,6 @@ class EvaluateTextSettings(TextModelSettings, TextTableSettings):
         lines += result_problems(self.policy, RESULTS, named)
         lines += missing_models(self, ["model_name_or_path"])
         lines += missing_data(data) + missing_data(self.prompts_name)
-        lines += [] if self.seed in SEEDS else ["--seed must fit into 64 bits"]
         lines += reward_problems([self.reward], TEXT_REWARDS)
         return lines + (not_installed("vaderSentiment") if self.reward == "sentiment" else [])
 
@@ -117,5 +119,3 @@ def reference_of(run: Mapping[str, Any]) -> Any:
 
 
 RESULTS = ["adapter_config.json", "config.json"]  # in the folder of a finished run
-SEEDS = range(-(2**63), 2**64)  # others would share their random numbers with one of these
-COUNTS = ["num_prompts", "samples_per_prompt", "max_new_tokens", "max_length", "batch_size"]

@@ -6,17 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffdpo.config import (
-    FREE_ON_RESUME,
-    MANY,
-    BaseSettings,
-    Layer,
-    flag,
-    read_yaml,
-)
+from diffdpo.config import BaseSettings, Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
+from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.errors import UserError
+from diffdpo.flags import flag
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.inert import INERT
 from diffdpo.text.train_settings import TransformersSettings

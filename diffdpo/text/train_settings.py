@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from diffdpo.config import MANY, SCHEDULES, TrainSettings
-from diffdpo.flags import flag
+from diffdpo.engine.settings import MANY, SCHEDULES, TrainSettings
+from diffdpo.flags import SEEDS, flag, number
 
 EIGHT_BIT = ["adamw_8bit", "adamw_bnb_8bit"]
 OPTIMIZERS = ["adamw_torch", "adamw_torch_fused", *EIGHT_BIT, "adafactor"]
 
 
-def number_of_steps(word: str) -> int | None:
+def number_of_steps(word: str) -> float | None:
     """A number of steps; transformers writes -1 for none."""
-    return None if word == "-1" else int(word)
+    return None if word == "-1" else number(word, int, may_be_none=True)
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class TransformersSettings(TrainSettings):
         0,
         "the order of rows is a function of this number and the epoch",
         group="training",
-        least=-(2**63),
-        most=2**63 - 1,
+        **SEEDS,
     )
     train_batch_size: int = flag(
         8,

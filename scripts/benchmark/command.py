@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from diffdpo.config import BaseSettings, flag
+from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
+from diffdpo.flags import flag
 from scripts.benchmark.chart import step_chart
 from scripts.benchmark.contestant import ROOT
 from scripts.benchmark.gate import Schedule

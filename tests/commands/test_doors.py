@@ -14,7 +14,7 @@ from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
 LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags"}
-LIGHT |= {"engine.failures", "engine.interrupts"}
+LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 RUN = {"engine.run_config", "extensions", "metrics", *JUDGES}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffdpo.config import TrainSettings
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.errors import UserError
 

@@ -4,7 +4,7 @@ README.md of the user's, not in its place."""
 import pytest
 from huggingface_hub import ModelCardData
 
-from diffdpo.config import TrainSettings
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.report.model_card import BESIDE, NAME, as_markdown, model_card, write_card
 
 

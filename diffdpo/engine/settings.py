@@ -1,0 +1,212 @@
+"""The settings of training that images and text share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from diffdpo.config import BaseSettings
+from diffdpo.flags import SEEDS, flag
+
+SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial"]
+SCHEDULES += ["constant", "constant_with_warmup"]
+PRECISIONS = ["no", "bf16", "fp16"]
+# Beyond any training that ends; a larger number is a slip of the hand.
+MANY = 10**6
+TRACKERS = ["tensorboard", "wandb", "comet_ml", "all", "none"]
+
+
+@dataclass(frozen=True)
+class TrainSettings(BaseSettings):
+    """The settings of training that images and text share."""
+
+    output_dir: str = flag(
+        "runs/train", "folder of this run: metrics, checkpoints, result", group="training"
+    )
+    seed: int = flag(
+        0,
+        "all randomness is a function of this number, the pair and the visit",
+        group="training",
+        changes="draws",
+        **SEEDS,
+    )
+    train_batch_size: int = flag(
+        4, "pairs per process and micro-batch", group="training", least=1, most=MANY
+    )
+    gradient_accumulation_steps: int = flag(
+        1, "micro-batches per optimizer step", group="training", least=1, most=MANY
+    )
+    num_train_epochs: float = flag(
+        1.0,
+        "passes over the pairs, where max_train_steps is not given",
+        group="training",
+        above=0,
+        most=MANY,
+    )
+    max_train_steps: int | None = flag(
+        None,
+        "optimizer steps; overrides num_train_epochs",
+        group="training",
+        least=1,
+        most=1000 * MANY,
+    )
+    max_train_samples: int | None = flag(
+        None, "use only this many pairs, picked by the seed", group="data", least=1
+    )
+
+    loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES", group="loss")
+    label_smoothing: float = flag(
+        0.0,
+        "share of labels believed flipped; 0: the loss's own default",
+        group="loss",
+        least=0,
+        below=1,
+    )
+    dpop_lambda: float = flag(
+        50.0, "dpop: charge for a chosen item made less likely", group="loss", least=0
+    )
+    desirable_weight: float = flag(1.0, "kto: weight of desirable items", group="loss", least=0)
+    undesirable_weight: float = flag(1.0, "kto: weight of undesirable items", group="loss", least=0)
+
+    learning_rate: float = flag(1e-5, "peak rate; 0 is a dry run", group="optimizer", least=0)
+    scale_lr: bool = flag(
+        False, "multiply the rate by processes x accumulation x batch size", group="optimizer"
+    )
+    lr_scheduler: str = flag(
+        "constant", "a schedule of diffusers.optimization", group="optimizer", choices=SCHEDULES
+    )
+    lr_warmup_steps: int = flag(
+        0, "steps of linear warm-up, for schedules that have one", group="optimizer", least=0
+    )
+    lr_num_cycles: int = flag(1, "hard resets of cosine_with_restarts", group="optimizer", least=1)
+    lr_power: float = flag(1.0, "power of the polynomial schedule", group="optimizer", above=0)
+    use_8bit_adam: bool = flag(
+        False, "AdamW with 8-bit state, where bitsandbytes is installed", group="optimizer"
+    )
+    use_adafactor: bool = flag(False, "Adafactor in place of AdamW: less memory", group="optimizer")
+    adam_beta1: float = flag(0.9, "AdamW's first decay", group="optimizer", least=0, below=1)
+    adam_beta2: float = flag(0.999, "AdamW's second decay", group="optimizer", least=0, below=1)
+    adam_weight_decay: float = flag(1e-2, "decoupled weight decay", group="optimizer", least=0)
+    adam_epsilon: float = flag(1e-8, "AdamW's epsilon", group="optimizer", above=0)
+    max_grad_norm: float = flag(
+        1.0, "clip the gradient to this norm", group="optimizer", above=0, most=math.inf
+    )
+
+    precompute_dir: str = flag(
+        "~/.cache/diffdpo",
+        "where what is computed once is kept for later runs",
+        aliases=["--reference_cache_dir"],
+        group="caching",
+    )
+    mixed_precision: str | None = flag(
+        None,
+        "no, bf16 or fp16; left out: what accelerate is set to",
+        group="training",
+        choices=PRECISIONS,
+        changes="scores",
+    )
+    gradient_checkpointing: bool = flag(
+        False, "recompute activations: less memory, slower", group="training"
+    )
+    torch_compile: bool = flag(
+        False, "compile the network: a slow first step, faster ones after it", group="training"
+    )
+    allow_tf32: bool = flag(
+        False, "TF32 matrix products on Ampere and later GPUs", group="training", changes="scores"
+    )
+    deterministic: bool = flag(
+        False,
+        "only algorithms that repeat bit for bit: slower on a GPU",
+        group="training",
+        changes="scores",
+    )
+    max_bad_steps: int = flag(
+        5,
+        "stop after so many steps in a row whose loss or gradient is not finite",
+        group="training",
+        least=1,
+    )
+    dataloader_num_workers: int = flag(
+        0, "worker processes that decode data", group="training", least=0, most=1024
+    )
+
+    checkpointing_steps: int = flag(
+        500, "save a checkpoint every so many steps", group="logging", least=1
+    )
+    checkpoints_total_limit: int | None = flag(
+        None, "keep only the newest N checkpoints", group="logging", least=1
+    )
+    resume_from_checkpoint: str | None = flag(
+        None, "a checkpoint's folder, or 'latest'", group="logging"
+    )
+
+    logging_steps: int = flag(
+        10, "write out the collected metrics every so many steps", group="logging", least=1
+    )
+    report_to: str = flag(
+        "tensorboard",
+        "tensorboard, wandb, comet_ml, all or none",
+        group="logging",
+        choices=TRACKERS,
+    )
+    tracker_name: str = flag(
+        "diffdpo", "project in the tracker", aliases=["--tracker_project_name"], group="logging"
+    )
+    logging_dir: str = flag("logs", "the tracker's folder inside output_dir", group="logging")
+    push_to_hub: bool = flag(False, "upload the result at the end", group="logging")
+    hub_token: str | None = flag(
+        None, "token for the upload; never written to config.yaml", group="logging"
+    )
+    hub_model_id: str | None = flag(
+        None, "repository to upload to; default: the folder's name", group="logging"
+    )
+
+    def problems(self) -> list[str]:
+        lines = super().problems()
+        if self.use_8bit_adam and self.use_adafactor:
+            lines.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
+        return lines
+
+    def warmup_steps(self, total: int) -> int:
+        """Steps of linear warm-up in a run of ``total``."""
+        return self.lr_warmup_steps
+
+    @property
+    def precision(self) -> str | None:
+        """The requested precision; None leaves the choice to accelerate."""
+        return self.mixed_precision
+
+    @classmethod
+    def free_on_resume(cls) -> set[str]:
+        """The settings that a resumed run may change.
+
+        They do not touch the numbers of a step, only how many steps there will be. Where the
+        schedule spans the whole run, another length moves the rates as well, and the run says so.
+        """
+        return FREE_ON_RESUME
+
+
+# Batch size and accumulation are among them: what must stay the same is their product, the
+# effective batch, which a checkpoint records on its own.
+FREE_ON_RESUME = {
+    "output_dir",
+    "resume_from_checkpoint",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "max_train_steps",
+    "num_train_epochs",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "logging_steps",
+    "report_to",
+    "tracker_name",
+    "logging_dir",
+    "dataloader_num_workers",
+    "push_to_hub",
+    "hub_token",
+    "hub_model_id",
+    "gradient_checkpointing",
+    "precompute_dir",
+    "torch_compile",
+    "max_bad_steps",
+}
