@@ -5,16 +5,18 @@ import shutil
 
 import pytest
 import torch
+from datasets import Dataset
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone
+from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone, load_encoders
 from diffdpo.image.export import export
 from diffdpo.image.settings import ImageSettings
-from tests.factory import changed, scheduler, unet
+from tests.commands.test_train_diffusion_dpo import flags, train
+from tests.factory import changed, pickapic_rows, scheduler, unet
 
 SD, SDXL = BACKBONES
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
@@ -375,6 +377,38 @@ def test_a_safety_checker_is_saved_with_a_full_result_and_may_not_be_pickled(mod
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
     refused(tmp_path / "run", "safety_checker: holds pickled weights")
+
+
+def test_a_model_of_the_hub_meets_the_same_checks(models, tmp_path):
+    """From its folder of downloads, as where there is no network."""
+    held = tmp_path / "models--some--tiny"
+    shutil.copytree(models(), held / "snapshots" / ("a" * 40))
+    (held / "refs").mkdir()
+    (held / "refs" / "main").write_text("a" * 40)
+    hub = {"revision": None, "variant": None, "cache_dir": str(tmp_path)}
+    assert load_backbone("some/tiny", **hub).native_resolution == 32
+    bare = load_backbone("some/tiny", encoders=False, **hub)
+    load_encoders(bare, "some/tiny", None, **hub)
+    assert torch.equal(
+        bare.encode_prompts(["a"])["tokens_NLD"],
+        load_backbone(str(models())).encode_prompts(["a"])["tokens_NLD"],
+    )
+    rewrite(held / "snapshots" / ("a" * 40) / UNET_FILE, lambda weights: weights.popitem())
+    for options in ({"encoders": True}, {"encoders": False}):
+        refused("some/tiny", "unet: its files lack weights", **options, **hub)
+    refused("some/none", "no pipeline with a model_index.json", **hub)
+
+
+def test_the_first_lines_of_a_run_count_the_prompts_that_are_cut(models, tmp_path, capsys):
+    rows = [
+        row | {"caption": "a" * (10 + index // 2)} for index, row in enumerate(pickapic_rows(16))
+    ]
+    (tmp_path / "pairs").mkdir()
+    Dataset.from_list(rows).to_parquet(tmp_path / "pairs" / "train.parquet")
+    train(*flags(models(), tmp_path / "pairs", tmp_path / "run", rank=2, max_train_steps=1))
+    said = " ".join(capsys.readouterr().out.split())
+    # Eight prompts of 10 to 17 letters, one token each; begin and end are two more.
+    assert "3 of 8 prompts are longer than 16 tokens and are cut" in said
 
 
 def test_index_of_another_shape(copy):

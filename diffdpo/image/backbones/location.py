@@ -78,7 +78,7 @@ def local_folder(family: Any, name: str, left_out: list[str], hub: dict[str, Any
         return Path(name)
     with told_in_one_line(f"model {name}"):
         # A component that is given needs no files.
-        given = dict.fromkeys(left_out)
+        given = {**family.load_options, **dict.fromkeys(left_out)}
         return Path(family.pipeline_class.download(name, **hub, **given, use_safetensors=True))
 
 
