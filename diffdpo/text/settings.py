@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from diffdpo.config import (
     FREE_ON_RESUME,
-    MANY,
     BaseSettings,
     Layer,
     flag,
@@ -74,7 +73,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
         group="model",
     )
     lora_r: int = flag(
-        16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=MANY
+        16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=2**16
     )
     lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model", least=1)
     router_aux_loss_coef: float | None = flag(
