@@ -213,8 +213,9 @@ def clear_config(module: nn.Module) -> None:
 
 
 def is_dropout_rate(name: str) -> bool:
-    """Whether an attribute of this name is a rate of dropout."""
-    return "dropout" in name or "layerdrop" in name or name.endswith("pdrop")
+    """Whether an attribute of this name is a rate of dropout, or of the jitter of a router."""
+    noise = "dropout" in name or "layerdrop" in name or "jitter" in name
+    return noise or name.endswith("pdrop")
 
 
 def unwrapped(model: Any) -> Any:

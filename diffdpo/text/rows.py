@@ -113,8 +113,8 @@ class TextRows(Rows):
         """
         record.check_media()
         example = self.format.read(record)
-        if self.format.whole and self.settings.data_format is None:
-            record.check_prompt(example)
+        if self.format.guess and self.settings.data_format is None:
+            record.check_prompt(example.prompt, self.tally.format)
         return example
 
     def encode(self, example: Example) -> Encoded:
@@ -155,8 +155,8 @@ class TextRows(Rows):
         loss wants pairs and there are none."""
         tally = self.tally
         tally.check(len(self.items))
-        if self.format.whole and self.settings.data_format is None:
-            tally.check_prompts(tally.rows - len(tally.bad) - tally.close - tally.too_long)
+        if self.settings.data_format is None:
+            tally.check_prompts()
         kinds = {item.desirable is None for item in self.items}
         if kinds != {self.settings.paired}:
             raise UserError(

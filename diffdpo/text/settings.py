@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from diffdpo.config import BaseSettings, Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
-from diffdpo.engine.settings import FREE_ON_RESUME, MANY
+from diffdpo.engine.settings import FREE_ON_RESUME
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from diffdpo.text.data_settings import TextDataSettings
@@ -69,7 +69,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
         group="model",
     )
     lora_r: int = flag(
-        16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=MANY
+        16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=2**16
     )
     lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model", least=1)
     router_aux_loss_coef: float | None = flag(

@@ -42,14 +42,14 @@ class Tally:
             )
         raise UserError(f"data: none of {self.rows} rows is left; {', '.join(reasons)}")
 
-    def check_prompts(self, usable: int) -> None:
-        """Raises UserError where most texts have no prompt, because chosen and rejected begin
-        differently."""
+    def check_prompts(self) -> None:
+        """Raises UserError where most rows have no prompt."""
+        usable = self.rows - len(self.bad) - self.close - self.too_long
         if 2 * self.unprompted > usable:
             raise UserError(
-                f"data: {self.unprompted} of {usable} pairs have no prompt, since chosen and"
-                " rejected have no beginning in common; name the prompt's column with"
-                " --prompt_column, or take --data_format 'pairs without prompt'"
+                f"data: {self.unprompted} of {usable} rows have an empty prompt; name the prompt's"
+                f" column with --prompt_column, or take --data_format {self.format!r} to train"
+                " without"
             )
 
     def lines(self, limit: int | None) -> dict[str, str]:

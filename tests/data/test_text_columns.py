@@ -92,6 +92,28 @@ def test_a_column_that_may_hold_the_prompt_is_never_passed_over(column):
     assert rows.tally.unread == [column]
 
 
+def test_a_question_beside_another_text_is_not_taken_for_the_whole_prompt():
+    row = {"question": "q", "context": "c", "id": "1", **SIDES}
+    with pytest.raises(UserError, match=r"columns context hold text .* --data_format 'questions'"):
+        rows_of([row] * 3)
+    assert rows_of([row] * 3, data_format="questions").tally.unread == ["context", "id"]
+    # What the question says itself is no other text.
+    assert rows_of([{**row, "context": "q"}] * 3).tally.format == "questions"
+
+
+@pytest.mark.parametrize("row", [{"prompt": "", **SIDES}, {"system": "s", **SIDES}, SIDES])
+def test_rows_that_have_no_prompt_are_an_error_unless_asked_for(row):
+    with pytest.raises(UserError, match="3 of 3 rows have an empty prompt"):
+        rows_of([row] * 3)
+    form = "pairs" if "prompt" in row else "pairs without prompt"
+    assert len(rows_of([row] * 3, data_format=form)) == 3
+
+
+def test_answers_alone_name_what_is_missing():
+    with pytest.raises(UserError, match="answers without a prompt; name it by --prompt_column"):
+        rows_of([{"conversation": [U], "chosen": [A], "rejected": [B]}] * 3)
+
+
 def test_a_table_of_whole_texts_still_runs_beside_notes():
     records = [
         {"id": str(i), "source": "x", "question": "Q?", "chosen": f"Q? a{i}", "rejected": "Q? b"}

@@ -40,7 +40,8 @@ ROWS = {
     "queries": {**ASKED, "query": "q"},
     "whole conversations": {"chosen_messages": [S, U, A], "rejected_messages": [S, U, B]},
     "transcripts": {"chosen": HUMAN + " a", "rejected": HUMAN + " b"},
-    "pairs without prompt": {"chosen": [S, U, A], "rejected": [S, U, B]},
+    "pairs of conversations": {"chosen": [S, U, A], "rejected": [S, U, B]},
+    "pairs without prompt": {"chosen": HUMAN[2:] + " a", "rejected": HUMAN[2:] + " b"},
 }
 
 
@@ -53,6 +54,9 @@ def read(row):
 def test_every_format_is_told_by_its_columns_and_read_to_one_schema(name):
     detected, example = read(ROWS[name])
     assert detected == name
+    if name == "pairs without prompt":
+        assert (example.prompt, *example.completions) == (HUMAN[2:], " a", " b")
+        return
     if name == "transcripts":
         assert (example.prompt, *example.completions) == (HUMAN, " a", " b")
         return

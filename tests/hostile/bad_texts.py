@@ -151,7 +151,7 @@ READERS = {
     ),
     "nothing that both sides share": (
         rows({"chosen": "a", "rejected": "b", "id": "1"}),
-        r"data: 8 of 8 pairs have no prompt",
+        r"data: 8 of 8 rows have an empty prompt; name the prompt's column with --prompt_column",
     ),
     "no side": (rows({"prompt": "q", "chosen": "a"}), r"no preferences in columns prompt, chosen;"),
     "pictures": (rows({**CHAT, "images": ["1.jpg"]}), r"data: column images holds images"),

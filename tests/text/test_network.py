@@ -9,6 +9,8 @@ from transformers import (
     AutoModelForCausalLM,
     FalconConfig,
     FalconForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
 )
@@ -148,7 +150,23 @@ def opt():
     )
 
 
-@pytest.mark.parametrize("make", [falcon, opt])
+def mixtral():
+    return MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_local_experts=4,
+            router_jitter_noise=0.5,
+            attention_dropout=0.5,
+        )
+    )
+
+
+@pytest.mark.parametrize("make", [falcon, opt, mixtral])
 def test_rates_that_are_read_from_the_configuration_are_off_and_kept_in_the_result(make, tmp_path):
     torch.manual_seed(0)
     network, ids = make().train(), torch.arange(8)[None]

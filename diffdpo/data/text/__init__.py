@@ -33,13 +33,18 @@ class TextFormat:
     read: Callable[[Record], Example]
     # Asked of the first row, where two formats have the same columns.
     holds: Callable[[Record], bool] = lambda record: True
-    # The prompt is what two texts share, so that no other column may hold it.
-    whole: bool = False
+    # Its prompt is a guess, so that no other column may hold text that belongs to it.
+    guess: bool = False
 
 
 def is_text(record: Record) -> bool:
     """Whether the prompt is plain text."""
     return isinstance(record["prompt"], str)
+
+
+def are_conversations(record: Record) -> bool:
+    """Whether both sides are messages."""
+    return not any(isinstance(record[name], str) for name in SIDES)
 
 
 SIDES = ("chosen", "rejected")
@@ -67,11 +72,12 @@ TEXT_FORMATS = {
         ("messages", *SIDES), turns_and_pairs("messages"), are_answers
     ),
     "alpaca pairs": TextFormat(("instruction", *SIDES), alpaca_pairs, are_answers),
-    "questions": TextFormat(("question", *SIDES), question_pairs("question"), are_answers),
-    "queries": TextFormat(("query", *SIDES), question_pairs("query"), are_answers),
+    "questions": TextFormat(("question", *SIDES), question_pairs("question"), are_answers, True),
+    "queries": TextFormat(("query", *SIDES), question_pairs("query"), are_answers, True),
     "whole conversations": TextFormat(("chosen_messages", "rejected_messages"), whole_pairs),
-    "transcripts": TextFormat(SIDES, transcripts, is_transcript, whole=True),
-    "pairs without prompt": TextFormat(SIDES, implicit, whole=True),
+    "transcripts": TextFormat(SIDES, transcripts, is_transcript, True),
+    "pairs of conversations": TextFormat(SIDES, implicit, are_conversations),
+    "pairs without prompt": TextFormat(SIDES, implicit, guess=True),
 }
 
 

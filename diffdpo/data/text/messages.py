@@ -69,10 +69,10 @@ def message(entry: dict[str, Any]) -> Message:
     if role == "function_call":
         return {"role": "assistant", "content": None, "tool_calls": called(content)}
     role = SHAREGPT_ROLES.get(str(role), role)
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         known = ", ".join(sorted(ROLES | set(SHAREGPT_ROLES)))
         raise BadRow(f"role {short(repr(role))} is unknown; known: {known}")
-    made = {"role": role, "content": text_of(content)}
+    made: Message = {"role": role, "content": text_of(content)}
     made |= {name: part for name, part in entry.items() if name not in NAMED and part is not None}
     if calls := entry.get("tool_calls"):
         made["tool_calls"] = tool_calls(calls)

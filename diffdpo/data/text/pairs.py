@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffdpo.data.text.messages import BadRow, answer, text_or_messages
+from diffdpo.data.text.messages import BadRow, Text, answer, text_or_messages
 from diffdpo.data.text.schema import Example, pair, split_common, user_turn, with_system
 
 
@@ -28,10 +28,20 @@ def explicit(record: Mapping[str, Any]) -> Example:
 
 
 def implicit(record: Mapping[str, Any]) -> Example:
-    """Reads chosen, rejected: whole texts or conversations; the prompt is what they share."""
+    """Reads chosen, rejected: whole texts or conversations; the prompt is what they share.
+
+    Raises BadRow also where they are answers alone.
+    """
     sides = [text_or_messages(record[name], name) for name in ("chosen", "rejected")]
+    if all(side and is_answer(side) for side in sides):
+        raise BadRow("chosen and rejected are answers without a prompt; name it by --prompt_column")
     prompt, chosen, rejected = split_common(*sides)
     return pair(with_system(prompt, record), chosen, rejected, record)
+
+
+def is_answer(side: Text) -> bool:
+    """Whether messages begin with the assistant's."""
+    return not isinstance(side, str) and side[0]["role"] == "assistant"
 
 
 def system_and_pairs(record: Mapping[str, Any]) -> Example:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffdpo.data.text.messages import BadRow, without_nulls
-from diffdpo.data.text.schema import Example
+from diffdpo.data.text.messages import BadRow, Text, without_nulls
 from diffdpo.errors import UserError, short
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
@@ -40,23 +39,22 @@ class Record(dict[str, Any]):
                 " do not read; take rows without, or drop the column"
             )
 
-    def check_prompt(self, example: Example) -> None:
-        """Raises UserError where the prompt is what two texts share, and other columns hold text
-        that is not in it."""
-        if not isinstance(example.prompt, str):
-            return  # the sides are conversations, with the user's words in them
+    def check_prompt(self, prompt: Text, name: str) -> None:
+        """Raises UserError where other columns hold text that is not in the prompt of the format
+        ``name``, which has none of its own or a single text."""
+        said = prompt if isinstance(prompt, str) else "\n".join(str(m["content"]) for m in prompt)
         others = [
-            name
-            for name, value in self.items()
-            if name not in self.seen
-            and is_words(name, value)
-            and not (isinstance(value, str) and value.strip() in example.prompt)
+            column
+            for column, value in self.items()
+            if column not in self.seen
+            and is_words(column, value)
+            and not (isinstance(value, str) and value.strip() in said)
         ]
         if others:
             raise UserError(
                 f"data: columns {short(', '.join(others))} hold text that would not be read; name"
-                " the prompt's with --prompt_column, or take --data_format 'pairs without prompt'"
-                " to leave them out"
+                f" the prompt's with --prompt_column, or take --data_format {name!r} to leave them"
+                " out"
             )
 
 
