@@ -85,6 +85,14 @@ def test_two_processes_write_one_cache(models, pairs, tmp_path, capsys):
     found = run(two_processes("precompute", *words), ACCELERATE_USE_CPU="true")
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("computing") == 3
+    alone = {**shared, "precompute_dir": tmp_path / "alone", "train_batch_size": 2}
+    precompute(*flags(models(), pairs, tmp_path / "none", **alone))
+    assert "computing" in capsys.readouterr().out
+    tables = [
+        {shard.relative_to(root): shard.read_bytes() for shard in root.rglob("*.arrow")}
+        for root in (tmp_path / "cache", tmp_path / "alone")
+    ]
+    assert tables[0] == tables[1] != {}  # to the last bit, whatever computed them
     train(*flags(models(), pairs, tmp_path / "one", **shared))
     assert "computing" not in capsys.readouterr().out
     train(*flags(models(), pairs, tmp_path / "live"))
