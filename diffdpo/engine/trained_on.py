@@ -26,7 +26,7 @@ class Overlap:
     """How many of some prompts are in the training set of a run; None where it kept no record."""
 
     prompts: int
-    trained_on: int | None
+    in_training_set: int | None
 
     def as_dict(self) -> dict[str, int | None]:
         """For JSON."""
@@ -35,16 +35,16 @@ class Overlap:
     @property
     def held_out(self) -> bool:
         """Whether it is known that none of the prompts was trained on."""
-        return self.trained_on == 0
+        return self.in_training_set == 0
 
     def __str__(self) -> str:
         """'24 held-out prompts', or what stands in the way of calling them so."""
-        plural = "s" if self.prompts != 1 else ""
+        noun = "prompts" if self.prompts != 1 else "prompt"
         if self.held_out:
-            return f"{self.prompts} held-out prompt{plural}"
-        if self.trained_on is None:
-            return f"{self.prompts} prompt{plural}, not known whether trained on"
-        return f"{self.prompts} prompt{plural}, {self.trained_on} of them trained on"
+            return f"{self.prompts} held-out {noun}"
+        if self.in_training_set is None:
+            return f"{self.prompts} {noun}, not known whether trained on"
+        return f"{self.prompts} {noun}, {self.in_training_set} of them in the set it was trained on"
 
 
 def keep_record(folder: Path, prompts: Iterable[str]) -> None:

@@ -48,7 +48,7 @@ class Validation:
         self.every = every
         # "held out" is said where it is so.
         self.title = "measured" if trained_on else "held out"
-        self.note = f", {trained_on:,} of them trained on" if trained_on else ""
+        self.note = f", {trained_on:,} of them in the training set" if trained_on else ""
         self.journal = Journal(Path(settings.output_dir) / "eval.jsonl")
         self.before = self.reference_answers()
         self.begun = False

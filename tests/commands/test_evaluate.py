@@ -61,12 +61,13 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
     assert page.count("data:image/png;base64,") == 3
     assert "Win rate" in page
     assert "beta_dpo: 5000" in page
-    assert result["trained_on"]["prompts"] == {"prompts": 4, "trained_on": 4}
-    assert result["trained_on"]["pairs"] == {"prompts": 12, "trained_on": 12}
+    assert result["trained_on"]["prompts"] == {"prompts": 4, "in_training_set": 4}
+    assert result["trained_on"]["pairs"] == {"prompts": 12, "in_training_set": 12}
     accuracy_line, rate_line, report_line = found.stdout.strip().splitlines()[-3:]
-    assert "on 12 pairs of 12 prompts, 12 of them trained on" in accuracy_line
+    assert "on 12 pairs of 12 prompts, 12 of them in the set it was trained on" in accuracy_line
     assert rate_line.startswith("win rate")
-    assert "8 pictures of 4 prompts, 4 of them trained on (not significant: " in rate_line
+    told = "8 pictures of 4 prompts, 4 of them in the set it was trained on (not significant: "
+    assert told in rate_line
     assert report_line.endswith("report.html")
     # The page says what the terminal says.
     headline = re.search('<p class="headline">(.*?)</p>', page)[1]
@@ -81,16 +82,17 @@ def test_held_out_is_said_where_it_was_checked(models, pairs, policy, tmp_path, 
     rows[0]["caption"] = "  Picture   0"  # the same prompt but for case and white space
     Dataset.from_list(rows).to_parquet(tmp_path / "mixed" / "train-0.parquet")
     mixed = judge(policy, tmp_path / "a", "--dataset_name", tmp_path / "mixed", *words)
-    assert mixed["trained_on"]["prompts"] == {"prompts": 4, "trained_on": 1}
-    assert "4 prompts, 1 of them trained on" in (tmp_path / "a" / "report.html").read_text()
+    assert mixed["trained_on"]["prompts"] == {"prompts": 4, "in_training_set": 1}
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "4 prompts, 1 of them in the set it was trained on" in page
     Dataset.from_list(rows[1:]).to_parquet(tmp_path / "new" / "train-0.parquet")
     new = judge(policy, tmp_path / "b", "--dataset_name", tmp_path / "new", *words)
-    assert new["trained_on"]["prompts"] == {"prompts": 3, "trained_on": 0}
+    assert new["trained_on"]["prompts"] == {"prompts": 3, "in_training_set": 0}
     assert "6 pictures of 3 held-out prompts" in (tmp_path / "b" / "report.html").read_text()
     shutil.copytree(policy, tmp_path / "older")
     (tmp_path / "older" / "trained_on.safetensors").unlink()
     older = judge(tmp_path / "older", tmp_path / "c", "--dataset_name", tmp_path / "new", *words)
-    assert older["trained_on"]["prompts"] == {"prompts": 3, "trained_on": None}
+    assert older["trained_on"]["prompts"] == {"prompts": 3, "in_training_set": None}
     page = (tmp_path / "c" / "report.html").read_text()
     assert "3 prompts, not known whether trained on" in page
     assert "held-out" not in page

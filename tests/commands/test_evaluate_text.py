@@ -131,7 +131,7 @@ def test_reference_and_rows_come_from_the_run(lm, data, policy, tmp_path, capsys
     own, told = judge(policy, tmp_path / "own"), tmp_path / "told" / "evaluation.json"
     shown = capsys.readouterr().out
     assert f"from the run model_name_or_path {lm}" in shown
-    assert "6 prompts, 6 of them trained on" in shown
+    assert "6 prompts, 6 of them in the set it was trained on" in shown
     assert "note         not the run's" not in shown
     assert own == json.loads(told.read_text()) | {"settings": own["settings"]}
 

@@ -24,9 +24,9 @@ def test_without_a_record_nothing_is_claimed(tmp_path):
 
 def test_in_words():
     assert str(Overlap(24, 0)) == "24 held-out prompts"
-    assert str(Overlap(24, 12)) == "24 prompts, 12 of them trained on"
+    assert str(Overlap(24, 12)) == "24 prompts, 12 of them in the set it was trained on"
     assert str(Overlap(1, None)) == "1 prompt, not known whether trained on"
-    assert Overlap(1, None).as_dict() == {"prompts": 1, "trained_on": None}
+    assert Overlap(1, None).as_dict() == {"prompts": 1, "in_training_set": None}
 
 
 def test_many_prompts_have_as_many_digests():

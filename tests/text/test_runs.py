@@ -141,7 +141,7 @@ def test_rows_that_are_partly_trained_on_are_not_called_held_out(lm, data, tmp_p
     train(*flags(lm, data["pairs"], tmp_path / "run", **changes, max_train_steps=1))
     shown = capsys.readouterr().out
     assert "measured     step 1: loss" in shown
-    assert "on 10 rows, 2 of them trained on" in shown
+    assert "on 10 rows, 2 of them in the training set" in shown
     assert "held out" not in shown
 
 
