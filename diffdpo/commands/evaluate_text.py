@@ -100,7 +100,7 @@ def read_rows(
     # Another data set has its own configuration and format.
     own = name == settings.dataset_name
     config, data_format = (settings.dataset_config, settings.data_format) if own else (None, None)
-    rows = open_dataset(name, settings.split, config, settings.cache_dir)
+    rows = open_dataset(name, settings.split, config, settings.cache_dir, "--split")
     row_settings = RowSettings(settings.max_length, paired, data_format=data_format)
     return TextRows(rows, tokenizer, row_settings)
 
