@@ -112,7 +112,7 @@ def read_rows(
     data_format = settings.data_format if own else None
     none: dict[str, Any] = dict.fromkeys(["dataset_config", *TABLE])
     table = settings if own else replace(settings, **none)
-    rows, entry = open_table(name, settings.split, table)
+    rows, entry = open_table(name, settings.split, table, "--split")
     row_settings = RowSettings(
         settings.max_length,
         paired,

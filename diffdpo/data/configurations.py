@@ -9,7 +9,7 @@ import datasets
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from diffdpo.data.splits import data_files
+from diffdpo.data.splits import data_files, with_rows
 from diffdpo.errors import UserError, short
 from diffdpo.flags import nearest
 
@@ -33,7 +33,7 @@ def configured(folder: Path, config: str | None) -> dict[str, list[Path]] | None
     # The library's own reading of the patterns; nothing is loaded.
     builder = datasets.load_dataset_builder(str(folder), config)
     found = builder.config.data_files or {}
-    return {str(split): [Path(file) for file in files] for split, files in found.items()}
+    return {str(split): with_rows(map(Path, files)) for split, files in found.items()}
 
 
 def declared(folder: Path) -> list[str]:

@@ -33,12 +33,15 @@ class Place:
         """The place of the data set ``name``; None: in memory."""
         if name is None:
             return cls()
-        path = Path(name)
-        if path.exists():
-            return cls((path.resolve() if path.is_dir() else path.resolve().parent,))
         downloads = [datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE]
         downloads += [Path(cache_dir) / "downloads"] if cache_dir else []
-        return cls(tuple(Path(folder).resolve() for folder in downloads), from_hub=True)
+        downloads = [Path(folder).resolve() for folder in downloads]
+        path = Path(name)
+        if not path.exists():
+            return cls(tuple(downloads), from_hub=True)
+        root = path.resolve() if path.is_dir() else path.resolve().parent
+        # In the hub's own cache a data set consists of links to files beside its folder.
+        return cls((root, *(folder for folder in downloads if root.is_relative_to(folder))))
 
     def file(self, name: str, folder: str | Path | None = None) -> Path:
         """The file that a row names; a relative name is relative to ``folder``, or to the data

@@ -140,6 +140,8 @@ def from_disk(name: str, split: str, flag: str | None) -> Dataset:
 
 def read_files(name: str, files: Sequence[Path], cache_dir: str | None) -> list[Part]:
     """The rows of local files of one kind, told by their endings; a part for each folder."""
+    if not files:
+        raise UserError(f"data set {name}: no {', '.join(BUILDERS)} files for this split")
     kinds = {BUILDERS.get(file.suffix): file for file in files}
     if None in kinds:
         ending, endings = short(files[0].suffix or "nothing"), ", ".join(BUILDERS)

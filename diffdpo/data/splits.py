@@ -35,12 +35,18 @@ def data_files(folder: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        found += [Path(place) / name for name in names if is_data(name)]
-    files = sorted(file for file in found if file.is_file())
+        found += [Path(place) / name for name in names]
+    files = with_rows(found)
     if not files:
         raise UserError(
             f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it"
         )
+    return files
+
+
+def with_rows(paths: Iterable[Path]) -> list[Path]:
+    """Those of the files that hold rows, sorted; where some are called metadata, only these."""
+    files = sorted(path for path in paths if is_data(path.name) and path.is_file())
     return [file for file in files if file.stem == METADATA] or files
 
 

@@ -75,19 +75,19 @@ def open_training_rows(
 
 
 def open_table(
-    name: str, split: str, settings: TextSettings | EvaluateTextSettings
+    name: str, split: str, settings: TextSettings | EvaluateTextSettings, flag: str | None = None
 ) -> tuple[Dataset, tuple[str, TextFormat] | None]:
     """The data set ``name`` with its columns under the names that formats know; or that of the
-    registry ``--dataset_info``, with the name and format of its entry.
+    registry ``--dataset_info``, with the name and format of its entry. ``flag`` names the split.
 
     Raises UserError where the data lack a column that a flag or the entry names.
     """
     if not settings.dataset_info:
-        rows = open_dataset(name, split, settings.dataset_config, settings.cache_dir)
+        rows = open_dataset(name, split, settings.dataset_config, settings.cache_dir, flag)
         return renamed(rows, settings.columns), None
     entry = registered(str(settings.dataset_info), name)
     subset = entry.subset or settings.dataset_config
-    dataset = open_dataset(entry.source, entry.split or split, subset, settings.cache_dir)
+    dataset = open_dataset(entry.source, entry.split or split, subset, settings.cache_dir, flag)
     if missing := lacking(dataset.column_names, entry.format.columns):
         raise UserError(
             f"--dataset_info {settings.dataset_info}, {name}: the data have no column {missing};"

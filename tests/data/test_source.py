@@ -130,6 +130,16 @@ def test_a_configuration_is_a_folder_or_what_the_readme_declares(write, texts):
         texts(folder, "train", "three")
 
 
+def test_pictures_among_the_files_of_a_configuration_are_no_rows(write, texts):
+    folder = write("img/metadata.jsonl", "img/0.json")
+    (folder / "img" / "a.png").write_bytes(b"")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
+        "    path: img/*\n---\n"
+    )
+    assert texts(folder, "train") == ["img/metadata.jsonl"]
+
+
 def test_every_row_knows_the_folder_of_its_file(write, tmp_path):
     folder = write("train/a/metadata.jsonl", "train/b/metadata.jsonl", "test/metadata.jsonl")
     rows = open_with_folders(str(folder), "train", cache_dir=str(tmp_path / "cache"))

@@ -360,6 +360,15 @@ def test_a_data_set_from_the_hub_names_no_files_of_this_machine(tmp_path):
     image_pairs(Dataset.from_list(rows), PLAIN).check(quiet=True)  # handed over in memory
 
 
+def test_links_inside_the_cache_of_the_hub_are_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    blob = picture_file(tmp_path / "hub" / "datasets--a--b" / "blobs" / "x.png")
+    folder = tmp_path / "hub" / "datasets--a--b" / "snapshots" / "1"
+    folder.mkdir(parents=True)
+    (folder / "0.png").symlink_to(blob)
+    assert len(read_all(listing(folder / "metadata.jsonl", "0.png"), tmp_path)) == 1
+
+
 @pytest.mark.parametrize("as_file", [True, False])
 def test_replaced_images_change_the_fingerprint_and_another_copy_does_not(tmp_path, as_file):
     def fingerprint(seed):

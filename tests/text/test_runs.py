@@ -76,7 +76,7 @@ def test_scores_that_no_loss_would_read_are_refused(lm, data, tmp_path, capsys):
 @pytest.mark.parametrize("loss", ["sigmoid", "kto", "orpo"])
 def test_held_out_rows_are_measured_and_answered(lm, data, tmp_path, capsys, loss):
     held = write_jsonl(
-        tmp_path / "held.jsonl", (label_rows(20) if loss == "kto" else pair_rows(20))[13:]
+        tmp_path / "test.jsonl", (label_rows(20) if loss == "kto" else pair_rows(20))[13:]
     )
     changes = {
         "loss_type": loss,
@@ -105,7 +105,7 @@ def test_held_out_rows_are_measured_and_answered(lm, data, tmp_path, capsys, los
 
 
 def test_held_out_rows_with_stored_scores_and_after_a_resume(lm, data, tmp_path):
-    held = write_jsonl(tmp_path / "held.jsonl", pair_rows(20)[13:])
+    held = write_jsonl(tmp_path / "test.jsonl", pair_rows(20)[13:])
     changes = {
         "eval_strategy": "epoch",
         "eval_dataset_name": held,
@@ -146,6 +146,5 @@ def test_rows_that_are_partly_trained_on_are_not_called_held_out(lm, data, tmp_p
 
 
 def test_held_out_rows_must_not_be_the_training_rows(lm, data, tmp_path, capsys):
-    fails_with(
-        flags(lm, data["pairs"], tmp_path / "run", eval_strategy="steps"), "are trained on", capsys
-    )
+    changes = {"eval_strategy": "steps", "dataset_test_split": "train"}
+    fails_with(flags(lm, data["pairs"], tmp_path / "run", **changes), "are trained on", capsys)
