@@ -24,7 +24,7 @@ from diffdpo.cache.keys import Key
 from diffdpo.cache.seal import Shard, seal, state_of
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, tidy, write_atomically
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 
 # A table has up to 16 shards, which several processes share, and more of them where a shard would
 # exceed 512 rows: a kill loses at most one shard a process.
@@ -45,6 +45,8 @@ def table(
     Raises UserError where the folder cannot be written, or where a shard that another process wrote
     cannot be read here.
     """
+    if root.encode(errors="ignore").decode() != root:
+        raise UserError(f"--precompute_dir {short(ascii(root))}: holds bytes that are not text")
     base = Path(root).expanduser()
     folder = base / key.folder
     ranges = shards(rows)
@@ -71,8 +73,8 @@ def missing_shards(folder: Path, ranges: list[range], accelerator: Accelerator) 
     """
     own = ranges[accelerator.process_index :: accelerator.num_processes]
     with ThreadPoolExecutor() as threads:  # digests are computed outside of Python's lock
-        states = list(threads.map(lambda span: look_at(folder, span), own))
-    found = list(zip(own, states, strict=True))
+        states = list(threads.map(lambda span: state_of(shard_path(folder, span)), own))
+    found = [(span, counted(folder, span, state)) for span, state in zip(own, states, strict=True)]
     if accelerator.num_processes > 1:
         found = gather_object(found)
     found.sort(key=lambda item: item[0].start)
@@ -115,11 +117,10 @@ def shard_path(folder: Path, span: range) -> Path:
     return folder / f"{span.start:09d}-{span.stop:09d}.arrow"
 
 
-def look_at(folder: Path, span: range) -> Shard:
-    """What is stored of a shard, by its bytes and then its number of rows."""
-    state = state_of(shard_path(folder, span))
-    # The bytes first: Arrow takes lengths in a file on trust, and may end the process at a wrong
-    # one.
+def counted(folder: Path, span: range, state: Shard) -> Shard:
+    """The state of a shard, told by its bytes, after a look at its number of rows."""
+    # The bytes come first: Arrow takes lengths in a file on trust, and may end the process at a
+    # wrong one.
     if state in (Shard.WHOLE, Shard.UNPROVEN) and read_shard(folder, span) is None:
         return Shard.DAMAGED
     return state

@@ -129,6 +129,13 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
         squares(tmp_path / "file")
 
 
+def test_a_path_that_is_no_text_is_one_line_before_anything_is_computed(tmp_path):
+    compute = Squares()
+    with pytest.raises(UserError, match=r"--precompute_dir .*bytes that are not text"):
+        squares(os.fsdecode(bytes(tmp_path) + b"/a\xff"), compute=compute)
+    assert not compute.computed
+
+
 @pytest.mark.parametrize("rows", [1, 16, 17, 300, 851_293])
 def test_shards_cover_every_row_once_and_depend_on_their_number_alone(rows):
     spans = shards(rows)

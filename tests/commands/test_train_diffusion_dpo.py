@@ -346,7 +346,10 @@ def test_mistakes_leave_no_traceback_in_a_real_process(models, pairs, tmp_path):
     blocked.touch()
     found = run(script("train_diffusion_dpo", *flags(models(), pairs, blocked)))
     assert found.returncode == 2
-    assert found.stderr.strip() == f"error: --output_dir {blocked}: cannot be written (File exists)"
+    assert (
+        found.stderr.strip()
+        == f"error: --output_dir {blocked}: is there and is not a folder; choose another name"
+    )
 
 
 def test_two_processes_say_a_mistake_once(models, pairs, tmp_path):
