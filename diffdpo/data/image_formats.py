@@ -115,7 +115,8 @@ def detect(
         if set(row.columns) <= set(after(columns, given, row)) and not unused(given, row):
             return row
     needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in IMAGE_FORMATS.items())
-    near = closest(columns, {name: row.columns for name, row in IMAGE_FORMATS.items()})
+    fitting = {n: row.columns for n, row in IMAGE_FORMATS.items() if not unused(given, row)}
+    near = closest(columns, fitting)
     raise UserError(
         f"no image pairs in columns {listed(columns, 120)}; needed are {needs}; {near}; name yours"
         f" with {', '.join(f'--{role}_column' for role in ROLES)}"
