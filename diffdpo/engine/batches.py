@@ -15,6 +15,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from diffdpo.draws import epoch_order
+from diffdpo.errors import UserError
 
 
 class Rows(Protocol):
@@ -62,6 +63,15 @@ class Stream(Dataset):
     def source(self, position: int) -> int:
         """The row of the data set that is read at a position."""
         return self.rows.source(self.at(position)[1])
+
+
+def check_batch(effective_batch: int, rows: int) -> None:
+    """Raise UserError where one step would read every row more than a thousand times."""
+    if effective_batch > 1000 * rows:
+        raise UserError(
+            f"one step would read each of the {rows:,} rows {effective_batch // rows:,} times:"
+            " lower --train_batch_size or --gradient_accumulation_steps"
+        )
 
 
 def positions(

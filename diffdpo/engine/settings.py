@@ -31,10 +31,10 @@ class TrainSettings(BaseSettings):
         **SEEDS,
     )
     train_batch_size: int = flag(
-        4, "pairs per process and micro-batch", group="training", least=1, most=MANY
+        4, "pairs per process and micro-batch", group="training", least=1, most=2**16
     )
     gradient_accumulation_steps: int = flag(
-        1, "micro-batches per optimizer step", group="training", least=1, most=MANY
+        1, "micro-batches per optimizer step", group="training", least=1, most=2**16
     )
     num_train_epochs: float = flag(
         1.0,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
-from diffdpo.engine.batches import Rows, Stream, positions, step_batches
+from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
 from diffdpo.engine.interrupts import moment
 from diffdpo.engine.keeper import Keeper
@@ -62,6 +62,7 @@ class Trainer:
         self.accelerator, self.settings, self.notice = accelerator, settings, notice
         self.task, self.reference, self.objective, self.rows = task, reference, objective, rows
         self.output_dir = Path(settings.output_dir)
+        check_batch(self.effective_batch, len(rows))
         self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = make_optimizer(self.parameters, settings, notice)
         if settings.torch_compile:

@@ -54,18 +54,18 @@ def open_training_rows(
         settings.truncation_mode,
     )
 
-    def read(name: str, split: str, dataset: Dataset | None) -> TextRows:
+    def read(name: str, split: str, dataset: Dataset | None, flag: str) -> TextRows:
         if dataset is None:
-            dataset, entry = open_table(name, split, settings)
+            dataset, entry = open_table(name, split, settings, flag)
             return TextRows(dataset, tokenizer, replace(row_settings, registered=entry), quiet)
         return TextRows(renamed(dataset, settings.columns), tokenizer, row_settings, quiet)
 
     name, held_out = str(settings.dataset_name), None
-    rows = read(name, settings.dataset_train_split, in_memory[0])
+    rows = read(name, settings.dataset_train_split, in_memory[0], "--dataset_train_split")
     rows.limit(settings.max_train_samples, settings.seed)
     if settings.eval_strategy != "no":
         name = settings.eval_dataset_name or name
-        held_out = read(name, settings.dataset_test_split, in_memory[1])
+        held_out = read(name, settings.dataset_test_split, in_memory[1], "--dataset_test_split")
         if held_out.is_subset_of(rows):
             raise UserError(
                 f"--eval_strategy: all rows of {name} are trained on; name others with"

@@ -34,7 +34,7 @@ class TransformersSettings(TrainSettings):
         aliases=["--per_device_train_batch_size"],
         group="training",
         least=1,
-        most=MANY,
+        most=2**16,
     )
     num_train_epochs: float = flag(
         3.0,

@@ -54,9 +54,9 @@ IMAGES = {
         ["--gradient_accumulation_steps", "1000000000"],
         "--gradient_accumulation_steps must be at most",
     ),
-    "a batch of 10^5 of 15 rows": (
-        ["--train_batch_size", "100000", "--gradient_accumulation_steps", "100000"],
-        r"(one step|--train_batch_size)",
+    "a batch of 10^9 pairs of 12 rows": (
+        ["--train_batch_size", "60000", "--gradient_accumulation_steps", "60000"],
+        "one step would read each of the 12 rows 300,000,000 times",
     ),
     "10^8 draws": (["--reference_draws", "100000000"], "--reference_draws must be at most"),
     "10^8 timesteps": (["--timesteps_per_pair", "100000000"], "--timesteps_per_pair must be at"),
@@ -86,7 +86,10 @@ IMAGES = {
     "an empty name": (["--output_dir", ""], "--output_dir is empty"),
     "a byte that is no text": (["--tracker_name", "\udcff"], r"--tracker_name '\\udcff' is not"),
     "a loss of text": (["--loss_type", "orpo"], "--loss_type orpo is defined on token"),
-    "a loss misspelt": (["--loss_type", "sigmod"], ".*did you mean sigmoid"),
+    "a loss misspelt": (
+        ["--loss_type", "sigmod"],
+        r"--loss_type 'sigmod' is unknown; known: sigmoid, ipo",
+    ),
     "no target modules": (["--rank", "2", "--lora_target_modules", "nothing"], ".*nothing"),
     "a switch that is a word": (["--random_crop", "perhaps"], "--random_crop: 'perhaps' is"),
     "a word too many": (["--seed", "1", "2"], "stray word '2'"),

@@ -196,7 +196,10 @@ READERS = {
         EVERY + "chat_template_kwargs sets chat_template",
     ),
     "half a character": (text((SURROGATE + "\n") * 8), r"data"),
-    "bytes that are no text": (text(b'{"prompt": "\xff\xfe"}\n'), r"data: no row can be read"),
+    "bytes that are no text": (
+        text(b'{"prompt": "\xff\xfe"}\n'),
+        r"data set .*: row 0, column prompt: not UTF-8",
+    ),
     "the same after rendering": (
         rows({**CHAT, "rejected": [{**ANSWER, "mood": "other"}]}),
         EVERY + "chosen and rejected are the same as the chat template writes them",
