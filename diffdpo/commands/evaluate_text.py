@@ -18,13 +18,12 @@ from diffdpo.data.bundled import bundled, is_bundled
 from diffdpo.draws import epoch_order
 from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import writable
-from diffdpo.engine.trained_on import overlap
 from diffdpo.errors import UserError
 from diffdpo.metrics import TEXT_REWARDS
 from diffdpo.metrics.judged import check_weights
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
-from diffdpo.text.comparison import Comparison, compare, prompt_texts, write
+from diffdpo.text.comparison import Comparison, compare, overlaps, write
 from diffdpo.text.data_settings import TABLE
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.findings import Findings, compose, rows_side_by_side, summary
@@ -48,14 +47,10 @@ def main(settings: EvaluateTextSettings) -> int:
     check_tokens(run, policy, compared)  # before the minutes of sampling
     for scorer in (policy, compared.reference):
         check_lengths(scorer, compared)
-    pair_prompts = [item.prompt for item in compared.pairs.items]
-    overlaps = [
-        overlap(run, prompt_texts(compared.tokenizer, prompts))
-        for prompts in (compared.prompts, pair_prompts)
-    ]
+    seen = overlaps(run, compared)
     before = write(compared, compared.reference, "reference writes")
     after = write(compared, policy, "policy writes")
-    found = Findings(compare(compared, policy, before, after), settings.reward, *overlaps)
+    found = Findings(compare(compared, policy, before, after), settings.reward, *seen)
     texts = rows_side_by_side(compared, before, after)
 
     def fill(report: Report) -> None:

@@ -108,7 +108,7 @@ def train(
     def write(last: Mapping[str, float]) -> Path:
         # Takes accelerate's precision wrapper off the network, which outlives the run.
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        keep_record(Path(settings.output_dir), run.pairs.prompts())
+        keep_record(Path(settings.output_dir), prompts=run.pairs.prompts())
         return export(run.backbone, run.network, settings, last)
 
     finished = carry_out(

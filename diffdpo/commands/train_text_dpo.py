@@ -22,7 +22,7 @@ from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.objective import Objective
 from diffdpo.reference import OtherModel, Reference
-from diffdpo.text.comparison import prompt_texts
+from diffdpo.text.comparison import texts_of
 from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
 from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
@@ -96,8 +96,7 @@ def train(
         return held_out_measures(run, trainer)
 
     def write(last: Mapping[str, float]) -> Path:
-        prompts = prompt_texts(run.tokenizer, [item.prompt for item in run.rows.items])
-        keep_record(Path(settings.output_dir), prompts)
+        keep_record(Path(settings.output_dir), **texts_of(run.rows))
         return export(run.scorer.network, run.tokenizer, settings, last)
 
     preview = run.rows.preview(settings.preview)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.engine.trained_on import Overlap, known, overlap
 from diffdpo.errors import short
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, win_rate
 from diffdpo.metrics.judged import judged
@@ -71,10 +72,28 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written
     return Written(completions, texts, judged(compared.reward_name, compared.reward, names, texts))
 
 
-def prompt_texts(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Sequence[int]]) -> list[str]:
-    """The distinct prompts as text, without special tokens."""
-    distinct = dict.fromkeys(map(tuple, prompts))
-    return [str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in distinct]
+def as_texts(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> list[str]:
+    """Tokens as texts, without special ones."""
+    return [str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in rows]
+
+
+def texts_of(rows: TextRows) -> dict[str, list[str]]:
+    """The distinct prompts, and every completion with its prompt before it."""
+    wholes = [[*item.prompt, *ids] for item in rows.items for ids in item.completions]
+    prompts = dict.fromkeys(tuple(item.prompt) for item in rows.items)
+    return {
+        "prompts": as_texts(rows.tokenizer, prompts),
+        "completions": as_texts(rows.tokenizer, wholes),
+    }
+
+
+def overlaps(run: str, compared: Comparison) -> tuple[Overlap, Overlap]:
+    """How many of the prompts, and of the pairs, are in the training set of a run. A pair is where
+    one of its completions is: the run may have been trained on single ones."""
+    prompts = overlap(run, as_texts(compared.tokenizer, compared.prompts))
+    mask = known(run, "completions", texts_of(compared.pairs)["completions"])
+    pairs = None if mask is None else int(mask.reshape(-1, 2).any(axis=1).sum())
+    return prompts, Overlap(len(compared.pairs), pairs, "pair")
 
 
 def compare(

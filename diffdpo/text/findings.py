@@ -21,7 +21,7 @@ class Findings:
     figures: dict[str, Estimate]
     reward: str
     prompts: Overlap  # of the continued prompts with the training set
-    pairs: Overlap  # the same of the prompts of the pairs
+    pairs: Overlap  # of the pairs with it
 
     def as_dict(self) -> dict[str, Any]:
         """The content of evaluation.json."""
@@ -54,7 +54,7 @@ def verdict(found: Findings) -> list[str]:
     accuracy, rate = found.figures["implicit_accuracy"], found.figures["win_rate"]
     difference = found.figures["difference"]
     return [
-        f"{accuracy.percent()} accuracy on {accuracy.n} pairs of {found.pairs}",
+        f"{accuracy.percent()} accuracy on {found.pairs}",
         f"{rate.percent()}, {rate.n} texts of {found.prompts}{rate.doubt(0.5, '50 %')}",
         f"{plain(difference)}{difference.doubt(0, '0')}",
     ]

@@ -18,7 +18,7 @@ from diffdpo.objective import Metrics, Objective, StepContext, fraction, means_o
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores
 from diffdpo.text.batch import TextBatch
-from diffdpo.text.rows import TextRows, content_bytes
+from diffdpo.text.rows import TextItem, TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import make_task
@@ -168,13 +168,13 @@ class Validation:
 
 
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
-    """How many rows training knows: the same prompt or, where that is empty, the same content."""
-    prompts = {tuple(item.prompt) for item in training.items}
-    contents = {content_bytes(item) for item in training.items}
-    return sum(
-        tuple(item.prompt) in prompts if item.prompt else content_bytes(item) in contents
-        for item in rows.items
-    )
+    """How many rows have a completion that training knows after the same prompt."""
+
+    def hashes(item: TextItem) -> list[int]:
+        return [hash((*item.prompt, -1, *ids)) for ids in item.completions]
+
+    known = {value for item in training.items for value in hashes(item)}
+    return sum(not known.isdisjoint(hashes(item)) for item in rows.items)
 
 
 SHOWN = {

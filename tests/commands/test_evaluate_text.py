@@ -131,9 +131,23 @@ def test_reference_and_rows_come_from_the_run(lm, data, policy, tmp_path, capsys
     own, told = judge(policy, tmp_path / "own"), tmp_path / "told" / "evaluation.json"
     shown = capsys.readouterr().out
     assert f"from the run model_name_or_path {lm}" in shown
-    assert "6 prompts, 6 of them in the set it was trained on" in shown
+    assert "12 texts of 6 prompts, 6 of them in the set it was trained on" in shown
+    assert "accuracy on 12 pairs, 12 of them in the set it was trained on" in shown
     assert "note         not the run's" not in shown
     assert own == json.loads(told.read_text()) | {"settings": own["settings"]}
+
+
+def test_new_answers_to_known_prompts_are_held_out_pairs(lm, data, policy, tmp_path, capsys):
+    rows = [json.loads(line) for line in data["pairs"].read_text().splitlines()]
+    for row in rows[1:]:
+        row["chosen"], row["rejected"] = row["chosen"] + " now", row["rejected"] + " then"
+    new = tmp_path / "new.jsonl"
+    new.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = judge(policy, tmp_path / "out", "--dataset_name", new, "--prompts_name", new)
+    assert result["trained_on"] == {
+        "prompts": {"prompts": 6, "in_training_set": 6},
+        "pairs": {"pairs": 12, "in_training_set": 1},
+    }
 
 
 def test_a_further_trained_adapter_is_judged_against_the_one_it_began_from(
