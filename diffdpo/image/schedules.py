@@ -110,20 +110,27 @@ def given(scheduler: Any) -> dict[str, Any]:
 
 def check_numbers(process: Mapping[str, Any]) -> None:
     """Raises UserError for a prediction type or a number of timesteps that cannot be trained."""
-    kind, timesteps = process["prediction_type"], process["num_train_timesteps"]
+    kind = process["prediction_type"]
     if kind not in ("epsilon", "v_prediction"):
         raise UserError(
             f"prediction type {short(repr(kind))} is not supported (epsilon, v_prediction are)"
         )
+    check_timesteps(process)
+    timesteps = process["num_train_timesteps"]
+    betas = process["trained_betas"]
+    if betas is not None and (count := np.size(betas)) != timesteps:
+        raise UserError(f"scheduler: {count} trained_betas for {timesteps} num_train_timesteps")
+
+
+def check_timesteps(config: Mapping[str, Any]) -> None:
+    """Raises UserError for a number of timesteps that no process has."""
+    timesteps = config.get("num_train_timesteps", 1000)  # the default of every class
     whole = isinstance(timesteps, int) and not isinstance(timesteps, bool)
     if not whole or not 1 < timesteps <= MOST_TIMESTEPS:
         raise UserError(
             f"scheduler: num_train_timesteps must lie between 2 and {MOST_TIMESTEPS:,}, got"
             f" {short(timesteps)}"
         )
-    betas = process["trained_betas"]
-    if betas is not None and (count := np.size(betas)) != timesteps:
-        raise UserError(f"scheduler: {count} trained_betas for {timesteps} num_train_timesteps")
 
 
 def check_signal(schedule: Any) -> None:

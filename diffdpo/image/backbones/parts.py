@@ -31,7 +31,7 @@ from diffdpo.image.backbones.weights import (
     variants_in,
 )
 from diffdpo.image.noise import ForwardProcess
-from diffdpo.image.schedules import check_class
+from diffdpo.image.schedules import check_class, check_timesteps
 
 UNET = "unet"
 
@@ -102,7 +102,11 @@ def load_plain(family: type[Backbone], at: Location) -> dict[str, Any]:
     parts = {}
     for part in ("scheduler", *map(tokenizer_of, family.encoder_names[1:])):
         kind = class_of(at.index, part)
+        if not (at.folder / part).is_dir():
+            raise UserError(f"{part}: no such folder there; the model is incomplete")
         with told_in_one_line(part):
+            if part == "scheduler":  # it makes arrays of that length when it is loaded
+                check_timesteps(kind.load_config(at.folder / part))
             parts[part] = kind.from_pretrained(at.folder / part)
     ForwardProcess(parts["scheduler"])  # raises for one that cannot be trained
     return parts
@@ -143,7 +147,8 @@ def check_fit(family: type[Backbone], unet: Any, latents: Any, text_configs: Seq
     check_network(unet.config, latents, family.text_width(text_configs))
     # Whatever else may not fit shows in a pass over shapes alone.
     side = 2 ** len(unet.config.block_out_channels)
-    with told_in_one_line("the UNet does not take what it is given"), torch.device("meta"):
+    misfit = "does not take what autoencoder and text encoders give"
+    with told_in_one_line("the UNet", misfit), torch.device("meta"):
         noisy = torch.empty(1, latents.latent_channels, side, side)
         blank = family.blank_condition(text_configs)
         family.predict(unet, noisy, torch.empty(1, dtype=torch.long), blank)

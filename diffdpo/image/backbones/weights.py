@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin
+from safetensors import SafetensorError, safe_open
 
 from diffdpo.errors import UserError, short
 
@@ -28,15 +29,15 @@ CONVERT = (
 
 
 @contextmanager
-def told_in_one_line(what: str) -> Iterator[None]:
-    """Turn any exception of a loader into a UserError that says what could not be loaded."""
+def told_in_one_line(what: str, fails: str = "cannot be loaded") -> Iterator[None]:
+    """Turn any exception of a library into a UserError that says what could not be done."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # the loaders raise a different type for every broken file
         kind = type(error).__name__
-        raise UserError(f"{what}: cannot be loaded ({kind}: {short(error, 200)})") from error
+        raise UserError(f"{what}: {fails} ({kind}: {short(error, 200)})") from error
 
 
 def load_network(kind: Any, what: str, source: Source, variant: str | None = None) -> Any:
@@ -49,6 +50,7 @@ def load_network(kind: Any, what: str, source: Source, variant: str | None = Non
     folder = Path(name) / options.get("subfolder", "")
     if folder.is_dir():
         variant = variant_in(folder, stem_of(kind), variant, what)
+        check_headers(folder, what)
     with told_in_one_line(what):
         network, info = kind.from_pretrained(
             name, **options, variant=variant, use_safetensors=True, output_loading_info=True
@@ -90,6 +92,19 @@ def variant_in(folder: Path, stem: str, wanted: str | None, what: str) -> str | 
             + CONVERT.format(folder=short(folder.parent))
         )
     raise UserError(f"{what}: holds no weights ({stem}.safetensors)")
+
+
+def check_headers(folder: Path, what: str) -> None:
+    """Raises UserError where a file of weights is not what its name says."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{what}: cannot be loaded ({short(path.name)} is cut short, damaged, or no"
+                f" safetensors file: {short(error)})"
+            ) from error
 
 
 def check_places(info: Mapping[str, Any], what: str) -> None:
