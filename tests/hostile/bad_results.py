@@ -279,7 +279,7 @@ CASES = [
         with_reward("def judge(pictures, prompts): return [{'picture 0': 1}[p] for p in prompts]"),
         "--reward .*: fails with KeyError: 'picture 1' for picture 1 of the reference",
     ),
-    Bad("a result that is not there", TEXT, text_result(policy="runs/nothing"), ".*no such folder"),
+    Bad("a text result that is not there", TEXT, text_result(policy="runs/nothing"), ".*no such folder"),
     Bad("a checkpoint", TEXT, text_result(trainable__safetensors=""), ".*is a checkpoint"),
     Bad(
         "an infinite weight",
