@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from diffdpo.errors import UserError
-from diffdpo.flags import nearest
+from diffdpo.flags import one_of
 
 Row = TypeVar("Row")
 
@@ -28,10 +28,8 @@ def named_row(name: str, table: dict[str, Row], flag: str, as_row: Callable[[Any
     """
     if name not in table:
         if not is_own(name):
-            names = list(table)
-            raise UserError(
-                f"--{flag} {name!r} is unknown; known: {', '.join(names)}{nearest(name, names)}"
-            )
+            names = [row for row in table if not is_own(row)]
+            raise UserError(*one_of(flag, name, names))
         try:
             table[name] = as_row(load_object(name, flag))
         except TypeError as error:

@@ -12,7 +12,7 @@ from torch import nn
 
 from diffdpo.engine import checkpoint
 from diffdpo.engine.bad_steps import not_finite, training_state
-from diffdpo.engine.resume import resume, run_state
+from diffdpo.engine.resume import Start, find_start, resume, run_state
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import SharedError
 from diffdpo.reference import unwrapped
@@ -72,20 +72,22 @@ class Keeper:
         found = self.checkpoints()
         return f"{found[-1]} is whole" if found else "no checkpoint was saved"
 
-    def resume(self) -> int:
-        """Load the requested checkpoint; returns the steps done.
+    def find_start(self) -> Start:
+        """The checkpoint that is to be resumed, checked and not loaded yet."""
+        return find_start(self.settings, self.accelerator, self.state(0), self.notice)
+
+    def resume(self, start: Start) -> None:
+        """Load the checkpoint to start from, if any.
 
         Raises SharedError where a weight of the network is not finite, loaded or not.
         """
-        settings, model = self.settings, self.model
-        state = self.state(0)
-        done = resume(settings, self.accelerator, model, self.optimizer, state, self.notice)
+        model = self.model
+        resume(start, self.output_dir, self.accelerator, model, self.optimizer, self.notice)
         if name := not_finite((name, weight.detach()) for name, weight in model.named_parameters()):
             raise SharedError(
                 f"weight {name} of the network is not finite before the first step: the model's"
                 " files, or those of the checkpoint that is resumed, are damaged"
             )
-        return done
 
     def state(self, done: int) -> dict[str, Any]:
         """What a checkpoint at step ``done`` records of the run."""

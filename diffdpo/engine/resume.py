@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ from diffdpo.engine import checkpoint
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: the checkpoint that it goes on from, and what that records of its run."""
+
+    checkpoint: Path | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """The steps done before."""
+        return int(self.state.get("step", 0))
 
 
 def run_state(
@@ -31,15 +45,13 @@ def run_state(
     }
 
 
-def resume(
+def find_start(
     settings: TrainSettings,
     accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
     current: dict[str, Any],
     notice: Callable[[str], None],
-) -> int:
-    """Load the requested checkpoint; returns the number of steps done.
+) -> Start:
+    """The checkpoint that is to be resumed, if any. Nothing is loaded or written yet.
 
     ``current`` is the state of this run. Raises UserError where the checkpoint is of another run.
     """
@@ -49,24 +61,37 @@ def resume(
     if path is None:
         if requested:
             notice(f"resume       no checkpoint in {output_dir} yet: starting from step 0")
-        return 0
+        return Start()
     state = checkpoint.read_state(path)
     # A setting that the run did not know yet had its default's effect.
     state["settings"] = as_dict(type(settings)()) | state["settings"]
     check_same_run(path, state, current, settings.free_on_resume())
+    return Start(path, state)
+
+
+def resume(
+    start: Start,
+    output_dir: Path,
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    notice: Callable[[str], None],
+) -> None:
+    """Load the checkpoint to start from, if any, and set later ones aside."""
+    if start.checkpoint is None:
+        return
+    path, state = start.checkpoint, start.state
     checkpoint.load(path, model, optimizer, state)
     # The scale of float16 losses is found by trial over many steps; without it the resumed run
     # would skip other steps.
     if accelerator.scaler is not None and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
-    done: int = state["step"]
-    notice(f"resumed      {path} at step {done}")
+    notice(f"resumed      {path} at step {start.step}")
     for line in gaps(output_dir, path, state):
         notice(line)
     if accelerator.is_main_process:
-        for left in checkpoint.set_aside(output_dir, done):
-            notice(f"set aside    {left}: of the steps after {done} that this run takes anew")
-    return done
+        for left in checkpoint.set_aside(output_dir, start.step):
+            notice(f"set aside    {left}: of the steps after {start.step} that this run takes anew")
 
 
 def gaps(output_dir: Path, path: Path, state: dict[str, Any]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from diffdpo.engine import checkpoint
 from diffdpo.engine.console import say, start_lines
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_folder import conclude, start_records
@@ -66,10 +65,12 @@ def carry_out(
     """
     start_lines(facts)
     say(*(f"preview      {line}" for line in preview))
+    # First of all: a checkpoint of another run is refused before anything of this one is written.
+    start = trainer.keeper.find_start()
     start_records(settings, trainer.accelerator)
-    say(*moved_rates(settings, trainer))
+    say(*moved_rates(settings, trainer, start.state.get("settings")))
     measures = validation()
-    done = trainer.fit(measures.after_step) if measures else trainer.fit()
+    done = trainer.fit(start, measures.after_step) if measures else trainer.fit(start)
     if measures and done == trainer.total_steps:
         measures.final(done)
     conclude(
@@ -82,17 +83,17 @@ def carry_out(
     return done == trainer.total_steps
 
 
-def moved_rates(settings: TrainSettings, trainer: Trainer) -> list[str]:
+def moved_rates(
+    settings: TrainSettings, trainer: Trainer, earlier: Mapping[str, Any] | None
+) -> list[str]:
     """A line where a resumed run has another length and its schedule spans the whole run.
 
-    The rates of the steps to come are then not those of the first plan.
+    The rates of the steps to come are then not those of the first plan, in the ``earlier`` run's
+    settings.
     """
-    requested = settings.resume_from_checkpoint
-    path = checkpoint.find(Path(settings.output_dir), requested) if requested else None
-    if path is None or settings.lr_scheduler.startswith("constant"):
+    if earlier is None or settings.lr_scheduler.startswith("constant"):
         return []
-    then = checkpoint.read_state(path)["settings"]
-    before = trainer.planned(then["max_train_steps"], then["num_train_epochs"])
+    before = trainer.planned(earlier["max_train_steps"], earlier["num_train_epochs"])
     after = trainer.total_steps
     if before == after:
         return []

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer, read_yaml
+from diffdpo.errors import UserError, short
+from diffdpo.extensions import is_own
 
 FILE = "config.yaml"
 IN_MEMORY = "(in memory)"  # the name in it of an object that a program handed over
@@ -21,9 +23,20 @@ def recorded(folder: str | Path | None) -> dict[str, Any]:
     return read_yaml(str(path)) if folder and path.is_file() else {}
 
 
-def layer_of_run(folder: str, settings: Mapping[str, Any]) -> Layer | None:
-    """The ``settings`` that have a value, as a layer beneath the user's; None where none has."""
+def layer_of_run(
+    folder: str, settings: Mapping[str, Any], given: Mapping[str, Any]
+) -> Layer | None:
+    """The ``settings`` that have a value, as a layer beneath those ``given``; None where none has.
+
+    Raises UserError where one that is not given names code: a folder must not make a program run.
+    """
     content = {name: value for name, value in settings.items() if value}
+    for name, value in content.items():
+        if name not in given and is_own(str(value)):
+            raise UserError(
+                f"{Path(folder) / FILE}: {name} {short(value)} is code; if you trust it, give"
+                f" --{name} yourself"
+            )
     return Layer(str(Path(folder) / FILE), content, "from the run") if content else None
 
 

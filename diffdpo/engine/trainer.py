@@ -23,6 +23,7 @@ from diffdpo.engine.interrupts import moment
 from diffdpo.engine.keeper import Keeper
 from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
 from diffdpo.engine.recorder import Recorder
+from diffdpo.engine.resume import Start
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
@@ -161,12 +162,14 @@ class Trainer:
         else:
             check_live(reward_N, scale, self.settings.torch_compile, self.notice)
 
-    def fit(self, after_step: Callable[[int], None] = lambda step: None) -> int:
-        """Train to the end of the run, or until a request to stop; returns the steps done.
+    def fit(self, start: Start, after_step: Callable[[int], None] = lambda step: None) -> int:
+        """Train from ``start`` to the end of the run, or until a request to stop; returns the steps
+        done.
 
         Raises UserError after ``max_bad_steps`` steps in a row whose numbers are not finite.
         """
-        begun = done = self.keeper.resume()
+        self.keeper.resume(start)
+        begun = done = start.step
         self.recorder.keep_until(done)
         moment.checkpoints = self.keeper.checkpoints
         settings, accelerator = self.settings, self.accelerator

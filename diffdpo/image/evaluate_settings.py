@@ -82,7 +82,7 @@ class EvaluateSettings(ImageDataSettings):
         policy = given.get("policy")
         run = recorded(policy)
         own = {name: run.get(name) for name in ALWAYS}
-        return layer_of_run(str(policy), {**chosen(run, given, TIED), **own})
+        return layer_of_run(str(policy), {**chosen(run, given, TIED), **own}, given)
 
     @property
     def departures(self) -> list[str]:

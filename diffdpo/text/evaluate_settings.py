@@ -100,7 +100,7 @@ class EvaluateTextSettings(TextModelSettings, TextTableSettings):
         run["dataset_name"] = run.get("eval_dataset_name") or run.get("dataset_name")
         run["split"] = run.get("dataset_test_split")
         own = {name: run.get(name) for name in ALWAYS}
-        return layer_of_run(str(policy), {**chosen(run, given, TIED), **own})
+        return layer_of_run(str(policy), {**chosen(run, given, TIED), **own}, given)
 
     @property
     def departures(self) -> list[str]:

@@ -279,13 +279,24 @@ CASES = [
         with_reward("def judge(pictures, prompts): return [{'picture 0': 1}[p] for p in prompts]"),
         "--reward .*: fails with KeyError: 'picture 1' for picture 1 of the reference",
     ),
-    Bad("a text result that is not there", TEXT, text_result(policy="runs/nothing"), ".*no such folder"),
+    Bad(
+        "a text result that is not there",
+        TEXT,
+        text_result(policy="runs/nothing"),
+        ".*no such folder",
+    ),
     Bad("a checkpoint", TEXT, text_result(trainable__safetensors=""), ".*is a checkpoint"),
     Bad(
         "an infinite weight",
         TEXT,
         broken_model,
         "--policy .*broken: 1 of its weights are not finite",
+    ),
+    Bad(
+        "code that the run names",
+        TEXT,
+        text_result(config__yaml="data_format: own.py:FORMAT\n", config__json="{}"),
+        ".*config.yaml: data_format own.py:FORMAT is code; if you trust it, give --data_format",
     ),
     Bad("no result yet", TEXT, text_result(config__yaml="beta: 1\n"), ".*has no result"),
     Bad(

@@ -65,7 +65,5 @@ def test_bad_input_gets_one_line(name, material, capsys, monkeypatch):
 
 
 def test_the_tables_hold_at_least_150_cases_under_distinct_names():
-    written = sum(
-        len(importlib.import_module(f"tests.hostile.{table}").CASES) for table in TABLES
-    )
+    written = sum(len(importlib.import_module(f"tests.hostile.{table}").CASES) for table in TABLES)
     assert written == len(CASES) >= 150
