@@ -29,7 +29,8 @@ from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.findings import Findings, compose, rows_side_by_side, summary
 from diffdpo.text.generate import SampleSettings, check_sampling
 from diffdpo.text.inputs import PAIRS, PREFIXES, open_table, with_bundled_reviews
-from diffdpo.text.loading import load_model, load_tokenizer
+from diffdpo.text.limits import check_rows, check_same_words
+from diffdpo.text.loading import find_tokenizer, load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask
@@ -44,7 +45,7 @@ def main(settings: EvaluateTextSettings) -> int:
     policy = load_scorer(run, "policy", settings, compared.task.device)
     check_weights(compared.reference, "model_name_or_path", str(settings.model_name_or_path))
     check_weights(policy, "policy", run)
-    check_tokens(run, policy, compared)  # before the minutes of sampling
+    check_tokens(run, policy, compared, settings)  # before the minutes of sampling
     for scorer in (policy, compared.reference):
         check_lengths(scorer, compared)
     seen = overlaps(run, compared)
@@ -91,7 +92,11 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
         raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
     picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
     sampling = SampleSettings(
-        settings.seed, settings.samples_per_prompt, settings.max_new_tokens, settings.batch_size
+        settings.seed,
+        settings.samples_per_prompt,
+        settings.max_new_tokens,
+        settings.batch_size,
+        len(tokenizer),
     )
     check_sampling(len(picked), sampling)
     task, chosen = TextTask(device, nullcontext), [prompts[i] for i in picked]
@@ -128,16 +133,14 @@ def load_scorer(
     return TokenScorer(network.to(device).eval())
 
 
-def check_tokens(name: str, policy: TokenScorer, compared: Comparison) -> None:
-    """Raise UserError where policy and reference have different vocabularies."""
+def check_tokens(
+    name: str, policy: TokenScorer, compared: Comparison, settings: EvaluateTextSettings
+) -> None:
+    """Raise UserError where the policy does not read the reference's tokens, or has fewer."""
     # Texts of one are scored by the other, token by token.
-    sizes = [s.network.config.get_text_config().vocab_size for s in (policy, compared.reference)]
-    if sizes[0] != sizes[1]:
-        reference = compared.reference.network.name_or_path
-        raise UserError(
-            f"--policy {name}: its vocabulary has {sizes[0]} tokens, that of the reference"
-            f" {reference} has {sizes[1]}"
-        )
+    theirs = find_tokenizer(name, "policy", policy.network, replace(settings, model_revision=None))
+    check_same_words(theirs, compared.tokenizer, "policy", name)
+    check_rows(policy.network, "policy", name, compared.pairs)
 
 
 def check_lengths(scorer: TokenScorer, compared: Comparison) -> None:

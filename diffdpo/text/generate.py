@@ -31,6 +31,7 @@ class SampleSettings:
     visits: int = 1  # continuations a prompt
     max_new_tokens: int = 64
     batch_size: int = 64
+    vocabulary: int | None = None  # a model may have more tokens than its tokenizer: padding
 
 
 def check_sampling(prompts: int, settings: SampleSettings) -> None:
@@ -74,7 +75,11 @@ def sample(
             ]
         )
         token_NT = continue_batch(
-            network, prompt_NT, torch.from_numpy(uniform_NT).to(network.device), end
+            network,
+            prompt_NT,
+            torch.from_numpy(uniform_NT).to(network.device),
+            end,
+            settings.vocabulary,
         )
         for row, ids in zip(rows, token_NT.tolist(), strict=True):
             continuations[row] = ids[: ids.index(end) + 1] if end in ids else ids
@@ -105,16 +110,20 @@ def uniforms(seed: int, prompt: Sequence[int], visit: int, count: int) -> np.nda
 
 @torch.no_grad()
 def continue_batch(
-    network: PreTrainedModel, prompt_NT: Tensor, uniform_NT: Tensor, end: int | None
+    network: PreTrainedModel,
+    prompt_NT: Tensor,
+    uniform_NT: Tensor,
+    end: int | None,
+    vocabulary: int | None = None,
 ) -> Tensor:
     """Tokens drawn one after another until every row has ended: ``(N, T)``. Rows that end early go
-    on; the caller cuts them after their end."""
+    on; the caller cuts them after their end. No token from ``vocabulary`` on is drawn."""
     cache: Any = None
     ended_N = torch.zeros(len(prompt_NT), dtype=torch.bool, device=prompt_NT.device)
     input_NT, tokens = prompt_NT, []
     for uniform_N in uniform_NT.T:
         output: Any = network(input_ids=input_NT, past_key_values=cache, use_cache=True)
-        cache, token_N = output.past_key_values, draw(output.logits[:, -1], uniform_N)
+        cache, token_N = output.past_key_values, draw(output.logits[:, -1, :vocabulary], uniform_N)
         tokens.append(token_N)
         ended_N |= token_N == end
         if ended_N.all():

@@ -68,14 +68,20 @@ def check_same_tokens(
     Its embedding may have more or fewer rows: sizes are padded, and differ within a family.
     """
     name, flag = str(settings.ref_model_name_or_path), "ref_model_name_or_path"
-    theirs = find_tokenizer(name, flag, other, settings)
+    check_same_words(find_tokenizer(name, flag, other, settings), tokenizer, flag, name)
+    check_rows(other, flag, name, *read)
+
+
+def check_same_words(
+    theirs: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase, flag: str, name: str
+) -> None:
+    """Raises UserError where the tokenizer of the model that ``flag`` names is another one."""
     words = {word for word, _ in vocabulary(theirs) ^ vocabulary(tokenizer)}
     if words:
         raise UserError(
             f"--{flag} {name}: has another tokenizer ({len(words)} words differ, such as"
-            f" {short(repr(min(words)), 40)}); the reference must read the same tokens"
+            f" {short(repr(min(words)), 40)}); policy and reference must read the same tokens"
         )
-    check_rows(other, flag, name, *read)
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase) -> set[tuple[str, int]]:

@@ -1,8 +1,10 @@
 """Evaluation of a language model end to end: figures, report, mistakes."""
 
 import json
+import shutil
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.cli import run_command
 from diffdpo.config import parse
@@ -96,24 +98,27 @@ def test_what_must_be_named_is_named(lm, tmp_path, capsys):
     assert "name both, or none" in capsys.readouterr().err
 
 
-def test_a_policy_of_other_tokens_is_refused(lm, data, tmp_path, capsys):
-    from transformers import LlamaConfig, LlamaForCausalLM
+@pytest.mark.parametrize(("size", "line"), [(50, "the model knows 50 tokens"), (4096, "")])
+def test_a_policy_may_pad_its_vocabulary_and_not_cut_it(size, line, lm, data, tmp_path, capsys):
+    policy = tmp_path / "other"
+    shutil.copytree(lm, policy)
+    network = AutoModelForCausalLM.from_pretrained(lm)
+    network.resize_token_embeddings(size, mean_resizing=False)
+    network.save_pretrained(policy)
+    words = evaluate(lm, data["pairs"], policy, tmp_path / "out")
+    assert run_command("evaluate_text", words) == (2 if line else 0)
+    assert line in capsys.readouterr().err
 
-    small = {
-        "hidden_size": 8,
-        "intermediate_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-    }
-    LlamaForCausalLM(LlamaConfig(vocab_size=50, **small)).save_pretrained(tmp_path / "other")
-    assert (
-        run_command(
-            "evaluate_text", evaluate(lm, data["pairs"], tmp_path / "other", tmp_path / "out")
-        )
-        == 2
-    )
-    size = json.loads((lm / "config.json").read_text())["vocab_size"]
-    line = f"its vocabulary has 50 tokens, that of the reference {lm} has {size}"
+
+def test_a_policy_of_another_tokenizer_is_refused(lm, data, tmp_path, capsys):
+    policy = tmp_path / "other"
+    shutil.copytree(lm, policy)
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    tokenizer.add_tokens(["<unheard>"])
+    tokenizer.save_pretrained(policy)
+    words = evaluate(lm, data["pairs"], policy, tmp_path / "out")
+    assert run_command("evaluate_text", words) == 2
+    line = f"--policy {policy}: has another tokenizer (1 words differ, such as '<unheard>')"
     assert line in capsys.readouterr().err
 
 
