@@ -5,7 +5,7 @@ python scripts/fit_bradley_terry.py --comparisons games.csv --output ranking.jso
 
 import sys
 
-from diffdpo.entry import run_command
+from diffdpo.__main__ import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command("fit_bradley_terry"))

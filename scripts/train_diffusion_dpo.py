@@ -3,7 +3,7 @@ data by default."""
 
 import sys
 
-from diffdpo.entry import run_command
+from diffdpo.__main__ import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command("train_diffusion_dpo"))

@@ -17,7 +17,6 @@ FLOORS = [
     {"image", "text", "metrics", "ranking"},
     {"commands"},
     {"cli", "__init__"},
-    {"entry"},
     {"__main__"},
 ]
 
