@@ -145,7 +145,7 @@ def read_yaml(path: str, prefix: str = "") -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         deep = isinstance(error, RecursionError)
         reason = "nested too deeply" if deep else short(error, 300)
-        raise UserError(f"{prefix}{short(path)}: {reason}") from error
+        raise UserError(f"{prefix}{path}: {reason}") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise UserError(f"{prefix}{path}: expected 'name: value' lines, found {kind}")

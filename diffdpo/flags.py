@@ -228,6 +228,8 @@ def reader(hint: Any) -> dict[str, Any]:
     many = get_origin(kind) is list
     element = get_args(kind)[0] if many else kind
     options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
+    if element is str and optional(hint):
+        options["type"] = lambda word: word or None  # an empty word takes a setting back
     if element in (int, float):
         options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
     return options | ({"nargs": "+"} if many else {})

@@ -121,9 +121,10 @@ def two_processes(name: str, *flags: object) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
-    """Accelerate keeps its state for the life of a process; a user's process trains once, the
-    tests' many times."""
+    """Accelerate keeps its state for the life of a process, and so does the processor's mode for
+    numbers near zero; a user's process trains once, the tests' many times."""
     yield
+    torch.set_flush_denormal(False)
     from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state(reset_partial_state=True)

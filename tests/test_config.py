@@ -126,7 +126,7 @@ def test_every_impossible_training_setting_has_a_line(name, value):
         ("num_train_epochs", "inf", "--num_train_epochs must be a finite number, got inf"),
         ("seed", str(2**70), f"--seed must be at most {2**64 - 1}, got "),
         ("lr_power", "nan", "--lr_power must be a finite number, got nan"),
-        ("train_batch_size", "1000000000", "--train_batch_size must be at most 1000000"),
+        ("train_batch_size", "1000000000", "--train_batch_size must be at most 65536"),
         ("output_dir", "a\0b", "--output_dir holds a null byte"),
         ("output_dir", "", "--output_dir is empty; give a value or leave it out"),
         ("tracker_name", "\udcff", "--tracker_name '\\udcff' is not UTF-8 text"),

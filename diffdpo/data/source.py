@@ -52,6 +52,8 @@ def open_with_folders(
     Raises UserError as ``open_dataset`` does.
     """
     parts = opened(name, split, config, cache_dir, flag)
+    for part, _ in parts:
+        check_text(name, part)
     folders = list(dict.fromkeys(str(folder) for _, folder in parts))
     features = Features({FOLDER: ClassLabel(names=folders)})
 
@@ -83,8 +85,6 @@ def opened(
         raise UserError(f"data set {name}: cannot be read ({reason})") from error
     if not any(len(part) for part, _ in parts):
         raise UserError(f"data set {name}, split {short(split)}: has no rows")
-    for part, _ in parts:
-        check_text(name, part)
     return parts
 
 

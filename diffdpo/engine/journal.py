@@ -89,6 +89,8 @@ def as_line(record: dict[str, Any]) -> str:
 
 def from_line(line: str) -> dict[str, Any]:
     """The record of a line, with the values that JSON cannot hold."""
-    record: dict[str, Any] = json.loads(line)
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise TypeError(f"{type(record).__name__}, not an object")
     odd = record.pop("not_finite", {})
     return {**record, **{name: float(word) for name, word in odd.items()}}

@@ -142,7 +142,7 @@ def test_what_cannot_be_stored_is_one_line(models, pairs, tmp_path, capsys):
     fails_with(
         "excludes --random_crop; leave out one of the two", cache_latents=True, random_crop=True
     )
-    fails_with("--reference_draws must be 0 or more", reference_draws=-1)
+    fails_with("--reference_draws must be at least 0", reference_draws=-1)
     (tmp_path / "file").write_text("")
     fails_with("--precompute_dir", cache_latents=True, precompute_dir=tmp_path / "file")
 

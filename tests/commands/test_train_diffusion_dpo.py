@@ -311,7 +311,7 @@ MISTAKES = {
     "no split": ({"dataset_split_name": "tset"}, "has no split 'tset'; found train"),
     "unknown loss": ({"loss_type": "sigmod"}, "unknown"),
     "text loss": ({"loss_type": "orpo"}, "token log-probabilities"),
-    "beta": ({"beta_dpo": 0}, "--beta_dpo must be positive"),
+    "beta": ({"beta_dpo": 0}, "--beta_dpo must be above 0"),
     "batch": ({"train_batch_size": 0}, "--train_batch_size must be at least 1"),
     "rate": ({"learning_rate": "nan"}, "--learning_rate"),
     "resolution": ({"resolution": 33}, "not a multiple of 2; take 32"),
@@ -325,7 +325,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("changes", "line"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line(models, pairs, tmp_path, capsys, changes, line):
-    code = run_command("train_diffusion_dpo", flags(models(), pairs, tmp_path / "run", **changes))
+    words = flags(models(), pairs, tmp_path / "run", **changes)
+    capsys.readouterr()  # of making the model
+    code = run_command("train_diffusion_dpo", words)
     shown = capsys.readouterr().err.strip().splitlines()
     assert code == 2
     assert len(shown) == 1

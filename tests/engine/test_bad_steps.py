@@ -11,6 +11,7 @@ from torch import nn
 
 from diffdpo.cli import run_command
 from diffdpo.engine.bad_steps import all_finite, not_finite, take_step
+from diffdpo.engine.checkpoint_state import read_state, seal
 from diffdpo.engine.journal import Journal
 from diffdpo.losses import LOSSES
 from tests.commands.test_train_diffusion_dpo import flags as image_flags
@@ -27,9 +28,9 @@ from diffdpo.losses import Loss
 STEPS, seen = {steps}, [0]
 
 def broken(chosen_B, rejected_B, *, beta):
-    seen[0] += 1
+    seen[0] += chosen_B.requires_grad  # a loss is tried once before training, without gradient
     loss_B = -F.logsigmoid(beta * (chosen_B - rejected_B))
-    if seen[0] not in STEPS:
+    if seen[0] not in STEPS or not chosen_B.requires_grad:
         return loss_B
     return {way}
 """
@@ -193,7 +194,8 @@ def test_a_damaged_network_is_refused_before_its_first_step(lm, data, tmp_path, 
     name = min(held)
     held[name].view(-1)[0] = math.inf
     save_file(held, file)
-    again = words(lm, data, out, max_train_steps=3, resume_from_checkpoint="latest")
+    seal(file.parent, read_state(file.parent))  # as if the weights had been so when they were saved
+    again = words(lm, data, out, max_train_steps=3, resume_from_checkpoint="checkpoint-2")
     assert run_command("train_text_dpo", again) == 2
 
 

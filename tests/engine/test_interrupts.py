@@ -63,7 +63,7 @@ import torch
 import torch.nn.functional as F
 seen = [0]
 def broken(chosen_B, rejected_B, *, beta):
-    seen[0] += 1
+    seen[0] += chosen_B.requires_grad
     loss_B = -F.logsigmoid(beta * (chosen_B - rejected_B))
     if os.environ.get("RANK") == "1" and seen[0] > 1:
         loss_B = loss_B * torch.tensor([1.0, float("nan")])

@@ -114,9 +114,11 @@ def lora_as(flag: str) -> Callable:
     """Training with a LoRA's folder as a model or a checkpoint."""
 
     def make(material: Material) -> Flags:
-        save_file({"a": torch.ones(1)}, material.folder / "pytorch_lora_weights.safetensors")
-        model = material.folder if flag.startswith("--pretrained") else material.models()
-        more = [] if flag.startswith("--pretrained") else [flag, material.folder]
+        folder = material.folder / "lora"
+        folder.mkdir()
+        save_file({"a": torch.ones(1)}, folder / "pytorch_lora_weights.safetensors")
+        model = folder if flag.startswith("--pretrained") else material.models()
+        more = [] if flag.startswith("--pretrained") else [flag, folder]
         return train(material, model, *more)
 
     return make

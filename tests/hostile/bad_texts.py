@@ -198,7 +198,7 @@ READERS = {
     "half a character": (text((SURROGATE + "\n") * 8), r"data"),
     "bytes that are no text": (
         text(b'{"prompt": "\xff\xfe"}\n'),
-        r"data set .*: row 0, column prompt: not UTF-8",
+        r"data: no row can be read",
     ),
     "the same after rendering": (
         rows({**CHAT, "rejected": [{**ANSWER, "mood": "other"}]}),

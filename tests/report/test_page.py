@@ -114,10 +114,10 @@ def test_the_page_of_a_run_says_which_steps_it_shows(tmp_path):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"{\n", "cannot be read"),
+        (b"{\n", "line 1 is no record of a step"),
         (b"\xff\n", "cannot be read"),
-        (b"[1]\n", "line 1: no record of a step"),
-        (b'{"step": 1}\n{"step": "two"}\n', "line 2: no record of a step"),
+        (b"[1]\n", "line 1 is no record of a step"),
+        (b'{"step": 1}\n{"step": "two"}\n', "line 2 is no record of a step"),
     ],
 )
 def test_records_that_are_none_are_named_before_the_work_begins(tmp_path, content, line):

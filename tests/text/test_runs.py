@@ -136,7 +136,7 @@ def test_held_out_rows_with_stored_scores_and_after_a_resume(lm, data, tmp_path)
 
 
 def test_rows_that_are_partly_trained_on_are_not_called_held_out(lm, data, tmp_path, capsys):
-    mixed = write_jsonl(tmp_path / "mixed.jsonl", pair_rows(20)[10:])
+    mixed = write_jsonl(tmp_path / "test.jsonl", pair_rows(20)[10:])
     changes = {"eval_strategy": "epoch", "eval_dataset_name": mixed, "eval_generations": 0}
     train(*flags(lm, data["pairs"], tmp_path / "run", **changes, max_train_steps=1))
     shown = capsys.readouterr().out
