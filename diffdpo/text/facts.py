@@ -61,7 +61,7 @@ def held_out_counts(held_out: TextRows | None) -> dict[str, str]:
     tally = held_out.tally
     left = f"{len(tally.bad)} unusable, {tally.close + tally.too_long} left out"
     cut = f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut"
-    return {"held out": f"{len(held_out):,} of {tally.rows:,} rows, {left}, {cut}"}
+    return {"eval rows": f"{len(held_out):,} of {tally.rows:,} rows, {left}, {cut}"}
 
 
 def beyond_positions(

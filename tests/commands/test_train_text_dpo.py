@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.losses import LOSSES
 from tests.conftest import accelerate, run, script, two_processes
-from tests.text.factory import CHATML, chat_rows, label_rows, pair_rows, save_model, write_jsonl
+from tests.text.factory import CHATML, label_rows, pair_rows, save_model, write_jsonl
 from tests.text.runs import fails_with, flags, metrics, train
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

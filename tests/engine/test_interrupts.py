@@ -26,7 +26,7 @@ class Finder:
         if name == module:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
-from diffdpo import entry
+from diffdpo import __main__ as entry
 sys.exit(entry.run_command("train_text_dpo"))
 """
 # Ctrl-C while the result is written.

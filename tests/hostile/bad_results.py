@@ -95,6 +95,14 @@ def text_result(*words: str, policy: str | None = None, **files: str | bytes) ->
     return make
 
 
+def run_that_names_code(material: Material) -> list[str]:
+    """An evaluation by what a run recorded, which names a format in a file."""
+    run = {"model_name_or_path": str(material.lm), "dataset_name": str(material.texts["pairs"])}
+    lines = [f"{name}: {value}" for name, value in run.items()]
+    folder = run_folder(material, config__yaml="\n".join([*lines, "data_format: own.py:FORMAT"]))
+    return ["--policy", str(folder)]
+
+
 def broken_model(material: Material) -> list[str]:
     """An evaluation of the tiny language model with one weight spoilt."""
     folder = material.folder / "broken"
@@ -295,7 +303,7 @@ CASES = [
     Bad(
         "code that the run names",
         TEXT,
-        text_result(config__yaml="data_format: own.py:FORMAT\n", config__json="{}"),
+        run_that_names_code,
         ".*config.yaml: data_format own.py:FORMAT is code; if you trust it, give --data_format",
     ),
     Bad("no result yet", TEXT, text_result(config__yaml="beta: 1\n"), ".*has no result"),
