@@ -500,7 +500,7 @@ whole = checkpoint.write
 def slowly(*arguments):
     time.sleep(1)
     return whole(*arguments)
-def fit(self, after_step=None):
+def fit(self, start, after_step=None):
     interrupts.moment.checkpoints = self.keeper.checkpoints
     {saving}
     raise KeyboardInterrupt

@@ -159,7 +159,8 @@ def test_every_row_knows_the_folder_of_its_file(write, tmp_path):
     ],
 )
 def test_a_broken_file_gets_a_short_line(tmp_path, texts, content, line):
-    (tmp_path / "a.jsonl").write_bytes(content)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
     with pytest.raises(UserError, match=line) as caught:
-        texts(tmp_path / "a.jsonl", "train")
+        open_with_folders(str(path), "train", cache_dir=str(tmp_path / "cache"))
     assert len(str(caught.value)) < 300
