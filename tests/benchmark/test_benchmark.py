@@ -34,6 +34,7 @@ def benchmark(folder, *words):
     return done.returncode, {row["name"]: row for row in read["rows"]}, read
 
 
+@pytest.mark.slow
 def test_ours_beside_a_script_that_fails(tmp_path):
     script = write(tmp_path, LEAVES)
     patterns = ["full-fp32-uncached", "full-fp32-salesforce"]

@@ -191,6 +191,7 @@ def test_the_cut_into_processes_and_micro_batches_changes_nothing(models, pairs,
             )  # float32 rounding of the errors, times beta 5000
 
 
+@pytest.mark.slow  # the short kill matrix keeps this promise in every run of the tests
 def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     changes = {
