@@ -124,7 +124,8 @@ def complete(
             given = {**read_layer(parser, cls, Layer(path, content), mistakes), **given}
         if beneath := cls.beneath(given):
             lower = read_layer(parser, cls, beneath, mistakes)
-            notices = layer_notice(beneath, {k: v for k, v in lower.items() if k not in given})
+            told = {k: v for k, v in lower.items() if k not in given and v != default_of(cls, k)}
+            notices = layer_notice(beneath, told)
             given = {**lower, **given}
     except UserError as error:
         # A file cannot be read. What it would have set is unknown, so checking values would only
@@ -234,8 +235,13 @@ def as_word(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
+def default_of(cls: type[BaseSettings], name: str) -> Any:
+    """The value that a setting has where nothing sets it."""
+    return getattr(cls, name, None)  # a list has none on the class: it is made anew each time
+
+
 def layer_notice(layer: Layer, settings: Mapping[str, Any]) -> list[str]:
-    """The line that lists the settings taken from a layer; none where there is nothing to list."""
+    """The line that lists settings taken from a layer; none where there is nothing to list."""
     shown = [f"{name} {value}" for name, value in settings.items()]
     return [f"{layer.heading:<12} {', '.join(shown)}"] if layer.heading and shown else []
 
