@@ -165,4 +165,7 @@ def test_a_compiled_network_trains_to_the_same_numbers_and_resumes(
     for plain, compiled in zip(
         metrics(tmp_path / "plain"), metrics(tmp_path / "compiled"), strict=True
     ):
+        if plain["step"] == 1:  # all ties, of which the compiled network's rounding makes wins
+            assert plain.pop("rewards/accuracies") == 0.5
+            compiled.pop("rewards/accuracies")
         assert compiled == pytest.approx(plain, rel=1e-2, abs=1e-3)
