@@ -82,6 +82,17 @@ def flag(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def restated(cls: Any, name: str, default: Any = dataclasses.MISSING, **notes: Any) -> Any:
+    """The flag ``name`` of the settings class ``cls`` with what is given, and all else as there.
+
+    That is its default, and ``help``, ``aliases`` or ``type``, which is what ``flag`` calls
+    ``read``.
+    """
+    field = cls.__dataclass_fields__[name]
+    kept = field.default if default is dataclasses.MISSING else default
+    return dataclasses.field(default=kept, metadata={**field.metadata, **notes})
+
+
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> list[str]:
     """A line that names the choices and the nearest one; none where ``value`` is among them."""
     if value in choices:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from diffdpo.engine.settings import MANY, SCHEDULES, TrainSettings
-from diffdpo.flags import SEEDS, flag, number
+from diffdpo.engine.settings import TrainSettings
+from diffdpo.flags import SEEDS, flag, number, restated
 
 EIGHT_BIT = ["adamw_8bit", "adamw_bnb_8bit"]
 OPTIMIZERS = ["adamw_torch", "adamw_torch_fused", *EIGHT_BIT, "adafactor"]
@@ -28,40 +28,31 @@ class TransformersSettings(TrainSettings):
         group="training",
         **SEEDS,
     )
-    train_batch_size: int = flag(
+    train_batch_size: int = restated(
+        TrainSettings,
+        "train_batch_size",
         8,
-        "rows per process and micro-batch",
+        help="rows per process and micro-batch",
         aliases=["--per_device_train_batch_size"],
-        group="training",
-        least=1,
-        most=2**16,
     )
-    num_train_epochs: float = flag(
+    num_train_epochs: float = restated(
+        TrainSettings,
+        "num_train_epochs",
         3.0,
-        "passes over the rows, where max_train_steps is not given",
-        group="training",
-        above=0,
-        most=MANY,
+        help="passes over the rows, where max_train_steps is not given",
     )
-    max_train_steps: int | None = flag(
-        None,
-        "optimizer steps; overrides num_train_epochs",
-        aliases=["--max_steps"],
-        read=number_of_steps,
-        group="training",
-        least=1,
-        most=1000 * MANY,
+    max_train_steps: int | None = restated(
+        TrainSettings, "max_train_steps", aliases=["--max_steps"], type=number_of_steps
     )
-    learning_rate: float = flag(1e-6, "peak rate; 0 is a dry run", group="optimizer", least=0)
-    lr_scheduler: str = flag(
-        "linear",
-        "a schedule of diffusers.optimization",
-        aliases=["--lr_scheduler_type"],
-        group="optimizer",
-        choices=SCHEDULES,
+    learning_rate: float = restated(TrainSettings, "learning_rate", 1e-6)
+    lr_scheduler: str = restated(
+        TrainSettings, "lr_scheduler", "linear", aliases=["--lr_scheduler_type"]
     )
-    lr_warmup_steps: int = flag(
-        0, "steps of linear warm-up", aliases=["--warmup_steps"], group="optimizer", least=0
+    lr_warmup_steps: int = restated(
+        TrainSettings,
+        "lr_warmup_steps",
+        help="steps of linear warm-up",
+        aliases=["--warmup_steps"],
     )
     warmup_ratio: float = flag(
         0.0,
@@ -77,26 +68,19 @@ class TransformersSettings(TrainSettings):
         group="optimizer",
         choices=OPTIMIZERS,
     )
-    adam_weight_decay: float = flag(
-        0.0, "decoupled weight decay", aliases=["--weight_decay"], group="optimizer", least=0
+    adam_weight_decay: float = restated(
+        TrainSettings, "adam_weight_decay", 0.0, aliases=["--weight_decay"]
     )
-    checkpointing_steps: int = flag(
-        500,
-        "save a checkpoint every so many steps",
-        aliases=["--save_steps"],
-        group="logging",
-        least=1,
+    checkpointing_steps: int = restated(
+        TrainSettings, "checkpointing_steps", aliases=["--save_steps"]
     )
-    checkpoints_total_limit: int | None = flag(
-        None, "keep only the newest N", aliases=["--save_total_limit"], group="logging", least=1
+    checkpoints_total_limit: int | None = restated(
+        TrainSettings,
+        "checkpoints_total_limit",
+        help="keep only the newest N",
+        aliases=["--save_total_limit"],
     )
-    allow_tf32: bool = flag(
-        False,
-        "TF32 matrix products on Ampere and later GPUs",
-        aliases=["--tf32"],
-        group="training",
-        changes="scores",
-    )
+    allow_tf32: bool = restated(TrainSettings, "allow_tf32", aliases=["--tf32"])
     bf16: bool = flag(False, "the same as --mixed_precision bf16", group="training")
     fp16: bool = flag(False, "the same as --mixed_precision fp16", group="training")
 
