@@ -7,12 +7,12 @@ import json
 import os
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from diffdpo.config import as_dict
 from diffdpo.engine import checkpoint
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
+from diffdpo.engine.journal import NO_RECORD, from_line
 from diffdpo.engine.run_config import FILE, recorded
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
@@ -38,9 +38,6 @@ APART = "choose an --output_dir apart from it"
 
 def check_path(name: str) -> Path:
     """The path of an output folder. Raises UserError where no folder can be at it."""
-    printable = name.encode(errors="backslashreplace").decode()
-    if printable != name or "\0" in name:
-        raise UserError(f"--output_dir {short(ascii(name))}: holds bytes that are not text")
     path = Path(name)
     if path.is_symlink() and not path.exists():
         raise UserError(f"--output_dir {name}: is a link that leads nowhere; choose a folder")
@@ -195,10 +192,9 @@ def mend_metrics(path: Path) -> None:
 
 
 def is_record(line: bytes) -> bool:
-    """Whether a line of metrics.jsonl is a JSON object with the number of a step."""
+    """Whether a line of metrics.jsonl is the record of a step."""
     try:
-        record: Any = json.loads(line)
-    except (ValueError, RecursionError):  # also where it is not UTF-8
+        from_line(line)
+    except NO_RECORD:
         return False
-    step = record.get("step") if isinstance(record, dict) else None
-    return isinstance(step, int) and not isinstance(step, bool)
+    return True

@@ -13,6 +13,8 @@ from typing import Any
 from diffdpo.engine.files import write_atomically
 from diffdpo.errors import UserError, short
 
+# What reading a line raises that is not the record of a step; bytes may not be UTF-8.
+NO_RECORD = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 AWAY = "move it away to go on without its lines"
 
 
@@ -39,15 +41,12 @@ class Journal:
     def record(self, number: int, line: str) -> dict[str, Any]:
         """The record of line ``number``. Raises UserError where it is none."""
         try:
-            record = from_line(line)
-            if not isinstance(record["step"], int):
-                raise TypeError("its step is not a whole number")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return from_line(line)
+        except NO_RECORD as error:
             reason = short(f"{type(error).__name__}: {error}")
             raise UserError(
                 f"{self.path}: line {number} is no record of a step ({reason}); {AWAY}"
             ) from error
-        return record
 
     def last(self) -> dict[str, Any]:
         """The newest record; an empty one where there is none."""
@@ -87,10 +86,16 @@ def as_line(record: dict[str, Any]) -> str:
     return json.dumps({**record, **dict.fromkeys(odd), **names}, allow_nan=False) + "\n"
 
 
-def from_line(line: str) -> dict[str, Any]:
-    """The record of a line, with the values that JSON cannot hold."""
+def from_line(line: str | bytes) -> dict[str, Any]:
+    """The record of a line, with the values that JSON cannot hold.
+
+    Raises one of NO_RECORD where the line is not the record of a step.
+    """
     record = json.loads(line)
     if not isinstance(record, dict):
         raise TypeError(f"{type(record).__name__}, not an object")
+    step = record["step"]
+    if not isinstance(step, int) or isinstance(step, bool):  # True is an int to Python
+        raise TypeError("its step is not a whole number")
     odd = record.pop("not_finite", {})
     return {**record, **{name: float(word) for name, word in odd.items()}}
