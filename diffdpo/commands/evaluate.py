@@ -26,7 +26,6 @@ from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.intervals import Estimate
-from diffdpo.metrics.judged import check_weights
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep
@@ -71,13 +70,7 @@ def main(settings: EvaluateSettings) -> int:
     count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
     check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
-    check_weights(
-        backbone.network,
-        "pretrained_model_name_or_path",
-        str(settings.pretrained_model_name_or_path),
-    )
     network, reference = load_policy(backbone, str(settings.policy), settings.unet_init)
-    check_weights(network, "policy", str(settings.policy))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone.pipeline.to(device)
     prompts = list(dict.fromkeys(pairs.prompts()))[: settings.num_prompts]

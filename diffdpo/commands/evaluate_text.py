@@ -20,7 +20,6 @@ from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
 from diffdpo.metrics import TEXT_REWARDS
-from diffdpo.metrics.judged import check_weights
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.text.comparison import Comparison, compare, overlaps, write
@@ -29,7 +28,7 @@ from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.findings import Findings, compose, rows_side_by_side, summary
 from diffdpo.text.generate import SampleSettings, check_sampling
 from diffdpo.text.inputs import PAIRS, PREFIXES, open_table, with_bundled_reviews
-from diffdpo.text.limits import check_rows, check_same_words
+from diffdpo.text.limits import check_rows, check_same_words, position_count
 from diffdpo.text.loading import find_tokenizer, load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -43,8 +42,6 @@ def main(settings: EvaluateTextSettings) -> int:
     folder = writable(settings.output_dir)
     compared = open_comparison(settings)
     policy = load_scorer(run, "policy", settings, compared.task.device)
-    check_weights(compared.reference, "model_name_or_path", str(settings.model_name_or_path))
-    check_weights(policy, "policy", run)
     check_tokens(run, policy, compared, settings)  # before the minutes of sampling
     for scorer in (policy, compared.reference):
         check_lengths(scorer, compared)
@@ -145,8 +142,7 @@ def check_tokens(
 
 def check_lengths(scorer: TokenScorer, compared: Comparison) -> None:
     """Raise UserError where prompts and continuations are longer than what a model reads."""
-    config = scorer.network.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None)
+    most = position_count(scorer.network)
     longest, new = max(map(len, compared.prompts)), compared.settings.max_new_tokens
     if most and longest + new > most:
         raise UserError(

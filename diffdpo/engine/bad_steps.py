@@ -16,11 +16,11 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from diffdpo.engine.batches import Stream
+from diffdpo.engine.finite import names_not_finite
 from diffdpo.errors import SharedError
 
 JUDGED = ("loss", "grad_norm")
 SHOWN_ROWS = 8  # in a line; metrics.jsonl has all
-CHECKED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types that have NaN
 
 
 def all_finite(losses: Tensor, norm: Tensor, accelerator: Accelerator) -> Tensor:
@@ -131,15 +131,7 @@ def listed(rows: Sequence[int]) -> str:
 
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """The name of the first tensor with a value that is not finite; None where all are."""
-    checked = [(name, tensor.isfinite().all()) for name, tensor in tensors if has_nan(tensor)]
-    # Brought to the host together: a device is waited for once.
-    finite = torch.stack([flag.cpu() for _, flag in checked]).tolist() if checked else []
-    return next((name for (name, _), ok in zip(checked, finite, strict=True) if not ok), None)
-
-
-def has_nan(tensor: Tensor) -> bool:
-    """Whether values of this tensor can be other than finite."""
-    return tensor.dtype in CHECKED and tensor.device.type != "meta"
+    return next(iter(names_not_finite(tensors)), None)
 
 
 def training_state(

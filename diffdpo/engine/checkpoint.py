@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from diffdpo.engine.checkpoint_state import check_files, is_ours, read_state, seal
 from diffdpo.engine.files import atomic_folder, draft_of, remove
+from diffdpo.engine.finite import names_not_finite
 from diffdpo.engine.optimizer_state import copied, flatten, restore
 from diffdpo.errors import UserError, short
 
@@ -198,7 +199,7 @@ def load(
             f"{path}: holds weights of another network ({len(wrong)} differ, first"
             f" {short(min(wrong))})"
         )
-    if broken := [name for name in own if not torch.isfinite(weights[name]).all()]:
+    if broken := names_not_finite(weights.items()):
         raise UserError(
             f"{path / 'trainable.safetensors'}: {len(broken)} weights are not finite, first"
             f" {short(broken[0])}; resume from an older checkpoint"

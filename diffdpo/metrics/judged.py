@@ -1,4 +1,4 @@
-"""Asks a reward for scores and checks what it gives; looks through weights before they are judged.
+"""Asks a reward for scores and checks what it gives.
 
 A reward may be a user's own function: it may fail, or give anything.
 """
@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from diffdpo.errors import UserError, short
 
@@ -65,10 +63,3 @@ def culprit(reward: Callable[..., Any], names: Names, columns: Sequence[Sequence
 def failure(error: Exception) -> str:
     """An exception of the user's code in a few words."""
     return f"fails with {type(error).__name__}: {short(error)}" if str(error) else repr(error)
-
-
-def check_weights(network: nn.Module, flag: str, name: str) -> None:
-    """Raise UserError where a weight is NaN or infinite: every figure would be meaningless."""
-    for key, weight in network.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise UserError(f"--{flag} {name}: weights are not finite, the first is {short(key)}")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -21,6 +22,7 @@ from transformers import (
 from transformers.utils import find_adapter_config_file
 
 from diffdpo.data.paths import is_path
+from diffdpo.engine.finite import names_not_finite
 from diffdpo.errors import UserError, short
 from diffdpo.text.settings import TextModelSettings
 
@@ -132,10 +134,9 @@ def some(names: list[str]) -> str:
     return short(", ".join(names[:3]), 160) + (", …" if len(names) > 3 else "")
 
 
-def check_finite(network: PreTrainedModel, place: str) -> None:
+def check_finite(network: nn.Module, place: str) -> None:
     """Raises UserError where a weight is NaN or infinite."""
-    bad = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
-    if bad:
+    if bad := names_not_finite(network.named_parameters()):
         raise UserError(f"{place}: {len(bad)} of its weights are not finite ({some(bad)})")
 
 

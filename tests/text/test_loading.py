@@ -9,12 +9,13 @@ import torch
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM, IA3Config, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from diffdpo.cli import run_command
 from diffdpo.errors import UserError
 from diffdpo.text.limits import check_rows, check_same_tokens, has_position_table
-from diffdpo.text.loading import load_model, load_tokenizer
+from diffdpo.text.loading import check_finite, load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.sharing import obstacle
@@ -179,3 +180,13 @@ def test_the_first_lines_say_what_is_missing(base, tmp_path, capsys):
     assert "6 desirable, 0 undesirable; WARNING: all of one label" in out
     assert "tokens; the model was made for 8" in out
     assert "not read     columns note" in out
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value):
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    check_finite(network, "--policy a/run")
+    network[1].bias.data[1] = value
+    line = r"--policy a/run: 1 of its weights are not finite \(1\.bias\)"
+    with pytest.raises(UserError, match=line):
+        check_finite(network, "--policy a/run")

@@ -15,6 +15,7 @@ import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 
+from diffdpo.engine.finite import names_not_finite
 from diffdpo.errors import UserError, short
 
 Source = tuple[str, dict[str, Any]]  # a folder or hub id, and the options to load from it
@@ -131,10 +132,5 @@ def some(names: Sequence[str]) -> str:
 
 def check_finite(weights: Mapping[str, torch.Tensor], what: str) -> None:
     """Raises UserError where a weight is NaN or infinite."""
-    wrong = [
-        name
-        for name, weight in weights.items()
-        if weight.is_floating_point() and not bool(torch.isfinite(weight).all())
-    ]
-    if wrong:
+    if wrong := names_not_finite(weights.items()):
         raise UserError(f"{what}: NaN or infinite weights ({some(wrong)})")
