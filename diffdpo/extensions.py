@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.flags import one_of
 
 Row = TypeVar("Row")
@@ -63,6 +63,6 @@ def load_file(path: Path, flag: str) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's own code raises
         del sys.modules[module_name]  # so that a second try runs the mended file
-        reason = " ".join(str(error).split())[:200]
+        reason = short(error, 200)
         raise UserError(f"--{flag} {path}: {type(error).__name__}: {reason}") from error
     return module

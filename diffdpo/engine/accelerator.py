@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType, ProjectConfiguration
 from diffdpo.engine import lock
 from diffdpo.engine.console import say
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,7 +56,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         )
         name_cpu_alike(accelerator)
     except ValueError as error:  # this program has set accelerate up for something else before
-        raise UserError(f"accelerate: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"accelerate: {short(error, 200)}") from error
     if accelerator.distributed_type in (
         DistributedType.FSDP,
         DistributedType.DEEPSPEED,

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 
 COMPILERS = ("torch._dynamo", "torch._inductor")  # not imported: that alone takes a second
 
@@ -38,7 +38,7 @@ def compilation(compiles: bool, notice: Callable[[str], None]) -> Iterator[None]
         # Errors of the step itself are RuntimeErrors too; only the compiler's own are translated.
         if not compiles or not type(error).__module__.startswith(COMPILERS):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = short(error, 200)
         raise UserError(
             f"--torch_compile: compiling failed ({reason}); leave the flag out"
         ) from error

@@ -43,6 +43,11 @@ def in_one_line(error: Exception, settings: BaseSettings | None) -> UserError | 
     return None
 
 
+def machine_memory() -> int:
+    """The bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def size_of(error: Exception) -> str:
     """What was asked for, in brackets; '' where the error does not say."""
     if match := BYTES.search(str(error)):

@@ -20,7 +20,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import tidy, write_atomically
 from diffdpo.engine.folder_check import check_content, check_path, check_place
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 
 RELEASE_SECONDS = 0.2
 
@@ -137,7 +137,7 @@ def push_to_hub(settings: TrainSettings) -> None:
         skip = ["checkpoint-*", f"{settings.logging_dir}/*", ".*"]
         api.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=skip)
     except Exception as error:  # network, token and repository errors share no type
-        reason = " ".join(str(error).split())[:200]
+        reason = short(error, 200)
         raise UserError(
             f"--push_to_hub: upload to {name} failed ({reason}); the result is in {folder}"
         ) from error

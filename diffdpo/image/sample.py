@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
 from diffdpo.draws import Purpose, generator
+from diffdpo.engine.failures import machine_memory
 from diffdpo.engine.files import atomic_file
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
@@ -49,7 +49,7 @@ def check_sampling(backbone: Backbone, pictures: int, settings: PictureSettings)
             f"--num_inference_steps {settings.steps}: the model's scheduler has {most} timesteps"
         )
     side = settings.resolution or backbone.native_resolution
-    needed, there = 3 * side**2 * pictures, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, there = 3 * side**2 * pictures, machine_memory()
     if needed > there:
         raise UserError(
             f"{pictures:,} pictures of {side} pixels need {needed / 2**30:,.0f} GiB of memory, this"

@@ -5,7 +5,6 @@ Shapes: ``P`` parameters, the ``n`` strengths first; ``S`` samples.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -13,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffdpo.draws import Purpose, generator
+from diffdpo.engine.failures import machine_memory
 from diffdpo.errors import UserError
 from diffdpo.ranking.cells import Codes, Floats
 from diffdpo.ranking.elimination import Blocks, Solve, exact_variances
@@ -114,10 +114,7 @@ def resampled(
 ) -> tuple[Floats, int]:
     """(S, P) parameters fitted to games drawn with replacement, and in how many resamples there was
     no maximum."""
-    needed, there = (
-        8 * samples * len(best_P),
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    )
+    needed, there = 8 * samples * len(best_P), machine_memory()
     if needed > there:
         raise UserError(
             f"bootstrap_samples: {samples:,} of {len(best_P):,} parameters need"

@@ -7,7 +7,6 @@ Shapes: ``N`` rows of one batch × ``T`` tokens; ``V`` tokens of the vocabulary.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from diffdpo.draws import Purpose, generator
+from diffdpo.engine.failures import machine_memory
 from diffdpo.errors import UserError
 
 
@@ -39,7 +39,7 @@ def check_sampling(prompts: int, settings: SampleSettings) -> None:
     not fit into this machine's memory."""
     rows = prompts * settings.visits
     batch = 8 * min(rows, settings.batch_size) * settings.max_new_tokens
-    needed, there = 64 * rows + batch, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, there = 64 * rows + batch, machine_memory()
     if needed > there:
         raise UserError(
             f"{rows:,} continuations of up to {settings.max_new_tokens:,} tokens need"
