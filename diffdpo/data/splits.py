@@ -83,8 +83,10 @@ def by_name(path: PurePath) -> str | None:
     """The split that a file's own name tells; None where it tells none."""
     shard = SHARD.match(path.stem)
     # A numbered shard bears exactly the name of its split: validation_unique is not validation.
-    if shard and (path.parent.name == "data" or named_in(shard[1])):
+    if shard and path.parent.name == "data":
         return shard[1]
+    if shard and named_in(shard[1]):
+        return KEYWORDS.get(shard[1], shard[1])  # outside data/ dev is validation, as in dev.csv
     return named_in(path.stem)
 
 
