@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffdpo.errors import UserError, short
@@ -22,6 +23,10 @@ class Backbone:
     """A loaded pipeline as three functions: it encodes images, encodes prompts, and predicts."""
 
     pipeline_class: Any  # of diffusers
+    network_class: Any = UNet2DConditionModel  # of the part that is trained
+    part: ClassVar[str] = "unet"  # the name of that part in the pipeline and in its folder
+    # Layers that get an adapter where ``--lora_target_modules`` does not say: some in every block.
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
     load_options: ClassVar[dict[str, Any]] = {}
     # The frozen components, autoencoder first. Where their output is stored they are not needed.
     encoder_names: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
@@ -40,7 +45,7 @@ class Backbone:
     @property
     def network(self) -> Any:
         """The network that is trained."""
-        return self.pipeline.unet
+        return getattr(self.pipeline, self.part)
 
     @property
     def pixel_factor(self) -> int:
