@@ -13,6 +13,7 @@ from torch import nn
 
 from diffdpo.config import as_dict
 from diffdpo.engine import checkpoint
+from diffdpo.engine.averages import NO_AVERAGES, Averages
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
@@ -76,12 +77,13 @@ def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     notice: Callable[[str], None],
+    averages: Averages = NO_AVERAGES,
 ) -> None:
     """Load the checkpoint to start from, if any, and set later ones aside."""
     if start.checkpoint is None:
         return
     path, state = start.checkpoint, start.state
-    checkpoint.load(path, model, optimizer, state)
+    checkpoint.load(path, model, optimizer, state, averages)
     # The scale of float16 losses is found by trial over many steps; without it the resumed run
     # would skip other steps.
     if accelerator.scaler is not None and state.get("scaler"):

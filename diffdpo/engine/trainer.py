@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from diffdpo.engine.averages import MovingAverage, MovingReference
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
@@ -77,6 +78,9 @@ class Trainer:
         self.recorder = Recorder(
             self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
         )
+        self.averages: dict[str, MovingAverage] = {}
+        if isinstance(reference, MovingReference):
+            self.averages["reference"] = reference.average
         self.keeper = Keeper(
             accelerator,
             settings,
@@ -85,6 +89,7 @@ class Trainer:
             self.effective_batch,
             rows.fingerprint,
             notice,
+            self.averages,
         )
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
@@ -135,6 +140,8 @@ class Trainer:
         self.bad_steps.losses = torch.stack(every_loss)
         self.finite = all_finite(self.bad_steps.losses, norm, self.accelerator)
         take_step(self.optimizer, self.finite)
+        for average in self.averages.values():
+            average.update(self.finite)
         self.optimizer.zero_grad()
         means = {
             name: torch.stack([metrics[name] for metrics in every_metrics]).mean(dim=0)
