@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones.base import Backbone, Condition
+from diffdpo.image.errors import products
 from diffdpo.image.noise import ForwardProcess, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
-from diffdpo.objective import Metrics, Scores, StepContext
+from diffdpo.means import Metrics
+from diffdpo.objective import Scores, StepContext
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class ImageDraw:
     draws: int
     outcome_B: Tensor | None
     reference_N: Tensor | None
+    gap_B: Tensor | None = None
     desirable_N: None = None  # pictures come in pairs
     size_N: float = 1.0
 
@@ -145,8 +148,9 @@ class ImageTask:
                 model, draw.noisy_NCHW, draw.timestep_N, draw.condition
             )
         # In float32: the margin is a small difference of such errors.
-        error_NCHW = (prediction.float() - draw.target_NCHW.float()).square()
-        return Scores(-0.5 * error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1))
+        residual_NCHW = prediction.float() - draw.target_NCHW.float()
+        error_N = residual_NCHW.square().mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1)
+        return Scores(-0.5 * error_N, residuals=products(residual_NCHW, draw.draws))
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext
