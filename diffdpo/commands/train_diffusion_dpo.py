@@ -29,7 +29,7 @@ from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import store_encodings
-from diffdpo.image.network import make_reference, make_trainable
+from diffdpo.image.network import make_reference, make_trainable, resolve_lora
 from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings, image_objective
@@ -68,6 +68,7 @@ def resolved(
             " flag out"
         )
     loss, precision = "sft" if settings.sft else settings.loss_type, accelerator.mixed_precision
+    settings = resolve_lora(backbone, settings)
     return replace(settings, loss_type=loss, mixed_precision=precision), backbone
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from diffdpo.config import Layer
 from diffdpo.engine.run_config import chosen, departures, layer_of_run, recorded, result_problems
 from diffdpo.flags import SEEDS, flag
+from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
@@ -25,7 +26,8 @@ TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "m
 # trained against.
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
 REFERENCE += ["resolution", "is_turbo", "noise_offset"]
-RESULTS = ["pytorch_lora_weights.safetensors", "unet"]  # in the folder of a finished run
+# One of them is in the folder of a finished run.
+RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ class EvaluateSettings(ImageDataSettings):
 
     policy: str | None = flag(None, "the output folder of a finished run", group="model")
     unet_init: str | None = flag(
-        None, "the UNet that training started from; default: the run's", group="model"
+        None,
+        "the weights that training started from; default: the run's",
+        aliases=["--init_policy"],
+        group="model",
     )
     noise_offset: float = flag(
         0.0, "noise offset of the run's training", group="evaluation", least=0

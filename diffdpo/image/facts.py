@@ -23,7 +23,7 @@ def image_facts(
         backbone.vae_config.latent_channels
         * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
     )
-    kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
+    kind = f"LoRA rank {settings.rank}" if settings.is_lora else "full fine-tune"
     lines = {
         "model": (
             f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"

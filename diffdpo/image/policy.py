@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.weights import PICKLED, load_network
 from diffdpo.image.lora import EveryAdapterOff, load_lora
-from diffdpo.image.lora_file import LORA_FILE
+from diffdpo.image.lora_file import LORA_FILE, lora_in
 from diffdpo.image.network import start_from, take_over
 from diffdpo.reference import FrozenCopy, Reference, without_dropout
 
@@ -31,18 +30,20 @@ def load_policy(
     """
     folder, network, what = Path(run), backbone.network, f"--policy {run}"
     if unet_init:
-        start_from(network, unet_init)
+        start_from(backbone, unet_init)
     # In train mode as in training, because some layers round otherwise in eval mode.
     network.requires_grad_(False).train()
-    if (folder / LORA_FILE).exists():
-        adapted = load_lora(backbone, folder, what)
+    if name := lora_in(folder):
+        adapted = load_lora(backbone, folder / name, what)
         without_dropout(network)  # that of the adapters as well
         return network, EveryAdapterOff(backbone, adapted)
-    if (folder / "unet").is_dir():
+    part = backbone.part
+    if (folder / part).is_dir():
         without_dropout(network)
         reference = FrozenCopy(network)
-        trained = load_network(UNet2DConditionModel, f"{what}: unet", (run, {"subfolder": "unet"}))
-        take_over(network, trained, what)
+        source = run, {"subfolder": part}
+        trained = load_network(backbone.network_class, f"{what}: {part}", source)
+        take_over(backbone, trained, what)
         check_text_encoders(backbone, run, what)
         return network, reference
     raise UserError(f"{what}: holds neither {LORA_FILE} nor a pipeline; {instead(folder)}")

@@ -13,13 +13,13 @@ from diffdpo.data.paths import missing_data, missing_folder, missing_models
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY, TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
+from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
 
 RECIPE = "scripts/recipes/emoji.yaml"
-ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
 LARGEST = 16_384  # side of training images: beyond it one takes gigabytes
 # Losses that are defined on probabilities or lengths of token sequences.
@@ -128,7 +128,7 @@ class ImageDataSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ImageDataSettings, TrainSettings):
+class ImageSettings(ImageDataSettings, AdapterSettings, TrainSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     beta_dpo: float = flag(
@@ -156,13 +156,6 @@ class ImageSettings(ImageDataSettings, TrainSettings):
         changes="draws",
         least=0,
         most=1,
-    )
-    rank: int | None = flag(
-        None, "rank of the LoRA; left out: full fine-tune", group="model", least=1, most=16384
-    )
-    lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter", group="model")
-    unet_init: str | None = flag(
-        None, "start policy and reference from this UNet instead of the model's", group="model"
     )
     cache_latents: bool = flag(
         False, "encode images and prompts once, to disk; then no encoder is loaded", group="caching"
@@ -225,11 +218,8 @@ class ImageSettings(ImageDataSettings, TrainSettings):
             )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
-        if self.unet_init and self.rank:
-            lines.append("--unet_init starts a full fine-tune; leave out --rank")
         if holds_lora(self.resume_from_checkpoint):
             lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
-        lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
         return lines + loss_problems(self)
 
     @classmethod
