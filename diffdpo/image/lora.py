@@ -85,7 +85,8 @@ def load_lora(backbone: Backbone, file: Path, what: str) -> list[Any]:
     names = (backbone.part, *backbone.encoder_names[1:])
     parts = {name: getattr(backbone.pipeline, name) for name in names}
     weights = read_weights(backbone, file, list(parts), what)[0]
-    with told_in_one_line(what):
+    with told_in_one_line(what), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a second adapter, beside that of the reference
         backbone.pipeline.load_lora_weights(
             str(file.parent), weight_name=file.name, adapter_name=ADAPTER, use_safetensors=True
         )

@@ -12,6 +12,7 @@ from peft import LoraConfig
 from torch import nn
 
 from diffdpo.errors import UserError
+from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
@@ -85,7 +86,7 @@ def continued(backbone: Backbone, settings: ImageSettings) -> ImageSettings:
     return replace(settings, **own, lora_target_modules=asked or targets)
 
 
-def first_state(backbone: Backbone, settings: ImageSettings) -> FirstState:
+def first_state(backbone: Backbone, settings: AdapterSettings) -> FirstState:
     """The LoRA that ``--init_lora`` names."""
     name = str(settings.init_lora)
     return read_lora(backbone, lora_path(name), f"--init_lora {name}")

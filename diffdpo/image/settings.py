@@ -241,6 +241,7 @@ class ImageSettings(ImageDataSettings, AdapterSettings, TrainSettings):
             FREE_ON_RESUME
             | sampling
             | {"guidance_scale", "cache_dir", "vae_encode_batch_size", "cache_latents"}
+            | {"lora_format", "lora_dtype"}
         )
 
     @classmethod
