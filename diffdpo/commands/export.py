@@ -40,8 +40,13 @@ def main(settings: ExportSettings) -> int:
         raise UserError(f"{path}: its run was made from a model in memory, which no folder holds")
     open_empty(out)
     last = record_of(Path(str(settings.run)), state["step"])
-    write = write_text if "model_name_or_path" in state["settings"] else write_images
-    say(f"result       {write(path, state, out, last)}")
+    if "model_name_or_path" in state["settings"]:
+        # Recorded or not: to run code that came with a model is for the user to say, each time.
+        state["settings"]["trust_remote_code"] = settings.trust_remote_code
+        result = write_text(path, state, out, last)
+    else:
+        result = write_images(path, state, out, last)
+    say(f"result       {result}")
     record = Path(str(settings.run)) / trained_on.FILE
     if record.is_file():  # a run writes it at its end
         with atomic_file(out / trained_on.FILE) as draft:

@@ -9,7 +9,7 @@ from pathlib import Path
 from diffdpo.config import BaseSettings, read_yaml
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import not_installed, short
-from diffdpo.flags import StrictParser, flag
+from diffdpo.flags import StrictParser, flag, restated
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 
@@ -64,6 +64,7 @@ class ExportSettings(BaseSettings):
     run: str | None = flag(None, "the folder of a run, also of one that goes on", positional=True)
     step: int | None = flag(None, "the step of the checkpoint that is written out", least=1)
     output_dir: str | None = flag(None, "where the result goes; default: export-N in the run's")
+    trust_remote_code: bool = restated(TextSettings, "trust_remote_code")
 
     @property
     def checkpoint(self) -> Path:

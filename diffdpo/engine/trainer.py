@@ -293,12 +293,11 @@ class Trainer:
         scaled = " (scaled)" if settings.scale_lr else ""
         epochs = steps * self.effective_batch / len(self.rows)
         decay = settings.ema_decay
-        ema = {"average": f"of the weights, decay {decay}; it is what is exported"}
+        ema = "" if decay is None else f"; exported: their moving average, decay {decay:g}"
         return {
             "batch": f"{self.effective_batch} {what} = {batch} x {accumulated} accumulated"
             f" x {self.accelerator.num_processes} processes",
             "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler},"
             f" {settings.warmup_steps(steps)} warm-up steps",
-            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
-            **({} if decay is None else ema),
+            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}{ema}",
         }
