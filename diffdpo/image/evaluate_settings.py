@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from diffdpo.config import Layer
@@ -18,6 +18,7 @@ from diffdpo.engine.run_config import (
 from diffdpo.flags import SEEDS, flag, restated
 from diffdpo.image.adapter_settings import AdapterSettings, missing_lora
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
+from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
@@ -25,6 +26,7 @@ from diffdpo.metrics import REWARDS, reward_problems
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "init_lora", "reference"]
 ALWAYS += ["resolution", "is_turbo", "noise_offset", "cache_dir"]
+ALWAYS += [field.name for field in fields(ProcessSettings)]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -39,7 +41,7 @@ RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(ImageDataSettings):
+class EvaluateSettings(ProcessSettings, ImageDataSettings):
     """All flags of ``evaluate.py``."""
 
     policy: str | None = flag(

@@ -15,6 +15,7 @@ from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
+from diffdpo.image.process_settings import ProcessSettings
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
@@ -128,7 +129,7 @@ class ImageDataSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ImageDataSettings, AdapterSettings, TrainSettings):
+class ImageSettings(ProcessSettings, ImageDataSettings, AdapterSettings, TrainSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     beta_dpo: float = flag(
