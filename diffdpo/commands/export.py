@@ -73,7 +73,8 @@ def write_images(path: Path, state: dict[str, Any], out: Path, last: Mapping[str
     """Write the result of image training; returns the path to load."""
     settings = replace(settings_of_run(path, state), output_dir=str(out))
     name = str(settings.pretrained_model_name_or_path)
-    backbone = load_backbone(name, None, encoders=False, **settings.hub_options)
+    # What kind of model it is was checked when the run began.
+    backbone = load_backbone(name, encoders=False, is_turbo=True, **settings.hub_options)
     network = untrained(backbone, settings)
     checkpoint.load_result(path, network, state)
     return with_settings(export_images(backbone, network, settings, last), settings)

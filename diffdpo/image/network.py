@@ -120,6 +120,9 @@ def make_trainable(
         network.requires_grad_(True).to(device, torch.float32)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
     if settings.gradient_checkpointing:
+        if not network._supports_gradient_checkpointing:
+            kind = type(network).__name__
+            raise UserError(f"--gradient_checkpointing: {kind} has none; leave the flag out")
         network.enable_gradient_checkpointing()
     return network
 

@@ -20,6 +20,12 @@ BASIC += ["add_embedding.linear_1", "add_embedding.linear_2"]
 
 JOINT = ["to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_out.0", "to_add_out"]
 FEED = [f"{ff}.net.{layer}" for ff, layer in product(("ff", "ff_context"), ("0.proj", "2"))]
+# Beside the blocks of a transformer.
+TOP = ["context_embedder", "proj_out", "norm_out.linear"]
+TOP += [
+    f"time_text_embed.{kind}_embedder.linear_{n}"
+    for kind, n in product(("timestep", "text"), (1, 2))
+]
 
 
 def unet_layers(down: list[int], up: list[int], middle: int, resnets: int) -> set[str]:
@@ -43,7 +49,8 @@ def sd3_layers(blocks: int) -> set[str]:
     """The layers of a joint transformer of Stable Diffusion 3, in the names of diffusers."""
     inside = [*(f"attn.{name}" for name in JOINT), *FEED, "norm1.linear", "norm1_context.linear"]
     inside += [f"attn2.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
-    return {f"transformer_blocks.{n}.{name}" for n, name in product(range(blocks), inside)}
+    found = {f"transformer_blocks.{n}.{name}" for n, name in product(range(blocks), inside)}
+    return found | {*TOP, "pos_embed.proj"}
 
 
 def flux_layers(double: int, single: int) -> set[str]:
@@ -51,9 +58,8 @@ def flux_layers(double: int, single: int) -> set[str]:
     inside = [*(f"attn.{name}" for name in JOINT), *FEED, "norm1.linear", "norm1_context.linear"]
     alone = ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp", "proj_out", "norm.linear"]
     found = {f"transformer_blocks.{n}.{name}" for n, name in product(range(double), inside)}
-    return found | {
-        f"single_transformer_blocks.{n}.{name}" for n, name in product(range(single), alone)
-    }
+    found |= {f"single_transformer_blocks.{n}.{name}" for n, name in product(range(single), alone)}
+    return found | {*TOP, "x_embedder"}
 
 
 def kohya_keys(layers: set[str]) -> set[str]:

@@ -16,7 +16,7 @@ from diffdpo.image.network import make_trainable, resolve_lora, starting_point
 from diffdpo.image.settings import ImageSettings
 from tests.commands.test_evaluate import judge
 from tests.commands.test_train_diffusion_dpo import flags, metrics, same, train, weights
-from tests.image.test_lora_files import CPU, KINDS, SD, exported, output
+from tests.image.test_lora_files import CPU, KINDS, exported, in_train_mode, output
 
 LN2 = 0.6931471824645996
 
@@ -30,45 +30,47 @@ def first(models, pairs, tmp_path_factory):
 
 
 def started(model, source, **changes):
-    """A network that goes on from a LoRA, and its reference."""
+    """A backbone whose network goes on from a LoRA, its reference, and the settings."""
     backbone = load_backbone(str(model))
     settings = resolve_lora(backbone, ImageSettings(init_lora=str(source), **changes))
-    network = make_trainable(backbone, settings, torch.float32, CPU)
-    return network, starting_point(network, settings), settings
+    network = make_trainable(backbone, settings, torch.float32, CPU).train()
+    return backbone, starting_point(network, settings), settings
 
 
 @pytest.mark.parametrize("file", [LORA_FILE, KOHYA_FILE])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_starts_as_the_lora_was_and_that_is_the_reference(kind, file, models, tmp_path):
-    _, network = exported(models(), tmp_path, **KINDS[kind])
+    first = exported(models(), tmp_path, **KINDS[kind])
     if not (tmp_path / file).exists():
         return
-    trained = output(SD, network)
+    trained = output(first)
     again, reference, settings = started(models(), tmp_path / file)
+    network = again.network
     assert settings.rank == 4
     assert settings.use_dora == (kind == "magnitudes")
     close = {"rtol": 0, "atol": 1e-6 if kind == "rank-stabilised" else 0}
-    assert torch.allclose(output(SD, again), trained, **close)
-    learns = {name for name, weight in again.named_parameters() if weight.requires_grad}
-    wanted = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    assert torch.allclose(output(again), trained, **close)
+    learns, wanted = (
+        {name for name, weight in each.named_parameters() if weight.requires_grad}
+        for each in (network, first.network)
+    )
     assert learns == wanted
     with torch.no_grad():
-        for name, weight in again.named_parameters():
+        for name, weight in network.named_parameters():
             if name in learns:
                 weight.add_(0.1)
-    with reference.network(again) as frozen:
-        assert torch.allclose(output(SD, frozen), trained, **close)
-    assert not torch.allclose(output(SD, again), trained)
+    with reference.network(network):
+        assert torch.allclose(output(again), trained, **close)
+    assert not torch.allclose(output(again), trained)
 
 
 def test_the_base_model_as_reference(models, tmp_path):
     exported(models(), tmp_path)
-    network, reference, _ = started(models(), tmp_path, reference="base")
+    again, reference, _ = started(models(), tmp_path, reference="base")
     assert not reference.starts_equal
-    with reference.network(network) as frozen:
-        assert torch.equal(
-            output(SD, frozen), output(SD, load_backbone(str(models())).network.train())
-        )
+    plain = output(in_train_mode(load_backbone(str(models()))))
+    with reference.network(again.network):
+        assert torch.equal(output(again), plain)
 
 
 def test_a_run_goes_on_from_a_run(first, models, pairs, tmp_path):
