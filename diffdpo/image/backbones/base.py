@@ -192,8 +192,8 @@ class Backbone:
         """
         raise NotImplementedError
 
-    def sampling_options(self, guidance: float) -> dict[str, Any]:
-        """Arguments of the pipeline's call, for guidance of this scale."""
+    def sampling_options(self, guidance: float, count: int = 1) -> dict[str, Any]:
+        """Arguments of the pipeline's call for guidance of this scale, with ``count`` prompts."""
         return {"guidance_scale": guidance}
 
 
