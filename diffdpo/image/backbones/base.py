@@ -53,7 +53,7 @@ class Backbone:
     @property
     def pixel_factor(self) -> int:
         """Image pixels per latent cell, along one side."""
-        return 2 ** (len(self.vae_config.block_out_channels) - 1)
+        return pixels_per_cell(self.vae_config)
 
     @property
     def pixel_multiple(self) -> int:
@@ -68,10 +68,16 @@ class Backbone:
         """
         raise NotImplementedError
 
+    @classmethod
+    def latent_channels(cls, vae_config: Any) -> int:
+        """The channels of the latents, as ``predict`` takes them."""
+        channels: int = vae_config.latent_channels
+        return channels
+
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""
         side = resolution // self.pixel_factor
-        return (self.vae_config.latent_channels, side, side)
+        return (self.latent_channels(self.vae_config), side, side)
 
     def tokens(self, resolution: int) -> int:
         """The number of image tokens, on which a scheduler may let its shift depend."""
@@ -194,6 +200,18 @@ class Backbone:
 def tokenizer_of(text_encoder: str) -> str:
     """The name of the tokenizer that belongs to a text encoder."""
     return text_encoder.replace("text_encoder", "tokenizer")
+
+
+def plain_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer of a processor, which takes pictures as well; a tokenizer is its own."""
+    return getattr(tokenizer, "tokenizer", tokenizer)
+
+
+def pixels_per_cell(vae_config: Any) -> int:
+    """Image pixels per latent cell of an autoencoder, along one side."""
+    names = ("block_out_channels", "encoder_block_out_channels")
+    blocks = next(blocks for name in names if (blocks := getattr(vae_config, name, None)))
+    return 2 ** (len(blocks) - 1)
 
 
 def square(size: Any, factor: int) -> int:
