@@ -274,9 +274,9 @@ def test_checkpointing_changes_nothing(backbone, family):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_policy_and_reference_begin_as_one(folder, family, dtype):
     backbone = load_backbone(str(folder), dtype=dtype)
-    settings = settings_of(folder, family, gradient_checkpointing=True, loss_type="sigmoid")
+    settings = settings_of(folder, family, gradient_checkpointing=True, loss_type=["sigmoid"])
     if not backbone.network._supports_gradient_checkpointing:
-        settings = settings_of(folder, family, loss_type="sigmoid")
+        settings = settings_of(folder, family, loss_type=["sigmoid"])
     if not hasattr(backbone.network, "add_adapter"):
         settings = settings_of(folder, family).__class__(
             pretrained_model_name_or_path=str(folder), resolution=side(family), rank=None

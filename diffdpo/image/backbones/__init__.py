@@ -23,6 +23,7 @@ BACKBONES = {
     "FluxPipeline": ("flux", "Flux"),
     "ZImagePipeline": ("z_image", "ZImage"),
     "QwenImagePipeline": ("qwen_image", "QwenImage"),
+    "Lumina2Pipeline": ("lumina2", "Lumina2"),
 }
 
 

@@ -53,7 +53,7 @@ class Backbone:
     @property
     def pixel_factor(self) -> int:
         """Image pixels per latent cell, along one side."""
-        return 2 ** (len(self.vae_config.block_out_channels) - 1)
+        return pixels_per_cell(self.vae_config)
 
     @property
     def pixel_multiple(self) -> int:
@@ -205,6 +205,13 @@ def tokenizer_of(text_encoder: str) -> str:
 def plain_tokenizer(tokenizer: Any) -> Any:
     """The tokenizer of a processor, which takes pictures as well; a tokenizer is its own."""
     return getattr(tokenizer, "tokenizer", tokenizer)
+
+
+def pixels_per_cell(vae_config: Any) -> int:
+    """Image pixels per latent cell of an autoencoder, along one side."""
+    names = ("block_out_channels", "encoder_block_out_channels")
+    blocks = next(blocks for name in names if (blocks := getattr(vae_config, name, None)))
+    return 2 ** (len(blocks) - 1)
 
 
 def square(size: Any, factor: int) -> int:

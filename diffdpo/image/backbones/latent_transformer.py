@@ -13,7 +13,7 @@ from torch import Tensor
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone, plain_tokenizer, tokenizer_of
 from diffdpo.image.backbones.checks import check_autoencoder
-from diffdpo.image.backbones.conditions import Condition, joined, rows_of
+from diffdpo.image.backbones.conditions import MASK, Condition, joined, rows_of
 
 # Latents of a pass over shapes: small, and a multiple of every patch.
 SIDE = 4
@@ -31,6 +31,8 @@ class LatentTransformer(Backbone):
     # Whether prompts are padded to one length. Otherwise they are encoded one by one: what a
     # network sees must not depend on which prompts share a batch.
     fixed_length: ClassVar[bool] = True
+    # Whether the tokenizer adds its special tokens. A template has them written out.
+    adds_special_tokens: ClassVar[bool] = True
     patch: ClassVar[int] = 2  # latent cells of a token, along one side
     # Channels of the network for each of the latents': 1, or one for each cell of a packed patch.
     channels_per_latent: ClassVar[int] = 1
@@ -71,7 +73,7 @@ class LatentTransformer(Backbone):
 
     def condition_of(self, outputs: Mapping[str, Any]) -> Condition:
         """The condition that a pipeline's embeddings make; most are used as they are."""
-        return dict(outputs)
+        return {name: value.bool() if name == MASK else value for name, value in outputs.items()}
 
     def encode_arguments(self, prompts: Sequence[str], negative: bool) -> dict[str, Any]:
         """The arguments of ``encode_prompt`` with which the pipeline's call calls it."""
@@ -112,15 +114,14 @@ class LatentTransformer(Backbone):
     def longest_prompt(self) -> int:
         limits, before = self.prompt_limits(), self.before_prompt()
         name = max(limits, key=lambda name: limits[name])
-        return limits[name] - (len(self.token_ids(name, [before])[0]) if before else 0)
+        special = len(self.token_ids(name, [""])[0])
+        return limits[name] - len(self.token_ids(name, [before])[0]) + special
 
     def token_ids(self, tokenizer: str, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts, by the tokenizer of that name."""
         one = plain_tokenizer(getattr(self.pipeline, tokenizer))
-        # A template has its special tokens written out.
-        special = not self.before_prompt()
         rows: list[list[int]] = one(
-            list(texts), add_special_tokens=special, verbose=False
+            list(texts), add_special_tokens=self.adds_special_tokens, verbose=False
         ).input_ids
         return rows
 

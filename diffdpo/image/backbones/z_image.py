@@ -21,6 +21,7 @@ class ZImage(LatentTransformer):
     network_class = ZImageTransformer2DModel
     prompt_outputs: ClassVar = {"tokens_NLD": 0}
     guidance_off: ClassVar = 0.0  # it adds the scaled difference to the prediction under the prompt
+    adds_special_tokens: ClassVar = False
 
     def before_prompt(self) -> str:
         return before_prompt(self.pipeline.tokenizer)
