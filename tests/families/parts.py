@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -49,7 +52,8 @@ def t5(width: int = 32, kind: Any = T5EncoderModel, config: Any = T5Config) -> A
 def gemma_tokenizer() -> GemmaTokenizer:
     """Single letters."""
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *string.printable[:95]]
-    return GemmaTokenizer(vocab={piece: n for n, piece in enumerate(pieces)})
+    vocabulary = {piece: n for n, piece in enumerate(pieces)}
+    return GemmaTokenizer(vocab=vocabulary, add_bos_token=True)
 
 
 def gemma(width: int = 16) -> Gemma2Model:
@@ -58,6 +62,35 @@ def gemma(width: int = 16) -> Gemma2Model:
             vocab_size=128, hidden_size=width, intermediate_size=16, num_hidden_layers=2,
             num_attention_heads=2, num_key_value_heads=1, head_dim=8,
             max_position_embeddings=4096, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+        )
+    )  # fmt: skip
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """Single bytes, and the marks of a conversation."""
+    symbols = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
+    return Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=[],
+        extra_special_tokens=["<|im_start|>", "<|im_end|>"],
+        chat_template=CHAT,
+    )
+
+
+def qwen3(kind: Any, layers: int, width: int = 16) -> Any:
+    return kind(
+        Qwen3Config(
+            vocab_size=260, hidden_size=width, intermediate_size=16, num_hidden_layers=layers,
+            num_attention_heads=2, num_key_value_heads=1, head_dim=8, tie_word_embeddings=True,
         )
     )  # fmt: skip
 

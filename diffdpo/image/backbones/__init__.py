@@ -21,7 +21,11 @@ BACKBONES = {
     "StableDiffusionXLPipeline": ("stable_diffusion_xl", "StableDiffusionXL"),
     "StableDiffusion3Pipeline": ("stable_diffusion_3", "StableDiffusion3"),
     "FluxPipeline": ("flux", "Flux"),
+    "SanaPipeline": ("sana", "Sana"),
     "Lumina2Pipeline": ("lumina2", "Lumina2"),
+    "AuraFlowPipeline": ("auraflow", "AuraFlow"),
+    "CogView4Pipeline": ("cogview4", "CogView4"),
+    "ZImagePipeline": ("z_image", "ZImage"),
 }
 
 
