@@ -202,7 +202,7 @@ def test_what_lies_under_the_mask_changes_nothing(frozen, family):
 
 
 def tokens_of(row):
-    return next(value for name, value in row.items() if name.startswith("tokens"))
+    return max((row[name] for name in row if name.startswith("tokens")), key=len)
 
 
 def test_stored_embeddings_are_live_ones(frozen):

@@ -25,6 +25,9 @@ BACKBONES = {
     "Lumina2Pipeline": ("lumina2", "Lumina2"),
     "AuraFlowPipeline": ("auraflow", "AuraFlow"),
     "CogView4Pipeline": ("cogview4", "CogView4"),
+    "PixArtSigmaPipeline": ("pixart_sigma", "PixArtSigma"),
+    "HunyuanDiTPipeline": ("hunyuan_dit", "HunyuanDiT"),
+    "ChromaPipeline": ("chroma", "Chroma"),
     "ZImagePipeline": ("z_image", "ZImage"),
 }
 
