@@ -7,6 +7,8 @@ the same tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ class EncoderDigests:
     ) -> EncoderDigests:
         """The digests for the pipeline ``name``, from its files; ``vae`` is another autoencoder."""
         autoencoder = vae_identity(name, vae, hub)
-        text = text_identity(name, backbone.encoder_names[1:], hub)
+        text = text_identity(name, backbone.encoder_names[1:], hub) + cleaners(backbone)
         kind = arithmetic(device)
         return cls(f"{autoencoder} {vae_dtype(dtype)} {kind}", f"{text} {dtype} {kind}")
 
@@ -51,7 +53,14 @@ class EncoderDigests:
         """The digests for a pipeline in memory, from its weights."""
         networks = [network_digest(encoder) for encoder in backbone.text_encoders()]
         tokenizers = [repr(tokenizer) for tokenizer in backbone.tokenizers()]
-        return cls(network_digest(backbone.vae), digest(*networks, *tokenizers))
+        text = digest(*networks, *tokenizers) + cleaners(backbone)
+        return cls(network_digest(backbone.vae), text)
+
+
+def cleaners(backbone: Backbone) -> str:
+    """The versions of the packages with which the pipeline changes prompts where it finds them."""
+    found = [import_module(name) for name in backbone.cleans_with if find_spec(name)]
+    return "".join(f" {package.__name__} {package.__version__}" for package in found)
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:

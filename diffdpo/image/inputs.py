@@ -63,6 +63,11 @@ def open_pipeline(
     if resolution % factor:
         near = max(factor, round(resolution / factor) * factor)
         raise UserError(f"--resolution {resolution} is not a multiple of {factor}; take {near}")
+    if resolution > backbone.largest_resolution:
+        raise UserError(
+            f"--resolution {resolution}: the model has positions for pictures of"
+            f" {backbone.largest_resolution:g} pixels at most"
+        )
     return replace(settings, resolution=resolution), backbone
 
 

@@ -55,6 +55,23 @@ def t5(width: int = 32, kind: Any = T5EncoderModel, config: Any = T5Config) -> A
     )  # fmt: skip
 
 
+def gemma_tokenizer() -> GemmaTokenizer:
+    """Single letters."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *string.printable[:95]]
+    vocabulary = {piece: n for n, piece in enumerate(pieces)}
+    return GemmaTokenizer(vocab=vocabulary, add_bos_token=True)
+
+
+def gemma(width: int = 16) -> Gemma2Model:
+    return Gemma2Model(
+        Gemma2Config(
+            vocab_size=128, hidden_size=width, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+            max_position_embeddings=4096, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+        )
+    )  # fmt: skip
+
+
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}"
@@ -104,22 +121,6 @@ def qwen_autoencoder() -> AutoencoderKLQwenImage:
     return AutoencoderKLQwenImage(
         base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
         latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[0.5, 1.0, 1.5, 2.0],
-    )  # fmt: skip
-
-
-def gemma_tokenizer() -> GemmaTokenizer:
-    """Single letters."""
-    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *string.printable[:95]]
-    return GemmaTokenizer(vocab={piece: n for n, piece in enumerate(pieces)})
-
-
-def gemma(width: int = 16) -> Gemma2Model:
-    return Gemma2Model(
-        Gemma2Config(
-            vocab_size=128, hidden_size=width, intermediate_size=16, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, head_dim=8,
-            max_position_embeddings=4096, pad_token_id=0, eos_token_id=1, bos_token_id=2,
-        )
     )  # fmt: skip
 
 

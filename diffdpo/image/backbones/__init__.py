@@ -23,7 +23,13 @@ BACKBONES = {
     "FluxPipeline": ("flux", "Flux"),
     "ZImagePipeline": ("z_image", "ZImage"),
     "QwenImagePipeline": ("qwen_image", "QwenImage"),
+    "SanaPipeline": ("sana", "Sana"),
     "Lumina2Pipeline": ("lumina2", "Lumina2"),
+    "AuraFlowPipeline": ("auraflow", "AuraFlow"),
+    "CogView4Pipeline": ("cogview4", "CogView4"),
+    "PixArtSigmaPipeline": ("pixart_sigma", "PixArtSigma"),
+    "HunyuanDiTPipeline": ("hunyuan_dit", "HunyuanDiT"),
+    "ChromaPipeline": ("chroma", "Chroma"),
 }
 
 

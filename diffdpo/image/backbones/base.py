@@ -6,6 +6,7 @@ Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents of ``NCHW`` o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,9 +28,13 @@ class Backbone:
     load_options: ClassVar[dict[str, Any]] = {}
     part: ClassVar[str]  # the name of what is trained, in the pipeline and in its folder
     network_class: Any  # of that part
+    # Names that files have for that class from before it had one of its own.
+    former_names: ClassVar[tuple[str, ...]] = ()
     vae_class: Any = AutoencoderKL
     # The frozen components, autoencoder first. Where their output is stored they are not needed.
     encoder_names: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
+    # Packages by which the pipeline changes prompts before it encodes them, where it finds them.
+    cleans_with: ClassVar[tuple[str, ...]] = ()
     # Those that a pipeline may lack.
     optional_encoders: ClassVar[tuple[str, ...]] = ()
     # Layers that get an adapter where ``--lora_target_modules`` does not say: some in every block.
@@ -73,6 +78,15 @@ class Backbone:
         """The channels of the latents, as ``predict`` takes them."""
         channels: int = vae_config.latent_channels
         return channels
+
+    @property
+    def largest_resolution(self) -> float:
+        """The longest side in pixels for which the network has positions."""
+        return math.inf
+
+    def own_shift(self, resolution: int) -> float | None:
+        """The shift of t in training at a resolution, where the scheduler alone does not tell."""
+        return self.training_shift
 
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""

@@ -31,6 +31,10 @@ class Lumina2(GridTransformer):
     negative_outputs: ClassVar = {"tokens_NLD": 2, MASK: 3}
     assumed_factor: ClassVar = 8
 
+    @property
+    def largest_resolution(self) -> float:
+        return min(self.network.config.axes_lens[1:]) * self.pixel_factor * self.patch
+
     def before_prompt(self) -> str:
         return f"{self.pipeline.system_prompt} <Prompt Start> "
 
