@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
 
@@ -13,16 +15,13 @@ from diffdpo.image.settings import ImageSettings
 def image_facts(
     settings: ImageSettings,
     backbone: Backbone,
-    process: ForwardProcess,
+    process: Process,
     pairs: ImagePairs,
     trainer: Trainer,
 ) -> dict[str, str]:
     """What will happen, by heading."""
     trained = sum(weight.numel() for weight in trainer.parameters)
-    cells = (
-        backbone.vae_config.latent_channels
-        * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
-    )
+    cells = math.prod(backbone.latent_shape(settings.resolution or 0))
     kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
     lines = {
         "model": (

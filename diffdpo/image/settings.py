@@ -14,6 +14,7 @@ from diffdpo.engine.settings import FREE_ON_RESUME, MANY, TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
+from diffdpo.image.process_settings import ProcessSettings
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
@@ -128,7 +129,7 @@ class ImageDataSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ImageDataSettings, TrainSettings):
+class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     beta_dpo: float = flag(

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from diffdpo.draws import Purpose, generator
-from diffdpo.image.backbones.base import Backbone, Condition
-from diffdpo.image.noise import ForwardProcess, stack_normal
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.conditions import Condition
+from diffdpo.image.noise import Process, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
 from diffdpo.objective import Metrics, Scores, StepContext
@@ -43,9 +44,10 @@ class ImageDraw:
     Rows are items × draws, with the draws of an item next to each other.
     """
 
-    noisy_NCHW: Tensor
+    noisy: Tensor
     timestep_N: Tensor
-    target_NCHW: Tensor
+    target: Tensor
+    weight_N: Tensor | None  # of each row's error; None where all are 1
     condition: Condition
     draws: int
     outcome_B: Tensor | None
@@ -73,7 +75,7 @@ class ImageTask:
     def __init__(
         self,
         backbone: Backbone,
-        process: ForwardProcess,
+        process: Process,
         settings: DrawSettings,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
@@ -124,9 +126,10 @@ class ImageTask:
             torch.cat([x, x]).to(self.device) for x in (timestep, noise, fed_noise)
         )
         return ImageDraw(
-            noisy_NCHW=self.process.corrupt(latents, fed_noise, timestep),
+            noisy=self.process.corrupt(latents, fed_noise, timestep),
             timestep_N=timestep,
-            target_NCHW=self.process.target(latents, noise, timestep),
+            target=self.process.target(latents, noise, timestep),
+            weight_N=self.process.weight(timestep),
             condition=self.condition(batch),
             draws=self.settings.draws,
             outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(self.device),
@@ -134,19 +137,20 @@ class ImageTask:
         )
 
     def score(self, model: nn.Module, draw: ImageDraw) -> Scores:
-        """−½ · mean over C, H, W of (prediction − target)², float32, averaged over an item's draws:
-        ``(N,)``.
+        """−½ · weight of t · mean over latent dimensions of (prediction − target)², float32,
+        averaged over an item's draws: ``(N,)``.
 
         Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is
         the one place where the ½ and the sign stand.
         """
         with self.autocast():
-            prediction = self.backbone.predict(
-                model, draw.noisy_NCHW, draw.timestep_N, draw.condition
-            )
+            prediction = self.backbone.predict(model, draw.noisy, draw.timestep_N, draw.condition)
         # In float32: the margin is a small difference of such errors.
-        error_NCHW = (prediction.float() - draw.target_NCHW.float()).square()
-        return Scores(-0.5 * error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1))
+        squares = (prediction.float() - draw.target.float()).square()
+        error_N = squares.mean(dim=tuple(range(1, squares.dim())))
+        if draw.weight_N is not None:
+            error_N = error_N * draw.weight_N
+        return Scores(-0.5 * error_N.view(-1, draw.draws).mean(dim=1))
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext
@@ -191,7 +195,8 @@ class ImageTask:
         generators = [self.random(Purpose.NOISE, *key) for key in keys]
         noise = stack_normal(generators, shape)
         if self.settings.noise_offset:
-            noise = noise + self.settings.noise_offset * stack_normal(generators, (shape[0], 1, 1))
+            each = (shape[0], *(1 for _ in shape[1:]))
+            noise = noise + self.settings.noise_offset * stack_normal(generators, each)
         if not self.settings.input_perturbation:
             return noise, noise
         return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
