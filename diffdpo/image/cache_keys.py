@@ -42,16 +42,19 @@ class EncoderDigests:
     ) -> EncoderDigests:
         """The digests for the pipeline ``name``, from its files; ``vae`` is another autoencoder."""
         autoencoder = vae_identity(name, vae, hub)
-        text = text_identity(name, backbone.encoder_names[1:], hub)
-        kind = arithmetic(device)
-        return cls(f"{autoencoder} {vae_dtype(dtype)} {kind}", f"{text} {dtype} {kind}")
+        text = [text_identity(name, backbone.encoder_names[1:], hub), dtype, arithmetic(device)]
+        text += backbone.text_options.items()
+        return cls(
+            f"{autoencoder} {vae_dtype(dtype)} {arithmetic(device)}", " ".join(map(str, text))
+        )
 
     @classmethod
     def loaded(cls, backbone: Backbone) -> EncoderDigests:
         """The digests for a pipeline in memory, from its weights."""
         networks = [network_digest(encoder) for encoder in backbone.text_encoders()]
         tokenizers = [repr(tokenizer) for tokenizer in backbone.tokenizers()]
-        return cls(network_digest(backbone.vae), digest(*networks, *tokenizers))
+        options = map(str, backbone.text_options.items())
+        return cls(network_digest(backbone.vae), digest(*networks, *tokenizers, *options))
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:

@@ -212,9 +212,9 @@ def clock(minutes: float, name: str, used: float = 0.0) -> Iterator[tuple[int, f
 
 
 @torch.no_grad()
-def show(pipeline: Any, mean: Ema, target: Path, tag: str) -> None:
+def show(pipeline: Any, mean: Ema, target: Path, tag: str, **call: Any) -> None:
     """Write a sheet of the 24 prompts and the pipeline in float16, both with the running mean of
-    the weights."""
+    the weights; ``call`` are further arguments of the pipeline's call."""
     mean.swap()
     seeds = [torch.Generator().manual_seed(i) for i in range(len(read_prompts()))]
     options = {
@@ -223,7 +223,7 @@ def show(pipeline: Any, mean: Ema, target: Path, tag: str) -> None:
         "output_type": "np",
         "generator": seeds,
     }
-    pictures = pipeline(list(read_prompts()), **options).images
+    pictures = pipeline(list(read_prompts()), **options, **call).images
     sheet((pictures * 255).round().astype(np.uint8), 8, WORK / f"{target.name}-{tag}.png", 2)
     save_in_half(pipeline, target)
     mean.swap()

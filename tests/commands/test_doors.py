@@ -18,9 +18,9 @@ LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 RUN = {"engine.run_config", "extensions", "metrics", *JUDGES}
-IMAGE = {"image", "image.settings", "image.process_settings", "image.lora_file"}
-TEXT = {"text", "text.settings"}
-TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
+IMAGE = {"image", "image.settings", "image.bundled", "image.lora_file"}
+IMAGE |= {"image.process_settings", "image.prompt_settings"}
+TEXT = {"text", "text.settings", "text.data_settings", "text.train_settings", "text.inert"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
@@ -35,6 +35,7 @@ IMPORTS = {
     "fit_bradley_terry": RANKING,
     "precompute": BOTH,
     "demo": BOTH,
+    "demo_flow": BOTH,
     "demo_text": BOTH,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
