@@ -53,7 +53,8 @@ def test_pictures_are_sampled_with_the_text_that_is_trained_on(folder, family, m
     sample(backbone, backbone.network, [prompt], [0], pictures)
     trained = backbone.encode_prompts([prompt])["tokens_NLD"]
     place = backbone.prompt_outputs["tokens_NLD"]
-    assert torch.equal(encoded[0][place], encoded[-1][place])
+    (row,), (stored,) = encoded[0][place], encoded[-1][place]
+    assert torch.equal(row, stored)
     whole = load_backbone(folder).encode_prompts([prompt])["tokens_NLD"]
     assert trained.shape[1] < whole.shape[1]
 
