@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from diffdpo.data.bundled import is_bundled
 from diffdpo.engine.console import say
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
 from diffdpo.engine.trained_on import Overlap, overlap
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.bundled import draws_emoji
 from diffdpo.image.comparison import (
     Accuracy,
     draw_pictures,
@@ -22,7 +22,7 @@ from diffdpo.image.comparison import (
     picture_page,
 )
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.inputs import MODEL, open_pairs, open_pipeline
+from diffdpo.image.inputs import open_pairs, open_pipeline
 from diffdpo.image.pairs import FrameSettings
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
@@ -108,7 +108,7 @@ def resolved(settings: EvaluateSettings) -> tuple[EvaluateSettings, Backbone]:
     """
     settings, backbone = open_pipeline(settings)
     say(*(f"note         {line}" for line in settings.departures))
-    ours = is_bundled(str(settings.pretrained_model_name_or_path), MODEL)
+    ours = draws_emoji(str(settings.pretrained_model_name_or_path))
     default = list(REWARDS)[:3] if ours else WITHOUT_A_JUDGE
     return replace(settings, reward=settings.reward or default), backbone
 

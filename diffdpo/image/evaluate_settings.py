@@ -25,7 +25,7 @@ from diffdpo.metrics import REWARDS, reward_problems
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "init_lora", "reference"]
-ALWAYS += ["resolution", "is_turbo", "noise_offset", "cache_dir"]
+ALWAYS += ["max_sequence_length", "resolution", "is_turbo", "noise_offset", "cache_dir"]
 ALWAYS += [field.name for field in fields(ProcessSettings)]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
@@ -36,6 +36,7 @@ TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "m
 # trained against.
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
 REFERENCE += ["init_lora", "reference", "resolution", "is_turbo", "noise_offset"]
+REFERENCE += ["max_sequence_length"]
 # One of them is in the folder of a finished run.
 RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]
 

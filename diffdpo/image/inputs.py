@@ -14,12 +14,11 @@ from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.bundled import MODEL, PAIRS
 from diffdpo.image.decode import Limits
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 
-MODEL = "assets/emoji-pipeline"
-PAIRS = "assets/emoji-pairs"
 MODELS = ("model_0", "model_1")  # columns that --dreamlike_pairs_only reads
 
 Settings = TypeVar("Settings", bound=ImageDataSettings)
@@ -45,7 +44,7 @@ def open_pipeline(
 
     Where no model is named it is the bundled one; where no resolution is given, the model's own.
 
-    Raises UserError for a resolution that the model cannot have.
+    Raises UserError for a resolution or a length of the text that the model cannot have.
     """
     settings = with_bundled_pairs(settings)
     if pipeline is not None:
@@ -59,6 +58,8 @@ def open_pipeline(
             settings.is_turbo,
             **settings.hub_options,
         )
+    if settings.max_sequence_length is not None:
+        backbone.limit_text(settings.max_sequence_length)
     resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_multiple
     if resolution % factor:
         near = max(factor, round(resolution / factor) * factor)

@@ -111,6 +111,7 @@ def run(
         prompt=list(prompts),
         num_inference_steps=settings.steps,
         **backbone.sampling_options(settings.guidance, len(prompts)),
+        **backbone.text_options,
         generator=generators,
         height=settings.resolution,
         width=settings.resolution,

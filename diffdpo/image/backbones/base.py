@@ -6,6 +6,7 @@ Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents of ``NCHW`` o
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -47,6 +48,8 @@ class Backbone:
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
         self.pipeline_in_memory: Any = None  # the caller's, where none was loaded from disk
+        # Arguments of the pipeline's call that change how it encodes prompts.
+        self.text_options: dict[str, int] = {}
         for encoder in self.encoders():
             encoder.requires_grad_(False).eval()
 
@@ -116,6 +119,18 @@ class Backbone:
         """The tokenizers of the text encoders."""
         names = map(tokenizer_of, self.encoder_names[1:])
         return [one for name in names if (one := getattr(self.pipeline, name)) is not None]
+
+    def limit_text(self, length: int) -> None:
+        """Read so many tokens of a prompt, in training and sampling alike.
+
+        Raises UserError for a family whose pipeline does not let the number be chosen.
+        """
+        if "max_sequence_length" not in inspect.signature(self.pipeline_class.__call__).parameters:
+            raise UserError(
+                f"--max_sequence_length {length}: {self.pipeline_class.__name__} reads prompts of"
+                " one length; leave it out"
+            )
+        self.text_options = {"max_sequence_length": length}
 
     def encoders(self) -> list[Any]:
         """All frozen components that are loaded."""

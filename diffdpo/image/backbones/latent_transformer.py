@@ -78,26 +78,29 @@ class LatentTransformer(Backbone):
     def encode_arguments(self, prompts: Sequence[str], negative: bool) -> dict[str, Any]:
         """The arguments of ``encode_prompt`` with which the pipeline's call calls it."""
         # Where both have an argument, the defaults of the two differ: 226 and 512 tokens in Wan.
-        call = inspect.signature(type(self.pipeline).__call__).parameters
+        call = self.call_defaults()
         own = inspect.signature(self.pipeline.encode_prompt).parameters
-        arguments = {name: call[name].default for name in own if name in call}
+        arguments = {name: call[name] for name in own if name in call}
         arguments |= {"prompt": list(prompts), "device": self.text_encoders()[0].device}
         if "do_classifier_free_guidance" in own:
             arguments["do_classifier_free_guidance"] = negative
         return arguments
 
+    def call_defaults(self) -> dict[str, Any]:
+        """The arguments of the pipeline's call where pictures are sampled."""
+        call = inspect.signature(type(self.pipeline).__call__).parameters
+        return {name: one.default for name, one in call.items()} | self.text_options
+
     def prompt_limits(self) -> dict[str, int]:
         """The number of tokens that each text encoder reads, by the name of its tokenizer."""
-        call = inspect.signature(type(self.pipeline).__call__).parameters
+        call = self.call_defaults()
         limits = {}
         for name in map(tokenizer_of, self.encoder_names[1:]):
             tokenizer = getattr(self.pipeline, name)
             if tokenizer is not None:
                 is_clip = "CLIP" in type(tokenizer).__name__
                 own = is_clip or "max_sequence_length" not in call
-                limits[name] = (
-                    tokenizer.model_max_length if own else call["max_sequence_length"].default
-                )
+                limits[name] = tokenizer.model_max_length if own else call["max_sequence_length"]
         return limits
 
     def cut_prompts(self, prompts: Sequence[str]) -> int:
