@@ -32,6 +32,12 @@ class ImageLossSettings(TrainSettings):
     gap_scale: float | None = flag(
         None, "capo: the gap is this times the difference of the scores; default: 1", group="loss"
     )
+    score_column: str = flag(
+        "score",
+        "capo: NAME of the columns of both scores, NAME_0 and NAME_1 or chosen_NAME and"
+        " rejected_NAME",
+        group="data",
+    )
     winner_safeguard: float | None = flag(
         None,
         "scale the loser's gradient so that the winner's error falls by at least this share of what"

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones.base import Backbone, Condition
-from diffdpo.image.errors import products
+from diffdpo.image.errors import cell_weights, products, weighed
 from diffdpo.image.noise import ForwardProcess, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
+from diffdpo.image.start_noise import start_noise
 from diffdpo.means import Metrics
 from diffdpo.objective import Scores, StepContext
 
@@ -36,6 +37,10 @@ class ImageBatch:
     posterior_NCHW: tuple[Tensor, Tensor] | None  # means and standard deviations, where stored
     outcome_B: Tensor | None
     reference_N: Tensor | None
+    gap_B: Tensor | None = None
+    seeds: list[int] | None = None  # of every image, where its noise is given
+    flips: list[bool] | None = None
+    masks: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class ImageDraw:
     outcome_B: Tensor | None
     reference_N: Tensor | None
     gap_B: Tensor | None = None
+    cells_NHW: Tensor | None = None  # weights of the cells of the latent grid, 1 in the mean
     desirable_N: None = None  # pictures come in pairs
     size_N: float = 1.0
 
@@ -92,6 +98,10 @@ class ImageTask:
         images = [item.chosen for item in items] + [item.rejected for item in items]
         outcomes = [item.outcome for item in items]
         stored = [item.reference[side] for side in (0, 1) for item in items if item.reference]
+        beside = [item.beside for item in items]
+        seeds = [b.seeds[side] for side in (0, 1) for b in beside if b.seeds]
+        masks = [b.masks[side] for side in (0, 1) for b in beside if b.masks]
+        gaps = [b.gap for b in beside if b.gap is not None]
         return ImageBatch(
             pairs=[item.pair for item in items],
             visits=[item.visit for item in items],
@@ -105,6 +115,10 @@ class ImageTask:
             ),
             outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
             reference_N=torch.tensor(stored) if stored else None,
+            gap_B=torch.tensor(gaps) if gaps else None,
+            seeds=seeds or None,
+            flips=2 * [item.flip for item in items],
+            masks=masks or None,
         )
 
     def draw(self, batch: ImageBatch) -> ImageDraw:
@@ -121,11 +135,13 @@ class ImageTask:
         timestep = torch.tensor(
             [self.process.timestep(self.random(Purpose.TIMESTEP, *key)) for key in keys]
         )
-        noise, fed_noise = self.noise(keys, tuple(latents.shape[1:]))
-        # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
-        timestep, noise, fed_noise = (
-            torch.cat([x, x]).to(self.device) for x in (timestep, noise, fed_noise)
-        )
+        if batch.seeds is None:
+            noise, fed_noise = self.noise(keys, tuple(latents.shape[1:]))
+            # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
+            noise, fed_noise = (torch.cat([x, x]).to(self.device) for x in (noise, fed_noise))
+        else:
+            noise = fed_noise = self.repeat(self.given_noise(batch, tuple(latents.shape[1:])))
+        timestep = torch.cat([timestep, timestep]).to(self.device)
         return ImageDraw(
             noisy_NCHW=self.process.corrupt(latents, fed_noise, timestep),
             timestep_N=timestep,
@@ -134,11 +150,13 @@ class ImageTask:
             draws=self.settings.draws,
             outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(self.device),
             reference_N=None if batch.reference_N is None else batch.reference_N.to(self.device),
+            gap_B=None if batch.gap_B is None else batch.gap_B.to(self.device),
+            cells_NHW=self.cells(batch, latents.shape),
         )
 
     def score(self, model: nn.Module, draw: ImageDraw) -> Scores:
         """−½ · mean over C, H, W of (prediction − target)², float32, averaged over an item's draws:
-        ``(N,)``.
+        ``(N,)``. Under a mask the mean is that of the cells that it weighs.
 
         Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is
         the one place where the ½ and the sign stand.
@@ -149,8 +167,9 @@ class ImageTask:
             )
         # In float32: the margin is a small difference of such errors.
         residual_NCHW = prediction.float() - draw.target_NCHW.float()
-        error_N = residual_NCHW.square().mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1)
-        return Scores(-0.5 * error_N, residuals=products(residual_NCHW, draw.draws))
+        error_NCHW, pull_NCHW = weighed(residual_NCHW, draw.cells_NHW)
+        error_N = error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1)
+        return Scores(-0.5 * error_N, residuals=products(pull_NCHW, draw.draws))
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext
@@ -199,6 +218,24 @@ class ImageTask:
         if not self.settings.input_perturbation:
             return noise, noise
         return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
+
+    def given_noise(self, batch: ImageBatch, shape: tuple[int, ...]) -> Tensor:
+        """The noise that each image was sampled from, mirrored where the image is.
+
+        Winner and loser then lie each on its own path, and share the timestep (PNAPO, arXiv
+        2605.09433).
+        """
+        assert batch.seeds is not None
+        noise = start_noise(batch.seeds, shape)
+        # A path from noise to image, mirrored as a whole, is the path of the mirrored image.
+        rows = zip(noise, batch.flips or [], strict=True)
+        return torch.stack([x.flip(-1) if flip else x for x, flip in rows]).to(self.device)
+
+    def cells(self, batch: ImageBatch, shape: torch.Size) -> Tensor | None:
+        """The weights of the cells of latents of this ``shape``; None without masks."""
+        if batch.masks is None:
+            return None
+        return self.repeat(cell_weights(batch.masks, tuple(shape[-2:])).to(self.device))
 
     def condition(self, batch: ImageBatch) -> Condition:
         """Prompt embeddings, the same for both sides of a pair, and the size condition of each."""

@@ -1,0 +1,23 @@
+"""The noise that a picture was sampled from: a function of its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def start_generator(seed: int) -> torch.Generator:
+    """The generator that a pipeline samples a picture with."""
+    # One for each picture, on the CPU: the same noise on every device and in every batch.
+    return torch.Generator().manual_seed(seed)
+
+
+def start_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """The start noise ``(N, *shape)`` of pictures that float32 pipelines sampled with ``seeds``.
+
+    ``shape`` is that of one picture's latents before a network's own packing. A pipeline draws it
+    first of all; what its scheduler then multiplies it by is no part of it.
+    """
+    return torch.stack([torch.randn(shape, generator=start_generator(seed)) for seed in seeds])
