@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,6 +97,12 @@ def make_pipeline(
     folder: Path, family: str = "StableDiffusionPipeline", prediction_type: str = "epsilon"
 ) -> Path:
     """A pipeline of random weights with the structure of a real one, saved in diffusers format."""
+    whole_pipeline(family, prediction_type).save_pretrained(folder)
+    return folder
+
+
+def whole_pipeline(family: str, prediction_type: str = "epsilon") -> Any:
+    """A Stable Diffusion pipeline of random weights."""
     torch.manual_seed(0)
     xl = family == "StableDiffusionXLPipeline"
     parts = {
@@ -110,16 +117,9 @@ def make_pipeline(
             "tokenizer_2": tokenizer(),
             "text_encoder_2": CLIPTextModelWithProjection(text_config(32, 32)),
         }
-        pipeline = StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    else:
-        parts |= {
-            "safety_checker": None,
-            "feature_extractor": None,
-            "requires_safety_checker": False,
-        }
-        pipeline = StableDiffusionPipeline(**parts)
-    pipeline.save_pretrained(folder)
-    return folder
+        return StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(**parts)
 
 
 def picture(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:

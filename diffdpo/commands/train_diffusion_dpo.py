@@ -31,8 +31,9 @@ from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.loss_settings import image_objective
 from diffdpo.image.network import make_reference, make_trainable
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.processes import process_for
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import ValidationPictures
@@ -79,7 +80,7 @@ class ImageRun:
 
     settings: ImageSettings
     backbone: Backbone
-    process: ForwardProcess
+    process: Process
     pairs: ImagePairs
     network: nn.Module
     task: ImageTask
@@ -134,7 +135,7 @@ def prepare_images(
     )
     hub = settings.hub_options
     pairs = training_pairs(settings, not accelerator.is_local_main_process, objects.dataset)
-    process = ForwardProcess(backbone.pipeline.scheduler, settings.is_turbo)
+    process = process_for(backbone, settings)
     dtype = DTYPES[settings.mixed_precision or "no"]
     backbone.move_encoders(accelerator.device, dtype)
 

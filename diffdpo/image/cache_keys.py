@@ -6,7 +6,6 @@ the same tables.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, digest, netwo
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.encoder_files import text_identity, vae_identity
 from diffdpo.image.marks import evenly
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
 
@@ -87,19 +86,17 @@ def prompts_key(pairs: ImagePairs, text_encoder: str) -> Key:
 
 def reference_key(
     pairs: ImagePairs,
-    process: ForwardProcess,
+    process: Process,
     encoders: EncoderDigests,
     network: str,
     settings: ImageSettings,
 ) -> Key:
     """The key of reference scores; ``network`` is the digest of the reference."""
-    # Names that begin with _ are diffusers' own notes, in an order that changes between processes.
-    config = {k: v for k, v in process.scheduler.config.items() if not k.startswith("_")}
     facts = {
         "data": digest(pairs.fingerprint, images_digest(pairs)),
         "autoencoder": encoders.autoencoder,
         "text encoder": encoders.text_encoder,
-        "forward process": digest(json.dumps(config, sort_keys=True, default=str)),
+        "forward process": digest(process.facts()),
         "reference": network,
     }
     return Key.of("reference", settings, SCORES, facts)

@@ -15,8 +15,8 @@ from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora import EveryAdapterOff
-from diffdpo.image.noise import ForwardProcess
 from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.processes import process_for
 from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.metrics import Reward
@@ -106,7 +106,7 @@ def implicit_accuracy(
 ) -> Accuracy:
     """Implicit accuracy, overall and by timestep, in float32."""
     # No prompt dropout, flips or random crops here: those belong to training.
-    process = ForwardProcess(backbone.pipeline.scheduler, settings.is_turbo)
+    process = process_for(backbone, settings)
     draws = DrawSettings(
         settings.seed,
         settings.resolution or 0,

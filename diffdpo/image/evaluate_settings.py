@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from diffdpo.config import Layer
 from diffdpo.engine.run_config import chosen, departures, layer_of_run, recorded, result_problems
 from diffdpo.flags import SEEDS, flag
+from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_turbo"]
-ALWAYS += ["noise_offset", "cache_dir"]
+ALWAYS += ["noise_offset", "cache_dir", *(field.name for field in fields(ProcessSettings))]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -29,7 +30,7 @@ RESULTS = ["pytorch_lora_weights.safetensors", "unet"]  # in the folder of a fin
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(ImageDataSettings):
+class EvaluateSettings(ProcessSettings, ImageDataSettings):
     """All flags of ``evaluate.py``."""
 
     policy: str | None = flag(None, "the output folder of a finished run", group="model")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.side_columns import SEEDS
@@ -17,16 +19,13 @@ from diffdpo.image.side_columns import SEEDS
 def image_facts(
     settings: ImageSettings,
     backbone: Backbone,
-    process: ForwardProcess,
+    process: Process,
     pairs: ImagePairs,
     trainer: Trainer,
 ) -> dict[str, str]:
     """What will happen, by heading."""
     trained = sum(weight.numel() for weight in trainer.parameters)
-    cells = (
-        backbone.vae_config.latent_channels
-        * ((settings.resolution or 0) // backbone.pixel_factor) ** 2
-    )
+    cells = math.prod(backbone.latent_shape(settings.resolution or 0))
     kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
     lines = {
         "model": (

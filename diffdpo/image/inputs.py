@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
 from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
@@ -36,9 +37,13 @@ def with_bundled_pairs(settings: Settings) -> Settings:
 
 
 def open_pipeline(
-    settings: Settings, encoders: bool = True, pipeline: Any = None
+    settings: Settings,
+    encoders: bool = True,
+    pipeline: Any = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Settings, Backbone]:
-    """The settings with names and resolution filled in, and the model: loaded, or ``pipeline``.
+    """The settings with names and resolution filled in, and the model: loaded, its network in
+    ``dtype``, or ``pipeline``.
 
     Where no model is named it is the bundled one; where no resolution is given, the model's own.
 
@@ -46,15 +51,17 @@ def open_pipeline(
     """
     settings = with_bundled_pairs(settings)
     if pipeline is not None:
-        backbone = backbone_of(pipeline)
+        backbone = backbone_of(pipeline, settings.is_turbo)
     else:
         backbone = load_backbone(
             str(settings.pretrained_model_name_or_path),
             settings.pretrained_vae_model_name_or_path,
             encoders,
+            dtype,
+            settings.is_turbo,
             **settings.hub_options,
         )
-    resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_factor
+    resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_multiple
     if resolution % factor:
         near = max(factor, round(resolution / factor) * factor)
         raise UserError(f"--resolution {resolution} is not a multiple of {factor}; take {near}")

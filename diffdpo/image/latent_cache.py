@@ -20,7 +20,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from diffdpo.cache.keys import Key
 from diffdpo.cache.tables import is_complete, table
-from diffdpo.image.backbones.base import Backbone, Condition
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.conditions import Condition, joined, rows_of
 from diffdpo.image.cache_keys import EncoderDigests, distinct_prompts, latents_key, prompts_key
 from diffdpo.image.pairs import BothImages, ImagePairs
 from diffdpo.image.pixels import Augmentation, EncodedImage, PixelImage, frame
@@ -84,8 +85,7 @@ class StoredPrompts:
         self.rows, self.index_of = rows, {prompt: index for index, prompt in enumerate(prompts)}
 
     def __call__(self, prompts: Sequence[str]) -> Condition:
-        rows = [load(self.rows[self.index_of[prompt]]["tensors"]) for prompt in prompts]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return joined([load(self.rows[self.index_of[prompt]]["tensors"]) for prompt in prompts])
 
 
 def store_latents(
@@ -154,12 +154,9 @@ def store_prompts(
     def compute(span: range) -> Iterator[dict[str, Any]]:
         for first in range(span.start, span.stop, PROMPTS_AT_ONCE):
             chunk = prompts[first : min(first + PROMPTS_AT_ONCE, span.stop)]
-            encoded = {name: value.cpu() for name, value in backbone.encode_prompts(chunk).items()}
-            for index in range(len(chunk)):
-                yield {
-                    "tensors": save({k: v[index].clone() for k, v in encoded.items()}),
-                    "unreadable": None,
-                }
+            for row in rows_of(backbone.encode_prompts(chunk)):
+                exact = {name: value.cpu().clone() for name, value in row.items()}
+                yield {"tensors": save(exact), "unreadable": None}
 
     return StoredPrompts(table(root, key, ROW, len(prompts), compute, accelerator), prompts)
 

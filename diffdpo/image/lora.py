@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone, Condition
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.backbones.weights import check_finite, some, told_in_one_line
 from diffdpo.image.lora_file import LORA_FILE
 from diffdpo.reference import AdapterOff, ScoreFunction, unwrapped

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,33 +72,45 @@ def sample(
 
     The starting noise of a picture depends on its seed alone. ``label`` shows a progress bar.
     """
-    # A pipeline of its own around the same components, with this network as its UNet.
-    pipeline = backbone.pipeline_class(
-        **{**backbone.pipeline.components, **backbone.load_options, "unet": network}
-    )
-    pipeline.set_progress_bar_config(disable=True)
     was_training = network.training
     network.eval()
     pictures: list[Image.Image] = []
     starts = range(0, len(prompts), settings.batch)
     half = mixed_with(backbone, network)
-    with torch.no_grad(), torch.autocast(network.device.type, half, enabled=half is not None):
+    with (
+        torch.no_grad(),
+        torch.autocast(network.device.type, half, enabled=half is not None),
+        swapped(backbone, network),
+    ):
         for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
             batch = slice(start, start + settings.batch)
-            pictures += run(pipeline, prompts[batch], seeds[batch], settings)
+            pictures += run(backbone, prompts[batch], seeds[batch], settings)
     network.train(was_training)
     return pictures
 
 
+@contextmanager
+def swapped(backbone: Backbone, network: Any) -> Iterator[None]:
+    """Inside, the pipeline's network is this one."""
+    # In the pipeline as it was loaded: one made anew of its components forgets its settings.
+    pipeline, own = backbone.pipeline, backbone.network
+    pipeline.set_progress_bar_config(disable=True)
+    setattr(pipeline, backbone.part, network)
+    try:
+        yield
+    finally:
+        setattr(pipeline, backbone.part, own)
+
+
 def run(
-    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], settings: PictureSettings
+    backbone: Backbone, prompts: Sequence[str], seeds: Sequence[int], settings: PictureSettings
 ) -> list[Image.Image]:
     """The pictures of one batch."""
     generators = [start_generator(seed) for seed in seeds]
-    return pipeline(
-        list(prompts),
+    return backbone.pipeline(
+        prompt=list(prompts),
         num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
+        **backbone.sampling_options(settings.guidance),
         generator=generators,
         height=settings.resolution,
         width=settings.resolution,

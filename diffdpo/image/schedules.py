@@ -7,13 +7,15 @@ drawn, not what the network learnt. A scheduler outside of it belongs to another
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
 from diffusers import DDPMScheduler
 
 from diffdpo.errors import UserError, short
+from diffdpo.image import flow_schedules
+from diffdpo.image.flow_schedules import FLOW_MATCH, check_flow_numbers, is_flow
 
 # Schedulers of x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε at discrete timesteps, with ᾱ from betas.
 SCHEDULERS = (
@@ -48,8 +50,8 @@ MOST_TIMESTEPS = 100_000
 
 def check_class(name: str) -> None:
     """Raises UserError for a scheduler of another forward process, or an unknown one."""
-    if name not in SCHEDULERS:
-        known = ", ".join(name.removesuffix("Scheduler") for name in SCHEDULERS)
+    if name not in (*SCHEDULERS, *FLOW_MATCH):
+        known = ", ".join(name.removesuffix("Scheduler") for name in (*SCHEDULERS, *FLOW_MATCH))
         raise UserError(
             f"scheduler {short(name)} is not supported: its forward process is another one, or not"
             f" known (these are: {known})"
@@ -62,7 +64,10 @@ def training_schedule(scheduler: Any, turbo: bool = False) -> Any:
     Raises UserError for a scheduler or an entry of its configuration that is not in the tables
     above, and for values that make no process.
     """
-    check_class(type(scheduler).__name__)
+    name = type(scheduler).__name__
+    check_class(name)
+    if name in FLOW_MATCH:
+        raise UserError(f"scheduler {name} is one of flow models, and the network is none")
     check_entries(scheduler)
     # By name, and not by ``from_config``: that drops the defaults of the scheduler's own class,
     # which are not those of DDPMScheduler.
@@ -79,6 +84,18 @@ def training_schedule(scheduler: Any, turbo: bool = False) -> Any:
     return schedule
 
 
+def check_flow_schedule(scheduler: Any) -> None:
+    """Raises UserError unless a scheduler is one of flow models whose entries are all known."""
+    check_class(type(scheduler).__name__)
+    if not is_flow(scheduler):
+        raise UserError(
+            f"scheduler {type(scheduler).__name__} is none of flow models, and the network is one"
+        )
+    known = {*SAMPLING, *flow_schedules.SAMPLING, *flow_schedules.UNUSED}
+    check_known(scheduler, {*known, "use_flow_sigmas", "prediction_type"})
+    check_flow_numbers(scheduler)
+
+
 def check_entries(scheduler: Any) -> None:
     """Raises UserError for an entry under which the network would be asked something else."""
     for name, value in given(scheduler).items():
@@ -86,7 +103,13 @@ def check_entries(scheduler: Any) -> None:
             raise UserError(
                 f"scheduler: {name} {short(value)} is not supported (only {OTHER_PROCESS[name]} is)"
             )
-        if name not in {*PROCESS, *OTHER_PROCESS, *SAMPLING}:
+    check_known(scheduler, {*PROCESS, *OTHER_PROCESS, *SAMPLING})
+
+
+def check_known(scheduler: Any, known: Set[str]) -> None:
+    """Raises UserError for an entry of which nothing is known."""
+    for name, value in given(scheduler).items():
+        if name not in known:
             raise UserError(
                 f"scheduler: nothing is known of {short(name)} ({short(value)}) in its"
                 " configuration; if it changes pictures alone and not what the network learns, take"

@@ -14,6 +14,7 @@ from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
+from diffdpo.image.process_settings import ProcessSettings
 
 RECIPE = "scripts/recipes/emoji.yaml"
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
@@ -123,7 +124,7 @@ class ImageDataSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ImageDataSettings, ImageLossSettings):
+class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     timesteps_per_pair: int = flag(

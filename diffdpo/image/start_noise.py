@@ -21,3 +21,13 @@ def start_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     first of all; what its scheduler then multiplies it by is no part of it.
     """
     return torch.stack([torch.randn(shape, generator=start_generator(seed)) for seed in seeds])
+
+
+def own_noise(seeds: Sequence[int], flips: Sequence[bool], shape: tuple[int, ...]) -> Tensor:
+    """The start noise of each picture, mirrored where the picture is.
+
+    Winner and loser then lie each on its own path from noise to picture (PNAPO, arXiv 2605.09433).
+    A path, mirrored as a whole, is the path of the mirrored picture.
+    """
+    noise = zip(start_noise(seeds, shape), flips, strict=True)
+    return torch.stack([x.flip(-1) if flip else x for x, flip in noise])

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diffdpo.draws import Purpose, generator
-from diffdpo.image.backbones.base import Backbone, Condition
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.errors import cell_weights, products, weighed
-from diffdpo.image.noise import ForwardProcess, stack_normal
+from diffdpo.image.noise import Process, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
-from diffdpo.image.start_noise import start_noise
+from diffdpo.image.start_noise import own_noise
 from diffdpo.means import Metrics
 from diffdpo.objective import Scores, StepContext
 
@@ -39,7 +40,7 @@ class ImageBatch:
     reference_N: Tensor | None
     gap_B: Tensor | None = None
     seeds: list[int] | None = None  # of every image, where its noise is given
-    flips: list[bool] | None = None
+    flips: list[bool] = field(default_factory=list)
     masks: list[Tensor] | None = None
 
 
@@ -50,9 +51,10 @@ class ImageDraw:
     Rows are items × draws, with the draws of an item next to each other.
     """
 
-    noisy_NCHW: Tensor
+    noisy: Tensor
     timestep_N: Tensor
-    target_NCHW: Tensor
+    target: Tensor
+    weight_N: Tensor | None  # of each row's error; None where all are 1
     condition: Condition
     draws: int
     outcome_B: Tensor | None
@@ -82,7 +84,7 @@ class ImageTask:
     def __init__(
         self,
         backbone: Backbone,
-        process: ForwardProcess,
+        process: Process,
         settings: DrawSettings,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
@@ -140,12 +142,14 @@ class ImageTask:
             # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
             noise, fed_noise = (torch.cat([x, x]).to(self.device) for x in (noise, fed_noise))
         else:
-            noise = fed_noise = self.repeat(self.given_noise(batch, tuple(latents.shape[1:])))
+            noise = own_noise(batch.seeds, batch.flips, tuple(latents.shape[1:]))
+            noise = fed_noise = self.repeat(noise.to(self.device))
         timestep = torch.cat([timestep, timestep]).to(self.device)
         return ImageDraw(
-            noisy_NCHW=self.process.corrupt(latents, fed_noise, timestep),
+            noisy=self.process.corrupt(latents, fed_noise, timestep),
             timestep_N=timestep,
-            target_NCHW=self.process.target(latents, noise, timestep),
+            target=self.process.target(latents, noise, timestep),
+            weight_N=self.process.weight(timestep),
             condition=self.condition(batch),
             draws=self.settings.draws,
             outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(self.device),
@@ -155,21 +159,22 @@ class ImageTask:
         )
 
     def score(self, model: nn.Module, draw: ImageDraw) -> Scores:
-        """−½ · mean over C, H, W of (prediction − target)², float32, averaged over an item's draws:
-        ``(N,)``. Under a mask the mean is that of the cells that it weighs.
+        """−½ · weight of t · mean over latent dimensions of (prediction − target)², float32,
+        averaged over an item's draws: ``(N,)``. A mask weighs the mean.
 
         Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is
         the one place where the ½ and the sign stand.
         """
         with self.autocast():
-            prediction = self.backbone.predict(
-                model, draw.noisy_NCHW, draw.timestep_N, draw.condition
-            )
+            prediction = self.backbone.predict(model, draw.noisy, draw.timestep_N, draw.condition)
         # In float32: the margin is a small difference of such errors.
-        residual_NCHW = prediction.float() - draw.target_NCHW.float()
-        error_NCHW, pull_NCHW = weighed(residual_NCHW, draw.cells_NHW)
-        error_N = error_NCHW.mean(dim=(1, 2, 3)).view(-1, draw.draws).mean(dim=1)
-        return Scores(-0.5 * error_N, residuals=products(pull_NCHW, draw.draws))
+        residual = prediction.float() - draw.target.float()
+        error, pull = weighed(residual, draw.cells_NHW)
+        error_N = error.mean(dim=tuple(range(1, error.dim())))
+        if draw.weight_N is not None:
+            error_N = error_N * draw.weight_N
+        score_N = -0.5 * error_N.view(-1, draw.draws).mean(dim=1)
+        return Scores(score_N, residuals=products(pull, draw.weight_N, draw.draws))
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext
@@ -214,22 +219,11 @@ class ImageTask:
         generators = [self.random(Purpose.NOISE, *key) for key in keys]
         noise = stack_normal(generators, shape)
         if self.settings.noise_offset:
-            noise = noise + self.settings.noise_offset * stack_normal(generators, (shape[0], 1, 1))
+            each = (shape[0], *(1 for _ in shape[1:]))
+            noise = noise + self.settings.noise_offset * stack_normal(generators, each)
         if not self.settings.input_perturbation:
             return noise, noise
         return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
-
-    def given_noise(self, batch: ImageBatch, shape: tuple[int, ...]) -> Tensor:
-        """The noise that each image was sampled from, mirrored where the image is.
-
-        Winner and loser then lie each on its own path, and share the timestep (PNAPO, arXiv
-        2605.09433).
-        """
-        assert batch.seeds is not None
-        noise = start_noise(batch.seeds, shape)
-        # A path from noise to image, mirrored as a whole, is the path of the mirrored image.
-        rows = zip(noise, batch.flips or [], strict=True)
-        return torch.stack([x.flip(-1) if flip else x for x, flip in rows]).to(self.device)
 
     def cells(self, batch: ImageBatch, shape: torch.Size) -> Tensor | None:
         """The weights of the cells of latents of this ``shape``; None without masks."""

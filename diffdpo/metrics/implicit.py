@@ -66,9 +66,14 @@ def overall(margins: Margins, seed: int) -> Estimate:
     return clustered_share(accuracy(margins.margin_PK.mean(dim=1)).tolist(), margins.prompts, seed)
 
 
-def by_timestep(margins: Margins, timesteps: int, seed: int) -> list[dict[str, Any]]:
-    """The accuracy of single draws in equal buckets of the timestep, from little noise to much."""
-    bucket = (margins.timestep_PK * BUCKETS // timesteps).flatten().numpy()
+def by_timestep(margins: Margins, timesteps: float, seed: int) -> list[dict[str, Any]]:
+    """The accuracy of single draws in equal buckets of the timestep, from little noise to much.
+
+    ``timesteps`` is the length of the process: a number of steps, or 1 for flows.
+    """
+    # A flow may meet t = 1 itself.
+    last = BUCKETS - 1
+    bucket = (margins.timestep_PK * BUCKETS // timesteps).flatten().clamp(max=last).numpy()
     right = accuracy(margins.margin_PK).flatten().numpy()
     # The draws of a pair, and the pairs of a prompt, are not independent: one cluster a prompt.
     clusters = np.repeat(margins.prompts, margins.margin_PK.shape[1])
@@ -76,7 +81,9 @@ def by_timestep(margins: Margins, timesteps: int, seed: int) -> list[dict[str, A
     for index in range(BUCKETS):
         inside = bucket == index
         if inside.any():
-            edges = [index * timesteps // BUCKETS, (index + 1) * timesteps // BUCKETS]
+            edges = [(index + end) * timesteps / BUCKETS for end in (0, 1)]
+            if isinstance(timesteps, int):
+                edges = [int(edge) for edge in edges]
             estimate = clustered_share(right[inside].tolist(), clusters[inside].tolist(), seed)
             rows.append({"timesteps": edges, **estimate.as_dict()})
     return rows

@@ -83,9 +83,7 @@ class BareNetwork:
 def image_passes(task: Any, network: nn.Module, draw: Any) -> Iterator[Tensor]:
     """The UNet's prediction for all rows at once, as a number with a gradient."""
     with task.autocast():
-        prediction = task.backbone.predict(
-            network, draw.noisy_NCHW, draw.timestep_N, draw.condition
-        )
+        prediction = task.backbone.predict(network, draw.noisy, draw.timestep_N, draw.condition)
     yield prediction.float().square().mean()
 
 

@@ -7,18 +7,19 @@ import pytest
 import torch
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, load_backbone
+from diffdpo.image.backbones import family_of, load_backbone
 from diffdpo.image.export import export
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
 from diffdpo.image.settings import ImageSettings
+from tests.factory import FAMILIES
 
 CPU = torch.device("cpu")
 QUICK = PictureSettings(steps=2, guidance=3.0, batch=2)
 
 
-@pytest.fixture(params=BACKBONES)
+@pytest.fixture(params=FAMILIES)
 def family(request):
     return request.param
 
@@ -58,7 +59,7 @@ def test_the_family_is_told_by_the_index_and_not_by_the_path(family, folder, tmp
     misleading = tmp_path / "sdxl-turbo-refiner"
     shutil.copytree(folder, misleading)
     backbone = load_backbone(str(misleading))
-    assert type(backbone) is BACKBONES[family]
+    assert type(backbone) is family_of(family)
     assert (backbone.pixel_factor, backbone.native_resolution) == (2, 32)
 
 
@@ -102,7 +103,7 @@ def test_a_result_loads_back_to_the_same_function(folder, tmp_path, rank):
 def test_a_full_result_is_a_pipeline_of_the_same_class(family, folder, tmp_path):
     settings, backbone, network, _ = trained(folder, tmp_path, None)
     export(backbone, network, settings, {})
-    loaded = BACKBONES[family].pipeline_class.from_pretrained(tmp_path / "run")
+    loaded = family_of(family).pipeline_class.from_pretrained(tmp_path / "run")
     weights = zip(loaded.unet.state_dict().values(), network.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
     assert not list((tmp_path / "run").glob("**/*.bin"))
@@ -158,9 +159,9 @@ def test_bad_models_are_one_line(models, tmp_path):
     with pytest.raises(UserError, match="cannot be loaded"):
         load_backbone(str(copy))
     index = json.loads((copy / "model_index.json").read_text())
-    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "KolorsPipeline"}))
     with pytest.raises(
-        UserError, match=r"FluxPipeline is not supported; these are: StableDiffusionPipeline"
+        UserError, match=r"KolorsPipeline is not supported; these are: StableDiffusionPipeline"
     ):
         load_backbone(str(copy))
     with pytest.raises(UserError, match="did its run finish"):

@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -14,16 +15,17 @@ from PIL import Image
 
 from diffdpo.cli import run_command
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, load_backbone
+from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone
 from diffdpo.image.errors import cell_weights, weighed
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Diffusion
 from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.side_columns import SideSettings
 from diffdpo.image.start_noise import start_noise
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.commands.test_train_diffusion_dpo import flags, metrics, train
-from tests.factory import encoded, make_pairs, pickapic_rows
+from tests.factory import FAMILIES, encoded, make_pairs, pickapic_rows
+from tests.families import factory, side
 
 
 def mask_of(white, size=(32, 32)):
@@ -61,11 +63,11 @@ LEFT = {"mask": lambda i: mask_of((0, 0, 16, 32))}
 
 def task_of(backbone, **changes):
     settings = DrawSettings(**{"seed": 3, "resolution": 32} | changes)
-    process = ForwardProcess(backbone.pipeline.scheduler)
+    process = Diffusion(backbone.pipeline.scheduler)
     return ImageTask(backbone, process, settings, torch.device("cpu"), nullcontext)
 
 
-@pytest.fixture(params=BACKBONES)
+@pytest.fixture(params=FAMILIES)
 def backbone(request, models):
     return load_backbone(str(models(request.param)))
 
@@ -108,20 +110,20 @@ def test_capo_learns_the_gap_and_a_run_says_what_it_reads(models, tmp_path, caps
 # Given noise
 
 
-def test_the_sampler_draws_exactly_the_noise_of_a_seed(backbone, monkeypatch):
-    """Taken from the pipeline's own call, in batches of two and of one."""
-    drawn, original = [], torch_utils.randn_tensor
+@pytest.mark.parametrize("family", BACKBONES)
+def test_the_sampler_draws_exactly_the_noise_of_a_seed(family, monkeypatch):
+    """Taken from the pipeline's own call, in batches of two and of one, before any packing."""
+    backbone, drawn, original = backbone_of(factory(family).tiny()), [], torch_utils.randn_tensor
 
     def spy(*args, **options):
         drawn.append(original(*args, **options))
         return drawn[-1]
 
-    module = __import__(type(backbone.pipeline).__module__, fromlist=["randn_tensor"])
-    monkeypatch.setattr(module, "randn_tensor", spy)
-    settings = PictureSettings(steps=1, batch=2, resolution=32)
+    monkeypatch.setattr(sys.modules[type(backbone.pipeline).__module__], "randn_tensor", spy)
+    settings = PictureSettings(steps=1, batch=2, resolution=side(family))
     sample(backbone, backbone.network, ["a", "b", "c"], [5, 6, 7], settings)
-    found = torch.cat(drawn)
-    assert torch.equal(found, start_noise([5, 6, 7], tuple(found.shape[1:])))
+    expected = start_noise([5, 6, 7], tuple(backbone.latent_shape(side(family))))
+    assert torch.equal(torch.cat(drawn), expected)
 
 
 def test_every_picture_meets_its_own_noise_mirrored_as_it_is(backbone):
@@ -132,10 +134,10 @@ def test_every_picture_meets_its_own_noise_mirrored_as_it_is(backbone):
     assert task.process.prediction_type == "epsilon"
     assert torch.equal(*draw.timestep_N.chunk(2))
     assert {item.flip for item in items} == {True, False}
-    shape = tuple(draw.target_NCHW.shape[1:])
-    for side, sides in enumerate(draw.target_NCHW.view(2, len(items), 2, *shape)):
+    shape = tuple(draw.target.shape[1:])
+    for number, sides in enumerate(draw.target.view(2, len(items), 2, *shape)):
         for item, both in zip(items, sides, strict=True):
-            first = (pairs.first_wins[item.pair] == 1) == (side == 0)
+            first = (pairs.first_wins[item.pair] == 1) == (number == 0)
             seed = 10 + item.pair if first else 2**40 + item.pair
             generator = torch.Generator().manual_seed(seed)
             noise = torch.randn((1, *shape), generator=generator)[0]
@@ -168,10 +170,10 @@ def test_make_pairs_writes_the_seeds_that_its_pictures_were_sampled_with(models,
     row = load_dataset("parquet", data_files=made, split="train")[1]
     backbone = load_backbone(str(models()))
     settings = PictureSettings(steps=2, guidance=3.0, resolution=32)
-    for side in (0, 1):
-        seed = row[f"seed_{side}"]
+    for number in (0, 1):
+        seed = row[f"seed_{number}"]
         (again,) = sample(backbone, backbone.network, [row["caption"]], [seed], settings)
-        stored = np.asarray(Image.open(io.BytesIO(row[f"jpg_{side}"])), dtype=int)
+        stored = np.asarray(Image.open(io.BytesIO(row[f"jpg_{number}"])), dtype=int)
         assert np.abs(np.asarray(again, dtype=int) - stored).max() <= 1  # another batch: rounding
 
 
@@ -207,7 +209,7 @@ def test_a_mask_is_flipped_with_its_picture_and_what_is_black_does_not_count(bac
     items = [pairs.read(row, 1) for row in range(len(pairs))]
     assert {item.flip for item in items} == {True, False}
     draw = task.draw(task.collate(items))
-    half = draw.target_NCHW.shape[-1] // 2
+    half = draw.target.shape[-1] // 2
     for row, item in enumerate(2 * items):
         left, right = draw.cells_NHW[row, :, :half], draw.cells_NHW[row, :, half:]
         white, black = (right, left) if item.flip else (left, right)
@@ -216,9 +218,9 @@ def test_a_mask_is_flipped_with_its_picture_and_what_is_black_does_not_count(bac
     with torch.no_grad():
         before = task.score(backbone.network, draw)
         black = draw.cells_NHW[:, None] == 0
-        other = replace(draw, target_NCHW=torch.where(black, 9.0, draw.target_NCHW))
+        other = replace(draw, target=torch.where(black, 9.0, draw.target))
         after = task.score(backbone.network, other)
-        white = replace(draw, target_NCHW=torch.where(black, draw.target_NCHW, 9.0))
+        white = replace(draw, target=torch.where(black, draw.target, 9.0))
     assert torch.equal(before.score_N, after.score_N)
     assert torch.equal(before.residuals.cross_B, after.residuals.cross_B)
     assert not torch.equal(before.score_N, task.score(backbone.network, white).score_N)

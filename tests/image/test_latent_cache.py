@@ -12,15 +12,15 @@ from accelerate import Accelerator
 from datasets import Dataset
 from PIL import Image
 
-from diffdpo.image.backbones import BACKBONES, load_backbone, load_encoders
+from diffdpo.image.backbones import load_backbone, load_encoders
 from diffdpo.image.cache_keys import EncoderDigests, images_digest, latents_key, prompts_key
 from diffdpo.image.latent_cache import store_encodings
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Diffusion
 from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.conftest import run
-from tests.factory import changed, encoded, pickapic_rows, picture
+from tests.factory import FAMILIES, changed, encoded, pickapic_rows, picture
 
 CPU = torch.device("cpu")
 HUB = {"revision": None, "variant": None, "cache_dir": None}
@@ -32,7 +32,7 @@ def pairs_of(rows, **changes):
 
 
 def task_of(backbone, embed=None):
-    process = ForwardProcess(backbone.pipeline.scheduler)
+    process = Diffusion(backbone.pipeline.scheduler)
     return ImageTask(
         backbone,
         process,
@@ -59,7 +59,7 @@ def stored(folder, pairs, root, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
     rows, live = pickapic_rows(6), load_backbone(str(models(family)))
     live.move_encoders(torch.device("cpu"), dtype)
@@ -77,8 +77,8 @@ def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
                 if dtype == torch.float32
                 else {"rtol": 2e-2, "atol": 2e-2}
             )
-            assert torch.allclose(actual.noisy_NCHW, expected.noisy_NCHW, **near)
-            assert torch.allclose(actual.target_NCHW, expected.target_NCHW, **near)
+            assert torch.allclose(actual.noisy, expected.noisy, **near)
+            assert torch.allclose(actual.target, expected.target, **near)
             for name, value in expected.condition.items():
                 assert torch.allclose(actual.condition[name].float(), value.float(), **near)
 
@@ -170,13 +170,13 @@ SHOW_FACTS = """
 import sys
 from diffusers import PNDMScheduler
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Diffusion
 from diffdpo.image.settings import ImageSettings
 from tests.factory import pickapic_rows
 from tests.image.test_latent_cache import pairs_of
 
 PNDMScheduler(beta_schedule="scaled_linear").save_pretrained(sys.argv[1])
-process = ForwardProcess(PNDMScheduler.from_pretrained(sys.argv[1]))
+process = Diffusion(PNDMScheduler.from_pretrained(sys.argv[1]))
 pairs, encoders = pairs_of(pickapic_rows(2)), EncoderDigests("a", "b")
 key = reference_key(pairs, process, encoders, "network", ImageSettings())
 print(sorted(key.facts.items()))

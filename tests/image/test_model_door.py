@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone, load_encoders
+from diffdpo.image.backbones import backbone_of, family_of, load_backbone, load_encoders
 from diffdpo.image.export import export
 from diffdpo.image.settings import ImageSettings
 from tests.commands.test_train_diffusion_dpo import flags, train
-from tests.factory import changed, pickapic_rows, scheduler, unet
+from tests.factory import FAMILIES, changed, pickapic_rows, scheduler, unet
 
-SD, SDXL = BACKBONES
+SD, SDXL = FAMILIES
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -150,7 +150,7 @@ def test_the_networks_own_side_may_be_a_pair(models, tmp_path):
         _ = wide.native_resolution
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_tokenizer_without_a_length_gets_the_text_encoders(family, models, tmp_path):
     folder = changed(
         models(family), tmp_path / "m", "tokenizer/tokenizer_config.json", model_max_length=None
@@ -283,7 +283,7 @@ def test_another_autoencoder_is_checked_as_well(models, tmp_path):
     refused(models(), "vae.*scaling_factor", vae=str(folder))
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_pipeline_in_memory_meets_the_same_checks(family, models):
     def pipeline(**parts):
         held = load_backbone(str(models(family))).pipeline
@@ -306,7 +306,7 @@ def test_a_pipeline_in_memory_meets_the_same_checks(family, models):
             backbone_of(pipeline(**parts))
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_of_two_vectors_is_encoded_as_in_sampling(family, models, tmp_path):
     pipeline = load_backbone(str(models(family))).pipeline
     torch.manual_seed(5)
@@ -321,7 +321,7 @@ def test_a_token_of_two_vectors_is_encoded_as_in_sampling(family, models, tmp_pa
     pipeline.save_pretrained(tmp_path / "model")
     backbone = load_backbone(str(tmp_path / "model"))
     actual = backbone.encode_prompts(["a <blob>"])
-    fresh = BACKBONES[family].pipeline_class.from_pretrained(tmp_path / "model")
+    fresh = family_of(family).pipeline_class.from_pretrained(tmp_path / "model")
     tokens = fresh.encode_prompt("a <blob>", device="cpu", num_images_per_prompt=1,
                                  do_classifier_free_guidance=False)[0]  # fmt: skip
     assert torch.equal(actual["tokens_NLD"], tokens)
@@ -333,7 +333,7 @@ def test_a_token_of_two_vectors_is_encoded_as_in_sampling(family, models, tmp_pa
     assert not torch.allclose(tokens[..., :32], alone, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_that_are_cut_are_counted(family, models):
     backbone = load_backbone(str(models(family)))  # 16 tokens, one a letter, with begin and end
     assert backbone.longest_prompt == 16
@@ -361,7 +361,7 @@ def test_a_safety_checker_is_saved_with_a_full_result_and_may_not_be_pickled(mod
                           "num_attention_heads": 2, "image_size": 8, "patch_size": 4},
         "projection_dim": 8,
     }  # fmt: skip
-    pipeline = BACKBONES[SD].pipeline_class.from_pretrained(models())
+    pipeline = family_of(SD).pipeline_class.from_pretrained(models())
     checker = StableDiffusionSafetyChecker(CLIPConfig(**config))
     pipeline.register_modules(safety_checker=checker, feature_extractor=CLIPImageProcessor())
     pipeline.save_pretrained(tmp_path / "model")

@@ -7,13 +7,13 @@ import torch
 
 from diffdpo.draws import Purpose, generator
 from diffdpo.errors import UserError
-from diffdpo.image.noise import ForwardProcess, stack_normal
+from diffdpo.image.noise import Diffusion, stack_normal
 from diffdpo.image.schedules import PROCESS, SCHEDULERS
 from tests.factory import scheduler
 
 
 def process(prediction_type="epsilon", **changes):
-    return ForwardProcess(scheduler(prediction_type), **changes)
+    return Diffusion(scheduler(prediction_type), **changes)
 
 
 def test_corruption_and_targets_are_the_published_equations():
@@ -73,7 +73,7 @@ SCHEDULES = [
 def test_every_scheduler_of_the_table_keeps_its_own_signal(name, changes):
     """ᾱ and the prediction type are those by which the pipeline samples."""
     own = getattr(diffusers, name)(**changes)
-    forward = ForwardProcess(own)
+    forward = Diffusion(own)
     assert forward.timesteps == own.config.num_train_timesteps
     assert forward.prediction_type == own.config.prediction_type
     assert torch.allclose(forward.scheduler.alphas_cumprod, own.alphas_cumprod.float(), atol=1e-6)
@@ -81,10 +81,10 @@ def test_every_scheduler_of_the_table_keeps_its_own_signal(name, changes):
 
 def test_zero_terminal_snr_of_the_configuration_is_kept():
     zero = diffusers.DDIMScheduler(rescale_betas_zero_snr=True)
-    assert ForwardProcess(zero).scheduler.alphas_cumprod[-1] < 1e-6
+    assert Diffusion(zero).scheduler.alphas_cumprod[-1] < 1e-6
     # The class does not know the entry, which says what the network was trained on.
     other = diffusers.PNDMScheduler.from_config({**zero.config, "_use_default_values": []})
-    assert ForwardProcess(other).scheduler.alphas_cumprod[-1] < 1e-6
+    assert Diffusion(other).scheduler.alphas_cumprod[-1] < 1e-6
 
 
 def foreign():
@@ -103,8 +103,10 @@ def test_every_other_scheduler_of_diffusers_is_refused_by_name():
         type(other).__name__ for other in others
     }
     for other in others:
-        with pytest.raises(UserError, match=rf"{type(other).__name__} is not supported"):
-            ForwardProcess(other)
+        with pytest.raises(
+            UserError, match=rf"{type(other).__name__} is (not supported|one of flow models)"
+        ):
+            Diffusion(other)
 
 
 def test_new_entries_of_known_schedulers_do_not_pass_unseen():
@@ -140,20 +142,18 @@ def test_new_entries_of_known_schedulers_do_not_pass_unseen():
 def test_a_configuration_of_another_process_is_refused(name, entries, line):
     config = {**scheduler("epsilon").config, **entries, "_use_default_values": []}
     with pytest.raises(UserError, match=line):
-        ForwardProcess(getattr(diffusers, name).from_config(config))
+        Diffusion(getattr(diffusers, name).from_config(config))
 
 
 def test_entries_that_draw_pictures_are_free():
     config = {**scheduler("epsilon").config, "use_karras_sigmas": True, "skip_prk_steps": True}
     dpm = diffusers.DPMSolverMultistepScheduler.from_config(config)
-    assert torch.equal(
-        ForwardProcess(dpm).scheduler.alphas_cumprod, process().scheduler.alphas_cumprod
-    )
+    assert torch.equal(Diffusion(dpm).scheduler.alphas_cumprod, process().scheduler.alphas_cumprod)
 
 
 def test_a_turbo_model_needs_its_four_steps():
     with pytest.raises(UserError, match="needs 4 timesteps"):
-        ForwardProcess(diffusers.DDPMScheduler(num_train_timesteps=3), turbo=True)
+        Diffusion(diffusers.DDPMScheduler(num_train_timesteps=3), turbo=True)
 
 
 def test_stacked_noise_is_one_generator_an_item():

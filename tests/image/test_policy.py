@@ -11,19 +11,19 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, load_backbone
+from diffdpo.image.backbones import family_of, load_backbone
 from diffdpo.image.comparison import implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora import EveryAdapterOff
 from diffdpo.image.lora_file import LORA_FILE
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Diffusion
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.task import DrawSettings, ImageTask
-from tests.factory import pickapic_rows
+from tests.factory import FAMILIES, pickapic_rows
 from tests.image.test_latent_cache import pairs_of
 
-SD, SDXL = BACKBONES
+SD, SDXL = FAMILIES
 QUICK = PictureSettings(steps=2, guidance=3.0, batch=2)
 LAYERS = {"unet": ["to_k", "to_q", "to_v", "to_out.0"], "text": ["q_proj", "v_proj", "out_proj"]}
 
@@ -40,13 +40,13 @@ def adapters(part, layers):
 def write_lora(folder, family, model, parts):
     """A LoRA file as other trainers write it; returns the pipeline with its adapters fused."""
     torch.manual_seed(0)
-    pipeline = BACKBONES[family].pipeline_class.from_pretrained(model)
+    pipeline = family_of(family).pipeline_class.from_pretrained(model)
     layers = {}
     for part in parts:
         kind = "unet" if part == "unet" else "text"
         layers[f"{part}_lora_layers"] = adapters(getattr(pipeline, part), LAYERS[kind])
     pipeline.save_lora_weights(folder, **layers)
-    fused = BACKBONES[family].pipeline_class.from_pretrained(model)
+    fused = family_of(family).pipeline_class.from_pretrained(model)
     fused.load_lora_weights(folder, weight_name=LORA_FILE)
     fused.fuse_lora(components=list(parts))
     fused.unload_lora_weights()
@@ -54,7 +54,7 @@ def write_lora(folder, family, model, parts):
 
 
 def scores(backbone, model, batch):
-    process = ForwardProcess(backbone.pipeline.scheduler)
+    process = Diffusion(backbone.pipeline.scheduler)
     task = ImageTask(backbone, process, DrawSettings(0, 32), torch.device("cpu"), nullcontext)
     with torch.no_grad():
         return task.score(model, task.draw(batch(task))).score_N
@@ -79,7 +79,7 @@ def test_adapters_of_text_encoders_are_the_policys_and_not_the_references(name, 
     def batch(task):
         return task.collate([pairs.read(row, 0) for row in range(4)])
 
-    process = ForwardProcess(backbone.pipeline.scheduler)
+    process = Diffusion(backbone.pipeline.scheduler)
     task = ImageTask(
         backbone, process, DrawSettings(0, 32), torch.device("cpu"), nullcontext,
         reference.encode_prompts,
@@ -217,7 +217,7 @@ def test_a_folder_of_other_files_says_what_to_do(models, tmp_path):
 
 def test_dropout_of_an_adapter_is_off(models, tmp_path):
     torch.manual_seed(0)
-    pipeline = BACKBONES[SD].pipeline_class.from_pretrained(models())
+    pipeline = family_of(SD).pipeline_class.from_pretrained(models())
     config = LoraConfig(r=2, lora_alpha=2, target_modules=LAYERS["unet"], lora_dropout=0.5)
     pipeline.unet.add_adapter(config)
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))

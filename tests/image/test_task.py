@@ -9,13 +9,13 @@ import torch.nn.functional as F
 
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import Purpose, generator
-from diffdpo.image.backbones import BACKBONES, load_backbone
-from diffdpo.image.noise import ForwardProcess, stack_normal
+from diffdpo.image.backbones import load_backbone
+from diffdpo.image.noise import Diffusion, stack_normal
 from diffdpo.image.pairs import FrameSettings, image_pairs
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.objective import Term
 from diffdpo.reference import FrozenCopy
-from tests.factory import changed
+from tests.factory import FAMILIES, changed
 
 
 def autocast():
@@ -23,7 +23,7 @@ def autocast():
 
 
 @pytest.fixture(
-    params=[(family, kind) for family in BACKBONES for kind in ("epsilon", "v_prediction")],
+    params=[(family, kind) for family in FAMILIES for kind in ("epsilon", "v_prediction")],
     ids="-".join,
 )
 def backbone(request, models):
@@ -37,7 +37,7 @@ def items(pairs):
 
 
 def task_of(backbone, precision=nullcontext, **changes):
-    process = ForwardProcess(backbone.pipeline.scheduler)
+    process = Diffusion(backbone.pipeline.scheduler)
     return ImageTask(
         backbone,
         process,
@@ -56,15 +56,15 @@ def test_winner_and_loser_share_timestep_noise_and_prompt(backbone, items):
     tokens = draw.condition["tokens_NLD"]
     assert torch.equal(*tokens.chunk(2))
     if task.process.prediction_type == "epsilon":
-        assert torch.equal(*draw.target_NCHW.chunk(2))
-    assert not torch.equal(*draw.noisy_NCHW.chunk(2))
+        assert torch.equal(*draw.target.chunk(2))
+    assert not torch.equal(*draw.noisy.chunk(2))
 
 
 def test_a_draw_depends_on_pair_and_visit_alone(backbone, items):
     task = task_of(backbone)
     together, alone = task.draw(task.collate(items)), task.draw(task.collate(items[2:3]))
     assert together.timestep_N[2] == alone.timestep_N[0]
-    assert torch.allclose(together.noisy_NCHW[[2, 6]], alone.noisy_NCHW, atol=1e-5)
+    assert torch.allclose(together.noisy[[2, 6]], alone.noisy, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", [nullcontext, autocast])
@@ -97,8 +97,8 @@ def test_the_loss_is_the_published_one_on_the_same_draw(backbone, items):
     added = {names[name]: value for name, value in condition.items()} or None
 
     def errors(net):
-        out = net(draw.noisy_NCHW, draw.timestep_N, tokens, added_cond_kwargs=added).sample
-        return (out - draw.target_NCHW).pow(2).mean(dim=[1, 2, 3])
+        out = net(draw.noisy, draw.timestep_N, tokens, added_cond_kwargs=added).sample
+        return (out - draw.target).pow(2).mean(dim=[1, 2, 3])
 
     with torch.no_grad():
         policy_w, policy_l = errors(network).chunk(2)
@@ -134,8 +134,8 @@ def test_noise_offset_and_perturbation_are_shared_by_the_pair(backbone, items):
     )
     draw = moved.draw(moved.collate(items))
     before = plain.draw(plain.collate(items))
-    assert not torch.allclose(draw.noisy_NCHW, before.noisy_NCHW)
-    shift_w, shift_l = (draw.noisy_NCHW - before.noisy_NCHW).chunk(2)
+    assert not torch.allclose(draw.noisy, before.noisy)
+    shift_w, shift_l = (draw.noisy - before.noisy).chunk(2)
     assert torch.allclose(shift_w, shift_l, atol=1e-5)
 
 
@@ -146,12 +146,12 @@ def test_the_loss_target_is_the_noise_without_the_perturbation(backbone, items, 
         task_of(backbone, noise_offset=offset, input_perturbation=share) for share in (0.0, 0.1)
     )
     before, draw = (task.draw(task.collate(items)) for task in (plain, perturbed))
-    assert not torch.allclose(draw.noisy_NCHW, before.noisy_NCHW)
-    assert torch.equal(draw.target_NCHW, before.target_NCHW)
+    assert not torch.allclose(draw.noisy, before.noisy)
+    assert torch.equal(draw.target, before.target)
     if perturbed.process.prediction_type == "epsilon" and not offset:
         sources = [generator(3, Purpose.NOISE, item.pair, item.visit) for item in items]
-        noise = stack_normal(sources, tuple(draw.target_NCHW.shape[1:]))
-        assert torch.equal(draw.target_NCHW, torch.cat([noise, noise]))
+        noise = stack_normal(sources, tuple(draw.target.shape[1:]))
+        assert torch.equal(draw.target, torch.cat([noise, noise]))
 
 
 def test_latents_are_centred_and_then_scaled(models, items, tmp_path):

@@ -1,46 +1,49 @@
-"""The interface of a model family, with what all latent-diffusion UNets share.
+"""The interface of a model family, with what all of them share.
 
-Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents ``NCHW``, ``L`` tokens, ``D``
-channels of an embedding.
+Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents of ``NCHW`` or of a video's
+``NCFHW``, ``L`` tokens, ``D`` channels of an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from diffdpo.errors import UserError, short
+from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.pixels import CroppedImage
 
-Condition = dict[str, Tensor]
+Shape = tuple[int, ...]
 
 
 class Backbone:
     """A loaded pipeline as three functions: it encodes images, encodes prompts, and predicts."""
 
     pipeline_class: Any  # of diffusers
-    network_class: Any = UNet2DConditionModel  # of the part that is trained
-    part: ClassVar[str] = "unet"  # the name of that part in the pipeline and in its folder
-    # Layers that get an adapter where ``--lora_target_modules`` does not say: some in every block.
-    lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
     load_options: ClassVar[dict[str, Any]] = {}
+    part: ClassVar[str]  # the name of what is trained, in the pipeline and in its folder
+    network_class: Any  # of that part
+    vae_class: Any = AutoencoderKL
     # The frozen components, autoencoder first. Where their output is stored they are not needed.
     encoder_names: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
-    # Whether the pipeline undoes a mean and a deviation of each latent channel when it decodes.
-    undoes_statistics: ClassVar[bool] = False
+    # Those that a pipeline may lack.
+    optional_encoders: ClassVar[tuple[str, ...]] = ()
+    # Layers that get an adapter where ``--lora_target_modules`` does not say: some in every block.
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
+    is_flow: ClassVar[bool] = True  # which of the two forward processes in ``noise.py``
+    # The shift of t in training where the scheduler's own is one of sampling alone.
+    training_shift: ClassVar[float | None] = None
+    guidance_off: ClassVar[float] = 1.0  # the guidance scale that leaves the prediction as it is
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
         self.pipeline_in_memory: Any = None  # the caller's, where none was loaded from disk
-        # Of files in half precision some components load in it and some do not. All begin in
-        # float32, and ``move_encoders`` decides what stays so.
-        self.network.float()
         for encoder in self.encoders():
-            encoder.float().requires_grad_(False).eval()
+            encoder.requires_grad_(False).eval()
 
     @property
     def network(self) -> Any:
@@ -53,18 +56,31 @@ class Backbone:
         return 2 ** (len(self.vae_config.block_out_channels) - 1)
 
     @property
+    def pixel_multiple(self) -> int:
+        """What the sides of images must be a multiple of."""
+        return self.pixel_factor
+
+    @property
     def native_resolution(self) -> int:
         """The side in pixels of the images that the network was made for.
 
         Raises UserError where its configuration names none, or one that is not square.
         """
-        size = self.network.config.sample_size
-        sides = set(size) if isinstance(size, (list, tuple)) else {size}
-        if len(sides) > 1 or None in sides:
-            raise UserError(
-                f"the model's images are {short(size)} latent cells, no square; say --resolution"
-            )
-        return sides.pop() * self.pixel_factor
+        raise NotImplementedError
+
+    def latent_shape(self, resolution: int) -> Shape:
+        """The shape of one item's latents, as ``predict`` takes them."""
+        side = resolution // self.pixel_factor
+        return (self.vae_config.latent_channels, side, side)
+
+    def tokens(self, resolution: int) -> int:
+        """The number of image tokens, on which a scheduler may let its shift depend."""
+        return (resolution // self.pixel_multiple) ** 2
+
+    @classmethod
+    def distilled(cls, index: Mapping[str, Any], network_config: Any, scheduler: Any) -> str:
+        """Why a model is one of few steps, which DPO would blur; empty where it is none."""
+        return ""
 
     @property
     def vae(self) -> Any:
@@ -73,16 +89,13 @@ class Backbone:
 
     def text_encoders(self) -> list[Any]:
         """The frozen text encoders, where they are loaded."""
-        return [
-            getattr(self.pipeline, name)
-            for name in self.encoder_names[1:]
-            if getattr(self.pipeline, name)
-        ]
+        encoders = [getattr(self.pipeline, name) for name in self.encoder_names[1:]]
+        return [encoder for encoder in encoders if encoder is not None]
 
     def tokenizers(self) -> list[Any]:
         """The tokenizers of the text encoders."""
-        names = [name.replace("text_encoder", "tokenizer") for name in self.encoder_names[1:]]
-        return [getattr(self.pipeline, name) for name in names]
+        names = map(tokenizer_of, self.encoder_names[1:])
+        return [one for name in names if (one := getattr(self.pipeline, name)) is not None]
 
     def encoders(self) -> list[Any]:
         """All frozen components that are loaded."""
@@ -91,8 +104,11 @@ class Backbone:
     def move_encoders(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the frozen components to a device, in the precision of a network in ``dtype``."""
         if self.vae:
-            # On a CPU channels_last makes the autoencoder faster, in bfloat16 twice as fast.
-            layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+            # On a CPU channels_last makes the autoencoder faster, in bfloat16 twice as fast. It is
+            # a layout of four axes.
+            flat = all(weight.dim() <= 4 for weight in self.vae.parameters())
+            last = device.type == "cpu" and flat
+            layout = torch.channels_last if last else torch.preserve_format
             self.vae.to(device, vae_dtype(dtype), memory_format=layout)
         for encoder in self.text_encoders():
             encoder.to(device, dtype)
@@ -104,75 +120,93 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels_NCHW: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latent posteriors, float32, ``chunk`` at a time."""
+        """Mean and standard deviation of the latent posteriors, float32, ``chunk`` at a time, in
+        the scale that ``normalise`` takes."""
         means, stds = [], []
         for pixels in pixels_NCHW.split(chunk):
-            posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+            mean, std = self.posterior(pixels.to(self.vae.device, self.vae.dtype))
             # The channels_last layout must not reach the network, which rounds otherwise in it:
-            # with latents from disk a run would compute other numbers.
-            means.append(posterior.mean.float().contiguous())
-            stds.append(posterior.std.float().contiguous())
+            # with latents from disk a run would compute other numbers. They are stored in the
+            # autoencoder's precision, so that is what they have here as well.
+            means.append(mean.to(self.vae.dtype).float().contiguous())
+            stds.append(std.to(self.vae.dtype).float().contiguous())
         return torch.cat(means), torch.cat(stds)
 
-    def normalise(self, latents_NCHW: Tensor) -> Tensor:
-        """Latents in the scale that the network works in: what the pipeline undoes to decode."""
-        config = self.vae_config
-        if getattr(config, "latents_mean", None) is None:
-            return latents_NCHW * config.scaling_factor
-        mean, std = (
-            torch.tensor(values, device=latents_NCHW.device).view(1, -1, 1, 1)
-            for values in (config.latents_mean, config.latents_std)
-        )
-        return (latents_NCHW - mean) * config.scaling_factor / std
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """Embeddings of ``B`` prompts, each value with ``B`` rows, as sampling makes them."""
+    def posterior(self, pixels_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of some images."""
         raise NotImplementedError
 
-    def embed(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """The pipeline's own encoding of prompts, in which a token may stand for many vectors."""
-        with torch.no_grad():
-            return self.pipeline.encode_prompt(
-                prompt=list(prompts),
-                device=self.text_encoders()[0].device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )
+    def normalise(self, latents: Tensor) -> Tensor:
+        """A sample of the posterior in the scale that the network works in."""
+        return latents
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """Embeddings of ``B`` prompts, each value with ``B`` rows, as sampling makes them. The
+        empty prompt stands for none: it gets what guidance leads away from."""
+        raise NotImplementedError
 
     def cut_prompts(self, prompts: Sequence[str]) -> int:
         """How many of the prompts are longer than the text encoders read, and lose their end."""
-        cut: set[int] = set()
-        for tokenizer in self.tokenizers():
-            texts = self.pipeline.maybe_convert_prompt(list(prompts), tokenizer)
-            rows = tokenizer(texts, verbose=False).input_ids if texts else []
-            cut |= {n for n, row in enumerate(rows) if len(row) > tokenizer.model_max_length}
-        return len(cut)
+        raise NotImplementedError
 
     @property
     def longest_prompt(self) -> int:
         """The number of tokens that the text encoders read, begin and end included."""
-        return min(tokenizer.model_max_length for tokenizer in self.tokenizers())
+        raise NotImplementedError
 
     @classmethod
-    def text_width(cls, text_configs: Sequence[Any]) -> int:
-        """The channels of an embedded token."""
-        return sum(config.hidden_size for config in text_configs)
+    def check_autoencoder(cls, config: Any) -> None:
+        """Raises UserError where latents would be normalised otherwise than its pipeline does."""
+        raise NotImplementedError
 
     @classmethod
-    def blank_condition(cls, text_configs: Sequence[Any]) -> Condition:
-        """A condition for one item, with shapes and no numbers."""
+    def check_network(cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]) -> None:
+        """Raises UserError where a network's configuration does not fit what it is given."""
+        raise NotImplementedError
+
+    @classmethod
+    def blank_inputs(
+        cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor, Condition]:
+        """Latents, timestep and condition of one small item, with shapes and no numbers, of what
+        autoencoder and text encoders give; ``config`` is the network's."""
         raise NotImplementedError
 
     def size_condition(self, images: Sequence[CroppedImage], resolution: int) -> Condition:
         """The network's condition on the size and crop of each image; most families have none."""
         return {}
 
-    @staticmethod
+    @classmethod
     def predict(
-        network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+        cls, network: nn.Module, noisy: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:
-        """The network's output, shape of ``noisy_NCHW``."""
+        """The network's output, shape of ``noisy``: what ``Process.target`` says it should be.
+
+        Scale and sign of timestep and output, packing and positions are known here alone.
+        """
         raise NotImplementedError
+
+    def sampling_options(self, guidance: float) -> dict[str, Any]:
+        """Arguments of the pipeline's call, for guidance of this scale."""
+        return {"guidance_scale": guidance}
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """The name of the tokenizer that belongs to a text encoder."""
+    return text_encoder.replace("text_encoder", "tokenizer")
+
+
+def square(size: Any, factor: int) -> int:
+    """The side in pixels of a network's ``sample_size``.
+
+    Raises UserError where it is missing or not square.
+    """
+    sides = set(size) if isinstance(size, (list, tuple)) else {size}
+    if len(sides) > 1 or None in sides:
+        raise UserError(
+            f"the model's images are {short(size)} latent cells, no square; say --resolution"
+        )
+    return sides.pop() * factor
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -21,6 +21,7 @@ NOT_COMPUTED = {
     *("decay", "min_decay", "inv_gamma", "power", "optimization_step", "update_after_step"),
     "use_ema_warmup",
 }
+STATISTICS = ("latents_mean", "latents_std")  # a number for each channel of the latents
 VERY_LONG = 1_000_000  # tokens: what transformers says where a tokenizer names no length is above
 
 
@@ -72,8 +73,8 @@ def on_meta(kind: Any, raw: Mapping[str, Any], what: str) -> Any:
         return kind.from_config(dict(raw))
 
 
-def check_autoencoder(config: Any, statistics: bool) -> None:
-    """Check what the pipeline undoes before it decodes; ``statistics``: it knows mean and std.
+def check_autoencoder(config: Any, undone: Sequence[str]) -> None:
+    """Check what the pipeline undoes before it decodes: the scale, and the entries ``undone``.
 
     Raises UserError where latents would be normalised otherwise than it does.
     """
@@ -85,16 +86,22 @@ def check_autoencoder(config: Any, statistics: bool) -> None:
         raise UserError(f"{what}: scaling_factor must be positive, got {short(scale)}")
     given = [
         name
-        for name in ("shift_factor", "latents_mean", "latents_std")
+        for name in ("shift_factor", *STATISTICS)
         if getattr(config, name, None) not in (None, 0, 0.0)
     ]
-    if given and not (statistics and given == ["latents_mean", "latents_std"]):
+    strange = [name for name in given if name not in undone]
+    # Mean and deviation are undone together or not at all.
+    strange += [name for name in given if name in STATISTICS and not {*STATISTICS} <= {*given}]
+    if strange:
         raise UserError(
             f"{what}: {' and '.join(given)} would be ignored when its pipeline decodes, so training"
             " cannot use it; take it out, or use a pipeline that does"
         )
     for name in given:
-        check_statistic(name, getattr(config, name), config.latent_channels)
+        if name in STATISTICS:
+            check_statistic(name, getattr(config, name), config.latent_channels)
+        elif not is_number(getattr(config, name)):
+            raise UserError(f"{what}: {name} must be a number, got {short(getattr(config, name))}")
 
 
 def check_statistic(name: str, values: Any, channels: int) -> None:
@@ -112,7 +119,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_network(config: Any, vae_config: Any, width: int) -> None:
+def check_unet(config: Any, vae_config: Any, width: int) -> None:
     """Check that the UNet fits its autoencoder and text encoders; these give ``width`` channels.
 
     Raises UserError where it does not.
@@ -147,23 +154,32 @@ def check_tokenizer(tokenizer: Any, config: Any, what: str) -> None:
 
     A tokenizer without a length gets that of the encoder. Raises UserError for one that is longer.
     """
-    positions = config.max_position_embeddings
-    if tokenizer.model_max_length > VERY_LONG:
-        tokenizer.model_max_length = positions
-    if not 2 < tokenizer.model_max_length <= positions:
-        raise UserError(
-            f"{what}: model_max_length is {short(tokenizer.model_max_length)}, and its text encoder"
-            f" has {positions} positions"
-        )
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(
-            f"{what}: has {len(tokenizer)} tokens, and its text encoder knows {config.vocab_size}"
-        )
+    # Of CLIP alone pipelines pad prompts to the length of the tokenizer.
+    if is_clip(config):
+        positions = config.max_position_embeddings
+        if tokenizer.model_max_length > VERY_LONG:
+            tokenizer.model_max_length = positions
+        if not 2 < tokenizer.model_max_length <= positions:
+            raise UserError(
+                f"{what}: model_max_length is {short(tokenizer.model_max_length)}, and its text"
+                f" encoder has {positions} positions"
+            )
+    known = config.get_text_config().vocab_size
+    if len(tokenizer) > known:
+        raise UserError(f"{what}: has {len(tokenizer)} tokens, and its text encoder knows {known}")
+
+
+def is_clip(config: Any) -> bool:
+    """Whether a configuration is that of a text encoder of CLIP."""
+    return config.model_type.startswith("clip")
 
 
 def check_text_config(config: Any, what: str) -> None:
     """Raises UserError for a text encoder whose width or number of positions is not told."""
-    needed: Sequence[str] = ("hidden_size", "max_position_embeddings", "vocab_size")
-    if not all(isinstance(getattr(config, name, None), int) for name in needed):
+    needed = ["hidden_size", "vocab_size"]
+    if is_clip(config):
+        needed.insert(1, "max_position_embeddings")
+    text = config.get_text_config()  # of a model that sees pictures as well, its part for text
+    if not all(isinstance(getattr(text, name, None), int) for name in needed):
         raise UserError(f"{what}: its config.json lacks one of {', '.join(needed)}")
     check_sizes(config.to_dict(), what)

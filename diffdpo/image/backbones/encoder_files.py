@@ -26,12 +26,13 @@ def vae_source(name: str, vae: str | None, hub: dict[str, Any]) -> Source:
     return vae, {**inside, "cache_dir": hub.get("cache_dir")}
 
 
-def vae_config(source: Source) -> Any:
-    """The autoencoder's configuration, with the defaults of its class where the file has none."""
+def vae_config(kind: Any, source: Source) -> Any:
+    """The configuration of an autoencoder, with the defaults of its class where the file has
+    none."""
     name, options = source
     with told_in_one_line(f"vae of {short(name)}"):
-        raw = AutoencoderKL.load_config(name, **options)
-    return on_meta(AutoencoderKL, raw, "vae").config
+        raw = kind.load_config(name, **options)
+    return on_meta(kind, raw, "vae").config
 
 
 def vae_identity(name: str, vae: str | None, hub: dict[str, Any]) -> str:
@@ -51,6 +52,7 @@ def text_identity(name: str, encoders: tuple[str, ...], hub: dict[str, Any]) -> 
             for encoder in encoders
             for kind in KINDS
         ]
+        folders = [folder for folder in folders if folder.is_dir()]
         return digest(*map(files_digest, folders))
     return at_commit(DiffusionPipeline, name, {k: v for k, v in hub.items() if k != "variant"}, hub)
 

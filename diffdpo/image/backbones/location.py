@@ -82,6 +82,12 @@ def local_folder(family: Any, name: str, left_out: list[str], hub: dict[str, Any
         return Path(family.pipeline_class.download(name, **hub, **given, use_safetensors=True))
 
 
+def is_left_out(index: dict[str, Any], part: str) -> bool:
+    """Whether an index says that a pipeline has no such part."""
+    entry = index.get(part)
+    return entry is None or (isinstance(entry, (list, tuple)) and set(entry) == {None})
+
+
 def class_of(index: dict[str, Any], part: str) -> Any:
     """The class of a part of the pipeline, as the index names it.
 

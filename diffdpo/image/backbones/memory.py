@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
-
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.base import Backbone, tokenizer_of
 from diffdpo.image.backbones.checks import check_text_config, check_tokenizer, on_meta
-from diffdpo.image.backbones.parts import UNET, check_fit, tokenizer_of
+from diffdpo.image.backbones.parts import check_distilled, check_fit, check_process
 from diffdpo.image.backbones.weights import check_finite
 from diffdpo.image.lora_file import FUSE
-from diffdpo.image.noise import ForwardProcess
 
 
-def check_in_memory(family: type[Backbone], pipeline: Any) -> None:
-    """Raises UserError for a part that is missing, not known, not finite, or does not fit."""
-    texts = family.encoder_names[1:]
-    for part in (UNET, "vae", *texts, *map(tokenizer_of, texts)):
+def check_in_memory(family: type[Backbone], pipeline: Any, is_turbo: bool) -> None:
+    """Raises UserError for a part that is missing, not known, not finite, does not fit, or is
+    distilled."""
+    left_out = {n for n in family.optional_encoders if getattr(pipeline, n, None) is None}
+    texts = [name for name in family.encoder_names[1:] if name not in left_out]
+    for part in (family.part, "vae", *texts, *map(tokenizer_of, texts)):
         if getattr(pipeline, part, None) is None:
             raise UserError(f"the pipeline has no {part}, which is needed")
-    for part, kind in ((UNET, UNet2DConditionModel), ("vae", AutoencoderKL)):
+    for part, kind in ((family.part, family.network_class), ("vae", family.vae_class)):
         if not isinstance(getattr(pipeline, part), kind):
             other = type(getattr(pipeline, part)).__name__
             raise UserError(f"the pipeline's {part} {other} is not supported ({kind.__name__} is)")
-    ForwardProcess(pipeline.scheduler)
+    check_process(family, pipeline.scheduler)
+    network = getattr(pipeline, family.part)
     encoders = {name: getattr(pipeline, name) for name in texts}
-    for part, network in {UNET: pipeline.unet, "vae": pipeline.vae, **encoders}.items():
-        if getattr(network, "peft_config", None):
+    for part, module in {family.part: network, "vae": pipeline.vae, **encoders}.items():
+        if getattr(module, "peft_config", None):
             raise UserError(f"the pipeline's {part} has adapters: {FUSE}")
-        check_finite(network.state_dict(), part)
+        check_finite(module.state_dict(), part)
     for name, encoder in encoders.items():
         tokenizer = tokenizer_of(name)
         check_text_config(encoder.config, name)
         check_tokenizer(getattr(pipeline, tokenizer), encoder.config, tokenizer)
-    outline = on_meta(UNet2DConditionModel, pipeline.unet.config, UNET)
-    configs = [encoder.config for encoder in encoders.values()]
+    outline = on_meta(family.network_class, network.config, family.part)
+    check_distilled(family, registered(pipeline), outline.config, pipeline.scheduler, is_turbo)
+    configs = {name: encoder.config for name, encoder in encoders.items()}
     check_fit(family, outline, pipeline.vae.config, configs)
+
+
+def registered(pipeline: Any) -> dict[str, Any]:
+    """The settings of a pipeline besides its components, as its class takes them."""
+    # Without them another pipeline of the same components would be another model: they say whether
+    # it is distilled, or which layers of a text encoder are read.
+    taken = inspect.signature(type(pipeline).__init__).parameters
+    own = {name: value for name, value in pipeline.config.items() if name in taken}
+    return {name: value for name, value in own.items() if name not in pipeline.components}

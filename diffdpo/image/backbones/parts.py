@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import PreTrainedModel
 
 from diffdpo.errors import UserError, short
-from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.backbones.checks import (
-    check_autoencoder,
-    check_network,
-    check_text_config,
-    check_tokenizer,
-    on_meta,
-)
+from diffdpo.image.backbones.base import Backbone, tokenizer_of
+from diffdpo.image.backbones.checks import check_text_config, check_tokenizer, on_meta
 from diffdpo.image.backbones.encoder_files import vae_config, vae_source
-from diffdpo.image.backbones.location import class_of
+from diffdpo.image.backbones.location import class_of, is_left_out
 from diffdpo.image.backbones.weights import (
     Source,
     load_network,
@@ -30,16 +23,15 @@ from diffdpo.image.backbones.weights import (
     variant_in,
     variants_in,
 )
-from diffdpo.image.noise import ForwardProcess
+from diffdpo.image.noise import Diffusion, Flow
 from diffdpo.image.schedules import check_class, check_timesteps
-
-UNET = "unet"
 
 
 @dataclass(frozen=True)
 class Location:
     """Where the parts of a pipeline are: its name, its index and, on this machine, its folder."""
 
+    family: type[Backbone]
     name: str
     index: dict[str, Any]
     folder: Path
@@ -51,9 +43,14 @@ class Location:
         options = {k: v for k, v in self.hub.items() if k != "variant"}
         return self.name, {"subfolder": part, **options}
 
+    def expected(self, part: str) -> Any:
+        """The class that a network must have, as far as its family knows."""
+        ours = {self.family.part: self.family.network_class, "vae": self.family.vae_class}
+        return ours.get(part, PreTrainedModel)
+
     def kind(self, part: str) -> Any:
         """The class of a network."""
-        kind, expected = class_of(self.index, part), EXPECTED.get(part, PreTrainedModel)
+        kind, expected = class_of(self.index, part), self.expected(part)
         if not issubclass(kind, expected):
             raise UserError(
                 f"model_index.json: {part} {kind.__name__} is not supported"
@@ -61,46 +58,66 @@ class Location:
             )
         return kind
 
+    def texts(self) -> list[str]:
+        """The text encoders, without those that this pipeline leaves out."""
+        return [
+            name
+            for name in self.family.encoder_names[1:]
+            if name not in self.family.optional_encoders or not is_left_out(self.index, name)
+        ]
 
-EXPECTED = {UNET: UNet2DConditionModel, "vae": AutoencoderKL}
 
-
-def load_parts(family: type[Backbone], at: Location, encoders: bool) -> tuple[dict[str, Any], Any]:
+def load_parts(
+    at: Location, encoders: bool, dtype: torch.dtype, is_turbo: bool
+) -> tuple[dict[str, Any], Any]:
     """The parts of a pipeline by name, None for encoders that are left out; and the autoencoder's
     configuration.
 
-    Raises UserError where a part is missing, damaged, not known, or does not fit the others.
+    Raises UserError where a part is missing, damaged, not known, does not fit the others, or is
+    distilled.
     """
-    parts = load_plain(family, at)
-    texts = {name: text_config(at, name) for name in family.encoder_names[1:]}
+    family, texts = at.family, at.texts()
+    parts = load_plain(at)
+    configs = {name: text_config(at, name) for name in texts}
     if at.vae is None:
         at.kind("vae")
-    latents = vae_config(vae_source(at.name, at.vae, at.hub))
-    with told_in_one_line(UNET):
-        raw = at.kind(UNET).load_config(at.folder, subfolder=UNET)
-    check_fit(family, on_meta(UNet2DConditionModel, raw, UNET), latents, list(texts.values()))
-    for name, config in texts.items():
+    latents = vae_config(family.vae_class, vae_source(at.name, at.vae, at.hub))
+    with told_in_one_line(family.part):
+        raw = at.kind(family.part).load_config(at.folder, subfolder=family.part)
+    outline = on_meta(family.network_class, raw, family.part)
+    check_distilled(family, at.index, outline.config, parts["scheduler"], is_turbo)
+    check_fit(family, outline, latents, configs)
+    for name, config in configs.items():
         tokenizer = tokenizer_of(name)
         check_tokenizer(parts[tokenizer], config, tokenizer)
     check_files(at, [] if encoders else list(family.encoder_names))
-    for name in (UNET, *family.encoder_names[1:]):
-        wanted = encoders or name == UNET
-        parts[name] = load_here(at, name) if wanted else None
+    parts |= dict.fromkeys(family.encoder_names[1:])
+    for name in (family.part, *texts):
+        if encoders or name == family.part:
+            parts[name] = load_here(at, name, dtype if name == family.part else torch.float32)
     parts["vae"] = load_vae(at) if encoders else None
     return parts, latents
 
 
-def tokenizer_of(text_encoder: str) -> str:
-    """The name of the tokenizer that belongs to a text encoder."""
-    return text_encoder.replace("text_encoder", "tokenizer")
+def check_distilled(
+    family: type[Backbone], index: Mapping[str, Any], config: Any, scheduler: Any, is_turbo: bool
+) -> None:
+    """Raises UserError for a model of few steps, unless it is asked for."""
+    why = family.distilled(index, config, scheduler)
+    if why and not is_turbo:
+        raise UserError(
+            f"is distilled ({why}): it is no flow between its few steps, and training blurs it."
+            " Train the model that it was made from, and use the result with this one; or add"
+            " --is_turbo"
+        )
 
 
-def load_plain(family: type[Backbone], at: Location) -> dict[str, Any]:
+def load_plain(at: Location) -> dict[str, Any]:
     """Scheduler and tokenizers: the parts that have no weights."""
-    scheduler = at.index.get("scheduler")
+    scheduler, family = at.index.get("scheduler"), at.family
     check_class(str(scheduler[-1]) if isinstance(scheduler, (list, tuple)) else str(scheduler))
-    parts = {}
-    for part in ("scheduler", *map(tokenizer_of, family.encoder_names[1:])):
+    parts: dict[str, Any] = dict.fromkeys(map(tokenizer_of, family.encoder_names[1:]))
+    for part in ("scheduler", *map(tokenizer_of, at.texts())):
         kind = class_of(at.index, part)
         if not (at.folder / part).is_dir():
             raise UserError(f"{part}: no such folder there; the model is incomplete")
@@ -108,8 +125,13 @@ def load_plain(family: type[Backbone], at: Location) -> dict[str, Any]:
             if part == "scheduler":  # it makes arrays of that length when it is loaded
                 check_timesteps(kind.load_config(at.folder / part))
             parts[part] = kind.from_pretrained(at.folder / part)
-    ForwardProcess(parts["scheduler"])  # raises for one that cannot be trained
+    check_process(family, parts["scheduler"])
     return parts
+
+
+def check_process(family: type[Backbone], scheduler: Any) -> None:
+    """Raises UserError for a scheduler that the family cannot be trained with."""
+    Flow(scheduler, tokens=1) if family.is_flow else Diffusion(scheduler)
 
 
 def text_config(at: Location, part: str) -> Any:
@@ -124,10 +146,10 @@ def text_config(at: Location, part: str) -> Any:
     return config
 
 
-def load_here(at: Location, part: str) -> Any:
-    """A network in the pipeline's folder."""
+def load_here(at: Location, part: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A network in the pipeline's folder, straight in its precision."""
     source = (str(at.folder), {"subfolder": part})
-    return load_network(at.kind(part), part, source, at.hub.get("variant"))
+    return load_network(at.kind(part), part, source, at.hub.get("variant"), dtype)
 
 
 def load_vae(at: Location) -> Any:
@@ -135,28 +157,30 @@ def load_vae(at: Location) -> Any:
     if at.vae is None:
         return load_here(at, "vae")
     what = f"--pretrained_vae_model_name_or_path {short(at.vae)}"
-    return load_network(AutoencoderKL, what, vae_source(at.name, at.vae, at.hub))
+    return load_network(at.family.vae_class, what, vae_source(at.name, at.vae, at.hub))
 
 
-def check_fit(family: type[Backbone], unet: Any, latents: Any, text_configs: Sequence[Any]) -> None:
-    """Check that a UNet without memory takes what autoencoder and text encoders give.
+def check_fit(
+    family: type[Backbone], network: Any, latents: Any, text_configs: Mapping[str, Any]
+) -> None:
+    """Check that a network without memory takes what autoencoder and text encoders give.
 
     Raises UserError where it does not.
     """
-    check_autoencoder(latents, family.undoes_statistics)
-    check_network(unet.config, latents, family.text_width(text_configs))
+    family.check_autoencoder(latents)
+    family.check_network(network.config, latents, text_configs)
     # Whatever else may not fit shows in a pass over shapes alone.
-    side = 2 ** len(unet.config.block_out_channels)
+    who = "UNet" if family.part == "unet" else family.part
     misfit = "does not take what autoencoder and text encoders give"
-    with told_in_one_line("the UNet", misfit), torch.device("meta"):
-        noisy = torch.empty(1, latents.latent_channels, side, side)
-        blank = family.blank_condition(text_configs)
-        family.predict(unet, noisy, torch.empty(1, dtype=torch.long), blank)
+    with told_in_one_line(f"the {who}", misfit), torch.device("meta"):
+        family.predict(network, *family.blank_inputs(network.config, latents, text_configs))
 
 
 def check_embeddings(backbone: Backbone) -> None:
     """Encode one prompt. Raises UserError unless the text encoders give what the UNet takes."""
-    expected = backbone.blank_condition([encoder.config for encoder in backbone.text_encoders()])
+    names = [name for name in backbone.encoder_names[1:] if getattr(backbone.pipeline, name)]
+    configs = {name: getattr(backbone.pipeline, name).config for name in names}
+    expected = backbone.blank_inputs(backbone.network.config, backbone.vae_config, configs)[2]
     with told_in_one_line("text encoders"):
         for name, value in backbone.encode_prompts([""]).items():
             if (value.ndim, value.shape[-1]) != (expected[name].ndim, expected[name].shape[-1]):
@@ -176,7 +200,7 @@ def check_files(at: Location, left_out: Sequence[str]) -> None:
     """
     variant = at.hub.get("variant")
     stems = {
-        part: stem_of(EXPECTED.get(part, PreTrainedModel))
+        part: stem_of(at.expected(part))
         for part in networks_in(at)
         if part not in left_out and not (part == "vae" and at.vae)
     }

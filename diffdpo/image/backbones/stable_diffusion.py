@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from diffdpo.image.backbones.base import Backbone, Condition
+from diffdpo.image.backbones.conditions import Condition
+from diffdpo.image.backbones.latent_unet import LatentUNet
 
 
-class StableDiffusion(Backbone):
+class StableDiffusion(LatentUNet):
     """Latent diffusion with a text condition (Rombach et al. 2022)."""
 
     pipeline_class = StableDiffusionPipeline
@@ -24,11 +25,11 @@ class StableDiffusion(Backbone):
         return {"tokens_NLD": self.embed(prompts)[0]}
 
     @classmethod
-    def blank_condition(cls, text_configs: Sequence[Any]) -> Condition:
+    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
         return {"tokens_NLD": torch.empty(1, 2, cls.text_width(text_configs))}
 
-    @staticmethod
+    @classmethod
     def predict(
-        network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+        cls, network: nn.Module, noisy: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:
-        return network(noisy_NCHW, timestep_N, encoder_hidden_states=condition["tokens_NLD"]).sample
+        return network(noisy, timestep_N, encoder_hidden_states=condition["tokens_NLD"]).sample

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from diffdpo.image.backbones.base import Backbone, Condition
+from diffdpo.image.backbones.conditions import Condition
+from diffdpo.image.backbones.latent_unet import LatentUNet
 from diffdpo.image.pixels import CroppedImage
 
 
-class StableDiffusionXL(Backbone):
+class StableDiffusionXL(LatentUNet):
     """A larger UNet, conditioned on size and crop as well (Podell et al. 2023)."""
 
     pipeline_class = StableDiffusionXLPipeline
@@ -28,10 +29,10 @@ class StableDiffusionXL(Backbone):
         return {"tokens_NLD": tokens, "pooled_ND": pooled}
 
     @classmethod
-    def blank_condition(cls, text_configs: Sequence[Any]) -> Condition:
+    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
         return {
             "tokens_NLD": torch.empty(1, 2, cls.text_width(text_configs)),
-            "pooled_ND": torch.empty(1, text_configs[-1].projection_dim),
+            "pooled_ND": torch.empty(1, text_configs["text_encoder_2"].projection_dim),
             "time_ids_N6": torch.empty(1, 6),
         }
 
@@ -42,12 +43,12 @@ class StableDiffusionXL(Backbone):
         ]
         return {"time_ids_N6": torch.tensor(rows, dtype=torch.float32)}
 
-    @staticmethod
+    @classmethod
     def predict(
-        network: nn.Module, noisy_NCHW: Tensor, timestep_N: Tensor, condition: Condition
+        cls, network: nn.Module, noisy: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:
         added = {"text_embeds": condition["pooled_ND"], "time_ids": condition["time_ids_N6"]}
         tokens = condition["tokens_NLD"]
         return network(
-            noisy_NCHW, timestep_N, encoder_hidden_states=tokens, added_cond_kwargs=added
+            noisy, timestep_N, encoder_hidden_states=tokens, added_cond_kwargs=added
         ).sample

@@ -41,8 +41,15 @@ def told_in_one_line(what: str, fails: str = "cannot be loaded") -> Iterator[Non
         raise UserError(f"{what}: {fails} ({kind}: {short(error, 200)})") from error
 
 
-def load_network(kind: Any, what: str, source: Source, variant: str | None = None) -> Any:
-    """A network of class ``kind``, exactly as its files have it; ``what`` names it in errors.
+def load_network(
+    kind: Any,
+    what: str,
+    source: Source,
+    variant: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A network of class ``kind`` in ``dtype``, exactly as its files have it; ``what`` names it in
+    errors.
 
     Raises UserError for weights that are missing, pickled, left over, of another shape or not
     finite.
@@ -54,7 +61,12 @@ def load_network(kind: Any, what: str, source: Source, variant: str | None = Non
         check_headers(folder, what)
     with told_in_one_line(what):
         network, info = kind.from_pretrained(
-            name, **options, variant=variant, use_safetensors=True, output_loading_info=True
+            name,
+            **options,
+            **{"torch_dtype" if issubclass(kind, ModelMixin) else "dtype": dtype},
+            variant=variant,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     check_places(info, what)
     check_finite(network.state_dict(), what)

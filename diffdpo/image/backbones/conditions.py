@@ -1,0 +1,49 @@
+"""Conditions of a network: named tensors with a row for each item, some as long as their prompt.
+
+A name ends in the shape of its value. ``NL`` means that rows may differ in length: they are padded
+with zeros at their end, and ``mask_NL`` says which tokens are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+Condition = dict[str, Tensor]
+MASK = "mask_NL"
+
+
+def has_length(name: str) -> bool:
+    """Whether the rows of a value have a length of their own."""
+    return name.rsplit("_", 1)[-1].startswith("NL")
+
+
+def joined(rows: Sequence[Condition]) -> Condition:
+    """The condition of several items, from a row of each, padded to the longest."""
+    return {
+        name: (
+            pad_sequence([row[name] for row in rows], batch_first=True)
+            if has_length(name)
+            else torch.stack([row[name] for row in rows])
+        )
+        for name in rows[0]
+    }
+
+
+def rows_of(condition: Condition) -> list[Condition]:
+    """The row of each item, without padding."""
+    count = len(next(iter(condition.values())))
+    rows = [{name: value[n] for name, value in condition.items()} for n in range(count)]
+    return [trimmed(row) for row in rows]
+
+
+def trimmed(row: Condition) -> Condition:
+    """A row without the padding at its end; without a mask nothing is padding."""
+    if MASK not in row:
+        return row
+    real = row[MASK].nonzero()
+    length = int(real[-1]) + 1 if len(real) else 1
+    return {name: value[:length] if has_length(name) else value for name, value in row.items()}

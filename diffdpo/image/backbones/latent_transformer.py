@@ -1,0 +1,136 @@
+"""What the families of transformers share: the pipeline's own encoding of prompts, latents in the
+network's scale, and a network that takes a few more arguments than a UNet."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffdpo.errors import UserError
+from diffdpo.image.backbones.base import Backbone, tokenizer_of
+from diffdpo.image.backbones.checks import check_autoencoder
+from diffdpo.image.backbones.conditions import Condition, joined, rows_of
+
+# Latents of a pass over shapes: small, and a multiple of every patch.
+SIDE = 4
+
+
+class LatentTransformer(Backbone):
+    """A transformer over latents. A family says where its outputs of ``encode_prompt`` are."""
+
+    part: ClassVar = "transformer"
+    # Places in the result of ``encode_prompt``, of the prompt and of the negative prompt; without
+    # the second, the empty prompt is encoded as any other.
+    prompt_outputs: ClassVar[Mapping[str, int]]
+    negative_outputs: ClassVar[Mapping[str, int]] = {}
+    # Whether prompts are padded to one length. Otherwise they are encoded one by one: what a
+    # network sees must not depend on which prompts share a batch.
+    fixed_length: ClassVar[bool] = True
+    patch: ClassVar[int] = 2  # latent cells of a token, along one side
+    # Channels of the network for each of the latents': 1, or one for each cell of a packed patch.
+    channels_per_latent: ClassVar[int] = 1
+    native: ClassVar[int] = 1024  # pixels, where the network's configuration names no size
+    # What the pipeline undoes before it decodes, beside the scale.
+    undone: ClassVar[tuple[str, ...]] = ("shift_factor",)
+
+    @property
+    def pixel_multiple(self) -> int:
+        return self.pixel_factor * self.patch
+
+    @property
+    def native_resolution(self) -> int:
+        return self.native
+
+    def posterior(self, pixels_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        posterior, config = self.vae.encode(pixels_NCHW).latent_dist, self.vae_config
+        shift = getattr(config, "shift_factor", None) or 0.0
+        scale = config.scaling_factor
+        return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        given = list(dict.fromkeys(prompt for prompt in prompts if prompt))
+        rows: dict[str, Condition] = {}
+        for group in [given] if self.fixed_length and given else [[one] for one in given]:
+            rows |= zip(group, rows_of(self.encode(group)), strict=True)
+        if "" in prompts:
+            rows[""] = rows_of(self.encode([""], negative=bool(self.negative_outputs)))[0]
+        return joined([rows[prompt] for prompt in prompts])
+
+    def encode(self, prompts: Sequence[str], negative: bool = False) -> Condition:
+        """The pipeline's encoding of prompts, or of the negative prompt that it has by default."""
+        outputs = self.pipeline.encode_prompt(**self.encode_arguments(prompts, negative))
+        places = self.negative_outputs if negative else self.prompt_outputs
+        return self.condition_of({name: outputs[place] for name, place in places.items()})
+
+    def condition_of(self, outputs: Mapping[str, Any]) -> Condition:
+        """The condition that a pipeline's embeddings make; most are used as they are."""
+        return dict(outputs)
+
+    def encode_arguments(self, prompts: Sequence[str], negative: bool) -> dict[str, Any]:
+        """The arguments of ``encode_prompt`` with which the pipeline's call calls it."""
+        # Where both have an argument, the defaults of the two differ: 226 and 512 tokens in Wan.
+        call = inspect.signature(type(self.pipeline).__call__).parameters
+        own = inspect.signature(self.pipeline.encode_prompt).parameters
+        arguments = {name: call[name].default for name in own if name in call}
+        arguments |= {"prompt": list(prompts), "device": self.text_encoders()[0].device}
+        if "do_classifier_free_guidance" in own:
+            arguments["do_classifier_free_guidance"] = negative
+        return arguments
+
+    def prompt_limits(self) -> dict[str, int]:
+        """The number of tokens that each text encoder reads, by the name of its tokenizer."""
+        call = inspect.signature(type(self.pipeline).__call__).parameters
+        limits = {}
+        for name in map(tokenizer_of, self.encoder_names[1:]):
+            tokenizer = getattr(self.pipeline, name)
+            if tokenizer is not None:
+                is_clip = "CLIP" in type(tokenizer).__name__
+                own = is_clip or "max_sequence_length" not in call
+                limits[name] = (
+                    tokenizer.model_max_length if own else call["max_sequence_length"].default
+                )
+        return limits
+
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        if not prompts:
+            return 0
+        # Of several encoders the one that reads most decides: what it reads is not lost.
+        limits = self.prompt_limits()
+        name = max(limits, key=lambda name: limits[name])
+        rows = getattr(self.pipeline, name)(list(prompts), verbose=False).input_ids
+        return sum(len(row) > limits[name] for row in rows)
+
+    @property
+    def longest_prompt(self) -> int:
+        return max(self.prompt_limits().values())
+
+    @classmethod
+    def check_autoencoder(cls, config: Any) -> None:
+        check_autoencoder(config, cls.undone)
+
+    @classmethod
+    def check_network(cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]) -> None:
+        check_channels(config.in_channels, vae_config.latent_channels * cls.channels_per_latent)
+
+    @classmethod
+    def blank_inputs(
+        cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor, Condition]:
+        noisy = torch.empty(1, vae_config.latent_channels, SIDE, SIDE)
+        return noisy, torch.empty(1), cls.blank_condition(config, text_configs)
+
+    @classmethod
+    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
+        """A condition for one item, with shapes and no numbers."""
+        raise NotImplementedError
+
+
+def check_channels(taken: int, given: int) -> None:
+    """Raises UserError where a network takes other channels than its latents have."""
+    if taken != given:
+        raise UserError(f"the transformer takes {taken} channels, the autoencoder gives {given}")
