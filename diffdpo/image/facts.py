@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
+from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
+from diffdpo.image.side_columns import SEEDS
 
 
 def image_facts(
@@ -37,6 +41,8 @@ def image_facts(
         ),
         **trainer.plan("pairs"),
     }
+    if beside := beside_read(settings, pairs):
+        lines["read too"] = beside
     if pairs.tally.unread_columns:
         lines["not read"] = f"columns {listed(pairs.tally.unread_columns)}"
     prompts = list(dict.fromkeys(pairs.prompts()))
@@ -48,6 +54,22 @@ def image_facts(
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
+
+
+def beside_read(settings: ImageSettings, pairs: ImagePairs) -> str:
+    """What is read beside pictures, prompts and labels, and what it is for."""
+    beside = pairs.beside
+    parts = []
+    if beside.gaps is not None:
+        gaps = np.abs(beside.gaps[pairs.rows])
+        parts.append(f"gaps of {settings.score_column}, {gaps.mean():.3g} in the mean")
+    if beside.seeds is not None:
+        parts.append("every picture's own noise, by its seed")
+    if beside.masks is not None:
+        parts.append(f"masks of column {short(settings.mask_column, 40)}")
+    if set(SEEDS) <= set(pairs.tally.unread_columns):
+        parts.append("seed_0 and seed_1 are there, and would be with --given_noise")
+    return "; ".join(parts)
 
 
 def loss_named(settings: ImageSettings) -> str:

@@ -16,8 +16,10 @@ from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import MODEL, PAIRS
 from diffdpo.image.decode import Limits
+from diffdpo.image.loss_settings import image_objective
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
+from diffdpo.image.side_columns import SideSettings
 
 MODELS = ("model_0", "model_1")  # columns that --dreamlike_pairs_only reads
 
@@ -107,6 +109,7 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
         flip=not settings.no_hflip,
         ties=settings.ties,
         random_labels=settings.random_labels,
+        beside=beside(settings),
     )
     in_memory = rows is not None
     rows = open_rows(settings) if rows is None else rows
@@ -119,6 +122,17 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs
+
+
+def beside(settings: ImageSettings) -> SideSettings:
+    """The columns that the settings ask for beside pictures, prompt and label."""
+    reads_gap = image_objective(settings).reads_gap
+    return SideSettings(
+        settings.score_column if reads_gap else None,
+        1.0 if settings.gap_scale is None else settings.gap_scale,
+        settings.given_noise,
+        settings.mask_column,
+    )
 
 
 def dreamlike(rows: Dataset) -> Dataset:

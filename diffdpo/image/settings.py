@@ -158,6 +158,19 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
         least=0,
         most=1000,
     )
+    given_noise: bool = flag(
+        False,
+        "the noise that each picture was sampled from, by the columns seed_0 and seed_1, in place"
+        " of a drawn one",
+        group="data",
+        changes="draws",
+    )
+    mask_column: str | None = flag(
+        None,
+        "column of masks: errors count where white; NAME for both pictures, or NAME_0 and NAME_1",
+        group="data",
+        changes="draws",
+    )
     random_crop: bool = flag(
         False,
         "random instead of centre crops, the same for both sides",
@@ -204,6 +217,11 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
             lines.append(
                 "--cache_latents keeps centre crops and excludes --random_crop; leave out one of"
                 " the two"
+            )
+        if self.given_noise and (self.noise_offset or self.input_perturbation):
+            lines.append(
+                "--given_noise takes the noise as it was; leave out --noise_offset and"
+                " --input_perturbation"
             )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
