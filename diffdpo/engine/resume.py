@@ -64,10 +64,23 @@ def find_start(
             notice(f"resume       no checkpoint in {output_dir} yet: starting from step 0")
         return Start()
     state = checkpoint.read_state(path)
-    # A setting that the run did not know yet had its default's effect.
-    state["settings"] = as_dict(type(settings)()) | state["settings"]
+    state["settings"] = as_known_now(state["settings"], as_dict(type(settings)()))
     check_same_run(path, state, current, settings.free_on_resume())
     return Start(path, state)
+
+
+def as_known_now(then: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an older run, as this version would write them.
+
+    One that the run did not know yet had its default's effect; one that takes several values now
+    took one then.
+    """
+    listed = {
+        name: [value]
+        for name, value in then.items()
+        if isinstance(defaults.get(name), list) and isinstance(value, str)
+    }
+    return defaults | then | listed
 
 
 def resume(

@@ -31,7 +31,8 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
-from diffdpo.objective import Metrics, Objective, StepContext
+from diffdpo.means import Metrics
+from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores, unwrapped
 
@@ -113,6 +114,7 @@ class Trainer:
             metrics = {
                 "loss": loss.detach(),
                 **self.objective.metrics(reward_N, draw, context),
+                **self.objective.guard_metrics(policy),
                 **self.task.metrics(policy, frozen_N, draw, context),
             }
         return MicroStep(loss, loss_B.detach(), policy.score_N.detach(), reward_N.detach(), metrics)

@@ -10,7 +10,7 @@ from diffdpo.data.paths import missing_folder
 from diffdpo.flags import flag
 from diffdpo.image.lora_file import FORMATS, LORA_FILE, PRECISIONS, lora_in
 
-REFERENCES = ["start", "base"]
+REFERENCES = ["start", "base", "ema"]
 NEEDS_LORA = "is about a LoRA; add --rank or --init_lora, or leave it out"
 
 
@@ -63,7 +63,8 @@ class AdapterSettings(BaseSettings):
     )
     reference: str = flag(
         "start",
-        "under --init_lora: start, the LoRA as it was, or base, the model without it",
+        "start: the policy as it was; base: under --init_lora, the model without it; ema: a moving"
+        " average of the policy",
         group="model",
         choices=REFERENCES,
     )
@@ -80,8 +81,8 @@ class AdapterSettings(BaseSettings):
         elif self.unet_init:
             lora = "--init_lora" if self.init_lora else "--rank"
             lines.append(f"--unet_init starts a full fine-tune; leave out {lora}")
-        if self.reference != "start" and not self.init_lora:
-            lines.append(f"--reference {self.reference} goes with --init_lora; leave it out")
+        if self.reference == "base" and not self.init_lora:
+            lines.append("--reference base goes with --init_lora; leave it out")
         lines += missing_lora(self.init_lora)
         lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
         return lines

@@ -11,6 +11,8 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
+from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.errors import UserError
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone
@@ -19,8 +21,8 @@ from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.lora import FirstState, in_float32, read_lora
 from diffdpo.image.lora_export import why_no_kohya
 from diffdpo.image.lora_file import lora_path
+from diffdpo.image.loss_settings import REFERENCE_DECAY, image_objective
 from diffdpo.image.settings import ImageSettings
-from diffdpo.losses import LOSSES
 from diffdpo.reference import (
     AdapterCopy,
     AdapterOff,
@@ -161,9 +163,14 @@ def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:
 
 
 def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
-    """The reference of a run: zero, or what training starts from."""
-    if LOSSES[settings.loss_type].reference_free:
+    """The reference of a run: zero, a moving average of the policy, or what training starts
+    from."""
+    if image_objective(settings).reference_free:
         return Zero()
+    if settings.reference == "ema":
+        decay = settings.reference_decay
+        decay = REFERENCE_DECAY if decay is None else decay
+        return MovingReference(MovingAverage(trainable(network), decay))
     return starting_point(network, settings)
 
 
@@ -171,7 +178,7 @@ def starting_point(network: nn.Module, settings: ImageSettings) -> Reference:
     """The network as it is now as a reference, by the cheapest means; or, where asked for, the
     model without the LoRA that is trained further."""
     if settings.init_lora:
-        return AdapterCopy() if settings.reference == "start" else BaseModel()
+        return BaseModel() if settings.reference == "base" else AdapterCopy()
     if settings.is_lora:
         return AdapterOff()
     return InitialNetwork() if settings.reference_draws else FrozenCopy(network)

@@ -52,7 +52,7 @@ def load_policy(
     # In train mode as in training, because some layers round otherwise in eval mode.
     network.requires_grad_(False).train()
     if name := lora_in(folder):
-        first = bool(start.init_lora) and start.reference == "start"
+        first = bool(start.init_lora) and start.reference != "base"
         if first:
             first_state(backbone, start).attach(network, AdapterCopy.frozen)
         adapted = load_lora(backbone, folder / name, what)
