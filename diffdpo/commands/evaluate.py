@@ -93,7 +93,7 @@ def main(settings: EvaluateSettings) -> int:
         data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
         compose(report, found, as_png(page), [data, *settings.departures])
 
-    first = settings.init_lora if settings.reference == "start" else None
+    first = None if settings.reference == "base" else settings.init_lora
     base = str(first or settings.unet_init or settings.pretrained_model_name_or_path)
     with writing(folder):
         publish(folder, run, base, settings, figures(found), fill, summary(found))
