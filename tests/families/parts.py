@@ -11,6 +11,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
 )
+from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextModel,
@@ -19,6 +20,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3VLConfig,
+    Qwen3VLModel,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -60,22 +63,31 @@ CHAT = (
 )
 
 
+WORDS = (
+    *("Describe", " the", " image", " by", " detailing", " color", " shape", " size", " texture"),
+    *(" quantity", " text", " spatial", " relationships", " of", " objects", " and"),
+    *(" background", "system", "user", "assistant"),
+)
+
+
 def qwen_tokenizer() -> Qwen2Tokenizer:
-    """Single bytes, and the marks of a conversation."""
+    """Single bytes, the marks of a conversation, and the words of templates: these have as many
+    tokens as in the published models, some of which pipelines count on."""
     symbols = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
-    return Qwen2Tokenizer(
-        vocab=vocabulary,
+    made = Qwen2Tokenizer(
+        vocab={symbol: index for index, symbol in enumerate(symbols)},
         merges=[],
         extra_special_tokens=["<|im_start|>", "<|im_end|>"],
         chat_template=CHAT,
     )
+    made.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
+    return made
 
 
 def qwen3(kind: Any, layers: int, width: int = 16) -> Any:
     return kind(
         Qwen3Config(
-            vocab_size=260, hidden_size=width, intermediate_size=16, num_hidden_layers=layers,
+            vocab_size=300, hidden_size=width, intermediate_size=16, num_hidden_layers=layers,
             num_attention_heads=2, num_key_value_heads=1, head_dim=8, tie_word_embeddings=True,
         )
     )  # fmt: skip
@@ -83,7 +95,7 @@ def qwen3(kind: Any, layers: int, width: int = 16) -> Any:
 
 def qwen_vl(width: int = 16) -> Qwen2_5_VLForConditionalGeneration:
     text = {
-        "vocab_size": 260, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2,
+        "vocab_size": 300, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
         "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]},
     }  # fmt: skip
@@ -94,6 +106,19 @@ def qwen_vl(width: int = 16) -> Qwen2_5_VLForConditionalGeneration:
     return Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(text_config=text, vision_config=vision)
     )
+
+
+def qwen3_vl(layers: int, width: int = 16) -> Qwen3VLModel:
+    text = {
+        "vocab_size": 300, "hidden_size": width, "intermediate_size": 16,
+        "num_hidden_layers": layers, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "head_dim": 8, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]},
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+        "out_hidden_size": width, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+    }  # fmt: skip
+    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
 
 
 def qwen_autoencoder() -> AutoencoderKLQwenImage:

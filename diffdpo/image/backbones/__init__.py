@@ -23,6 +23,7 @@ BACKBONES = {
     "FluxPipeline": ("flux", "Flux"),
     "ZImagePipeline": ("z_image", "ZImage"),
     "QwenImagePipeline": ("qwen_image", "QwenImage"),
+    "Krea2Pipeline": ("krea_2", "Krea2"),
 }
 
 
