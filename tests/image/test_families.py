@@ -1,5 +1,6 @@
 """What holds for every family of the table: a new row meets all of it without a new test."""
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -81,8 +82,11 @@ def batch_of(family, pairs=1):
 
 def task_of(backbone, settings):
     draws = DrawSettings(seed=0, resolution=settings.resolution)
-    process = process_for(backbone, settings)
-    return ImageTask(backbone, process, draws, CPU, Accelerator(cpu=True).autocast)
+    process, encode = process_for(backbone, settings), functools.cache(backbone.encode_prompts)
+    return ImageTask(
+        backbone, process, draws, CPU, Accelerator(cpu=True).autocast,
+        encode_prompts=lambda prompts: encode(tuple(prompts)),
+    )  # fmt: skip
 
 
 class Spied:
@@ -274,9 +278,9 @@ def test_checkpointing_changes_nothing(backbone, family):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_policy_and_reference_begin_as_one(folder, family, dtype):
     backbone = load_backbone(str(folder), dtype=dtype)
-    settings = settings_of(folder, family, gradient_checkpointing=True, loss_type="sigmoid")
+    settings = settings_of(folder, family, gradient_checkpointing=True)
     if not backbone.network._supports_gradient_checkpointing:
-        settings = settings_of(folder, family, loss_type="sigmoid")
+        settings = settings_of(folder, family)
     if not hasattr(backbone.network, "add_adapter"):
         settings = settings_of(folder, family).__class__(
             pretrained_model_name_or_path=str(folder), resolution=side(family), rank=None

@@ -24,6 +24,8 @@ BACKBONES = {
     "ZImagePipeline": ("z_image", "ZImage"),
     "QwenImagePipeline": ("qwen_image", "QwenImage"),
     "Krea2Pipeline": ("krea_2", "Krea2"),
+    "Flux2KleinPipeline": ("flux_2_klein", "Flux2Klein"),
+    "Flux2Pipeline": ("flux_2", "Flux2"),
 }
 
 

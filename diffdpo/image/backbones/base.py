@@ -202,11 +202,6 @@ def tokenizer_of(text_encoder: str) -> str:
     return text_encoder.replace("text_encoder", "tokenizer")
 
 
-def plain_tokenizer(tokenizer: Any) -> Any:
-    """The tokenizer of a processor, which takes pictures as well; a tokenizer is its own."""
-    return getattr(tokenizer, "tokenizer", tokenizer)
-
-
 def square(size: Any, factor: int) -> int:
     """The side in pixels of a network's ``sample_size``.
 

@@ -10,6 +10,7 @@ from diffusers import Krea2Pipeline, Krea2Transformer2DModel
 from torch import Tensor, nn
 
 from diffdpo.image.backbones.conditions import MASK, Condition, padded
+from diffdpo.image.backbones.latent_transformer import flagged
 from diffdpo.image.backbones.packing import pack, positions, unpack
 from diffdpo.image.backbones.qwen_latents import QwenLatents
 
@@ -26,7 +27,7 @@ class Krea2(QwenLatents):
 
     @classmethod
     def distilled(cls, index: Mapping[str, Any], network_config: Any, scheduler: Any) -> str:
-        return "is_distilled in its model_index.json" if index.get("is_distilled") else ""
+        return flagged(index)
 
     def before_prompt(self) -> str:
         before: str = self.pipeline.prompt_template_encode_prefix

@@ -9,7 +9,7 @@ import torch
 from diffusers import ZImagePipeline, ZImageTransformer2DModel
 from torch import Tensor, nn
 
-from diffdpo.image.backbones.chat import before_prompt
+from diffdpo.image.backbones.chat import MARK, before_mark, user_message
 from diffdpo.image.backbones.conditions import Condition, padded, rows_of
 from diffdpo.image.backbones.latent_transformer import LatentTransformer
 
@@ -23,7 +23,7 @@ class ZImage(LatentTransformer):
     guidance_off: ClassVar = 0.0  # it adds the scaled difference to the prediction under the prompt
 
     def before_prompt(self) -> str:
-        return before_prompt(self.pipeline.tokenizer)
+        return before_mark(self.pipeline.tokenizer, user_message(MARK))
 
     def condition_of(self, outputs: Mapping[str, Any]) -> Condition:
         return padded("tokens_NLD", outputs["tokens_NLD"])
