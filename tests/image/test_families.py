@@ -1,7 +1,7 @@
 """What holds for every family of the table: a new row meets all of it without a new test."""
 
+import functools
 import math
-from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -82,11 +82,11 @@ def batch_of(family, pairs=1):
 
 def task_of(backbone, settings):
     draws = DrawSettings(seed=0, resolution=settings.resolution)
-    process = process_for(backbone, settings)
-    # Some pipelines put a long text before every prompt.
-    once = cache(lambda *prompts: backbone.encode_prompts(prompts))
-    encode = lambda prompts: once(*prompts)  # noqa: E731
-    return ImageTask(backbone, process, draws, CPU, Accelerator(cpu=True).autocast, encode)
+    process, encode = process_for(backbone, settings), functools.cache(backbone.encode_prompts)
+    return ImageTask(
+        backbone, process, draws, CPU, Accelerator(cpu=True).autocast,
+        encode_prompts=lambda prompts: encode(tuple(prompts)),
+    )  # fmt: skip
 
 
 class Spied:

@@ -231,11 +231,6 @@ def tokenizer_of(text_encoder: str) -> str:
     return text_encoder.replace("text_encoder", "tokenizer")
 
 
-def plain_tokenizer(tokenizer: Any) -> Any:
-    """The tokenizer of a processor, which takes pictures as well; a tokenizer is its own."""
-    return getattr(tokenizer, "tokenizer", tokenizer)
-
-
 def pixels_per_cell(vae_config: Any) -> int:
     """Image pixels per latent cell of an autoencoder, along one side."""
     names = ("block_out_channels", "encoder_block_out_channels")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone, plain_tokenizer, tokenizer_of
+from diffdpo.image.backbones.base import Backbone, tokenizer_of
+from diffdpo.image.backbones.chat import plain_tokenizer
 from diffdpo.image.backbones.checks import check_autoencoder
 from diffdpo.image.backbones.conditions import MASK, Condition, joined, rows_of
 
@@ -153,6 +154,11 @@ class LatentTransformer(Backbone):
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
         """A condition for one item, with shapes and no numbers."""
         raise NotImplementedError
+
+
+def flagged(index: Mapping[str, Any]) -> str:
+    """Why a pipeline is distilled, where its index says so."""
+    return "is_distilled in its model_index.json" if index.get("is_distilled") else ""
 
 
 def check_channels(taken: int, given: int) -> None:
