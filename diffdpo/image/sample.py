@@ -107,14 +107,16 @@ def run(
     """The pictures of one batch."""
     # One generator a picture, on the CPU: the same noise on every device and in every batch.
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return backbone.pipeline(
+    output = backbone.pipeline(
         prompt=list(prompts),
         num_inference_steps=settings.steps,
         **backbone.sampling_options(settings.guidance),
         generator=generators,
         height=settings.resolution,
         width=settings.resolution,
-    ).images
+        output_type="pil",  # of pictures the default, of clips not
+    )
+    return backbone.pictures(output)
 
 
 def mixed_with(backbone: Backbone, network: Any) -> torch.dtype | None:

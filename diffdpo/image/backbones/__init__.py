@@ -21,6 +21,7 @@ BACKBONES = {
     "StableDiffusionXLPipeline": ("stable_diffusion_xl", "StableDiffusionXL"),
     "StableDiffusion3Pipeline": ("stable_diffusion_3", "StableDiffusion3"),
     "FluxPipeline": ("flux", "Flux"),
+    "WanPipeline": ("wan", "Wan"),
 }
 
 
