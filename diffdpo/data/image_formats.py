@@ -83,6 +83,12 @@ IMAGE_FORMATS = {
     ),
     "chosen-rejected": ImageFormat("chosen", "rejected", "prompt"),
     "chosen-rejected with captions": ImageFormat("chosen", "rejected", "caption"),
+    "video pairs": ImageFormat(
+        "video_0", "video_1", "caption", pickapic_label, ("label_0",), ("label_1",)
+    ),
+    "video pairs with prompts": ImageFormat(
+        "video_0", "video_1", "prompt", pickapic_label, ("label_0",), ("label_1",)
+    ),
     "file names": ImageFormat("chosen_file_name", "rejected_file_name", "prompt"),
 }
 

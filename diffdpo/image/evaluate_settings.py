@@ -16,7 +16,12 @@ from diffdpo.metrics import REWARDS, reward_problems
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_turbo"]
-ALWAYS += ["noise_offset", "cache_dir", *(field.name for field in fields(ProcessSettings))]
+ALWAYS += [
+    "num_frames",
+    "noise_offset",
+    "cache_dir",
+    *(field.name for field in fields(ProcessSettings)),
+]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -25,7 +30,7 @@ TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "m
 # With another value the figures are not those of what the run trained, or not against what it was
 # trained against.
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
-REFERENCE += ["resolution", "is_turbo", "noise_offset"]
+REFERENCE += ["resolution", "num_frames", "is_turbo", "noise_offset"]
 RESULTS = ["pytorch_lora_weights.safetensors", "unet"]  # in the folder of a finished run
 
 
@@ -112,4 +117,9 @@ class PairSettings(ImageDataSettings):
     seed: int = flag(1, "seed of the starting noise", group="evaluation", **SEEDS)
 
     def problems(self) -> list[str]:
-        return [*super().problems(), *reward_problems([self.reward], REWARDS)]
+        lines = [*super().problems(), *reward_problems([self.reward], REWARDS)]
+        if (self.num_frames or 1) > 1:
+            lines.append(
+                f"--num_frames {self.num_frames}: pairs are made of pictures; leave it out"
+            )
+        return lines

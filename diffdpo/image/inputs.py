@@ -14,6 +14,7 @@ from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.decode import Limits
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
@@ -63,6 +64,8 @@ def open_pipeline(
     if resolution % factor:
         near = max(factor, round(resolution / factor) * factor)
         raise UserError(f"--resolution {resolution} is not a multiple of {factor}; take {near}")
+    backbone.num_frames = settings.num_frames or 1
+    check_frames(backbone.num_frames, backbone.frame_factor)
     return replace(settings, resolution=resolution), backbone
 
 
@@ -92,8 +95,11 @@ def open_pairs(
     return image_pairs(rows, framing, name, given, settings.data_format, settings.cache_dir)
 
 
-def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = None) -> ImagePairs:
-    """The pairs to train on, with unreadable ones dropped; ``rows`` replace the named data set."""
+def training_pairs(
+    settings: ImageSettings, backbone: Backbone, quiet: bool, rows: Dataset | None = None
+) -> ImagePairs:
+    """The pairs to train ``backbone`` on, with unreadable ones dropped; ``rows`` replace the named
+    data set."""
     framing = FrameSettings(
         seed=settings.seed,
         resolution=settings.resolution or 0,
@@ -110,6 +116,7 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
         unread = pairs.tally.unread_columns
         pairs.tally.unread_columns = [column for column in unread if column not in MODELS]
     pairs.limit(settings.max_train_samples, settings.seed)
+    settle_frames(pairs, backbone, settings.num_frames)
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffdpo.config import BaseSettings, Layer, read_yaml
+from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY, TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
+from diffdpo.image.clip_settings import ClipSettings
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 from diffdpo.image.process_settings import ProcessSettings
 
@@ -32,7 +33,7 @@ CHOICE = (
 
 
 @dataclass(frozen=True)
-class ImageDataSettings(BaseSettings):
+class ImageDataSettings(ClipSettings):
     """The settings of model and data that training and evaluation share."""
 
     pretrained_model_name_or_path: str | None = flag(
@@ -242,17 +243,9 @@ class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        sampling = {
-            "run_validation",
-            "validation_steps",
-            "validation_prompts",
-            "num_inference_steps",
-        }
-        return (
-            FREE_ON_RESUME
-            | sampling
-            | {"guidance_scale", "cache_dir", "vae_encode_batch_size", "cache_latents"}
-        )
+        sampling = {"run_validation", "validation_steps", "validation_prompts"}
+        sampling |= {"num_inference_steps", "guidance_scale"}
+        return FREE_ON_RESUME | sampling | {"cache_dir", "vae_encode_batch_size", "cache_latents"}
 
     @classmethod
     def inert(cls) -> dict[str, str]:

@@ -19,6 +19,7 @@ DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 RUN = {"engine.run_config", "extensions", "metrics", *JUDGES}
 IMAGE = {"image", "image.settings", "image.process_settings", "image.lora_file"}
+IMAGE |= {"image.clip_settings"}
 TEXT = {"text", "text.settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
