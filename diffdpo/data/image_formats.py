@@ -122,6 +122,8 @@ def detect(
             return row
     needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in IMAGE_FORMATS.items())
     fitting = {n: row.columns for n, row in IMAGE_FORMATS.items() if not unused(given, row)}
+    if not any("video" in column for column in columns):  # a prompt alone makes no videos
+        fitting = {n: names for n, names in fitting.items() if "video" not in names[0]}
     near = closest(columns, fitting)
     raise UserError(
         f"no image pairs in columns {listed(columns, 120)}; needed are {needs}; {near}; name yours"
