@@ -14,6 +14,7 @@ from diffdpo.engine.trained_on import Overlap, overlap
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import draws_emoji
+from diffdpo.image.clip_length import settle_frames
 from diffdpo.image.comparison import (
     Accuracy,
     draw_pictures,
@@ -35,6 +36,7 @@ from diffdpo.report.plots import accuracy_by_timestep
 Rows = dict[str, dict[str, Any]]  # the figures of each reward
 # The style judge knows the bundled pictures only.
 WITHOUT_A_JUDGE = ["colourfulness", "jpeg_compressibility"]
+MIDDLE = "Of clips of {} frames the middle one is shown and judged."
 GLOSS = "How often the policy's own reward, log π − log π_ref, is larger for the chosen picture."
 
 
@@ -69,6 +71,8 @@ def main(settings: EvaluateSettings) -> int:
     rewards = {name: REWARDS[name]() for name in settings.reward}
     # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
     pairs = open_pairs(settings, FrameSettings(settings.seed, settings.resolution or 0))
+    settle_frames(pairs, backbone, settings.num_frames)
+    settings = replace(settings, num_frames=backbone.num_frames)
     count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
     check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
@@ -88,10 +92,11 @@ def main(settings: EvaluateSettings) -> int:
         accuracy = implicit_accuracy(settings, backbone, pairs, network, reference, device)
     found = Findings(rows, accuracy, *overlaps)
     page = picture_page(pictures)
+    clips = [MIDDLE.format(backbone.num_frames)] if backbone.num_frames > 1 else []
 
     def fill(report: Report) -> None:
         data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
-        compose(report, found, as_png(page), [data, *settings.departures])
+        compose(report, found, as_png(page), [data, *clips, *settings.departures])
 
     first = None if settings.reference == "base" else settings.init_lora
     base = str(first or settings.unet_init or settings.pretrained_model_name_or_path)

@@ -27,10 +27,12 @@ def image_facts(
     trained = sum(weight.numel() for weight in trainer.parameters)
     cells = math.prod(backbone.latent_shape(settings.resolution or 0))
     kind = f"LoRA rank {settings.rank}" if settings.is_lora else "full fine-tune"
+    size = f"{settings.resolution} px"
+    size += f" x {backbone.num_frames} frames" if backbone.num_frames > 1 else ""
     lines = {
         "model": (
             f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"
-            f" {process.prediction_type}, {settings.resolution} px, {settings.mixed_precision}"
+            f" {process.prediction_type}, {size}, {settings.mixed_precision}"
             " mixed precision)"
         ),
         "pairs": kept_pairs(settings, pairs),

@@ -15,6 +15,7 @@ from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import MODEL, PAIRS
+from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.decode import Limits
 from diffdpo.image.loss_settings import image_objective
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
@@ -71,6 +72,8 @@ def open_pipeline(
             f"--resolution {resolution}: the model has positions for pictures of"
             f" {backbone.largest_resolution:g} pixels at most"
         )
+    backbone.num_frames = settings.num_frames or 1
+    check_frames(backbone.num_frames, backbone.frame_factor)
     return replace(settings, resolution=resolution), backbone
 
 
@@ -100,8 +103,11 @@ def open_pairs(
     return image_pairs(rows, framing, name, given, settings.data_format, settings.cache_dir)
 
 
-def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = None) -> ImagePairs:
-    """The pairs to train on, with unreadable ones dropped; ``rows`` replace the named data set."""
+def training_pairs(
+    settings: ImageSettings, backbone: Backbone, quiet: bool, rows: Dataset | None = None
+) -> ImagePairs:
+    """The pairs to train ``backbone`` on, with unreadable ones dropped; ``rows`` replace the named
+    data set."""
     framing = FrameSettings(
         seed=settings.seed,
         resolution=settings.resolution or 0,
@@ -119,6 +125,7 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
         unread = pairs.tally.unread_columns
         pairs.tally.unread_columns = [column for column in unread if column not in MODELS]
     pairs.limit(settings.max_train_samples, settings.seed)
+    settle_frames(pairs, backbone, settings.num_frames)
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs

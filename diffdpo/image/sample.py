@@ -107,7 +107,7 @@ def run(
 ) -> list[Image.Image]:
     """The pictures of one batch."""
     generators = [start_generator(seed) for seed in seeds]
-    return backbone.pipeline(
+    output = backbone.pipeline(
         prompt=list(prompts),
         num_inference_steps=settings.steps,
         **backbone.sampling_options(settings.guidance, len(prompts)),
@@ -115,7 +115,9 @@ def run(
         generator=generators,
         height=settings.resolution,
         width=settings.resolution,
-    ).images
+        output_type="pil",  # of pictures the default, of clips not
+    )
+    return backbone.pictures(output)
 
 
 def mixed_with(backbone: Backbone, network: Any) -> torch.dtype | None:

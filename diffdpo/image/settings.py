@@ -88,6 +88,15 @@ class ImageDataSettings(PromptSettings):
         least=8,
         most=16384,  # beyond it one image takes gigabytes
     )
+    num_frames: int | None = flag(
+        None,
+        "frames of a clip, the first of each; default: what the first pair has, at most the model's"
+        " own; pictures have 1",
+        group="data",
+        changes="encodings",
+        least=1,
+        most=10_000,
+    )
     vae_encode_batch_size: int = flag(
         8, "images encoded at once", group="caching", least=1, most=MANY
     )
@@ -238,18 +247,10 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        sampling = {
-            "run_validation",
-            "validation_steps",
-            "validation_prompts",
-            "num_inference_steps",
-        }
-        return (
-            FREE_ON_RESUME
-            | sampling
-            | {"guidance_scale", "cache_dir", "vae_encode_batch_size", "cache_latents"}
-            | {"lora_format", "lora_dtype"}
-        )
+        sampling = {"run_validation", "validation_steps", "validation_prompts"}
+        sampling |= {"num_inference_steps", "guidance_scale"}
+        written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
+        return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype"}
 
     @classmethod
     def inert(cls) -> dict[str, str]:

@@ -33,6 +33,7 @@ BACKBONES = {
     "PixArtSigmaPipeline": ("pixart_sigma", "PixArtSigma"),
     "HunyuanDiTPipeline": ("hunyuan_dit", "HunyuanDiT"),
     "ChromaPipeline": ("chroma", "Chroma"),
+    "WanPipeline": ("wan", "Wan"),
 }
 
 

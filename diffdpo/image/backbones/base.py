@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 
 from diffdpo.errors import UserError, short
@@ -44,6 +45,7 @@ class Backbone:
     # The shift of t in training where the scheduler's own is one of sampling alone.
     training_shift: ClassVar[float | None] = None
     guidance_off: ClassVar[float] = 1.0  # the guidance scale that leaves the prediction as it is
+    num_frames = 1  # of a clip; a picture is a clip of one
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
@@ -91,6 +93,11 @@ class Backbone:
         """The shift of t in training at a resolution, where the scheduler alone does not tell."""
         return self.training_shift
 
+    @property
+    def frame_factor(self) -> int | None:
+        """Frames of a clip per latent frame, after the first; None for families of pictures."""
+        return None
+
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""
         side = resolution // self.pixel_factor
@@ -104,6 +111,11 @@ class Backbone:
     def distilled(cls, index: Mapping[str, Any], network_config: Any, scheduler: Any) -> str:
         """Why a model is one of few steps, which DPO would blur; empty where it is none."""
         return ""
+
+    @classmethod
+    def check_registered(cls, settings: Mapping[str, Any]) -> None:
+        """Check the settings of a pipeline besides its components. Raises UserError for one under
+        which it is no model that can be trained here."""
 
     @property
     def vae(self) -> Any:
@@ -224,6 +236,10 @@ class Backbone:
     def sampling_options(self, guidance: float, count: int = 1) -> dict[str, Any]:
         """Arguments of the pipeline's call for guidance of this scale, with ``count`` prompts."""
         return {"guidance_scale": guidance}
+
+    def pictures(self, output: Any) -> list[Image.Image]:
+        """A picture of each item that the pipeline's call has made."""
+        return output.images
 
 
 def tokenizer_of(text_encoder: str) -> str:

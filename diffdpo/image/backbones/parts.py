@@ -80,6 +80,7 @@ def load_parts(
     distilled.
     """
     family, texts = at.family, at.texts()
+    family.check_registered(at.index)
     parts = load_plain(at)
     configs = {name: text_config(at, name) for name in texts}
     if at.vae is None:
