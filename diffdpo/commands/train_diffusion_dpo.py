@@ -29,11 +29,12 @@ from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import store_encodings
+from diffdpo.image.loss_settings import image_objective
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
-from diffdpo.image.settings import ImageSettings, image_objective
+from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import ValidationPictures
 from diffdpo.reference import Reference
@@ -68,7 +69,8 @@ def resolved(
             f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the"
             " flag out"
         )
-    loss, precision = "sft" if settings.sft else settings.loss_type, accelerator.mixed_precision
+    loss = ["sft"] if settings.sft else settings.loss_type
+    precision = accelerator.mixed_precision
     return replace(settings, loss_type=loss, mixed_precision=precision), backbone
 
 

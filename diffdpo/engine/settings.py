@@ -65,6 +65,9 @@ class TrainSettings(BaseSettings):
     dpop_lambda: float = flag(
         50.0, "dpop: charge for a chosen item made less likely", group="loss", least=0
     )
+    linear_eta: float = flag(
+        0.01, "linear: least pull, and one minus the largest", group="loss", least=0, below=0.5
+    )
     desirable_weight: float = flag(1.0, "kto: weight of desirable items", group="loss", least=0)
     undesirable_weight: float = flag(1.0, "kto: weight of undesirable items", group="loss", least=0)
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from diffdpo.engine.averages import MovingAverage, MovingReference
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
 from diffdpo.engine.compilation import compilation, compile_networks
@@ -29,7 +30,8 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
-from diffdpo.objective import Metrics, Objective, StepContext
+from diffdpo.means import Metrics
+from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores
 
@@ -77,6 +79,9 @@ class Trainer:
         self.recorder = Recorder(
             self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
         )
+        self.averages: dict[str, MovingAverage] = {}
+        if isinstance(reference, MovingReference):
+            self.averages["reference"] = reference.average
         self.keeper = Keeper(
             accelerator,
             settings,
@@ -85,6 +90,7 @@ class Trainer:
             self.effective_batch,
             rows.fingerprint,
             notice,
+            self.averages,
         )
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
@@ -104,6 +110,7 @@ class Trainer:
             metrics = {
                 "loss": loss.detach(),
                 **self.objective.metrics(reward_N, draw, context),
+                **self.objective.guard_metrics(policy),
                 **self.task.metrics(policy, frozen_N, draw, context),
             }
         return MicroStep(loss, loss_B.detach(), policy.score_N.detach(), reward_N.detach(), metrics)
@@ -135,6 +142,8 @@ class Trainer:
         self.bad_steps.losses = torch.stack(every_loss)
         self.finite = all_finite(self.bad_steps.losses, norm, self.accelerator)
         take_step(self.optimizer, self.finite)
+        for average in self.averages.values():
+            average.update(self.finite)
         self.optimizer.zero_grad()
         means = {
             name: torch.stack([metrics[name] for metrics in every_metrics]).mean(dim=0)

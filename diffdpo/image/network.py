@@ -11,12 +11,14 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch import nn
 
+from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
+from diffdpo.image.loss_settings import REFERENCE_DECAY, image_objective
 from diffdpo.image.settings import ImageSettings
-from diffdpo.losses import LOSSES
 from diffdpo.reference import (
     AdapterOff,
     FrozenCopy,
@@ -73,9 +75,13 @@ def add_lora(network: Any, settings: ImageSettings) -> None:
 
 
 def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
-    """The reference of a run: zero, adapters off, or the network as it is now."""
-    if LOSSES[settings.loss_type].reference_free:
+    """The reference of a run: zero, adapters off, the network as it is now, or an average of it."""
+    if image_objective(settings).reference_free:
         return Zero()
+    if settings.reference == "ema":
+        decay = settings.reference_decay
+        decay = REFERENCE_DECAY if decay is None else decay
+        return MovingReference(MovingAverage(trainable(network), decay))
     if settings.rank:
         return AdapterOff()
     return InitialNetwork() if settings.reference_draws else FrozenCopy(network)
