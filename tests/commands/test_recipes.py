@@ -128,7 +128,6 @@ def test_a_recipe_runs_two_steps_on_a_small_model(name, pairs, tmp_path):
     check_run(name, tmp_path / "run")
 
 
-@pytest.mark.xfail(reason="LoRA files of transformers are not written yet", strict=False)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name == LAUNCHED else [pytest.mark.slow]) for name in FLOW],

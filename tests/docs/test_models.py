@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from diffdpo.image.backbones import BACKBONES, family_of
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.lora_export import why_no_kohya
 from diffdpo.image.process_settings import WEIGHTS
+from diffdpo.image.settings import ImageSettings
 from tests.docs.blocks import ROOT
 
 TEXT = (ROOT / "docs" / "models.md").read_text()
@@ -52,7 +54,7 @@ def facts(name: str) -> dict[str, str]:
         "process": "flow" if family.is_flow else "diffusion",
         "LoRA": yes(takes_lora(family)),
         "all weights": "yes",
-        "kohya file": yes(takes_lora(family) and family.part == "unet"),
+        "kohya file": yes(takes_lora(family) and not why_no_kohya(cast(Any, family), ImageSettings())),
         "checkpointing": yes(family.network_class._supports_gradient_checkpointing),
         "distilled models": "refused" if told else "not told",
     }
