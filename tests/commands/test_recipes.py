@@ -88,6 +88,7 @@ def words_of(name, family, pairs, folder):
         "output_dir": folder / "run",
         "precompute_dir": folder / "tables",
         "resolution": side(family),
+        "max_train_samples": 4,
         "train_batch_size": 2,
         "gradient_accumulation_steps": 1,
         "max_train_steps": 2,

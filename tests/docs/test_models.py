@@ -54,7 +54,9 @@ def facts(name: str) -> dict[str, str]:
         "process": "flow" if family.is_flow else "diffusion",
         "LoRA": yes(takes_lora(family)),
         "all weights": "yes",
-        "kohya file": yes(takes_lora(family) and not why_no_kohya(cast(Any, family), ImageSettings())),
+        "kohya file": yes(
+            takes_lora(family) and not why_no_kohya(cast(Any, family), ImageSettings())
+        ),
         "checkpointing": yes(family.network_class._supports_gradient_checkpointing),
         "distilled models": "refused" if told else "not told",
     }
