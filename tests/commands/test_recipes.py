@@ -17,8 +17,8 @@ from tests.factory import read_jsonl
 from tests.families import factory, side
 
 FOLDER = ROOT / "scripts" / "recipes"
-# The family of the model that each recipe for images trains: those run in this process, and those of
-# published flow models.
+# The family of the model that each recipe for images trains: of those that are run in this process,
+# and of published flow models.
 RUN_HERE = {
     "colourfulness": "StableDiffusionPipeline",
     "emoji": "StableDiffusionPipeline",
