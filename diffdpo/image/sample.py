@@ -74,7 +74,8 @@ def sample(
     was_training = network.training
     network.eval()
     pictures: list[Image.Image] = []
-    starts = range(0, len(prompts), settings.batch)
+    at_once = min(settings.batch, backbone.prompts_at_once or settings.batch)
+    starts = range(0, len(prompts), at_once)
     half = mixed_with(backbone, network)
     with (
         torch.no_grad(),
@@ -82,7 +83,7 @@ def sample(
         swapped(backbone, network),
     ):
         for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
-            batch = slice(start, start + settings.batch)
+            batch = slice(start, start + at_once)
             pictures += run(backbone, prompts[batch], seeds[batch], settings)
     network.train(was_training)
     return pictures
@@ -110,7 +111,7 @@ def run(
     return backbone.pipeline(
         prompt=list(prompts),
         num_inference_steps=settings.steps,
-        **backbone.sampling_options(settings.guidance),
+        **backbone.sampling_options(settings.guidance, len(prompts)),
         generator=generators,
         height=settings.resolution,
         width=settings.resolution,

@@ -34,3 +34,7 @@ def tiny(distilled: bool = False) -> Any:
             tokenizer=parts.gemma_tokenizer(),
         )
     )
+
+
+def rescaled(led: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    return led * given.norm(dim=-1, keepdim=True) / led.norm(dim=-1, keepdim=True)

@@ -6,7 +6,11 @@ import string
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+)
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextModel,
@@ -14,6 +18,8 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     T5Config,
@@ -104,6 +110,29 @@ def autoencoder_of_eight(channels: int = 4, **config: Any) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         **config,
     )
+
+
+def qwen_vl(width: int = 16) -> Qwen2_5_VLForConditionalGeneration:
+    text = {
+        "vocab_size": 260, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]},
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+        "out_hidden_size": width, "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    )
+
+
+def qwen_autoencoder() -> AutoencoderKLQwenImage:
+    """Two pixels a cell along a side, four channels with a mean and a deviation each."""
+    return AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[0.5, 1.0, 1.5, 2.0],
+    )  # fmt: skip
 
 
 def autoencoder(channels: int = 16, **config: Any) -> AutoencoderKL:

@@ -92,7 +92,7 @@ def task_of(backbone, settings):
 class Spied:
     """A pipeline's run of four steps: inputs and outputs of its steps, and what it decodes."""
 
-    def __init__(self, backbone, family, monkeypatch):
+    def __init__(self, backbone, family, monkeypatch, prompts=("a cat",), guidance=None):
         self.steps, self.decoded = [], None
         pipeline, scheduler = backbone.pipeline, backbone.pipeline.scheduler
         step, decode = scheduler.step, pipeline.vae.decode
@@ -110,11 +110,12 @@ class Spied:
         monkeypatch.setattr(scheduler, "step", spied_step)
         monkeypatch.setattr(pipeline.vae, "decode", spied_decode)
         pipeline.set_progress_bar_config(disable=True)
+        guidance = backbone.guidance_off if guidance is None else guidance
         with torch.no_grad():
             pipeline(
-                prompt=["a cat"], height=side(family), width=side(family), num_inference_steps=4,
-                generator=torch.Generator().manual_seed(0), output_type="pt",
-                **backbone.sampling_options(backbone.guidance_off),
+                prompt=list(prompts), height=side(family), width=side(family),
+                num_inference_steps=4, generator=torch.Generator().manual_seed(0),
+                output_type="pt", **backbone.sampling_options(guidance, len(prompts)),
             )  # fmt: skip
 
 
@@ -139,6 +140,32 @@ def test_predicts_what_the_pipeline_gives_to_its_scheduler(backbone, family, mon
         assert ours.shape == noisy.shape
         theirs = latents_of(family, output, backbone)
         assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max()))
+
+
+def test_guidance_leads_away_from_the_empty_prompt(backbone, family, monkeypatch):
+    if backbone.part == "unet" or getattr(factory(family), "EMBEDS_GUIDANCE", False):
+        pytest.skip("its guidance is an input of the network, or the empty prompt is as in scripts")
+    prompts, scale = PROMPTS[: backbone.prompts_at_once or 2], backbone.guidance_off + 3
+    spied = Spied(backbone, family, monkeypatch, prompts, scale)
+    output, timestep, sample = spied.steps[0]
+    noisy = latents_of(family, sample, backbone).float()
+    t = torch.as_tensor(timestep).expand(len(prompts))
+    t = t / 1000 if backbone.is_flow else t.long()
+    with torch.no_grad():
+        original = getattr(factory(family), "ORIGINAL", side(family))
+        pictures = images(len(prompts), side(family), original)
+        sizes = backbone.size_condition(pictures, side(family))
+        given, empty = (
+            backbone.predict(
+                backbone.network, noisy, t, {**backbone.encode_prompts(texts), **sizes}
+            )
+            for texts in (prompts, [""] * len(prompts))
+        )
+    led = given + (scale - backbone.guidance_off) * (given - empty)
+    led = getattr(factory(family), "rescaled", lambda led, given: led)(led, given)
+    theirs = latents_of(family, output, backbone)
+    assert torch.allclose(led, theirs, atol=5e-4 * float(theirs.abs().max()))
+    assert not torch.allclose(given, theirs, atol=1e-2 * float(theirs.abs().max()))
 
 
 def test_latents_have_the_scale_that_the_pipeline_undoes(backbone, family, monkeypatch):

@@ -29,6 +29,7 @@ BACKBONES = {
     "HunyuanDiTPipeline": ("hunyuan_dit", "HunyuanDiT"),
     "ChromaPipeline": ("chroma", "Chroma"),
     "ZImagePipeline": ("z_image", "ZImage"),
+    "QwenImagePipeline": ("qwen_image", "QwenImage"),
 }
 
 

@@ -42,6 +42,8 @@ class Backbone:
     is_flow: ClassVar[bool] = True  # which of the two forward processes in ``noise.py``
     # The shift of t in training where the scheduler's own is one of sampling alone.
     training_shift: ClassVar[float | None] = None
+    # How many prompts the pipeline may be called with, where those of one call change each other.
+    prompts_at_once: ClassVar[int | None] = None
     guidance_off: ClassVar[float] = 1.0  # the guidance scale that leaves the prediction as it is
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
@@ -206,8 +208,8 @@ class Backbone:
         """
         raise NotImplementedError
 
-    def sampling_options(self, guidance: float) -> dict[str, Any]:
-        """Arguments of the pipeline's call, for guidance of this scale."""
+    def sampling_options(self, guidance: float, count: int = 1) -> dict[str, Any]:
+        """Arguments of the pipeline's call for guidance of this scale, with ``count`` prompts."""
         return {"guidance_scale": guidance}
 
 
