@@ -22,6 +22,9 @@ BACKBONES = {
     "StableDiffusion3Pipeline": ("stable_diffusion_3", "StableDiffusion3"),
     "FluxPipeline": ("flux", "Flux"),
     "WanPipeline": ("wan", "Wan"),
+    "LTXPipeline": ("ltx", "LTX"),
+    "HunyuanVideoPipeline": ("hunyuan_video", "HunyuanVideo"),
+    "CogVideoXPipeline": ("cogvideox", "CogVideoX"),
 }
 
 
