@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffdpo.config import BaseSettings, read_yaml
+from diffdpo.data.bundled import bundled
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import not_installed
-from diffdpo.flags import StrictParser, flag
+from diffdpo.errors import not_installed, short
+from diffdpo.flags import StrictParser, flag, restated
+from diffdpo.image.bundled import FLOW_MODEL, FLOW_RECIPE, PAIRS
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 
@@ -46,6 +48,23 @@ class DemoSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
+class DemoFlowSettings(DemoSettings):
+    """The one flag of ``diffdpo demo-flow``."""
+
+    output_dir: str = flag(
+        "runs/demo-flow", "where the report goes, and the run beside it, in train/"
+    )
+
+    @property
+    def training(self) -> list[str]:
+        """The trainer's flags, with the recipe and the model of the flow run."""
+        named = ["--config", bundled(FLOW_RECIPE)]
+        named += ["--pretrained_model_name_or_path", bundled(FLOW_MODEL)]
+        named += ["--dataset_name", bundled(PAIRS)]
+        return [*named, *super().training]
+
+
+@dataclass(frozen=True)
 class DemoTextSettings(DemoSettings):
     """The one flag of ``diffdpo demo-text``."""
 
@@ -55,3 +74,35 @@ class DemoTextSettings(DemoSettings):
 
     def problems(self) -> list[str]:
         return super().problems() + not_installed("vaderSentiment")
+
+
+@dataclass(frozen=True)
+class ExportSettings(BaseSettings):
+    """The flags of ``diffdpo export``."""
+
+    run: str | None = flag(None, "the folder of a run, also of one that goes on", positional=True)
+    step: int | None = flag(None, "the step of the checkpoint that is written out", least=1)
+    output_dir: str | None = flag(None, "where the result goes; default: export-N in the run's")
+    trust_remote_code: bool = restated(TextSettings, "trust_remote_code")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of the checkpoint."""
+        return Path(str(self.run)) / f"checkpoint-{self.step}"
+
+    @property
+    def output(self) -> Path:
+        """The folder of the result."""
+        return Path(self.output_dir or Path(str(self.run)) / f"export-{self.step}")
+
+    def problems(self) -> list[str]:
+        lines = super().problems()
+        if self.run is None or not Path(self.run).is_dir():
+            found = "" if self.run is None else f" {self.run}: no such folder;"
+            return [*lines, f"export{found} the folder of a run is needed: diffdpo export RUN"]
+        if lines or self.checkpoint.is_dir():
+            return lines
+        held = sorted(Path(self.run).glob("checkpoint-*"), key=lambda path: (len(path.name), path))
+        names = ", ".join(path.name for path in held) or "no checkpoint"
+        asked = "is needed" if self.step is None else f"{self.step}: not there"
+        return [f"--step {asked}; {self.run} holds {short(names)}"]

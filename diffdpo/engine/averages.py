@@ -58,6 +58,7 @@ class MovingAverage:
 
 Averages = Mapping[str, MovingAverage]  # by what each is for: "reference", "ema"
 NO_AVERAGES: Averages = MappingProxyType({})
+EXPORTED = "ema."  # before the names of the means that are exported in place of the weights
 
 
 def tensors_of(averages: Averages) -> dict[str, Tensor]:

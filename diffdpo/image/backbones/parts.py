@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone, tokenizer_of
 from diffdpo.image.backbones.checks import check_text_config, check_tokenizer, on_meta
+from diffdpo.image.backbones.conditions import MASK, widths
 from diffdpo.image.backbones.encoder_files import vae_config, vae_source
 from diffdpo.image.backbones.location import class_of, is_left_out
 from diffdpo.image.backbones.weights import (
@@ -51,6 +52,8 @@ class Location:
     def kind(self, part: str) -> Any:
         """The class of a network."""
         kind, expected = class_of(self.index, part), self.expected(part)
+        if part == self.family.part and kind.__name__ in self.family.former_names:
+            kind = expected
         if not issubclass(kind, expected):
             raise UserError(
                 f"model_index.json: {part} {kind.__name__} is not supported"
@@ -85,6 +88,8 @@ def load_parts(
     latents = vae_config(family.vae_class, vae_source(at.name, at.vae, at.hub))
     with told_in_one_line(family.part):
         raw = at.kind(family.part).load_config(at.folder, subfolder=family.part)
+    if raw.get("_class_name") in family.former_names:
+        raw = {**raw, "_class_name": family.network_class.__name__}
     outline = on_meta(family.network_class, raw, family.part)
     check_distilled(family, at.index, outline.config, parts["scheduler"], is_turbo)
     check_fit(family, outline, latents, configs)
@@ -174,7 +179,13 @@ def check_fit(
     who = "UNet" if family.part == "unet" else family.part
     misfit = "does not take what autoencoder and text encoders give"
     with told_in_one_line(f"the {who}", misfit), torch.device("meta"):
-        family.predict(network, *family.blank_inputs(network.config, latents, text_configs))
+        noisy, *rest = family.blank_inputs(network.config, latents, text_configs)
+        given = family.predict(network, noisy, *rest)
+    if given.shape != noisy.shape:
+        raise UserError(
+            f"the {who} gives {given.shape[1]} channels of latents, the autoencoder takes"
+            f" {noisy.shape[1]}"
+        )
 
 
 def check_embeddings(backbone: Backbone) -> None:
@@ -184,7 +195,8 @@ def check_embeddings(backbone: Backbone) -> None:
     expected = backbone.blank_inputs(backbone.network.config, backbone.vae_config, configs)[2]
     with told_in_one_line("text encoders"):
         for name, value in backbone.encode_prompts([""]).items():
-            if (value.ndim, value.shape[-1]) != (expected[name].ndim, expected[name].shape[-1]):
+            # Without a mask, as in a pass over shapes, all tokens are real.
+            if name != MASK and widths(name, value) != widths(name, expected[name]):
                 raise UserError(
                     f"text encoders: give {tuple(value.shape)} and not a vector for every token"
                 )
