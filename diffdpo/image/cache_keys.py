@@ -44,7 +44,7 @@ class EncoderDigests:
     ) -> EncoderDigests:
         """The digests for the pipeline ``name``, from its files; ``vae`` is another autoencoder."""
         autoencoder = vae_identity(name, vae, hub)
-        text = text_identity(name, backbone.encoder_names[1:], hub) + cleaners(backbone)
+        text = text_identity(name, backbone.encoder_names[1:], hub) + conditions(backbone)
         kind = arithmetic(device)
         return cls(f"{autoencoder} {vae_dtype(dtype)} {kind}", f"{text} {dtype} {kind}")
 
@@ -53,14 +53,16 @@ class EncoderDigests:
         """The digests for a pipeline in memory, from its weights."""
         networks = [network_digest(encoder) for encoder in backbone.text_encoders()]
         tokenizers = [repr(tokenizer) for tokenizer in backbone.tokenizers()]
-        text = digest(*networks, *tokenizers) + cleaners(backbone)
+        text = digest(*networks, *tokenizers) + conditions(backbone)
         return cls(network_digest(backbone.vae), text)
 
 
-def cleaners(backbone: Backbone) -> str:
-    """The versions of the packages with which the pipeline changes prompts where it finds them."""
+def conditions(backbone: Backbone) -> str:
+    """What else changes embeddings: the pipeline's options, and the versions of the packages with
+    which it changes prompts where it finds them."""
     found = [import_module(name) for name in backbone.cleans_with if find_spec(name)]
-    return "".join(f" {package.__name__} {package.__version__}" for package in found)
+    cleaners = [f"{package.__name__} {package.__version__}" for package in found]
+    return "".join(f" {one}" for one in (*backbone.text_options.items(), *cleaners))
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:

@@ -37,4 +37,5 @@ def tiny(distilled: bool = False) -> Any:
 
 
 def rescaled(led: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """The pipeline brings every line of a guided prediction back to its length without guidance."""
     return led * given.norm(dim=-1, keepdim=True) / led.norm(dim=-1, keepdim=True)

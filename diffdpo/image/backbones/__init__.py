@@ -21,6 +21,11 @@ BACKBONES = {
     "StableDiffusionXLPipeline": ("stable_diffusion_xl", "StableDiffusionXL"),
     "StableDiffusion3Pipeline": ("stable_diffusion_3", "StableDiffusion3"),
     "FluxPipeline": ("flux", "Flux"),
+    "ZImagePipeline": ("z_image", "ZImage"),
+    "QwenImagePipeline": ("qwen_image", "QwenImage"),
+    "Krea2Pipeline": ("krea_2", "Krea2"),
+    "Flux2KleinPipeline": ("flux_2_klein", "Flux2Klein"),
+    "Flux2Pipeline": ("flux_2", "Flux2"),
     "SanaPipeline": ("sana", "Sana"),
     "Lumina2Pipeline": ("lumina2", "Lumina2"),
     "AuraFlowPipeline": ("auraflow", "AuraFlow"),
@@ -28,8 +33,7 @@ BACKBONES = {
     "PixArtSigmaPipeline": ("pixart_sigma", "PixArtSigma"),
     "HunyuanDiTPipeline": ("hunyuan_dit", "HunyuanDiT"),
     "ChromaPipeline": ("chroma", "Chroma"),
-    "ZImagePipeline": ("z_image", "ZImage"),
-    "QwenImagePipeline": ("qwen_image", "QwenImage"),
+    "WanPipeline": ("wan", "Wan"),
 }
 
 

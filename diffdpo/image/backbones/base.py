@@ -6,12 +6,14 @@ Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents of ``NCHW`` o
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 
 from diffdpo.errors import UserError, short
@@ -45,10 +47,13 @@ class Backbone:
     # How many prompts the pipeline may be called with, where those of one call change each other.
     prompts_at_once: ClassVar[int | None] = None
     guidance_off: ClassVar[float] = 1.0  # the guidance scale that leaves the prediction as it is
+    num_frames = 1  # of a clip; a picture is a clip of one
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
         self.pipeline_in_memory: Any = None  # the caller's, where none was loaded from disk
+        # Arguments of the pipeline's call that change how it encodes prompts.
+        self.text_options: dict[str, int] = {}
         for encoder in self.encoders():
             encoder.requires_grad_(False).eval()
 
@@ -90,6 +95,11 @@ class Backbone:
         """The shift of t in training at a resolution, where the scheduler alone does not tell."""
         return self.training_shift
 
+    @property
+    def frame_factor(self) -> int | None:
+        """Frames of a clip per latent frame, after the first; None for families of pictures."""
+        return None
+
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""
         side = resolution // self.pixel_factor
@@ -103,6 +113,11 @@ class Backbone:
     def distilled(cls, index: Mapping[str, Any], network_config: Any, scheduler: Any) -> str:
         """Why a model is one of few steps, which DPO would blur; empty where it is none."""
         return ""
+
+    @classmethod
+    def check_registered(cls, settings: Mapping[str, Any]) -> None:
+        """Check the settings of a pipeline besides its components. Raises UserError for one under
+        which it is no model that can be trained here."""
 
     @property
     def vae(self) -> Any:
@@ -118,6 +133,18 @@ class Backbone:
         """The tokenizers of the text encoders."""
         names = map(tokenizer_of, self.encoder_names[1:])
         return [one for name in names if (one := getattr(self.pipeline, name)) is not None]
+
+    def limit_text(self, length: int) -> None:
+        """Read so many tokens of a prompt, in training and sampling alike.
+
+        Raises UserError for a family whose pipeline does not let the number be chosen.
+        """
+        if "max_sequence_length" not in inspect.signature(self.pipeline_class.__call__).parameters:
+            raise UserError(
+                f"--max_sequence_length {length}: {self.pipeline_class.__name__} reads prompts of"
+                " one length; leave it out"
+            )
+        self.text_options = {"max_sequence_length": length}
 
     def encoders(self) -> list[Any]:
         """All frozen components that are loaded."""
@@ -212,15 +239,14 @@ class Backbone:
         """Arguments of the pipeline's call for guidance of this scale, with ``count`` prompts."""
         return {"guidance_scale": guidance}
 
+    def pictures(self, output: Any) -> list[Image.Image]:
+        """A picture of each item that the pipeline's call has made."""
+        return output.images
+
 
 def tokenizer_of(text_encoder: str) -> str:
     """The name of the tokenizer that belongs to a text encoder."""
     return text_encoder.replace("text_encoder", "tokenizer")
-
-
-def plain_tokenizer(tokenizer: Any) -> Any:
-    """The tokenizer of a processor, which takes pictures as well; a tokenizer is its own."""
-    return getattr(tokenizer, "tokenizer", tokenizer)
 
 
 def pixels_per_cell(vae_config: Any) -> int:

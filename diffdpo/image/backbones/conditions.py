@@ -6,7 +6,7 @@ with zeros at their end, and ``mask_NL`` says which tokens are real.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def joined(rows: Sequence[Condition]) -> Condition:
     }
 
 
-def padded(name: str, rows: Sequence[Tensor]) -> Condition:
+def padded(name: str, rows: Iterable[Tensor]) -> Condition:
     """The condition of embeddings that have a length of their own, all of whose tokens are real."""
     return joined([{name: row, MASK: row.new_ones(len(row), dtype=torch.bool)} for row in rows])
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone, plain_tokenizer, tokenizer_of
+from diffdpo.image.backbones.base import Backbone, tokenizer_of
+from diffdpo.image.backbones.chat import plain_tokenizer
 from diffdpo.image.backbones.checks import check_autoencoder
 from diffdpo.image.backbones.conditions import MASK, Condition, joined, rows_of
 
@@ -78,26 +79,29 @@ class LatentTransformer(Backbone):
     def encode_arguments(self, prompts: Sequence[str], negative: bool) -> dict[str, Any]:
         """The arguments of ``encode_prompt`` with which the pipeline's call calls it."""
         # Where both have an argument, the defaults of the two differ: 226 and 512 tokens in Wan.
-        call = inspect.signature(type(self.pipeline).__call__).parameters
+        call = self.call_defaults()
         own = inspect.signature(self.pipeline.encode_prompt).parameters
-        arguments = {name: call[name].default for name in own if name in call}
+        arguments = {name: call[name] for name in own if name in call}
         arguments |= {"prompt": list(prompts), "device": self.text_encoders()[0].device}
         if "do_classifier_free_guidance" in own:
             arguments["do_classifier_free_guidance"] = negative
         return arguments
 
+    def call_defaults(self) -> dict[str, Any]:
+        """The arguments of the pipeline's call where pictures are sampled."""
+        call = inspect.signature(type(self.pipeline).__call__).parameters
+        return {name: one.default for name, one in call.items()} | self.text_options
+
     def prompt_limits(self) -> dict[str, int]:
         """The number of tokens that each text encoder reads, by the name of its tokenizer."""
-        call = inspect.signature(type(self.pipeline).__call__).parameters
+        call = self.call_defaults()
         limits = {}
         for name in map(tokenizer_of, self.encoder_names[1:]):
             tokenizer = getattr(self.pipeline, name)
             if tokenizer is not None:
                 is_clip = "CLIP" in type(tokenizer).__name__
                 own = is_clip or "max_sequence_length" not in call
-                limits[name] = (
-                    tokenizer.model_max_length if own else call["max_sequence_length"].default
-                )
+                limits[name] = tokenizer.model_max_length if own else call["max_sequence_length"]
         return limits
 
     def cut_prompts(self, prompts: Sequence[str]) -> int:
@@ -150,6 +154,11 @@ class LatentTransformer(Backbone):
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
         """A condition for one item, with shapes and no numbers."""
         raise NotImplementedError
+
+
+def flagged(index: Mapping[str, Any]) -> str:
+    """Why a pipeline is distilled, where its index says so."""
+    return "is_distilled in its model_index.json" if index.get("is_distilled") else ""
 
 
 def check_channels(taken: int, given: int) -> None:

@@ -80,6 +80,7 @@ def load_parts(
     distilled.
     """
     family, texts = at.family, at.texts()
+    family.check_registered(at.index)
     parts = load_plain(at)
     configs = {name: text_config(at, name) for name in texts}
     if at.vae is None:
@@ -178,7 +179,13 @@ def check_fit(
     who = "UNet" if family.part == "unet" else family.part
     misfit = "does not take what autoencoder and text encoders give"
     with told_in_one_line(f"the {who}", misfit), torch.device("meta"):
-        family.predict(network, *family.blank_inputs(network.config, latents, text_configs))
+        noisy, *rest = family.blank_inputs(network.config, latents, text_configs)
+        given = family.predict(network, noisy, *rest)
+    if given.shape != noisy.shape:
+        raise UserError(
+            f"the {who} gives {given.shape[1]} channels of latents, the autoencoder takes"
+            f" {noisy.shape[1]}"
+        )
 
 
 def check_embeddings(backbone: Backbone) -> None:
