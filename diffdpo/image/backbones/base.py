@@ -100,6 +100,11 @@ class Backbone:
         """Frames of a clip per latent frame, after the first; None for families of pictures."""
         return None
 
+    @property
+    def native_frames(self) -> int:
+        """The number of frames of the clips that the network was made for."""
+        return 1
+
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""
         side = resolution // self.pixel_factor
