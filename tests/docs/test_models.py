@@ -12,10 +12,10 @@ from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.lora_export import why_no_kohya
 from diffdpo.image.process_settings import WEIGHTS
 from diffdpo.image.settings import ImageSettings
+from tests.commands.test_recipes import FAMILIES
 from tests.docs.blocks import ROOT
 
 TEXT = (ROOT / "docs" / "models.md").read_text()
-RECIPES = ROOT / "scripts" / "recipes"
 
 
 def table(heading: str) -> dict[str, dict[str, str]]:
@@ -76,11 +76,9 @@ def test_no_family_is_promised_that_is_not_there(heading):
 
 
 def test_the_recipes_named_are_of_the_family():
-    from tests.commands.test_recipes import DIFFUSION, FLOW
-
     for name, row in table("### What each family needs to know").items():
         for recipe in re.findall(r"`(\w+)\.yaml`", row["a recipe"]):
-            assert {**DIFFUSION, **FLOW}[recipe] == name
+            assert FAMILIES[recipe] == name
 
 
 def test_beside_the_others_the_package_claims_what_it_does():
