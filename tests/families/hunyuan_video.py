@@ -15,6 +15,8 @@ from transformers import CLIPTextModel, LlamaConfig, LlamaModel, T5Tokenizer
 from tests.factory import text_config
 from tests.families import parts
 
+EMBEDS_GUIDANCE = True
+
 
 def tiny(distilled: bool = False) -> Any:
     torch.manual_seed(0)
