@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from diffdpo.cli import run_command
 from diffdpo.config import parse, read_yaml
-from diffdpo.image.backbones import BACKBONES, family_of
+from diffdpo.image.backbones import family_of
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 from tests.conftest import ROOT, accelerate, run
@@ -125,8 +125,6 @@ def up_weight(name):
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != LAUNCHED])
 def test_a_recipe_runs_two_steps_on_a_small_model(name, pairs, tmp_path):
-    if FAMILIES[name] not in BACKBONES:
-        pytest.skip(f"{FAMILIES[name]} has no row yet")
     words = words_of(name, pairs, tmp_path)
     assert run_command("train_diffusion_dpo", words) == 0
     check_run(name, tmp_path / "run")
@@ -137,8 +135,6 @@ def test_a_recipe_runs_two_steps_on_a_small_model(name, pairs, tmp_path):
     [pytest.param(name, marks=[] if name == LAUNCHED else [pytest.mark.slow]) for name in FLOW],
 )
 def test_a_flow_recipe_is_launched_for_two_steps(name, pairs, tmp_path):
-    if FLOW[name] not in BACKBONES:
-        pytest.skip(f"{FLOW[name]} has no row yet")
     assert family_of(FLOW[name]).is_flow
     words = words_of(name, pairs, tmp_path)
     done = run(accelerate("train_diffusion_dpo", *words))
