@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 
 from diffdpo.errors import UserError
@@ -26,12 +25,11 @@ def check_frames(frames: int, factor: int | None) -> None:
 
 def settle_frames(pairs: ImagePairs, backbone: Backbone, wanted: int | None) -> None:
     """Let a model of video read clips of so many frames; where None, of as many as the first pair
-    has, at most the pipeline's own number."""
+    has, at most the model's own number."""
     if backbone.frame_factor is None:
         return
-    call = inspect.signature(backbone.pipeline_class.__call__).parameters
     # Looked at in any case: a decoder that is missing shows here.
-    there = shortest_clip(pairs, wanted or call["num_frames"].default)
+    there = shortest_clip(pairs, wanted or backbone.native_frames)
     backbone.num_frames = wanted or there - (there - 1) % backbone.frame_factor
     pairs.framing = replace(pairs.framing, num_frames=backbone.num_frames)
 

@@ -26,7 +26,8 @@ def image_facts(
     """What will happen, by heading."""
     trained = sum(weight.numel() for weight in trainer.parameters)
     cells = math.prod(backbone.latent_shape(settings.resolution or 0))
-    kind = f"LoRA rank {settings.rank}" if settings.is_lora else "full fine-tune"
+    alpha = f", alpha {settings.lora_alpha:g}" if settings.lora_alpha else ""
+    kind = f"LoRA rank {settings.rank}{alpha}" if settings.is_lora else "full fine-tune"
     size = f"{settings.resolution} px"
     size += f" x {backbone.num_frames} frames" if backbone.num_frames > 1 else ""
     lines = {

@@ -75,7 +75,8 @@ def sample(
     was_training = network.training
     network.eval()
     pictures: list[Image.Image] = []
-    starts = range(0, len(prompts), settings.batch)
+    at_once = min(settings.batch, backbone.prompts_at_once or settings.batch)
+    starts = range(0, len(prompts), at_once)
     half = mixed_with(backbone, network)
     with (
         torch.no_grad(),
@@ -83,7 +84,7 @@ def sample(
         swapped(backbone, network),
     ):
         for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
-            batch = slice(start, start + settings.batch)
+            batch = slice(start, start + at_once)
             pictures += run(backbone, prompts[batch], seeds[batch], settings)
     network.train(was_training)
     return pictures

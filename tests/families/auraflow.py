@@ -21,7 +21,7 @@ def tiny(distilled: bool = False) -> Any:
         caption_projection_dim=16,
         pos_embed_max_size=100,
     )
-    return parts.shaken(
+    pipeline = parts.shaken(
         AuraFlowPipeline(
             transformer=network,
             scheduler=parts.flow_scheduler(),
@@ -30,3 +30,9 @@ def tiny(distilled: bool = False) -> Any:
             tokenizer=parts.t5_tokenizer(),
         )
     )
+    # Of its 256 tokens all but a few are padding: those few are to matter.
+    block = network.joint_transformer_blocks[0]
+    with torch.no_grad():
+        block.attn.add_v_proj.weight.mul_(10)
+        block.norm1.linear.weight.mul_(10)
+    return pipeline

@@ -154,17 +154,23 @@ def test_predicts_what_the_pipeline_gives_to_its_scheduler(of_a_length, family, 
 
 
 def test_guidance_leads_away_from_the_empty_prompt(backbone, family, monkeypatch):
-    if not backbone.is_flow or getattr(factory(family), "EMBEDS_GUIDANCE", False):
+    if backbone.part == "unet" or getattr(factory(family), "EMBEDS_GUIDANCE", False):
         pytest.skip("its guidance is an input of the network, or the empty prompt is as in scripts")
-    prompts, scale = PROMPTS[:2], backbone.guidance_off + 3
+    prompts, scale = PROMPTS[: backbone.prompts_at_once or 2], backbone.guidance_off + 3
     spied = Spied(backbone, family, monkeypatch, prompts, scale)
     output, timestep, sample = spied.steps[0]
     noisy = latents_of(family, sample, backbone).float()
-    t = torch.as_tensor(timestep).expand(2) / 1000
+    t = torch.as_tensor(timestep).expand(len(prompts))
+    t = t / 1000 if backbone.is_flow else t.long()
     with torch.no_grad():
+        original = getattr(factory(family), "ORIGINAL", side(family))
+        pictures = images(len(prompts), side(family), original)
+        sizes = backbone.size_condition(pictures, side(family))
         given, empty = (
-            backbone.predict(backbone.network, noisy, t, backbone.encode_prompts(texts))
-            for texts in (prompts, ["", ""])
+            backbone.predict(
+                backbone.network, noisy, t, {**backbone.encode_prompts(texts), **sizes}
+            )
+            for texts in (prompts, [""] * len(prompts))
         )
     led = given + (scale - backbone.guidance_off) * (given - empty)
     led = getattr(factory(family), "rescaled", lambda led, given: led)(led, given)

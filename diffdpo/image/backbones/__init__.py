@@ -34,6 +34,9 @@ BACKBONES = {
     "HunyuanDiTPipeline": ("hunyuan_dit", "HunyuanDiT"),
     "ChromaPipeline": ("chroma", "Chroma"),
     "WanPipeline": ("wan", "Wan"),
+    "LTXPipeline": ("ltx", "LTX"),
+    "HunyuanVideoPipeline": ("hunyuan_video", "HunyuanVideo"),
+    "CogVideoXPipeline": ("cogvideox", "CogVideoX"),
 }
 
 

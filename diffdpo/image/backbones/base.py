@@ -44,6 +44,8 @@ class Backbone:
     is_flow: ClassVar[bool] = True  # which of the two forward processes in ``noise.py``
     # The shift of t in training where the scheduler's own is one of sampling alone.
     training_shift: ClassVar[float | None] = None
+    # How many prompts the pipeline may be called with, where those of one call change each other.
+    prompts_at_once: ClassVar[int | None] = None
     guidance_off: ClassVar[float] = 1.0  # the guidance scale that leaves the prediction as it is
     num_frames = 1  # of a clip; a picture is a clip of one
 
@@ -97,6 +99,11 @@ class Backbone:
     def frame_factor(self) -> int | None:
         """Frames of a clip per latent frame, after the first; None for families of pictures."""
         return None
+
+    @property
+    def native_frames(self) -> int:
+        """The number of frames of the clips that the network was made for."""
+        return 1
 
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""

@@ -25,6 +25,7 @@ class CogView4(GridTransformer):
     prompt_outputs: ClassVar = {"tokens_NLD": 0}
     negative_outputs: ClassVar = {"tokens_NLD": 1}
     fixed_length: ClassVar = False
+    prompts_at_once: ClassVar = 1  # it would pad them to the longest, and the network sees that
     undone: ClassVar = ()
     side_multiple: ClassVar = 16
 

@@ -37,8 +37,8 @@ class GridTransformer(LatentTransformer):
     def tokens(self, resolution: int) -> int:
         return (resolution // (self.pixel_factor * self.patch)) ** 2
 
-    def sampling_options(self, guidance: float) -> dict[str, Any]:
-        options = super().sampling_options(guidance)
+    def sampling_options(self, guidance: float, count: int = 1) -> dict[str, Any]:
+        options = super().sampling_options(guidance, count)
         return {**options, "use_resolution_binning": False} if self.bins_resolutions else options
 
     @classmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -18,13 +19,15 @@ class VideoTransformer(LatentTransformer):
     """A transformer over the latents ``NCFHW`` of clips. The first frame of a clip has a latent
     frame of its own, and so has every group of ``frame_factor`` frames after it."""
 
-    @property
-    def frame_factor(self) -> int:
-        raise NotImplementedError
+    undone: ClassVar = ()
 
     @property
-    def pixel_factor(self) -> int:
-        raise NotImplementedError
+    def frame_factor(self) -> int:
+        return int(self.vae_config.temporal_compression_ratio)
+
+    @property
+    def native_frames(self) -> int:
+        return inspect.signature(type(self.pipeline).__call__).parameters["num_frames"].default
 
     @property
     def latent_frames(self) -> int:
