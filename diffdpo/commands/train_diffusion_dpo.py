@@ -30,7 +30,7 @@ from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.network import make_reference, make_trainable
+from diffdpo.image.network import make_reference, make_trainable, resolve_lora
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
@@ -71,6 +71,7 @@ def resolved(
         )
     loss = ["sft"] if settings.sft else settings.loss_type
     precision = accelerator.mixed_precision
+    settings = resolve_lora(backbone, settings)
     return replace(settings, loss_type=loss, mixed_precision=precision), backbone
 
 

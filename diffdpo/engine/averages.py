@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffdpo.reference import ScoreFunction, unwrapped
+from diffdpo.reference import Reference, ScoreFunction, unwrapped
 
 
 class MovingAverage:
@@ -58,6 +58,7 @@ class MovingAverage:
 
 Averages = Mapping[str, MovingAverage]  # by what each is for: "reference", "ema"
 NO_AVERAGES: Averages = MappingProxyType({})
+EXPORTED = "ema."  # before the names of the means that are exported in place of the weights
 
 
 def tensors_of(averages: Averages) -> dict[str, Tensor]:
@@ -97,3 +98,14 @@ class MovingReference:
     @property
     def kept(self) -> MovingReference:
         return self
+
+
+def averages_of(
+    weights: Mapping[str, Tensor], exported: float | None, reference: Reference
+) -> Averages:
+    """The averages of a run: the reference's, where it is one, and with decay ``exported`` the one
+    that is exported."""
+    averages = {"reference": reference.average} if isinstance(reference, MovingReference) else {}
+    if exported is not None:
+        averages["ema"] = MovingAverage(weights, exported)
+    return averages

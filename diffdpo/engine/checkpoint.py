@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffdpo.engine.averages import NO_AVERAGES, Averages, take_over, tensors_of
+from diffdpo.engine.averages import EXPORTED, NO_AVERAGES, Averages, take_over, tensors_of
 from diffdpo.engine.checkpoint_state import AVERAGES, check_files, is_ours, read_state, seal
 from diffdpo.engine.files import atomic_folder, draft_of, remove
 from diffdpo.engine.finite import names_not_finite
@@ -217,6 +217,24 @@ def load(
         for name, weight in own.items():
             weight.copy_(weights[name])  # in place: the optimizer and DDP hold these very tensors
         take_over(averages, means)
+
+
+def load_result(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
+    """Load the weights that a run ending at a checkpoint would have exported.
+
+    Raises UserError where a file is damaged, or of another network.
+    """
+    check_files(path, state)
+    file, own = path / "trainable.safetensors", trainable(model)
+    weights = read_tensors(file)
+    if AVERAGES in state.get("files", {}):
+        means = read_tensors(path / AVERAGES)
+        exported = {k.removeprefix(EXPORTED): v for k, v in means.items() if k.startswith(EXPORTED)}
+        file, weights = (path / AVERAGES, exported) if exported else (file, weights)
+    check_tensors(file, own, weights)
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
 
 
 def check_tensors(file: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:

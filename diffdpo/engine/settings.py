@@ -91,6 +91,14 @@ class TrainSettings(BaseSettings):
     adam_beta2: float = flag(0.999, "AdamW's second decay", group="optimizer", least=0, below=1)
     adam_weight_decay: float = flag(1e-2, "decoupled weight decay", group="optimizer", least=0)
     adam_epsilon: float = flag(1e-8, "AdamW's epsilon", group="optimizer", above=0)
+    ema_decay: float | None = flag(
+        None,
+        "export a moving average of the weights with this decay, 0.999 for example; left out: the"
+        " weights themselves",
+        group="optimizer",
+        least=0,
+        below=1,
+    )
     max_grad_norm: float = flag(
         1.0, "clip the gradient to this norm", group="optimizer", above=0, most=math.inf
     )

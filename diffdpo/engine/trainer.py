@@ -16,9 +16,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.averages import averages_of
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.engine.compilation import compilation, compile_networks
 from diffdpo.engine.interrupts import moment
 from diffdpo.engine.keeper import Keeper
@@ -33,7 +34,7 @@ from diffdpo.engine.task import Task
 from diffdpo.means import Metrics
 from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
-from diffdpo.reference import Reference, StoredScores
+from diffdpo.reference import Reference, StoredScores, unwrapped
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,7 @@ class Trainer:
         self.recorder = Recorder(
             self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
         )
-        self.averages: dict[str, MovingAverage] = {}
-        if isinstance(reference, MovingReference):
-            self.averages["reference"] = reference.average
+        self.averages = averages_of(trainable(unwrapped(self.model)), settings.ema_decay, reference)
         self.keeper = Keeper(
             accelerator,
             settings,
@@ -233,6 +232,11 @@ class Trainer:
             total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
         )
 
+    def end_on_average(self) -> None:
+        """Put the moving average that is exported, if any, in the place of the weights."""
+        if average := self.averages.get("ema"):
+            average.swap()
+
     def flush(self, bar: tqdm) -> None:
         """Write the collected metrics, and end the run after too many bad steps in a row."""
         bar.set_postfix(self.recorder.flush())
@@ -285,10 +289,12 @@ class Trainer:
         batch, accumulated = settings.train_batch_size, settings.gradient_accumulation_steps
         scaled = " (scaled)" if settings.scale_lr else ""
         epochs = steps * self.effective_batch / len(self.rows)
+        decay = settings.ema_decay
+        ema = "" if decay is None else f"; exported: their moving average, decay {decay:g}"
         return {
             "batch": f"{self.effective_batch} {what} = {batch} x {accumulated} accumulated"
             f" x {self.accelerator.num_processes} processes",
             "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler},"
             f" {settings.warmup_steps(steps)} warm-up steps",
-            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
+            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}{ema}",
         }

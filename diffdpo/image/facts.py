@@ -26,7 +26,7 @@ def image_facts(
     """What will happen, by heading."""
     trained = sum(weight.numel() for weight in trainer.parameters)
     cells = math.prod(backbone.latent_shape(settings.resolution or 0))
-    kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
+    kind = f"LoRA rank {settings.rank}" if settings.is_lora else "full fine-tune"
     lines = {
         "model": (
             f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"

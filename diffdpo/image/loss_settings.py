@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
+from diffdpo.image.adapter_settings import AdapterSettings
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
 
-REFERENCES = ["start", "ema"]
 SCORE = "score"
 REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
 
 
 @dataclass(frozen=True)
-class ImageLossSettings(TrainSettings):
+class ImageLossSettings(AdapterSettings, TrainSettings):
     """The flags of loss and reference."""
 
     loss_type: list[str] = flag(  # type: ignore[assignment]
@@ -46,12 +46,6 @@ class ImageLossSettings(TrainSettings):
         group="loss",
         least=0,
         most=1,
-    )
-    reference: str = flag(
-        "start",
-        "start: the policy as it was; ema: a moving average of the policy",
-        group="loss",
-        choices=REFERENCES,
     )
     reference_decay: float | None = flag(
         None,

@@ -17,7 +17,6 @@ from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.process_settings import ProcessSettings
 
 RECIPE = "scripts/recipes/emoji.yaml"
-ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
 LARGEST = 16_384  # side of training images: beyond it one takes gigabytes
 CHOICE = (
@@ -149,13 +148,6 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
         least=0,
         most=1,
     )
-    rank: int | None = flag(
-        None, "rank of the LoRA; left out: full fine-tune", group="model", least=1, most=16384
-    )
-    lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter", group="model")
-    unet_init: str | None = flag(
-        None, "start policy and reference from this UNet instead of the model's", group="model"
-    )
     cache_latents: bool = flag(
         False, "encode images and prompts once, to disk; then no encoder is loaded", group="caching"
     )
@@ -235,11 +227,8 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
             )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
-        if self.unet_init and self.rank:
-            lines.append("--unet_init starts a full fine-tune; leave out --rank")
         if holds_lora(self.resume_from_checkpoint):
             lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
-        lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
         return lines + loss_problems(self, self.reference_draws > 0)
 
     @classmethod
@@ -261,6 +250,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
             FREE_ON_RESUME
             | sampling
             | {"guidance_scale", "cache_dir", "vae_encode_batch_size", "cache_latents"}
+            | {"lora_format", "lora_dtype"}
         )
 
     @classmethod

@@ -19,6 +19,7 @@ DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 RUN = {"engine.run_config", "extensions", "metrics", *JUDGES}
 IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
+IMAGE |= {"image.adapter_settings"}
 IMAGE |= {"image.lora_file"}
 TEXT = {"text", "text.settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}

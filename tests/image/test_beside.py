@@ -123,7 +123,8 @@ def test_the_sampler_draws_exactly_the_noise_of_a_seed(family, monkeypatch):
     settings = PictureSettings(steps=1, batch=2, resolution=side(family))
     sample(backbone, backbone.network, ["a", "b", "c"], [5, 6, 7], settings)
     expected = start_noise([5, 6, 7], tuple(backbone.latent_shape(side(family))))
-    assert torch.equal(torch.cat(drawn), expected)
+    # Up to axes of length 1: a pipeline may count its one frame before the channels.
+    assert torch.equal(torch.cat(drawn).squeeze(), expected.squeeze())
 
 
 def test_every_picture_meets_its_own_noise_mirrored_as_it_is(backbone):
