@@ -101,11 +101,13 @@ class MovingReference:
 
 
 def averages_of(
-    weights: Mapping[str, Tensor], exported: float | None, reference: Reference
+    reference: Reference, weights: Mapping[str, Tensor], decay: float | None
 ) -> Averages:
-    """The averages of a run: the reference's, where it is one, and with decay ``exported`` the one
-    that is exported."""
-    averages = {"reference": reference.average} if isinstance(reference, MovingReference) else {}
-    if exported is not None:
-        averages["ema"] = MovingAverage(weights, exported)
-    return averages
+    """The moving averages of a run: of a ``reference`` that moves, and of the ``weights``, with
+    this ``decay``, where one is exported."""
+    found = {}
+    if isinstance(reference, MovingReference):
+        found["reference"] = reference.average
+    if decay is not None:
+        found["ema"] = MovingAverage(weights, decay)
+    return found

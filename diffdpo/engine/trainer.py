@@ -80,7 +80,8 @@ class Trainer:
         self.recorder = Recorder(
             self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
         )
-        self.averages = averages_of(trainable(unwrapped(self.model)), settings.ema_decay, reference)
+        weights = trainable(unwrapped(self.model))
+        self.averages = averages_of(reference, weights, settings.ema_decay)
         self.keeper = Keeper(
             accelerator,
             settings,
@@ -234,8 +235,8 @@ class Trainer:
 
     def end_on_average(self) -> None:
         """Put the moving average that is exported, if any, in the place of the weights."""
-        if average := self.averages.get("ema"):
-            average.swap()
+        if "ema" in self.averages:
+            self.averages["ema"].swap()
 
     def flush(self, bar: tqdm) -> None:
         """Write the collected metrics, and end the run after too many bad steps in a row."""

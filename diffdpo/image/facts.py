@@ -26,18 +26,21 @@ def image_facts(
     """What will happen, by heading."""
     trained = sum(weight.numel() for weight in trainer.parameters)
     cells = math.prod(backbone.latent_shape(settings.resolution or 0))
-    kind = f"LoRA rank {settings.rank}" if settings.is_lora else "full fine-tune"
+    alpha = f", alpha {settings.lora_alpha:g}" if settings.lora_alpha else ""
+    kind = f"LoRA rank {settings.rank}{alpha}" if settings.is_lora else "full fine-tune"
+    size = f"{settings.resolution} px"
+    size += f" x {backbone.num_frames} frames" if backbone.num_frames > 1 else ""
     lines = {
         "model": (
             f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"
-            f" {process.prediction_type}, {settings.resolution} px, {settings.mixed_precision}"
+            f" {process.prediction_type}, {size}, {settings.mixed_precision}"
             " mixed precision)"
         ),
         "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            f"{loss_named(settings)}; beta {settings.beta_dpo:g} on the mean over latent dimensions"
-            f" = {settings.beta_dpo / cells:.3g} on their sum"
+            f"{loss_named(settings)};"
+            f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
         ),
         **trainer.plan("pairs"),
     }
@@ -70,6 +73,14 @@ def beside_read(settings: ImageSettings, pairs: ImagePairs) -> str:
     if set(SEEDS) <= set(pairs.tally.unread_columns):
         parts.append("seed_0 and seed_1 are there, and would be with --given_noise")
     return "; ".join(parts)
+
+
+def beta_in_units(beta: float, cells: int, is_flow: bool) -> str:
+    """Beta on the mean over latent dimensions, on their sum, and for flows in nats at t = ½."""
+    units = f"{beta:g} on the mean over latent dimensions = {beta / cells:.3g} on their sum"
+    # There the bound of the likelihood, (1−t)/t times the summed error, weighs an error by 1, and
+    # the score halves it.
+    return f"{units} = {beta / (2 * cells):.3g} nats at t = 1/2" if is_flow else units
 
 
 def loss_named(settings: ImageSettings) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -23,8 +24,9 @@ from diffdpo.draws import Purpose, epoch_order, generator
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import LIMITS, Limits
+from diffdpo.image.cells import BadImage, Find
+from diffdpo.image.clips import Clip, open_clip
+from diffdpo.image.decode import LIMITS, Limits, open_image
 from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
 from diffdpo.image.side_columns import NOTHING, SideColumns, Sides, SideSettings
@@ -36,6 +38,7 @@ MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in readi
 READ, WEIGHED = 256, 2_000
 CENTRE = Augmentation()
 
+Picture = Image.Image | Clip
 BothImages = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
 
@@ -198,12 +201,12 @@ class ImagePairs(Rows):
             )
         self.rows = rows
 
-    def images(self, row: int) -> list[Image.Image]:
-        """The first and the second image of a source row, upright, in RGB.
+    def images(self, row: int) -> list[Picture]:
+        """The first and the second image of a source row, upright, in RGB; of video, clips.
 
         Raises BadImage for a broken image.
         """
-        return self.stored.images(row, self.framing.resolution, self.framing.limits)
+        return self.stored.images(row, self.framing.open)
 
     def framed(self, number: int, augmentation: Augmentation) -> BothImages:
         """Pixels of the first and the second image of usable row ``number``."""
@@ -260,6 +263,13 @@ class FrameSettings:
     random_labels: bool = False
     limits: Limits = LIMITS
     beside: SideSettings = SideSettings()
+    num_frames: int | None = None  # of clips; None: pictures alone are read
+
+    def open(self, cell: Any, find: Find) -> Picture:
+        """The picture or clip in a cell. Raises BadImage."""
+        if self.num_frames is None:
+            return open_image(cell, self.resolution, self.limits, find)
+        return open_clip(cell, self.num_frames, self.resolution, self.limits, find)
 
     def augmentation(self, pair: int, visit: int) -> Augmentation:
         """The flip and crop of both images of a pair at this visit."""

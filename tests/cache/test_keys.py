@@ -25,7 +25,7 @@ FIELDS = [
 ]
 # What a stored number depends on beside data and networks, written down a second time: a mark that
 # is forgotten, or one too many, shows here.
-CHANGE_LATENTS = {"resolution", "no_hflip", "max_image_pixels", "max_image_ratio"}
+CHANGE_LATENTS = {"resolution", "no_hflip", "max_image_pixels", "max_image_ratio", "num_frames"}
 CHANGE_SCORES = {
     ImageSettings: CHANGE_LATENTS
     | {"seed", "timesteps_per_pair", "proportion_empty_prompts", "noise_offset"}
