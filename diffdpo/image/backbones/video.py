@@ -68,8 +68,8 @@ class VideoTransformer(LatentTransformer):
         noisy = torch.empty(1, cls.channels(vae_config), 1, SIDE, SIDE)
         return noisy, torch.empty(1), cls.blank_condition(config, text_configs)
 
-    def sampling_options(self, guidance: float) -> dict[str, Any]:
-        return {**super().sampling_options(guidance), "num_frames": self.num_frames}
+    def sampling_options(self, guidance: float, count: int = 1) -> dict[str, Any]:
+        return {**super().sampling_options(guidance, count), "num_frames": self.num_frames}
 
     def pictures(self, output: Any) -> list[Image.Image]:
         # Of a clip its middle frame is shown and judged.
