@@ -126,6 +126,8 @@ def training_pairs(
         pairs.tally.unread_columns = [column for column in unread if column not in MODELS]
     pairs.limit(settings.max_train_samples, settings.seed)
     settle_frames(pairs, backbone, settings.num_frames)
+    if settings.given_noise and backbone.num_frames > 1:
+        raise UserError("--given_noise: the noise of clips is not made anew; leave it out")
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs

@@ -51,7 +51,6 @@ class Sides:
 
 
 NOTHING = Sides()
-FULL = 2**31
 
 
 class Framing(Protocol):
