@@ -8,6 +8,7 @@ from typing import Any
 
 from diffdpo.config import Layer
 from diffdpo.engine.run_config import chosen, departures, layer_of_run, recorded, result_problems
+from diffdpo.engine.settings import PRECISIONS
 from diffdpo.flags import SEEDS, flag
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
@@ -16,7 +17,12 @@ from diffdpo.metrics import REWARDS, reward_problems
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_turbo"]
-ALWAYS += ["noise_offset", "cache_dir", *(field.name for field in fields(ProcessSettings))]
+ALWAYS += [
+    "noise_offset",
+    "cache_dir",
+    "mixed_precision",
+    *(field.name for field in fields(ProcessSettings)),
+]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -36,6 +42,12 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
     policy: str | None = flag(None, "the output folder of a finished run", group="model")
     unet_init: str | None = flag(
         None, "the UNet that training started from; default: the run's", group="model"
+    )
+    mixed_precision: str | None = flag(
+        None,
+        "precision of the model: no, bf16 or fp16; default: the run's",
+        group="evaluation",
+        choices=PRECISIONS,
     )
     noise_offset: float = flag(
         0.0, "noise offset of the run's training", group="evaluation", least=0
@@ -99,6 +111,12 @@ class PairSettings(ImageDataSettings):
         "colourfulness",
         "a row of diffdpo.metrics.REWARDS, or file.py:function; the higher score is preferred",
         group="evaluation",
+    )
+    mixed_precision: str | None = flag(
+        None,
+        "precision of the model: no, bf16 or fp16; default: no",
+        group="evaluation",
+        choices=PRECISIONS,
     )
     output_dir: str = flag("runs/pairs", "folder of the new data set", group="evaluation")
     num_inference_steps: int = flag(20, "sampling steps", group="evaluation", least=1, most=1000)

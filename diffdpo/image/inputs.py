@@ -11,10 +11,12 @@ from datasets import Dataset
 from diffdpo.data.bundled import bundled
 from diffdpo.data.image_formats import ROLES
 from diffdpo.data.source import open_with_folders
+from diffdpo.engine.accelerator import DTYPES, usable_precision
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
-from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.decode import Limits
+from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 
@@ -23,6 +25,7 @@ PAIRS = "assets/emoji-pairs"
 MODELS = ("model_0", "model_1")  # columns that --dreamlike_pairs_only reads
 
 Settings = TypeVar("Settings", bound=ImageDataSettings)
+Sampled = TypeVar("Sampled", EvaluateSettings, PairSettings)
 
 
 def with_bundled_pairs(settings: Settings) -> Settings:
@@ -39,17 +42,20 @@ def open_pipeline(
     encoders: bool = True,
     pipeline: Any = None,
     dtype: torch.dtype = torch.float32,
+    encoder_dtype: torch.dtype = torch.float32,
+    network: bool = True,
 ) -> tuple[Settings, Backbone]:
     """The settings with names and resolution filled in, and the model: loaded, its network in
-    ``dtype``, or ``pipeline``.
+    ``dtype`` and its text encoders in ``encoder_dtype``, or ``pipeline``.
 
     Where no model is named it is the bundled one; where no resolution is given, the model's own.
+    Encoders and network may be left out, as ``load_backbone`` does.
 
     Raises UserError for a resolution that the model cannot have.
     """
     settings = with_bundled_pairs(settings)
     if pipeline is not None:
-        backbone = backbone_of(pipeline, settings.is_turbo)
+        backbone = backbone_of(pipeline, settings.is_turbo, dtype, encoder_dtype)
     else:
         backbone = load_backbone(
             str(settings.pretrained_model_name_or_path),
@@ -57,6 +63,8 @@ def open_pipeline(
             encoders,
             dtype,
             settings.is_turbo,
+            network,
+            encoder_dtype,
             **settings.hub_options,
         )
     resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_multiple
@@ -64,6 +72,18 @@ def open_pipeline(
         near = max(factor, round(resolution / factor) * factor)
         raise UserError(f"--resolution {resolution} is not a multiple of {factor}; take {near}")
     return replace(settings, resolution=resolution), backbone
+
+
+def open_to_sample(settings: Sampled, device: torch.device) -> tuple[Sampled, Backbone]:
+    """The same for a command that samples on ``device``: all of the model in the precision that
+    the settings name, which the settings returned have as this device takes it."""
+    precision = usable_precision(settings.mixed_precision or "no", device.type == "cpu")
+    dtype = DTYPES[precision]
+    settings, backbone = open_pipeline(
+        replace(settings, mixed_precision=precision), dtype=dtype, encoder_dtype=dtype
+    )
+    backbone.vae.to(vae_dtype(dtype))
+    return settings, backbone
 
 
 def open_rows(settings: ImageDataSettings) -> Dataset:

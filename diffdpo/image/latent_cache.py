@@ -164,26 +164,33 @@ def store_prompts(
 def store_encodings(
     pairs: ImagePairs,
     backbone: Backbone,
-    load: Callable[[], None],
+    load: Callable[[Sequence[str]], None],
     encoders: EncoderDigests,
     settings: ImageSettings,
     accelerator: Accelerator,
 ) -> StoredPrompts:
     """Let ``pairs`` read stored latents; returns the stored embeddings of their prompts.
 
-    ``load`` loads the encoders, and is called only where something is not stored yet. They are
-    freed afterwards, unless pictures will be sampled.
+    Text encoders come and go before the autoencoder does, so that only one of the two is in memory.
+    ``load`` loads the components of these names, and is called only for what is not stored yet.
+    Where pictures will be sampled, those that are loaded stay.
     """
+    autoencoder, *texts = backbone.encoder_names
+
+    def done(names: Sequence[str]) -> None:
+        if not settings.run_validation:
+            backbone.free_encoders(names)
+
     root, prompts = settings.precompute_dir, prompts_key(pairs, encoders.text_encoder)
-    latents = latents_key(pairs, settings, encoders.autoencoder)
-    is_stored = is_complete(root, latents, len(pairs), accelerator) and is_complete(
-        root, prompts, len(distinct_prompts(pairs)), accelerator
-    )
-    if not is_stored and not backbone.encoders():
-        load()
+    is_stored = is_complete(root, prompts, len(distinct_prompts(pairs)), accelerator)
+    if not is_stored and not backbone.text_encoders():
+        load(texts)
     embeddings = store_prompts(pairs, prompts, root, backbone, accelerator)
+    done(texts)
+    latents = latents_key(pairs, settings, encoders.autoencoder)
+    if not is_complete(root, latents, len(pairs), accelerator) and not backbone.vae:
+        load([autoencoder])
     chunk, workers = settings.vae_encode_batch_size, settings.dataloader_num_workers
     store_latents(pairs, latents, root, backbone, chunk, workers, accelerator)
-    if not settings.run_validation:
-        backbone.free_encoders()
+    done([autoencoder])
     return embeddings

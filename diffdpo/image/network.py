@@ -12,7 +12,7 @@ from peft import LoraConfig
 from torch import nn
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.settings import ImageSettings
@@ -41,7 +41,7 @@ def make_trainable(
     without_dropout(network)
     # What is trained is float32: at the usual rates bfloat16 would round most updates to nothing.
     if settings.rank:
-        network.requires_grad_(False).to(device, dtype)
+        in_precision(network.requires_grad_(False), dtype).to(device)
         add_lora(network, settings)
     else:
         network.requires_grad_(True).to(device, torch.float32)
@@ -67,8 +67,13 @@ def add_lora(network: Any, settings: ImageSettings) -> None:
         raise UserError(
             f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
         ) from error
-    for weight in network.parameters():
-        if weight.requires_grad:
+    adapters_in_float32(network)
+
+
+def adapters_in_float32(network: nn.Module) -> None:
+    """Cast the weights of adapters to float32, whatever the precision beneath them."""
+    for name, weight in network.named_parameters():
+        if ".lora_" in name:
             weight.data = weight.data.float()
 
 
