@@ -79,6 +79,11 @@ COMMANDS = {
         "interrupted; what is stored whole is kept, and the same command goes on",
         shares_work=True,
     ),
+    "export": Command(
+        "a checkpoint as a finished run would leave it, also while its run goes on",
+        "diffdpo.commands.settings:ExportSettings",
+        "runs/train --step 500",
+    ),
     "evaluate": Command(
         "policy against reference: win rate, pictures, report",
         "diffdpo.image.evaluate_settings:EvaluateSettings",

@@ -72,6 +72,19 @@ def misfits(field: dataclasses.Field[Any], value: Any) -> list[str]:
     return lines
 
 
+def as_recorded(cls: type[Settings], source: str, content: Mapping[str, Any]) -> Settings:
+    """The settings that a run recorded, as they were: whether data are still there is not asked.
+
+    Raises UserError for names and values that are no settings of ``cls``.
+    """
+    mistakes: list[str] = []
+    values = read_layer(StrictParser(cls), cls, Layer(source, content), mistakes)
+    if mistakes:
+        raise UserError(*mistakes)
+    names = [field.name for field in dataclasses.fields(cls) if field.name in values]
+    return cls(**{name: values[name] for name in names})
+
+
 def checked(settings: Settings) -> Settings:
     """The settings as they are. Raises UserError with a line for each that cannot work."""
     if mistakes := settings.problems():

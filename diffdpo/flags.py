@@ -56,15 +56,16 @@ def flag(
     group: str | None = None,
     choices: Sequence[str] | None = None,
     read: Callable[[str], Any] | None = None,
+    positional: bool = False,
     **bounds: float,
 ) -> Any:
     """A settings field that is also a command-line flag.
 
     ``aliases`` are its names in other programs. ``changes`` names the stored numbers that depend
     on it, see ``cache/keys.py``. ``group`` is its heading in --help, ``choices`` are the words it
-    takes, and ``read`` converts a word to a value where the type alone is not enough. ``bounds``
-    are those of a number: ``least``, ``above``, ``below`` and ``most``. A number is finite
-    unless ``most`` is infinite.
+    takes, and ``read`` converts a word to a value where the type alone is not enough. A
+    ``positional`` one may be given without the flag. ``bounds`` are those of a number: ``least``,
+    ``above``, ``below`` and ``most``. A number is finite unless ``most`` is infinite.
     """
     assert group is None or group in GROUPS, f"--help has no heading for {group}"
     assert set(bounds) <= set(BOUNDS), f"bounds are {', '.join(BOUNDS)}"
@@ -74,6 +75,7 @@ def flag(
         "group": group,
         "choices": choices,
         "bounds": bounds or None,
+        "positional": positional or None,
     }
     notes["type"] = read
     metadata = {"help": help, **{name: note for name, note in notes.items() if note is not None}}
@@ -153,6 +155,9 @@ class StrictParser(ArgumentParser):
             argument_default=SUPPRESS,  # so that ``read`` returns what was given and nothing else
             formatter_class=wide,
         )
+        fields = dataclasses.fields(cls)
+        # The setting that a word before or behind the flags stands for, if there is one.
+        self.positional = [field.name for field in fields if field.metadata.get("positional")]
         self.spellings: list[str] = []
         self.repeated: list[str] = []
         hints = get_type_hints(cls)
@@ -217,6 +222,9 @@ class StrictParser(ArgumentParser):
         if action is not None and action.dest in vars(given):
             self.repeated.append(action.dest)
         _, stray = self.parse_known_args(chunk, given)
+        for dest in self.positional:
+            if stray and dest not in vars(given):
+                setattr(given, dest, stray.pop(0))
         return [f"stray word {short(repr(word))}" for word in stray]
 
 

@@ -9,16 +9,17 @@ score is zero.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffdpo.preference import at_least_float32, preference_log_likelihood
+from diffdpo.loss_row import Loss as Loss
+from diffdpo.loss_row import as_loss as as_loss
+from diffdpo.preference import at_least_float32, log_odds, preference_log_likelihood
+
+MAPO_STEPS = 1000  # the timesteps of a diffusion model, in the published code the scheduler's
 
 
 def sigmoid_loss(
@@ -129,16 +130,52 @@ def sft_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
     return -chosen_B + 0 * rejected_B
 
 
-def log_odds(log_probability: Tensor) -> Tensor:
-    """log(p / (1 − p)) of a log-probability ≤ 0, with finite value and gradient up to and at p =
-    1."""
-    logp = log_probability.clamp(max=-torch.finfo(log_probability.dtype).eps)
-    near_one = logp > -math.log(2)
-    # Near p = 1 the first form keeps its digits, far from it the second (Mächler 2012). Each branch
-    # sees only inputs it is stable on: a where() alone lets NaN gradients of the other one through.
-    upper = torch.log(-torch.expm1(torch.where(near_one, logp, -0.5)))
-    lower = torch.log1p(-torch.exp(torch.where(near_one, -1.0, logp)))
-    return logp - torch.where(near_one, upper, lower)
+def linear_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, linear_eta: float = 0.01
+) -> Tensor:
+    """The loss whose slope in the margin m = βΔ is −clip(1/2 − 0.4 m, η, 1 − η) (Linear-DPO, arXiv
+    2605.21123, and its code).
+
+    Published is a stop-gradient of the clip times −Δ; this is its integral, zero at m = 0: the same
+    gradient but for the factor β, and a value that falls where the margin improves. DPO's slope,
+    −σ(−m), is the same at 0 and vanishes for large margins. Raises ValueError unless 0 ≤ η < 1/2.
+    """
+    if not 0 <= linear_eta < 0.5:
+        raise ValueError(f"linear: linear_eta must lie in [0, 0.5), got {linear_eta}")
+    margin_B, edge = beta * (chosen_B - rejected_B), (0.5 - linear_eta) / 0.4
+    inside_B = margin_B.clamp(-edge, edge)
+    slope_B = (0.5 - 0.4 * inside_B).detach()
+    return 0.2 * inside_B.square() - 0.5 * inside_B - slope_B * (margin_B - inside_B)
+
+
+def capo_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float, gap_B: Tensor) -> Tensor:
+    """(βΔ − g)², g the gap of a pair's rewards (CaPO, arXiv 2502.02588; PRDP, 2402.08714)."""
+    return (beta * (chosen_B - rejected_B) - gap_B).square()
+
+
+def mapo_loss(
+    chosen_B: Tensor,
+    rejected_B: Tensor,
+    *,
+    beta: float,
+    beta_mapo: float = 0.1,
+    snr_value: float = 0.5,
+) -> Tensor:
+    """e_w − β_m log σ(T (φ(e_w) − φ(e_l))), φ(e) = s e / (exp(s e) − 1), on squared errors e = −2 ·
+    score, without reference (MaPO, arXiv 2406.06424, and its code).
+
+    T is 1,000. Beta has no influence: what weighs the margin is ``beta_mapo``.
+    """
+    error_w, error_l = -2 * chosen_B, -2 * rejected_B
+    gain_B = MAPO_STEPS * (bose(snr_value * error_w) - bose(snr_value * error_l))
+    return error_w - beta_mapo * F.logsigmoid(gain_B)
+
+
+def bose(x: Tensor) -> Tensor:
+    """x / (exp(x) − 1), finite at 0 and far out, its gradient too; as in ``log_odds``."""
+    near = x.abs() < 1e-3
+    far = torch.where(near, 1.0, x).clamp(max=80)
+    return torch.where(near, 1 - x / 2 + x.square() / 12, far / torch.expm1(far))
 
 
 def orpo_loss(
@@ -197,30 +234,6 @@ def apo_zero_unpaired_loss(
     return kto_loss(reward_N, desirable_N, 0.0, beta=beta, **weights)
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A row of the table: the function, and what a trainer has to know about it."""
-
-    fn: Callable[..., Tensor]
-    paired: bool = True  # False: judges single items, fn(reward_N, desirable_N, kl, *, beta, ...)
-    reference_free: bool = False  # the reference score is zero
-    mean_tokens: bool = False  # text scores are means over tokens, not sums
-    mean_of_batch: bool = False  # ... over all tokens of a step, as a language model's loss
-    needs_kl: bool = False  # reads the reference point z
-
-    @property
-    def options(self) -> set[str]:
-        """The names of the settings that this loss reads, besides beta."""
-        # Read off the signature, so that a new loss declares its settings in one place.
-        keywords = inspect.signature(self.fn).parameters.values()
-        return {p.name for p in keywords if p.kind is p.KEYWORD_ONLY} - {"beta", "nll_B"}
-
-    @property
-    def reads_nll(self) -> bool:
-        """Whether the loss takes the NLL of the chosen item as well."""
-        return "nll_B" in inspect.signature(self.fn).parameters
-
-
 LOSSES = {
     "sigmoid": Loss(sigmoid_loss),
     "ipo": Loss(ipo_loss, mean_tokens=True),
@@ -233,29 +246,16 @@ LOSSES = {
     "sppo_hard": Loss(sppo_hard_loss),
     "bco_pair": Loss(bco_pair_loss),
     "dpop": Loss(dpop_loss),
-    "sigmoid_norm": Loss(sigmoid_norm_loss, mean_tokens=True),
-    "simpo": Loss(simpo_loss, reference_free=True, mean_tokens=True),
-    "orpo": Loss(orpo_loss, reference_free=True, mean_tokens=True),
+    "linear": Loss(linear_loss),
+    "capo": Loss(capo_loss, only="images"),
+    "mapo": Loss(mapo_loss, reference_free=True, only="images"),
+    "sigmoid_norm": Loss(sigmoid_norm_loss, mean_tokens=True, only="text"),
+    "simpo": Loss(simpo_loss, reference_free=True, mean_tokens=True, only="text"),
+    "orpo": Loss(orpo_loss, reference_free=True, mean_tokens=True, only="text"),
     "sft": Loss(sft_loss, reference_free=True, mean_tokens=True, mean_of_batch=True),
     "kto": Loss(kto_loss, paired=False, needs_kl=True),
     "apo_zero_unpaired": Loss(apo_zero_unpaired_loss, paired=False),
 }
-
-
-def as_loss(own: object) -> Loss:
-    """A row of the table from a user's own object: a ``Loss``, or a function for a paired loss.
-
-    Raises TypeError where it is neither, or the function has another signature.
-    """
-    if isinstance(own, Loss):
-        return own
-    if not callable(own):
-        raise TypeError("is neither a function of rewards nor a diffdpo.losses.Loss")
-    parameters = list(inspect.signature(own).parameters.values())
-    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    if len(positional) != 2 or "beta" not in {p.name for p in parameters}:
-        raise TypeError("a loss is f(chosen_B, rejected_B, *, beta) -> loss_B")
-    return Loss(own)
 
 
 def preference_loss(
@@ -267,6 +267,7 @@ def preference_loss(
     label_smoothing: float | None = None,
     kl: Tensor | float = 0.0,
     nll_B: Tensor | None = None,
+    gap_B: Tensor | None = None,
     **options: float,
 ) -> Tensor:
     """Loss per pair, shape ``(B,)``, float32 at least, of the row ``name`` of ``LOSSES``.
@@ -276,8 +277,8 @@ def preference_loss(
     returns their mean. ``label_smoothing`` None means the loss's own default. 0 is
     taken by losses without smoothing too, but not by exo_pair, whose divergence is infinite there.
 
-    Raises ValueError for an unknown name, a beta that is not positive, and a setting that the loss
-    does not read or not take.
+    Raises ValueError for an unknown name, a beta that is not positive, a missing gap, and a setting
+    that the loss does not read or not take.
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
@@ -288,9 +289,11 @@ def preference_loss(
         options["label_smoothing"] = label_smoothing
     if unread := set(options) - row.options:
         raise ValueError(f"loss {name!r} does not read {', '.join(sorted(unread))}")
+    if row.reads_gap and gap_B is None:
+        raise ValueError(f"loss {name!r} needs the gap of every pair, gap_B")
     chosen_B, rejected_B = at_least_float32(chosen_B), at_least_float32(rejected_B)
     if row.paired:
-        data = {"nll_B": nll_B} if row.reads_nll else {}
+        data = {"nll_B": nll_B} if row.reads_nll else {"gap_B": gap_B} if row.reads_gap else {}
         return row.fn(chosen_B, rejected_B, beta=beta, **data, **options)
     yes_B, no_B = torch.ones_like(chosen_B), torch.zeros_like(rejected_B)
     chosen_loss_B = row.fn(chosen_B, yes_B, kl, beta=beta, **options)

@@ -6,7 +6,7 @@ Shapes: ``B`` pairs, ``N`` items: ``2B``, chosen first, or single items with the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor
 from diffdpo.errors import UserError, short
 from diffdpo.extensions import named_row
 from diffdpo.losses import LOSSES, Loss, as_loss, preference_loss
+from diffdpo.means import Metrics, by_label
 from diffdpo.preference import summary
-
-Metrics = dict[str, Tensor]  # a mean over the batch, or (sum, count) of a mean over some of it
+from diffdpo.safeguard import Residuals, loser_scale, with_loser_scaled
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Scores:
     prompt_B: Tensor | None = None  # log p of the prompts before the chosen items, where scored
     metrics: Metrics = field(default_factory=dict)  # the modality's own, of this pass
     added: Tensor | None = None  # a loss of the network itself, such as a router's, in a mean
+    residuals: Residuals | None = None  # where items are predicted as vectors, as pictures are
 
 
 class Draw(Protocol):
@@ -36,6 +37,10 @@ class Draw(Protocol):
     @property
     def outcome_B(self) -> Tensor | None:
         """P(chosen ≻ rejected) of every pair; None where every label is certain."""
+
+    @property
+    def gap_B(self) -> Tensor | None:
+        """The gap that the margin of every pair is to have; None where the data have no scores."""
 
     @property
     def desirable_N(self) -> Tensor | None:
@@ -89,8 +94,9 @@ class Term:
             return self.row.fn(value_N, draw.desirable_N, z, beta=self.beta, **self.options)
         chosen_B, rejected_B = value_N.chunk(2)
         nll_B, swapped_nll_B = self.nll(policy, context)
-        loss_B = self.of_pairs(chosen_B, rejected_B, z, nll_B)
-        if draw.outcome_B is None:
+        gap_B = draw.gap_B if self.row.reads_gap else None
+        loss_B = self.of_pairs(chosen_B, rejected_B, z, nll_B, gap_B)
+        if draw.outcome_B is None or gap_B is not None:  # a gap is the whole label
             return loss_B
         # The expectation over the label; for the sigmoid this is cDPO with ε = 1 − outcome.
         swapped_B = self.of_pairs(rejected_B, chosen_B, z, swapped_nll_B)
@@ -102,10 +108,12 @@ class Term:
         rejected_B: Tensor,
         z: Tensor | float = 0.0,
         nll_B: Tensor | None = None,
+        gap_B: Tensor | None = None,
     ) -> Tensor:
         """Losses ``(B,)`` of scaled rewards."""
+        own = self.options
         return preference_loss(
-            self.name, chosen_B, rejected_B, beta=self.beta, kl=z, nll_B=nll_B, **self.options
+            self.name, chosen_B, rejected_B, beta=self.beta, kl=z, nll_B=nll_B, gap_B=gap_B, **own
         )
 
     def in_unit(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
@@ -121,7 +129,6 @@ class Term:
 
     def nll(self, policy: Scores, context: StepContext) -> tuple[Tensor | None, Tensor | None]:
         """−log p of the chosen and of the rejected items, ``(B,)`` each, per token of the step.
-
         Prompts count where they are scored. The mean over the step is then a language model's
         loss, as in TRL's ORPO. None where the loss reads no likelihood.
         """
@@ -137,9 +144,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """Σ weight · loss. Either all terms judge pairs, or the only term judges single items."""
+    """Σ weight · loss. Either all terms judge pairs, or the only term judges single items.
+
+    ``safeguard`` is the μ of ``diffdpo.safeguard``; None leaves the loser's gradient as it is.
+    """
 
     terms: tuple[Term, ...]
+    safeguard: float | None = None
 
     @property
     def paired(self) -> bool:
@@ -157,6 +168,11 @@ class Objective:
         return any(term.row.needs_kl for term in self.terms)
 
     @property
+    def reads_gap(self) -> bool:
+        """Whether a term reads the gap of every pair."""
+        return any(term.row.reads_gap for term in self.terms)
+
+    @property
     def reads_nll(self) -> bool:
         """Whether a term also reads the likelihood of the items themselves."""
         return any(term.row.reads_nll for term in self.terms)
@@ -169,13 +185,24 @@ class Objective:
     @property
     def reward_scale(self) -> float:
         """The factor of the logged rewards: beta, which a term has in ``beta`` or in ``scale``."""
-        return self.terms[0].scale * self.terms[0].beta
+        first = min(self.terms, key=lambda term: term.row.reference_free)
+        return first.scale * first.beta
 
     def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """Losses of a micro-batch, ``(B,)`` or ``(N,)``, with gradient."""
+        if self.safeguard is not None:
+            lambda_B = loser_scale(policy.residuals, self.safeguard)
+            policy = replace(policy, score_N=with_loser_scaled(policy.score_N, lambda_B))
+            reward_N = with_loser_scaled(reward_N, lambda_B)
         terms = [term.weight * term.loss(policy, reward_N, draw, context) for term in self.terms]
         total = torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
         return total if policy.added is None else total + policy.added
+
+    def guard_metrics(self, policy: Scores) -> Metrics:
+        """The mean of the safeguard's λ; nothing where there is none."""
+        if self.safeguard is None:
+            return {}
+        return {"safeguard/loser_scale": loser_scale(policy.residuals, self.safeguard).mean()}
 
     def metrics(self, reward_N: Tensor, draw: Draw, context: StepContext) -> Metrics:
         """The rewards under TRL's metric names.
@@ -192,36 +219,6 @@ class Objective:
         if self.needs_kl:
             metrics["kl"] = torch.as_tensor(context.reference_point)
         return metrics
-
-
-def by_label(name: str, value_N: Tensor, desirable_N: Tensor) -> Metrics:
-    """``name/chosen`` and ``name/rejected`` as (sum, count) over the items that have the label."""
-    # Not as means: a micro-batch may have one desirable item or none, and a mean of such means
-    # would weigh items unequally. The division comes last, in ``means_of``.
-    labels = {"chosen": desirable_N, "rejected": ~desirable_N}
-    return {
-        f"{name}/{side}": torch.stack([(value_N * has_N).sum(), has_N.sum().float()])
-        for side, has_N in labels.items()
-    }
-
-
-def fraction(metric: Tensor) -> Tensor:
-    """A metric as (sum, count); a plain mean becomes (mean, 1)."""
-    if metric.dim():
-        return metric.float()
-    return torch.stack([metric.float(), metric.new_ones(()).float()])
-
-
-def means_of(names: list[str], fractions: list[list[float]]) -> dict[str, float]:
-    """The means of a step by name; a metric that counted no items is left out.
-
-    Single items have no margin of their own: theirs is the difference of the two mean rewards.
-    """
-    sums = zip(names, fractions, strict=True)
-    means = {name: total / count for name, (total, count) in sums if count}
-    if {"rewards/chosen", "rewards/rejected"} <= set(means):
-        means.setdefault("rewards/margins", means["rewards/chosen"] - means["rewards/rejected"])
-    return means
 
 
 class LossSettings(Protocol):
@@ -247,19 +244,21 @@ def make_objective(
     if len(weights) != len(names):
         raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
     check_names(settings, names)
+    # Beta weighs the distance from a reference; a loss without one reads the plain score.
+    scales = [1.0 if LOSSES[name].reference_free else scale for name in names]
     terms = tuple(
         Term(name, weight, beta, scale, read_options(settings, LOSSES[name]))
-        for name, weight in zip(names, weights, strict=True)
+        for name, weight, scale in zip(names, weights, scales, strict=True)
     )
     single = [term.name for term in terms if not term.row.paired]
     if single and len(terms) > 1:
         raise UserError(
-            f"--loss_type: {', '.join(single)} judges single completions and cannot be added to"
-            " another loss"
+            f"--loss_type: {', '.join(single)} judges single items and cannot be added to another"
+            " loss"
         )
     for term in terms:
         try_out(term)
-    return Objective(terms)
+    return Objective(terms, getattr(settings, "winner_safeguard", None))
 
 
 def try_out(term: Term) -> None:
@@ -267,7 +266,7 @@ def try_out(term: Term) -> None:
     number a pair."""
     value_2 = torch.tensor([-1.0, -2.0])  # rewards, and log-probabilities as well
     try:
-        loss_2 = term.of_pairs(value_2, value_2 - 0.5, nll_B=-value_2)
+        loss_2 = term.of_pairs(value_2, value_2 - 0.5, nll_B=-value_2, gap_B=-value_2)
         wrong = "" if loss_2.shape == (2,) else f"gives shape {tuple(loss_2.shape)} for 2 pairs"
         wrong = wrong or ("" if loss_2.isfinite().all() else f"is not finite: {loss_2.tolist()}")
     except Exception as error:  # a user's own loss may raise anything

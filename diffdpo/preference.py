@@ -5,6 +5,8 @@ Shapes: ``B`` pairs, ``N`` items. Rewards are in nats, higher is better.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -70,3 +72,15 @@ def summary(
         "rewards/accuracies": right_B.mean(),
         "rewards/margins": margin_B.mean(),
     }
+
+
+def log_odds(log_probability: Tensor) -> Tensor:
+    """log(p / (1 − p)) of a log-probability ≤ 0, with finite value and gradient up to and at p =
+    1."""
+    logp = log_probability.clamp(max=-torch.finfo(log_probability.dtype).eps)
+    near_one = logp > -math.log(2)
+    # Near p = 1 the first form keeps its digits, far from it the second (Mächler 2012). Each branch
+    # sees only inputs it is stable on: a where() alone lets NaN gradients of the other one through.
+    upper = torch.log(-torch.expm1(torch.where(near_one, logp, -0.5)))
+    lower = torch.log1p(-torch.exp(torch.where(near_one, -1.0, logp)))
+    return logp - torch.where(near_one, upper, lower)

@@ -67,6 +67,12 @@ class AdapterOff:
         return self
 
 
+class BaseModel(AdapterOff):
+    """LoRA that is trained further, against the model without it."""
+
+    starts_equal = False
+
+
 class AdapterCopy(AdapterOff):
     """LoRA that is trained further: the reference is a copy of the adapter in its first state."""
 

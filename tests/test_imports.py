@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 # The floors, from the ground up: a module imports its own room and those below.
 FLOORS = [
     {"errors", "flags", "preference", "draws"},
-    {"losses", "config", "extensions"},
+    {"means", "safeguard", "loss_row", "config", "extensions"},
+    {"losses"},
     {"objective"},
     {"reference"},
     {"engine", "data"},

@@ -13,6 +13,8 @@ SMOOTH = {"exo_pair": 1e-3}
 
 
 def loss(name, chosen, rejected, **options):
+    if LOSSES[name].reads_gap:
+        options = {"gap_B": torch.ones_like(chosen)} | options
     return preference_loss(name, chosen, rejected, beta=BETA, **options)
 
 
@@ -121,6 +123,7 @@ def test_published_formulas_in_plain_arithmetic(x, y):
         "sppo_hard": (x - 0.5 / b) ** 2 + (y + 0.5 / b) ** 2,
         "dpop": -math.log(sigma(b * (d - 50 * max(0.0, -x)))),
         "simpo": -math.log(sigma(b * d - 0.5)),
+        "capo": (b * d - 1) ** 2,
     }
     for name, value in expected.items():
         found = loss(name, torch.tensor([x]).double(), torch.tensor([y]).double()).item()
@@ -174,3 +177,44 @@ def test_log_odds_are_finite_up_to_certainty(dtype):
     assert torch.isfinite(logp.grad).all()
     exact = logp.detach()[3:6].double()
     assert torch.allclose(found[3:6].double(), exact - (-exact.expm1()).log(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("margin", [-40.0, -12.3, -12.2, -1.0, 0.0, 1.0, 12.2, 12.3, 40.0])
+@pytest.mark.parametrize("eta", [0.0, 0.01, 0.2])
+def test_linear_has_the_gradient_of_the_published_loss(margin, eta):
+    """Published: −stop-gradient(clip(1/2 − 0.4βΔ, η, 1 − η)) · Δ, here times β."""
+    chosen = torch.tensor([margin - 1], dtype=torch.float64, requires_grad=True)
+    rejected = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
+    loss("linear", chosen, rejected, linear_eta=eta).sum().backward()
+    pull = min(max(0.5 - 0.4 * BETA * margin, eta), 1 - eta)
+    assert chosen.grad.item() == pytest.approx(-BETA * pull, rel=1e-12)
+    assert rejected.grad.item() == pytest.approx(BETA * pull, rel=1e-12)
+
+
+def test_linear_is_the_integral_of_its_slope():
+    margins = torch.linspace(-60, 60, 24001, dtype=torch.float64)
+    values = loss("linear", margins, torch.zeros_like(margins))
+    slopes = -(0.5 - 0.4 * BETA * margins).clamp(0.01, 0.99) * BETA
+    steps = (slopes[1:] + slopes[:-1]) / 2 * margins.diff()
+    torch.testing.assert_close(values.diff(), steps, rtol=1e-4, atol=1e-9)
+    assert values[12000].item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("winner", "loser"), [(0.2, 0.3), (0.3, 0.2), (1e-4, 2.0), (0.5, 0.5)])
+def test_mapo_is_the_published_loss_of_squared_errors(winner, loser):
+    def phi(error):
+        return 0.7 * error / (math.exp(0.7 * error) - 1)
+
+    gain = 1000 * (phi(winner) - phi(loser))
+    expected = winner + 0.2 * (math.log1p(math.exp(-abs(gain))) + max(0.0, -gain))
+    scores = (torch.tensor([-0.5 * error], dtype=torch.float64) for error in (winner, loser))
+    found = loss("mapo", *scores, beta_mapo=0.2, snr_value=0.7).item()
+    assert found == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_gap_that_is_missing_is_no_gap_of_zero():
+    with pytest.raises(ValueError, match="needs the gap of every pair"):
+        preference_loss("capo", torch.zeros(1), torch.zeros(1), beta=1)
+    gap = torch.tensor([3.0, -2.0])
+    found = preference_loss("capo", gap / 2, torch.zeros(2), beta=2, gap_B=gap)
+    assert found.tolist() == [0.0, 0.0]

@@ -14,7 +14,7 @@ from diffdpo.preference import implicit_reward
 
 CONTEXT = StepContext(chosen_tokens=4.0, rejected_tokens=2.0, prompt_tokens=3.0)
 CHOSEN, REJECTED, PROMPT = [-1.0, -2.0], [-3.0, -0.5], [-0.7, -0.9]
-PAIRED = [name for name, row in LOSSES.items() if row.paired]
+PAIRED = [name for name, row in LOSSES.items() if row.paired and not row.reads_gap]
 
 
 def draw_of(outcome=None, sizes=(2.0, 3.0, 5.0, 4.0)):
@@ -124,3 +124,16 @@ def test_units_of_the_shown_rewards():
         metrics = Objective((Term(name, beta=0.5),)).metrics(reward_N, draw_of(), StepContext())
         shown = metrics["rewards/chosen"], metrics["rewards/rejected"]
         assert [value.item() for value in shown] == pytest.approx(expected)
+
+
+def test_a_gap_is_the_target_of_the_scaled_margin_and_the_whole_label():
+    score_N, draw = torch.tensor([1.0, 2.0, 0.5, 4.0]), draw_of(outcome=0.5)
+    draw.gap_B = torch.tensor([2.0, -3.0])
+    loss_B = Objective((Term("capo", scale=3.0),)).loss(Scores(score_N), score_N, draw, CONTEXT)
+    assert loss_B.tolist() == [(3 * 0.5 - 2) ** 2, (3 * -2 + 3) ** 2]
+
+
+def test_a_sum_scales_the_losses_that_have_a_reference_alone():
+    objective = make_objective(TrainSettings(), ["sft", "sigmoid"], [2.0, 1.0], scale=5000.0)
+    assert [term.scale for term in objective.terms] == [1.0, 5000.0]
+    assert objective.reward_scale == 5000.0

@@ -9,8 +9,10 @@ import torch
 
 from diffdpo.data.bundled import is_bundled
 from diffdpo.engine.console import say
+from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
 from diffdpo.engine.trained_on import Overlap, overlap
+from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.comparison import (
     Accuracy,
@@ -60,7 +62,7 @@ class Findings:
 
 def main(settings: EvaluateSettings) -> int:
     """Load, sample, score, write; returns the exit code."""
-    look_ahead(str(settings.policy))
+    look_ahead(run_of(str(settings.policy)))
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,12 +74,20 @@ def main(settings: EvaluateSettings) -> int:
     count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
     check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
+<<<<<<< HEAD
     network, reference = load_policy(backbone, str(settings.policy), settings.unet_init)
     adapters_in_float32(network)  # as in training
+=======
+    start = AdapterSettings(
+        unet_init=settings.unet_init, init_lora=settings.init_lora, reference=settings.reference
+    )
+    network, reference = load_policy(backbone, str(settings.policy), start)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+>>>>>>> main
     backbone.pipeline.to(device)
     prompts = list(dict.fromkeys(pairs.prompts()))[: settings.num_prompts]
     run = str(settings.policy)
-    overlaps = overlap(run, prompts), overlap(run, pairs.prompts())
+    overlaps = [overlap(run_of(run), texts) for texts in (prompts, pairs.prompts())]
     pictures = draw_pictures(settings, backbone, network, reference, prompts)
     rows = judge(pictures, rewards, settings.seed)
     accuracy = None
@@ -90,7 +100,8 @@ def main(settings: EvaluateSettings) -> int:
         data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
         compose(report, found, as_png(page), [data, *settings.departures])
 
-    base = str(settings.unet_init or settings.pretrained_model_name_or_path)
+    first = settings.init_lora if settings.reference == "start" else None
+    base = str(first or settings.unet_init or settings.pretrained_model_name_or_path)
     with writing(folder):
         publish(folder, run, base, settings, figures(found), fill, summary(found))
         save_picture(page, folder / "sheet.png")

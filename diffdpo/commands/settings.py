@@ -8,8 +8,8 @@ from pathlib import Path
 
 from diffdpo.config import BaseSettings, read_yaml
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import not_installed
-from diffdpo.flags import StrictParser, flag
+from diffdpo.errors import not_installed, short
+from diffdpo.flags import StrictParser, flag, restated
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 
@@ -55,3 +55,35 @@ class DemoTextSettings(DemoSettings):
 
     def problems(self) -> list[str]:
         return super().problems() + not_installed("vaderSentiment")
+
+
+@dataclass(frozen=True)
+class ExportSettings(BaseSettings):
+    """The flags of ``diffdpo export``."""
+
+    run: str | None = flag(None, "the folder of a run, also of one that goes on", positional=True)
+    step: int | None = flag(None, "the step of the checkpoint that is written out", least=1)
+    output_dir: str | None = flag(None, "where the result goes; default: export-N in the run's")
+    trust_remote_code: bool = restated(TextSettings, "trust_remote_code")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of the checkpoint."""
+        return Path(str(self.run)) / f"checkpoint-{self.step}"
+
+    @property
+    def output(self) -> Path:
+        """The folder of the result."""
+        return Path(self.output_dir or Path(str(self.run)) / f"export-{self.step}")
+
+    def problems(self) -> list[str]:
+        lines = super().problems()
+        if self.run is None or not Path(self.run).is_dir():
+            found = "" if self.run is None else f" {self.run}: no such folder;"
+            return [*lines, f"export{found} the folder of a run is needed: diffdpo export RUN"]
+        if lines or self.checkpoint.is_dir():
+            return lines
+        held = sorted(Path(self.run).glob("checkpoint-*"), key=lambda path: (len(path.name), path))
+        names = ", ".join(path.name for path in held) or "no checkpoint"
+        asked = "is needed" if self.step is None else f"{self.step}: not there"
+        return [f"--step {asked}; {self.run} holds {short(names)}"]

@@ -29,12 +29,18 @@ from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
+<<<<<<< HEAD
 from diffdpo.image.latent_cache import StoredPrompts, store_encodings
 from diffdpo.image.network import make_reference, make_trainable
+=======
+from diffdpo.image.latent_cache import store_encodings
+from diffdpo.image.loss_settings import image_objective
+from diffdpo.image.network import make_reference, make_trainable, resolve_lora
+>>>>>>> main
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
-from diffdpo.image.settings import ImageSettings, image_objective
+from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import ValidationPictures
 from diffdpo.reference import Reference
@@ -78,7 +84,9 @@ def resolved(
             f"--sdxl: {settings.pretrained_model_name_or_path} is a {family} pipeline; leave the"
             " flag out"
         )
-    loss, precision = "sft" if settings.sft else settings.loss_type, accelerator.mixed_precision
+    loss = ["sft"] if settings.sft else settings.loss_type
+    precision = accelerator.mixed_precision
+    settings = resolve_lora(backbone, settings)
     return replace(settings, loss_type=loss, mixed_precision=precision), backbone
 
 

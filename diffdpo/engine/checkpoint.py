@@ -4,8 +4,9 @@ for bit.
 checkpoint-N/
     trainable.safetensors    every weight that is trained, float32
     optimizer.safetensors    the optimizer's tensors, named <parameter index>.<state name>
+    averages.safetensors     moving averages of the weights, named <average>.<weight>, if any
     state.json               step, settings, data fingerprint, the optimizer's other values, and the
-                             digests of the two files and of itself
+                             digests of these files and of itself
 
 The random state is not here: every draw is a function of the step (see draws.py).
 """
@@ -16,7 +17,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffdpo.engine.checkpoint_state import check_files, is_ours, read_state, seal
+from diffdpo.engine.averages import EXPORTED, NO_AVERAGES, Averages, take_over, tensors_of
+from diffdpo.engine.checkpoint_state import AVERAGES, check_files, is_ours, read_state, seal
 from diffdpo.engine.files import atomic_folder, draft_of, remove
 from diffdpo.engine.finite import names_not_finite
 from diffdpo.engine.optimizer_state import copied, flatten, restore
@@ -58,13 +60,20 @@ class Snapshot:
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+    averages: dict[str, Tensor] = field(default_factory=dict)
 
 
-def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Snapshot:
+def snapshot(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    averages: Averages = NO_AVERAGES,
+) -> Snapshot:
     """The run as it is now, copied to CPU memory."""
     tensors, values = flatten(optimizer.state_dict())
     weights = {name: copied(weight) for name, weight in trainable(model).items()}
-    return Snapshot(weights, tensors, {**state, "optimizer": values})
+    means = {name: copied(mean) for name, mean in tensors_of(averages).items()}
+    return Snapshot(weights, tensors, {**state, "optimizer": values}, means)
 
 
 def write(output_dir: Path, moment: Snapshot) -> Path:
@@ -77,6 +86,8 @@ def write(output_dir: Path, moment: Snapshot) -> Path:
         with atomic_folder(path) as draft:
             save_file(moment.weights, draft / "trainable.safetensors")
             save_file(moment.optimizer, draft / "optimizer.safetensors")
+            if moment.averages:
+                save_file(moment.averages, draft / AVERAGES)
             seal(draft, moment.state)
     except (OSError, SafetensorError) as error:
         kept = [old.name for old in list_checkpoints(output_dir)]
@@ -180,30 +191,23 @@ def located(output_dir: Path, wanted: str) -> Path:
 
 
 def load(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    averages: Averages = NO_AVERAGES,
 ) -> None:
-    """Load weights and optimizer. Raises UserError for a damaged file or another network."""
-    # Both files are read before anything is changed: a damaged one leaves no half-loaded run.
+    """Load weights, optimizer and moving averages. Raises UserError for a damaged file or another
+    network."""
+    # All files are read before anything is changed: a damaged one leaves no half-loaded run.
     weights, tensors = (
         read_tensors(path / "trainable.safetensors"),
         read_tensors(path / "optimizer.safetensors"),
     )
+    means = read_tensors(path / AVERAGES) if averages else {}
     own = trainable(model)
-    wrong = set(own) ^ set(weights) or {
-        name
-        for name in own
-        if (own[name].shape, own[name].dtype) != (weights[name].shape, weights[name].dtype)
-    }
-    if wrong:
-        raise UserError(
-            f"{path}: holds weights of another network ({len(wrong)} differ, first"
-            f" {short(min(wrong))})"
-        )
-    if broken := names_not_finite(weights.items()):
-        raise UserError(
-            f"{path / 'trainable.safetensors'}: {len(broken)} weights are not finite, first"
-            f" {short(broken[0])}; resume from an older checkpoint"
-        )
+    check_tensors(path / "trainable.safetensors", own, weights)
+    check_tensors(path / AVERAGES, tensors_of(averages), means)
     try:
         restore(optimizer, tensors, state["optimizer"]["values"])
     except UserError as error:
@@ -212,6 +216,44 @@ def load(
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])  # in place: the optimizer and DDP hold these very tensors
+        take_over(averages, means)
+
+
+def load_result(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
+    """Load the weights that a run ending at a checkpoint would have exported.
+
+    Raises UserError where a file is damaged, or of another network.
+    """
+    check_files(path, state)
+    file, own = path / "trainable.safetensors", trainable(model)
+    weights = read_tensors(file)
+    if AVERAGES in state.get("files", {}):
+        means = read_tensors(path / AVERAGES)
+        exported = {k.removeprefix(EXPORTED): v for k, v in means.items() if k.startswith(EXPORTED)}
+        file, weights = (path / AVERAGES, exported) if exported else (file, weights)
+    check_tensors(file, own, weights)
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
+
+
+def check_tensors(file: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Raise UserError where a file holds other tensors than a run has, or some are not finite."""
+    wrong = set(own) ^ set(found) or {
+        name
+        for name in own
+        if (own[name].shape, own[name].dtype) != (found[name].shape, found[name].dtype)
+    }
+    if wrong:
+        raise UserError(
+            f"{file.parent}: holds weights of another network ({len(wrong)} differ, first"
+            f" {short(min(wrong))})"
+        )
+    if broken := names_not_finite(found.items()):
+        raise UserError(
+            f"{file}: {len(broken)} weights are not finite, first"
+            f" {short(broken[0])}; resume from an older checkpoint"
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

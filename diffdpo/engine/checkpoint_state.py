@@ -14,12 +14,14 @@ FILE = "state.json"
 FORMAT = "diffdpo checkpoint 2"
 WITHOUT_DIGESTS = "diffdpo checkpoint 1"
 TENSOR_FILES = ("trainable.safetensors", "optimizer.safetensors")
+AVERAGES = "averages.safetensors"  # only where a run has moving averages of its weights
 FIELDS = {"step": int, "settings": dict, "effective_batch": int, "data": str, "optimizer": dict}
 
 
 def seal(folder: Path, state: dict[str, Any]) -> None:
     """Write state.json beside the tensor files of a checkpoint, with the digests of all."""
-    files = {name: file_digest(folder / name) for name in TENSOR_FILES}
+    names = [name for name in (*TENSOR_FILES, AVERAGES) if (folder / name).exists()]
+    files = {name: file_digest(folder / name) for name in names}
     state = {"format": FORMAT, **state, "files": files}
     # Of what a reader will get: JSON turns tuples into lists and numbers as keys into text.
     digest = digest_of(json.loads(json.dumps(state)))
@@ -83,11 +85,12 @@ def odd_fields(state: dict[str, Any]) -> list[str]:
 
 def check_files(path: Path, state: dict[str, Any]) -> None:
     """Raises UserError where a tensor file is missing, or is not the one that was written."""
-    for name in TENSOR_FILES:
+    written = state.get("files", {})
+    for name in [*TENSOR_FILES, *([AVERAGES] if AVERAGES in written else [])]:
         file = path / name
         try:
             digest = file_digest(file)
         except OSError as error:
             raise UserError(f"{file}: damaged or missing ({error.strerror})") from error
-        if "files" in state and digest != state["files"].get(name):
+        if "files" in state and digest != written.get(name):
             raise UserError(f"{file}: damaged (its bytes do not fit their digest)")

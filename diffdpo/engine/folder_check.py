@@ -22,6 +22,7 @@ METRICS = "metrics.jsonl"
 RESULTS = [
     "model_index.json",
     "pytorch_lora_weights.safetensors",
+    "pytorch_lora_weights_kohya.safetensors",
     "adapter_model.safetensors",
     "model.safetensors",
     "model.safetensors.index.json",
@@ -29,10 +30,10 @@ RESULTS = [
 # The other names that a run gives; README.md is kept, see report/model_card.py.
 REPLACED = [FILE, "*config.json", "*.safetensors", "*.safetensors.index.json", "model_index.json"]
 REPLACED += ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json"]
-REPLACED += ["merges.txt", "chat_template.jinja", "unet", "vae", "text_encoder*", "scheduler"]
-REPLACED += ["safety_checker", "feature_extractor", "image_encoder"]
+REPLACED += ["merges.txt", "chat_template.jinja", "unet", "transformer", "vae"]
+REPLACED += ["text_encoder*", "scheduler", "safety_checker", "feature_extractor", "image_encoder"]
 # The ends of the names of settings that may hold a local path.
-MODELS, DATA = ("name_or_path", "_init"), ("dataset_name", "data_dir")
+MODELS, DATA = ("name_or_path", "_init", "init_lora"), ("dataset_name", "data_dir")
 APART = "choose an --output_dir apart from it"
 
 

@@ -11,6 +11,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from diffdpo.engine import checkpoint
+from diffdpo.engine.averages import NO_AVERAGES, Averages
 from diffdpo.engine.bad_steps import not_finite, training_state
 from diffdpo.engine.resume import Start, find_start, resume, run_state
 from diffdpo.engine.settings import TrainSettings
@@ -30,10 +31,11 @@ class Keeper:
         effective_batch: int,
         data: str,
         notice: Callable[[str], None],
+        averages: Averages = NO_AVERAGES,
     ) -> None:
         self.accelerator, self.settings, self.notice = accelerator, settings, notice
         self.model, self.optimizer = unwrapped(model), optimizer.optimizer
-        self.effective_batch, self.data = effective_batch, data
+        self.effective_batch, self.data, self.averages = effective_batch, data, averages
         self.output_dir = Path(settings.output_dir)
         self.writer = checkpoint.Background()
 
@@ -50,7 +52,7 @@ class Keeper:
         if not self.accelerator.is_main_process:
             return
         # Copied now, written later: training may go on to the next step at once.
-        moment = checkpoint.snapshot(self.model, self.optimizer, self.state(done))
+        moment = checkpoint.snapshot(self.model, self.optimizer, self.state(done), self.averages)
 
         def work() -> None:
             checkpoint.write(self.output_dir, moment)
@@ -82,7 +84,15 @@ class Keeper:
         Raises SharedError where a weight of the network is not finite, loaded or not.
         """
         model = self.model
-        resume(start, self.output_dir, self.accelerator, model, self.optimizer, self.notice)
+        resume(
+            start,
+            self.output_dir,
+            self.accelerator,
+            model,
+            self.optimizer,
+            self.notice,
+            self.averages,
+        )
         if name := not_finite((name, weight.detach()) for name, weight in model.named_parameters()):
             raise SharedError(
                 f"weight {name} of the network is not finite before the first step: the model's"

@@ -13,6 +13,7 @@ from torch import nn
 
 from diffdpo.config import as_dict
 from diffdpo.engine import checkpoint
+from diffdpo.engine.averages import NO_AVERAGES, Averages
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
@@ -63,10 +64,23 @@ def find_start(
             notice(f"resume       no checkpoint in {output_dir} yet: starting from step 0")
         return Start()
     state = checkpoint.read_state(path)
-    # A setting that the run did not know yet had its default's effect.
-    state["settings"] = as_dict(type(settings)()) | state["settings"]
+    state["settings"] = as_known_now(state["settings"], as_dict(type(settings)()))
     check_same_run(path, state, current, settings.free_on_resume())
     return Start(path, state)
+
+
+def as_known_now(then: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an older run, as this version would write them.
+
+    One that the run did not know yet had its default's effect; one that takes several values now
+    took one then.
+    """
+    listed = {
+        name: [value]
+        for name, value in then.items()
+        if isinstance(defaults.get(name), list) and isinstance(value, str)
+    }
+    return defaults | then | listed
 
 
 def resume(
@@ -76,12 +90,13 @@ def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     notice: Callable[[str], None],
+    averages: Averages = NO_AVERAGES,
 ) -> None:
     """Load the checkpoint to start from, if any, and set later ones aside."""
     if start.checkpoint is None:
         return
     path, state = start.checkpoint, start.state
-    checkpoint.load(path, model, optimizer, state)
+    checkpoint.load(path, model, optimizer, state, averages)
     # The scale of float16 losses is found by trial over many steps; without it the resumed run
     # would skip other steps.
     if accelerator.scaler is not None and state.get("scaler"):

@@ -71,8 +71,10 @@ def carry_out(
     say(*moved_rates(settings, trainer, start.state.get("settings")))
     measures = validation()
     done = trainer.fit(start, measures.after_step) if measures else trainer.fit(start)
-    if measures and done == trainer.total_steps:
-        measures.final(done)
+    if done == trainer.total_steps:
+        trainer.end_on_average()
+        if measures:
+            measures.final(done)
     conclude(
         settings,
         trainer.accelerator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,19 @@ from diffdpo.errors import UserError, short
 from diffdpo.extensions import is_own
 
 FILE = "config.yaml"
+CHECKPOINT = re.compile(r"checkpoint-[0-9]{1,18}")
 IN_MEMORY = "(in memory)"  # the name in it of an object that a program handed over
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is, by its name and its weights, a checkpoint of a run."""
+    return bool(CHECKPOINT.fullmatch(folder.name)) and (folder / "trainable.safetensors").exists()
+
+
+def run_of(policy: str | Path) -> Path:
+    """The folder of the run that a result, or a checkpoint, belongs to."""
+    folder = Path(policy)
+    return folder.parent if is_checkpoint(folder) else folder
 
 
 def recorded(folder: str | Path | None) -> dict[str, Any]:
@@ -57,10 +70,13 @@ def chosen(
 
 
 def result_problems(
-    policy: str | None, marks: Iterable[str], named: Mapping[str, Any]
+    policy: str | None, marks: Iterable[str], named: Mapping[str, Any], checkpoints: bool = False
 ) -> list[str]:
     """Why ``policy`` cannot be judged: it is no folder with a result, of which every one holds one
-    of ``marks``; or one of the settings ``named`` is known neither from the user nor the run."""
+    of ``marks``; or one of the settings ``named`` is known neither from the user nor the run.
+
+    ``checkpoints``: those of a run count as results.
+    """
     if not policy:
         return ["--policy is needed: the output folder of a finished run"]
     folder = Path(policy)
@@ -69,15 +85,17 @@ def result_problems(
             "is a file, not a folder" if folder.exists() else "no such folder; did its run finish?"
         )
         return [f"--policy {policy}: {why}"]
-    if (folder / "trainable.safetensors").exists():
-        return [f"--policy {policy}: is a checkpoint, not a result; let its run finish"]
-    if not any((folder / mark).exists() for mark in marks):
+    saved = is_checkpoint(folder)
+    if (folder / "trainable.safetensors").exists() and not (saved and checkpoints):
+        step = folder.name.rpartition("-")[2]
+        way = f"diffdpo export {folder.parent} --step {step}" if saved else "let its run finish"
+        return [f"--policy {policy}: is a checkpoint, not a result; {way}"]
+    if not saved and not any((folder / mark).exists() for mark in marks):
         return [f"--policy {policy}: has no result ({', '.join(marks)}); did its run finish?"]
     if missing := [f"--{name}" for name, value in named.items() if value in (None, IN_MEMORY)]:
-        why = (
-            f"has no {FILE}" if not (folder / FILE).is_file() else f"its {FILE} names none on disk"
-        )
-        return [f"{' and '.join(missing)} needed: {policy} {why}"]
+        run = run_of(folder)
+        why = f"its {FILE} names none on disk" if (run / FILE).is_file() else f"has no {FILE}"
+        return [f"{' and '.join(missing)} needed: {run} {why}"]
     return []
 
 

@@ -134,7 +134,7 @@ def push_to_hub(settings: TrainSettings) -> None:
     try:
         api = HfApi(token=settings.hub_token)
         repository = api.create_repo(name, exist_ok=True).repo_id
-        skip = ["checkpoint-*", f"{settings.logging_dir}/*", ".*"]
+        skip = ["checkpoint-*", "export-*", f"{settings.logging_dir}/*", ".*"]
         api.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=skip)
     except Exception as error:  # network, token and repository errors share no type
         reason = short(error, 200)

@@ -65,6 +65,9 @@ class TrainSettings(BaseSettings):
     dpop_lambda: float = flag(
         50.0, "dpop: charge for a chosen item made less likely", group="loss", least=0
     )
+    linear_eta: float = flag(
+        0.01, "linear: least pull, and one minus the largest", group="loss", least=0, below=0.5
+    )
     desirable_weight: float = flag(1.0, "kto: weight of desirable items", group="loss", least=0)
     undesirable_weight: float = flag(1.0, "kto: weight of undesirable items", group="loss", least=0)
 
@@ -88,6 +91,14 @@ class TrainSettings(BaseSettings):
     adam_beta2: float = flag(0.999, "AdamW's second decay", group="optimizer", least=0, below=1)
     adam_weight_decay: float = flag(1e-2, "decoupled weight decay", group="optimizer", least=0)
     adam_epsilon: float = flag(1e-8, "AdamW's epsilon", group="optimizer", above=0)
+    ema_decay: float | None = flag(
+        None,
+        "export a moving average of the weights with this decay, 0.999 for example; left out: the"
+        " weights themselves",
+        group="optimizer",
+        least=0,
+        below=1,
+    )
     max_grad_norm: float = flag(
         1.0, "clip the gradient to this norm", group="optimizer", above=0, most=math.inf
     )

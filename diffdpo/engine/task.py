@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from diffdpo.objective import Draw, Metrics, Scores, StepContext
+from diffdpo.means import Metrics
+from diffdpo.objective import Draw, Scores, StepContext
 
 
 class Task(Protocol):

@@ -16,8 +16,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from diffdpo.engine.averages import MovingAverage, MovingReference
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.engine.compilation import compilation, compile_networks
 from diffdpo.engine.interrupts import moment
 from diffdpo.engine.keeper import Keeper
@@ -29,9 +31,10 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
-from diffdpo.objective import Metrics, Objective, StepContext
+from diffdpo.means import Metrics
+from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
-from diffdpo.reference import Reference, StoredScores
+from diffdpo.reference import Reference, StoredScores, unwrapped
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,12 @@ class Trainer:
         self.recorder = Recorder(
             self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
         )
+        self.averages: dict[str, MovingAverage] = {}
+        if isinstance(reference, MovingReference):
+            self.averages["reference"] = reference.average
+        if settings.ema_decay is not None:
+            weights = trainable(unwrapped(self.model))
+            self.averages["ema"] = MovingAverage(weights, settings.ema_decay)
         self.keeper = Keeper(
             accelerator,
             settings,
@@ -85,6 +94,7 @@ class Trainer:
             self.effective_batch,
             rows.fingerprint,
             notice,
+            self.averages,
         )
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
@@ -104,6 +114,7 @@ class Trainer:
             metrics = {
                 "loss": loss.detach(),
                 **self.objective.metrics(reward_N, draw, context),
+                **self.objective.guard_metrics(policy),
                 **self.task.metrics(policy, frozen_N, draw, context),
             }
         return MicroStep(loss, loss_B.detach(), policy.score_N.detach(), reward_N.detach(), metrics)
@@ -135,6 +146,8 @@ class Trainer:
         self.bad_steps.losses = torch.stack(every_loss)
         self.finite = all_finite(self.bad_steps.losses, norm, self.accelerator)
         take_step(self.optimizer, self.finite)
+        for average in self.averages.values():
+            average.update(self.finite)
         self.optimizer.zero_grad()
         means = {
             name: torch.stack([metrics[name] for metrics in every_metrics]).mean(dim=0)
@@ -224,6 +237,11 @@ class Trainer:
             total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
         )
 
+    def end_on_average(self) -> None:
+        """Put the moving average that is exported, if any, in the place of the weights."""
+        if average := self.averages.get("ema"):
+            average.swap()
+
     def flush(self, bar: tqdm) -> None:
         """Write the collected metrics, and end the run after too many bad steps in a row."""
         bar.set_postfix(self.recorder.flush())
@@ -276,10 +294,12 @@ class Trainer:
         batch, accumulated = settings.train_batch_size, settings.gradient_accumulation_steps
         scaled = " (scaled)" if settings.scale_lr else ""
         epochs = steps * self.effective_batch / len(self.rows)
+        decay = settings.ema_decay
+        ema = "" if decay is None else f"; exported: their moving average, decay {decay:g}"
         return {
             "batch": f"{self.effective_batch} {what} = {batch} x {accumulated} accumulated"
             f" x {self.accelerator.num_processes} processes",
             "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler},"
             f" {settings.warmup_steps(steps)} warm-up steps",
-            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}",
+            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}{ema}",
         }

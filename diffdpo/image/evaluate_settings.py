@@ -7,15 +7,30 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from diffdpo.config import Layer
+<<<<<<< HEAD
 from diffdpo.engine.run_config import chosen, departures, layer_of_run, recorded, result_problems
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.flags import SEEDS, flag
+=======
+from diffdpo.engine.run_config import (
+    chosen,
+    departures,
+    layer_of_run,
+    recorded,
+    result_problems,
+    run_of,
+)
+from diffdpo.flags import SEEDS, flag, restated
+from diffdpo.image.adapter_settings import AdapterSettings, missing_lora
+from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
+>>>>>>> main
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
+<<<<<<< HEAD
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_turbo"]
 ALWAYS += [
     "noise_offset",
@@ -23,6 +38,11 @@ ALWAYS += [
     "mixed_precision",
     *(field.name for field in fields(ProcessSettings)),
 ]
+=======
+ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "init_lora", "reference"]
+ALWAYS += ["resolution", "is_turbo", "noise_offset", "cache_dir"]
+ALWAYS += [field.name for field in fields(ProcessSettings)]
+>>>>>>> main
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -31,24 +51,37 @@ TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "m
 # With another value the figures are not those of what the run trained, or not against what it was
 # trained against.
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
-REFERENCE += ["resolution", "is_turbo", "noise_offset"]
-RESULTS = ["pytorch_lora_weights.safetensors", "unet"]  # in the folder of a finished run
+REFERENCE += ["init_lora", "reference", "resolution", "is_turbo", "noise_offset"]
+# One of them is in the folder of a finished run.
+RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]
 
 
 @dataclass(frozen=True)
 class EvaluateSettings(ProcessSettings, ImageDataSettings):
     """All flags of ``evaluate.py``."""
 
-    policy: str | None = flag(None, "the output folder of a finished run", group="model")
-    unet_init: str | None = flag(
-        None, "the UNet that training started from; default: the run's", group="model"
+    policy: str | None = flag(
+        None, "the output folder of a finished run, or a checkpoint-N in that of any", group="model"
     )
+<<<<<<< HEAD
     mixed_precision: str | None = flag(
         None,
         "precision of the model: no, bf16 or fp16; default: the run's",
         group="evaluation",
         choices=PRECISIONS,
     )
+=======
+    unet_init: str | None = flag(
+        None,
+        "the weights that training started from; default: the run's",
+        aliases=["--init_policy"],
+        group="model",
+    )
+    init_lora: str | None = restated(
+        AdapterSettings, "init_lora", help="the LoRA that training went on from; default: the run's"
+    )
+    reference: str = restated(AdapterSettings, "reference")
+>>>>>>> main
     noise_offset: float = flag(
         0.0, "noise offset of the run's training", group="evaluation", least=0
     )
@@ -87,20 +120,24 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
         lines = [*super().problems(), *reward_problems(self.reward, REWARDS)]
         data = self.dataset_name or self.train_data_dir
         named = {"pretrained_model_name_or_path": self.pretrained_model_name_or_path}
-        return lines + result_problems(self.policy, RESULTS, {**named, "dataset_name": data})
+        named["dataset_name"] = data
+        lines += missing_lora(self.init_lora)
+        return lines + result_problems(self.policy, RESULTS, named, checkpoints=True)
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
         """The model and data that the evaluated run recorded."""
         policy = given.get("policy")
-        run = recorded(policy)
+        run = recorded(run_of(policy)) if policy else {}
         own = {name: run.get(name) for name in ALWAYS}
-        return layer_of_run(str(policy), {**chosen(run, given, TIED), **own}, given)
+        return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, TIED), **own}, given)
 
     @property
     def departures(self) -> list[str]:
         """A line for each setting by which the reference is not the one of training."""
-        return departures(recorded(self.policy), {n: getattr(self, n) for n in REFERENCE})
+        return departures(
+            recorded(run_of(str(self.policy))), {n: getattr(self, n) for n in REFERENCE}
+        )
 
 
 @dataclass(frozen=True)

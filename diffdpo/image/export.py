@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffusers.utils import convert_state_dict_to_diffusers
 from huggingface_hub import ModelCardData
-from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from diffdpo.engine.files import atomic_files
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.lora_file import LORA_FILE
+from diffdpo.image.lora_export import write_lora
+from diffdpo.image.lora_file import lora_in
 from diffdpo.image.settings import ImageSettings
 from diffdpo.report.model_card import model_card, write_card
 
 LOAD_LORA = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{base}")
-pipeline.load_lora_weights("{folder}")"""
+pipeline.load_lora_weights("{folder}", weight_name="{file}")"""
 
 LOAD_FULL = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{folder}")"""
@@ -30,15 +29,13 @@ def export(
     """Write LoRA or pipeline, and README.md, into ``output_dir``; returns the path to load."""
     folder = Path(settings.output_dir)
     with atomic_files(folder) as draft:
-        if settings.rank:
-            layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(network))
-            backbone.pipeline_class.save_lora_weights(
-                draft, unet_lora_layers=layers, weight_name=LORA_FILE
-            )
+        if settings.is_lora:
+            write_lora(backbone, network, settings, last, draft)
         else:
             save_pipeline(backbone, network, settings, draft)
-        write_card(card(settings, last), draft, folder)
-    return folder / LORA_FILE if settings.rank else folder
+        result = lora_in(draft) or ""
+        write_card(card(settings, last, result), draft, folder)
+    return folder / result
 
 
 def save_pipeline(
@@ -53,20 +50,22 @@ def save_pipeline(
     # Loaded anew: the pipeline of training may lack its encoders, and has no safety checker.
     name = settings.pretrained_model_name_or_path
     pipeline = backbone.pipeline_class.from_pretrained(
-        name, **settings.hub_options, unet=network, use_safetensors=True
+        name, **settings.hub_options, **{backbone.part: network}, use_safetensors=True
     )
     pipeline.save_pretrained(folder)
 
 
-def card(settings: ImageSettings, last: Mapping[str, float]) -> str:
-    """The model card: what the result is and how diffusers loads it."""
+def card(settings: ImageSettings, last: Mapping[str, float], file: str) -> str:
+    """The model card: what the result is, a pipeline or the LoRA ``file``, and how diffusers loads
+    it."""
     base, folder = str(settings.pretrained_model_name_or_path), settings.output_dir
     facts = ModelCardData(
         base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"]
     )
-    kind, code = ("A LoRA", LOAD_LORA) if settings.rank else ("A full fine-tune", LOAD_FULL)
+    kind, code = ("A LoRA", LOAD_LORA) if settings.is_lora else ("A full fine-tune", LOAD_FULL)
     what = (
         f"{kind} of `{base}`, trained with Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908) by"
         " diffdpo."
     )
-    return model_card(settings, facts, what, code.format(base=base, folder=folder), last)
+    code = code.format(base=base, folder=folder, file=file)
+    return model_card(settings, facts, what, code, last)

@@ -22,7 +22,7 @@ def image_facts(
     """What will happen, by heading."""
     trained = sum(weight.numel() for weight in trainer.parameters)
     cells = math.prod(backbone.latent_shape(settings.resolution or 0))
-    kind = f"LoRA rank {settings.rank}" if settings.rank else "full fine-tune"
+    kind = f"LoRA rank {settings.rank}" if settings.is_lora else "full fine-tune"
     lines = {
         "model": (
             f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"
@@ -32,8 +32,8 @@ def image_facts(
         "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            f"{settings.loss_type}; beta {settings.beta_dpo:g} on the mean over latent dimensions "
-            f"= {settings.beta_dpo / cells:.3g} on their sum"
+            f"{loss_named(settings)}; beta {settings.beta_dpo:g} on the mean over latent dimensions"
+            f" = {settings.beta_dpo / cells:.3g} on their sum"
         ),
         **trainer.plan("pairs"),
     }
@@ -48,6 +48,15 @@ def image_facts(
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
+
+
+def loss_named(settings: ImageSettings) -> str:
+    """The losses with their weights, and the safeguard."""
+    weights = settings.loss_weights or [1.0] * len(settings.loss_type)
+    terms = zip(weights, settings.loss_type, strict=True)
+    named = " + ".join(name if weight == 1 else f"{weight:g} {name}" for weight, name in terms)
+    mu = settings.winner_safeguard
+    return named if mu is None else f"{named}, winner safeguard {mu:g}"
 
 
 def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:

@@ -3,28 +3,105 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch import nn
 
+from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.errors import UserError
+<<<<<<< HEAD
 from diffdpo.image.backbones.base import Backbone, in_precision
+=======
+from diffdpo.image.adapter_settings import AdapterSettings
+from diffdpo.image.backbones.base import Backbone
+>>>>>>> main
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
+from diffdpo.image.lora import FirstState, in_float32, read_lora
+from diffdpo.image.lora_export import why_no_kohya
+from diffdpo.image.lora_file import lora_path
+from diffdpo.image.loss_settings import REFERENCE_DECAY, image_objective
 from diffdpo.image.settings import ImageSettings
-from diffdpo.losses import LOSSES
 from diffdpo.reference import (
+    AdapterCopy,
     AdapterOff,
+    BaseModel,
     FrozenCopy,
     InitialNetwork,
     Reference,
     Zero,
     without_dropout,
 )
+
+
+def resolve_lora(backbone: Backbone, settings: ImageSettings) -> ImageSettings:
+    """The settings with the model's own target layers where none are given; under ``--init_lora``
+    with what that LoRA is.
+
+    Raises UserError where the family has no LoRA, none in the form that is asked for, or where
+    another one is asked for than is continued.
+    """
+    pipeline = backbone.pipeline_class
+    if settings.is_lora and not hasattr(pipeline, "save_lora_weights"):
+        lora = "--init_lora" if settings.init_lora else "--rank"
+        raise UserError(
+            f"{lora}: diffusers loads no LoRA into {pipeline.__name__}, so it is trained in full:"
+            f" leave out {lora}"
+        )
+    if settings.init_lora:
+        settings = continued(backbone, settings)
+    if settings.lora_format == "kohya" and (reason := why_no_kohya(backbone, settings)):
+        raise UserError(f"--lora_format kohya: {reason}; take --lora_format diffusers")
+    targets = list(settings.lora_target_modules or backbone.lora_targets)
+    return replace(settings, lora_target_modules=targets)
+
+
+def continued(backbone: Backbone, settings: ImageSettings) -> ImageSettings:
+    """The settings with rank, alpha, kind and layers of the LoRA that is trained further.
+
+    Raises UserError with a line for each that is given otherwise.
+    """
+    config = first_state(backbone, settings).config
+    targets, network = sorted(config.target_modules or []), backbone.network
+    if matched(network, targets) == matched(network, backbone.lora_targets):
+        targets = list(backbone.lora_targets)
+    own: dict[str, Any] = {
+        "rank": config.r,
+        "lora_alpha": config.lora_alpha,
+        "use_dora": config.use_dora,
+        "use_rslora": config.use_rslora,
+    }
+    wrong = [
+        f"--{name} {getattr(settings, name)}: the LoRA of --init_lora has {value}; leave it out"
+        for name, value in own.items()
+        if getattr(settings, name) not in (None, False, value)
+    ]
+    asked = settings.lora_target_modules
+    if asked and matched(network, asked) != matched(network, targets):
+        wrong.append(
+            f"--lora_target_modules {' '.join(asked)}: the LoRA of --init_lora has other layers"
+            f" ({some(targets)}); leave it out"
+        )
+    if wrong:
+        raise UserError(*wrong)
+    return replace(settings, **own, lora_target_modules=asked or targets)
+
+
+def first_state(backbone: Backbone, settings: AdapterSettings) -> FirstState:
+    """The LoRA that ``--init_lora`` names."""
+    name = str(settings.init_lora)
+    return read_lora(backbone, lora_path(name), f"--init_lora {name}")
+
+
+def matched(network: nn.Module, targets: Iterable[str]) -> set[str]:
+    """The layers that have one of the names, or a name that ends in one of them."""
+    ends = tuple(f".{target}" for target in targets)
+    return {name for name, _ in network.named_modules() if f".{name}".endswith(ends)}
 
 
 def make_trainable(
@@ -37,29 +114,44 @@ def make_trainable(
     """
     network = backbone.network
     if settings.unet_init:
-        start_from(network, settings.unet_init)
-    without_dropout(network)
+        start_from(backbone, settings.unet_init)
     # What is trained is float32: at the usual rates bfloat16 would round most updates to nothing.
+<<<<<<< HEAD
     if settings.rank:
         in_precision(network.requires_grad_(False), dtype).to(device)
         add_lora(network, settings)
+=======
+    if settings.is_lora:
+        network.requires_grad_(False).to(device, dtype)
+        if settings.init_lora:
+            continue_lora(backbone, settings)
+        else:
+            add_lora(network, settings, backbone.lora_targets)
+>>>>>>> main
     else:
         network.requires_grad_(True).to(device, torch.float32)
+    without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
     if settings.gradient_checkpointing:
+        if not network._supports_gradient_checkpointing:
+            kind = type(network).__name__
+            raise UserError(f"--gradient_checkpointing: {kind} has none; leave the flag out")
         network.enable_gradient_checkpointing()
     return network
 
 
-def add_lora(network: Any, settings: ImageSettings) -> None:
-    """Attach float32 adapters that change nothing yet.
+def add_lora(network: Any, settings: ImageSettings, default: Sequence[str]) -> None:
+    """Attach float32 adapters that change nothing yet, to ``default`` layers where none are named.
 
     Raises UserError where no layer has one of the target names.
     """
-    # peft draws the adapters from PyTorch's global generator.
-    torch.manual_seed(settings.seed)
-    rank, targets = settings.rank or 0, list(settings.lora_target_modules)
+    rank, targets = settings.rank or 0, list(settings.lora_target_modules or default)
     config = LoraConfig(
-        r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets
+        r=rank,
+        lora_alpha=settings.lora_alpha or rank,  # type: ignore[arg-type] # peft divides it by r
+        init_lora_weights="gaussian",
+        target_modules=targets,
+        use_dora=settings.use_dora,
+        use_rslora=settings.use_rslora,
     )
     try:
         network.add_adapter(config)
@@ -67,6 +159,7 @@ def add_lora(network: Any, settings: ImageSettings) -> None:
         raise UserError(
             f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
         ) from error
+<<<<<<< HEAD
     adapters_in_float32(network)
 
 
@@ -75,49 +168,81 @@ def adapters_in_float32(network: nn.Module) -> None:
     for name, weight in network.named_parameters():
         if ".lora_" in name:
             weight.data = weight.data.float()
+=======
+    in_float32(network)
+
+
+def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:
+    """Attach the LoRA that is trained further and, where it is the reference, a frozen copy."""
+    first, network = first_state(backbone, settings), backbone.network
+    if settings.reference == "start":
+        first.attach(network, AdapterCopy.frozen)
+    first.attach(network, AdapterCopy.trained)
+>>>>>>> main
 
 
 def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
-    """The reference of a run: zero, adapters off, or the network as it is now."""
-    if LOSSES[settings.loss_type].reference_free:
+    """The reference of a run: zero, a moving average of the policy, or what training starts
+    from."""
+    if image_objective(settings).reference_free:
         return Zero()
-    if settings.rank:
+    if settings.reference == "ema":
+        decay = settings.reference_decay
+        decay = REFERENCE_DECAY if decay is None else decay
+        return MovingReference(MovingAverage(trainable(network), decay))
+    return starting_point(network, settings)
+
+
+def starting_point(network: nn.Module, settings: ImageSettings) -> Reference:
+    """The network as it is now as a reference, by the cheapest means; or, where asked for, the
+    model without the LoRA that is trained further."""
+    if settings.init_lora:
+        return BaseModel() if settings.reference == "base" else AdapterCopy()
+    if settings.is_lora:
         return AdapterOff()
     return InitialNetwork() if settings.reference_draws else FrozenCopy(network)
 
 
-def start_from(network: Any, name: str) -> None:
-    """Load the weights of another UNet, from its own folder or from that of a whole pipeline.
+def start_from(backbone: Backbone, name: str) -> None:
+    """Load the weights of another network, from its own folder or from that of a whole pipeline.
 
     Raises UserError where there is none, or where it is another network than the model's.
     """
-    what = f"--unet_init {name}"
-    for inside in ({}, {"subfolder": "unet"}):
+    what, kind, part = f"--unet_init {name}", backbone.network_class, backbone.part
+    for inside in ({}, {"subfolder": part}):
         try:
-            raw = UNet2DConditionModel.load_config(name, **inside)
+            raw = kind.load_config(name, **inside)
         except (OSError, ValueError):
             continue
-        check_entries(raw, UNet2DConditionModel, what)
-        take_over(network, load_network(UNet2DConditionModel, what, (name, inside)), what)
+        check_entries(raw, kind, what)
+        take_over(backbone, load_network(kind, what, (name, inside)), what)
         return
-    raise UserError(f"{what}: no UNet there")
+    raise UserError(f"{what}: no {noun(part)} there")
 
 
-def take_over(network: Any, other: Any, what: str) -> None:
-    """Load the weights of ``other`` into ``network``.
+def take_over(backbone: Backbone, other: Any, what: str) -> None:
+    """Load the weights of ``other`` into the backbone's network.
 
     Raises UserError where the two would not compute the same with the same weights.
     """
-    ours, theirs = (comparable(unet.config) for unet in (network, other))
+    network = backbone.network
+    ours, theirs = (comparable(each.config) for each in (network, other))
     differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
     if differing:
-        raise UserError(f"{what}: a UNet of another shape than the model's ({some(differing)})")
+        raise UserError(
+            f"{what}: a {noun(backbone.part)} of another shape than the model's ({some(differing)})"
+        )
     with told_in_one_line(what):
         network.load_state_dict(other.state_dict())
 
 
+def noun(part: str) -> str:
+    """What the part of a pipeline is called in a sentence."""
+    return "UNet" if part == "unet" else part
+
+
 def comparable(config: Mapping[str, Any]) -> dict[str, str]:
-    """The entries of a UNet's configuration on which its output depends, as text."""
+    """The entries of a network's configuration on which its output depends, as text."""
     # The side of its images is a default of sampling. In JSON tuples and lists are the same.
     left_out = {*NOT_COMPUTED, "sample_size"}
     return {

@@ -32,7 +32,11 @@ class Process(Protocol):
     """
 
     prediction_type: str  # what the network predicts
-    timesteps: float  # the length of the process, in the unit of its timesteps
+
+    @property
+    def timesteps(self) -> float:
+        """The length of the process, in the unit of its timesteps."""
+        ...
 
     def timestep(self, random: np.random.Generator) -> float:
         """A timestep, as the network and ``corrupt`` take it."""
@@ -108,7 +112,8 @@ class Flow:
     the likelihood.
     """
 
-    prediction_type, timesteps = "flow", 1.0
+    prediction_type = "flow"
+    timesteps = 1.0
 
     def __init__(
         self,

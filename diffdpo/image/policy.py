@@ -2,50 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
+from diffdpo.config import as_recorded
+from diffdpo.engine import checkpoint, checkpoint_state
+from diffdpo.engine.run_config import is_checkpoint
 from diffdpo.errors import UserError, short
+from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.weights import PICKLED, load_network
 from diffdpo.image.lora import EveryAdapterOff, load_lora
-from diffdpo.image.lora_file import LORA_FILE
-from diffdpo.image.network import start_from, take_over
-from diffdpo.reference import FrozenCopy, Reference, without_dropout
+from diffdpo.image.lora_file import LORA_FILE, lora_in
+from diffdpo.image.network import (
+    first_state,
+    make_trainable,
+    start_from,
+    starting_point,
+    take_over,
+)
+from diffdpo.image.settings import ImageSettings
+from diffdpo.reference import AdapterCopy, FrozenCopy, Reference, without_dropout
+
+FROM_THE_MODEL = AdapterSettings()
 
 
 def load_policy(
-    backbone: Backbone, run: str, unet_init: str | None = None
+    backbone: Backbone, run: str, start: AdapterSettings = FROM_THE_MODEL
 ) -> tuple[nn.Module, Reference]:
-    """The trained network of ``run``, a folder with a LoRA file or a pipeline, and its reference.
+    """The trained network of ``run``, a folder with a LoRA file or a pipeline, or a checkpoint of
+    a run; and its reference.
 
-    The reference is the network that training started from: the backbone's, or ``unet_init``. A
-    LoRA may have weights of the text encoders as well; they are part of the policy, not of the
-    reference.
+    The reference is what training started from, which ``start`` names: the backbone's network,
+    other weights, or a LoRA. A LoRA file may have weights of the text encoders as well; they are
+    part of the policy, not of the reference.
 
     Raises UserError where there is no result, or where it belongs to another network.
     """
     folder, network, what = Path(run), backbone.network, f"--policy {run}"
-    if unet_init:
-        start_from(network, unet_init)
+    if is_checkpoint(folder):
+        return load_saved(backbone, folder, start)
+    if start.unet_init:
+        start_from(backbone, start.unet_init)
     # In train mode as in training, because some layers round otherwise in eval mode.
     network.requires_grad_(False).train()
-    if (folder / LORA_FILE).exists():
-        adapted = load_lora(backbone, folder, what)
+    if name := lora_in(folder):
+        first = bool(start.init_lora) and start.reference != "base"
+        if first:
+            first_state(backbone, start).attach(network, AdapterCopy.frozen)
+        adapted = load_lora(backbone, folder / name, what)
         without_dropout(network)  # that of the adapters as well
-        return network, EveryAdapterOff(backbone, adapted)
-    if (folder / "unet").is_dir():
+        return network, EveryAdapterOff(backbone, adapted, first)
+    part = backbone.part
+    if (folder / part).is_dir():
         without_dropout(network)
         reference = FrozenCopy(network)
-        trained = load_network(UNet2DConditionModel, f"{what}: unet", (run, {"subfolder": "unet"}))
-        take_over(network, trained, what)
+        source = run, {"subfolder": part}
+        trained = load_network(backbone.network_class, f"{what}: {part}", source)
+        take_over(backbone, trained, what)
         check_text_encoders(backbone, run, what)
         return network, reference
     raise UserError(f"{what}: holds neither {LORA_FILE} nor a pipeline; {instead(folder)}")
+
+
+def load_saved(
+    backbone: Backbone, folder: Path, start: AdapterSettings
+) -> tuple[nn.Module, Reference]:
+    """The network of a checkpoint, as its run would export it, and its reference."""
+    state = checkpoint.read_state(folder)
+    settings = replace(
+        settings_of_run(folder, state),
+        unet_init=start.unet_init,
+        init_lora=start.init_lora,
+        reference=start.reference,
+    )
+    network = untrained(backbone, settings).train()
+    reference = starting_point(network, replace(settings, reference_draws=0))
+    checkpoint.load_result(folder, network, state)
+    return network.requires_grad_(False), reference
+
+
+def untrained(backbone: Backbone, settings: ImageSettings) -> nn.Module:
+    """The network of a run before its first step, in float32."""
+    settings = replace(settings, gradient_checkpointing=False)
+    return make_trainable(backbone, settings, torch.float32, torch.device("cpu"))
+
+
+def settings_of_run(folder: Path, state: Mapping[str, Any]) -> ImageSettings:
+    """The settings of the image run that a checkpoint with this ``state`` was taken of.
+
+    Raises UserError where it is of another kind.
+    """
+    content = state["settings"]
+    if "pretrained_model_name_or_path" not in content:
+        raise UserError(f"{folder}: not a checkpoint of image training")
+    return as_recorded(ImageSettings, str(folder / checkpoint_state.FILE), content)
 
 
 def instead(folder: Path) -> str:

@@ -110,7 +110,7 @@ def run(
     return backbone.pipeline(
         prompt=list(prompts),
         num_inference_steps=settings.steps,
-        **backbone.sampling_options(settings.guidance),
+        **backbone.sampling_options(settings.guidance, len(prompts)),
         generator=generators,
         height=settings.resolution,
         width=settings.resolution,

@@ -5,26 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffdpo.config import BaseSettings, Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
-from diffdpo.engine.settings import FREE_ON_RESUME, MANY, TrainSettings
-from diffdpo.errors import UserError
+from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
+from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.process_settings import ProcessSettings
 
-if TYPE_CHECKING:
-    from diffdpo.objective import Objective
-
 RECIPE = "scripts/recipes/emoji.yaml"
-ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
 TIES = ["drop", "soft"]
 LARGEST = 16_384  # side of training images: beyond it one takes gigabytes
-# Losses that are defined on probabilities or lengths of token sequences.
-TEXT_ALONE = ("orpo", "simpo", "sigmoid_norm")
 CHOICE = (
     "labels are a separate step: score both images beforehand and write the result into label_0 and"
     " label_1"
@@ -129,12 +123,9 @@ class ImageDataSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
+class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
-    beta_dpo: float = flag(
-        5000.0, "strength of the anchor, on the mean over latent dimensions", group="loss", above=0
-    )
     timesteps_per_pair: int = flag(
         1,
         "draws averaged inside the log-sigmoid; 1 is the paper's eq. 14",
@@ -143,7 +134,6 @@ class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
         least=1,
         most=1000,
     )
-    sft: bool = flag(False, "supervised baseline on the winners, no reference", group="loss")
     ties: str = flag("drop", "drop, or soft: keep ties as 50:50 labels", group="data", choices=TIES)
     random_labels: bool = flag(
         False,
@@ -157,13 +147,6 @@ class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
         changes="draws",
         least=0,
         most=1,
-    )
-    rank: int | None = flag(
-        None, "rank of the LoRA; left out: full fine-tune", group="model", least=1, most=16384
-    )
-    lora_target_modules: list[str] = flag(ATTENTION, "layers that get an adapter", group="model")
-    unet_init: str | None = flag(
-        None, "start policy and reference from this UNet instead of the model's", group="model"
     )
     cache_latents: bool = flag(
         False, "encode images and prompts once, to disk; then no encoder is loaded", group="caching"
@@ -226,12 +209,9 @@ class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
             )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
-        if self.unet_init and self.rank:
-            lines.append("--unet_init starts a full fine-tune; leave out --rank")
         if holds_lora(self.resume_from_checkpoint):
             lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
-        lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
-        return lines + loss_problems(self)
+        return lines + loss_problems(self, self.reference_draws > 0)
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
@@ -252,6 +232,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
             FREE_ON_RESUME
             | sampling
             | {"guidance_scale", "cache_dir", "vae_encode_batch_size", "cache_latents"}
+            | {"lora_format", "lora_dtype"}
         )
 
     @classmethod
@@ -267,34 +248,3 @@ class ImageSettings(ProcessSettings, ImageDataSettings, TrainSettings):
             "prior_generation_precision": "no prior images are generated in preference training",
             "non_ema_revision": "one set of weights is read",
         }
-
-
-def loss_problems(settings: ImageSettings) -> list[str]:
-    """A line for each mistake in the loss and its settings."""
-    # The default needs no check, and checking imports PyTorch, which takes seconds.
-    if (settings.loss_type, settings.label_smoothing) == ("sigmoid", 0):
-        return []
-    try:
-        image_objective(settings)
-    except UserError as error:
-        return list(error.mistakes)
-    return []
-
-
-def image_objective(settings: ImageSettings) -> Objective:
-    """The objective: the loss on beta times the reward, a mean over latent dimensions.
-
-    Raises UserError for an unknown loss, or one that reads token probabilities.
-    """
-    from diffdpo.objective import make_objective  # not above: it loads PyTorch
-
-    name = settings.loss_type
-    if name in TEXT_ALONE:
-        raise UserError(
-            f"--loss_type {name} is defined on token log-probabilities; images have none"
-        )
-    objective = make_objective(settings, [name])
-    # Beta weighs the distance from a reference; a loss without one reads the plain score.
-    if objective.reference_free:
-        return objective
-    return make_objective(settings, [name], scale=settings.beta_dpo)

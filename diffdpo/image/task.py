@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition
+from diffdpo.image.errors import products
 from diffdpo.image.noise import Process, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
-from diffdpo.objective import Metrics, Scores, StepContext
+from diffdpo.means import Metrics
+from diffdpo.objective import Scores, StepContext
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class ImageDraw:
     draws: int
     outcome_B: Tensor | None
     reference_N: Tensor | None
+    gap_B: Tensor | None = None
     desirable_N: None = None  # pictures come in pairs
     size_N: float = 1.0
 
@@ -146,11 +149,12 @@ class ImageTask:
         with self.autocast():
             prediction = self.backbone.predict(model, draw.noisy, draw.timestep_N, draw.condition)
         # In float32: the margin is a small difference of such errors.
-        squares = (prediction.float() - draw.target.float()).square()
-        error_N = squares.mean(dim=tuple(range(1, squares.dim())))
+        residual = prediction.float() - draw.target.float()
+        error_N = residual.square().mean(dim=tuple(range(1, residual.dim())))
         if draw.weight_N is not None:
             error_N = error_N * draw.weight_N
-        return Scores(-0.5 * error_N.view(-1, draw.draws).mean(dim=1))
+        score_N = -0.5 * error_N.view(-1, draw.draws).mean(dim=1)
+        return Scores(score_N, residuals=products(residual, draw.weight_N, draw.draws))
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext

@@ -12,11 +12,12 @@ from typing import Any
 from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
+from diffdpo.engine.run_config import run_of
 from diffdpo.errors import UserError, not_installed
 from diffdpo.report.page import METRICS, Report, read_metrics
 
 
-def look_ahead(policy: str) -> None:
+def look_ahead(policy: str | Path) -> None:
     """Before the work begins: raise UserError where the run's records cannot be read, and say that
     the report will have no curves where matplotlib is missing."""
     read_metrics(Path(policy) / METRICS)
@@ -55,7 +56,7 @@ def publish(
     # What JSON does not know among the figures is an estimate, or an accuracy that holds some.
     text = json.dumps(content, indent=2, default=lambda figure: figure.as_dict())
     write_atomically(folder / "evaluation.json", text + "\n")
-    run, page = Path(policy), folder / "report.html"
+    run, page = run_of(policy), folder / "report.html"
     report = Report(f"{policy} against {reference}")
     fill(report)
     report.about_run(run, written)

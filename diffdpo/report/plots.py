@@ -111,9 +111,9 @@ def accuracy_by_timestep(rows: list[dict[str, Any]]) -> bytes:
     low = [max(0.0, row["value"] - row["interval"][0]) for row in rows]
     high = [max(0.0, row["interval"][1] - row["value"]) for row in rows]
     names = []
-    for start, end in (row["timesteps"] for row in rows):
+    for first, end in (row["timesteps"] for row in rows):
         whole = isinstance(end, int)  # numbers of steps; those of a flow lie between 0 and 1
-        names.append(f"{start}–{end - 1}" if whole else f"{start:.2g}–{end:.2g}")
+        names.append(f"{first}–{end - 1}" if whole else f"{first:.2g}–{end:.2g}")
     axis.errorbar(names, values, yerr=[low, high], fmt="o", capsize=4)
     axis.axhline(0.5, color="grey", linewidth=0.8, linestyle="--")
     axis.set_xlabel("timestep (little noise → much noise)", fontsize=9)

@@ -59,6 +59,7 @@ class TextDraw:
     outcome_B: Tensor | None
     desirable_N: Tensor | None
     reference_N: Tensor | None
+    gap_B: None = None  # gaps are read of pairs of pictures alone
 
     @property
     def completions(self) -> int:

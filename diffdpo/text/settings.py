@@ -206,9 +206,13 @@ def text_objective(settings: TextSettings) -> Objective:
     Raises UserError for unknown losses, weights that do not match, and sums of losses of different
     kinds.
     """
-    from diffdpo.objective import make_objective  # not above: it loads PyTorch
+    from diffdpo.losses import LOSSES  # not above: it loads PyTorch
+    from diffdpo.objective import make_objective
 
     names, weights = list(settings.loss_type), list(settings.loss_weights)
+    for name in names:
+        if name in LOSSES and LOSSES[name].only == "images":
+            raise UserError(f"--loss_type {name} is defined on pictures alone")
     # Weights of the wrong number stay as they are, for ``make_objective`` to name the mistake.
     if settings.rpo_alpha and len(weights) in (0, len(names)):
         weights = [*(weights or [1.0] * len(names)), settings.rpo_alpha]

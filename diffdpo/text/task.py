@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from diffdpo.objective import Metrics, Objective, Scores, StepContext, by_label
+from diffdpo.means import Metrics, by_label
+from diffdpo.objective import Objective, Scores, StepContext
 from diffdpo.text.batch import TextBatch, TextDraw, collate, make_draw
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE

@@ -1,7 +1,9 @@
 """A tiny random pipeline for every family: ``tiny()`` in the module named as that of the backbone.
 
 ``tiny(distilled=True)`` gives a distilled one, in families where that is told by configuration.
-A module may also name SIDE, the side of its pictures in pixels.
+A module may also name SIDE, the side of its pictures in pixels; EMBEDS_GUIDANCE, where guidance is
+an input of the network; ``unpacked``, which makes of a pipeline's latents those of ``predict``;
+``encoded``, what its autoencoder gives; and ``rescaled``, what it does to a guided prediction.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from tests.families import parts
 
+EMBEDS_GUIDANCE = True
+
 
 def tiny(distilled: bool = False) -> Any:
     torch.manual_seed(0)

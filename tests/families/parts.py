@@ -6,10 +6,19 @@ import string
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+)
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -40,6 +49,58 @@ def t5(width: int = 32, kind: Any = T5EncoderModel, config: Any = T5Config) -> A
             vocab_size=128, d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
             feed_forward_proj="gated-gelu",
         )
+    )  # fmt: skip
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """Single bytes, and the marks of a conversation."""
+    symbols = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
+    return Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=[],
+        extra_special_tokens=["<|im_start|>", "<|im_end|>"],
+        chat_template=CHAT,
+    )
+
+
+def qwen3(kind: Any, layers: int, width: int = 16) -> Any:
+    return kind(
+        Qwen3Config(
+            vocab_size=260, hidden_size=width, intermediate_size=16, num_hidden_layers=layers,
+            num_attention_heads=2, num_key_value_heads=1, head_dim=8, tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+
+
+def qwen_vl(width: int = 16) -> Qwen2_5_VLForConditionalGeneration:
+    text = {
+        "vocab_size": 260, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]},
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+        "out_hidden_size": width, "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    )
+
+
+def qwen_autoencoder() -> AutoencoderKLQwenImage:
+    """Two pixels a cell along a side, four channels with a mean and a deviation each."""
+    return AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[0.5, 1.0, 1.5, 2.0],
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def trained(folder, tmp_path, rank):
     """A backbone whose network has been moved away from its reference."""
     name, run = str(folder), str(tmp_path / "run")
     settings = ImageSettings(
-        pretrained_model_name_or_path=name, output_dir=run, rank=rank, loss_type="sigmoid"
+        pretrained_model_name_or_path=name, output_dir=run, rank=rank, loss_type=["sigmoid"]
     )
     backbone = load_backbone(str(folder))
     network = make_trainable(backbone, settings, torch.float32, CPU)

@@ -88,7 +88,7 @@ def task_of(backbone, settings):
 class Spied:
     """A pipeline's run of four steps: inputs and outputs of its steps, and what it decodes."""
 
-    def __init__(self, backbone, family, monkeypatch):
+    def __init__(self, backbone, family, monkeypatch, prompts=("a cat",), guidance=None):
         self.steps, self.decoded = [], None
         pipeline, scheduler = backbone.pipeline, backbone.pipeline.scheduler
         step, decode = scheduler.step, pipeline.vae.decode
@@ -106,11 +106,12 @@ class Spied:
         monkeypatch.setattr(scheduler, "step", spied_step)
         monkeypatch.setattr(pipeline.vae, "decode", spied_decode)
         pipeline.set_progress_bar_config(disable=True)
+        guidance = backbone.guidance_off if guidance is None else guidance
         with torch.no_grad():
             pipeline(
-                prompt=["a cat"], height=side(family), width=side(family), num_inference_steps=4,
-                generator=torch.Generator().manual_seed(0), output_type="pt",
-                **backbone.sampling_options(backbone.guidance_off),
+                prompt=list(prompts), height=side(family), width=side(family),
+                num_inference_steps=4, generator=torch.Generator().manual_seed(0),
+                output_type="pt", **backbone.sampling_options(guidance, len(prompts)),
             )  # fmt: skip
 
 
@@ -134,6 +135,26 @@ def test_predicts_what_the_pipeline_gives_to_its_scheduler(backbone, family, mon
         assert ours.shape == noisy.shape
         theirs = latents_of(family, output, backbone)
         assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max()))
+
+
+def test_guidance_leads_away_from_the_empty_prompt(backbone, family, monkeypatch):
+    if not backbone.is_flow or getattr(factory(family), "EMBEDS_GUIDANCE", False):
+        pytest.skip("its guidance is an input of the network, or the empty prompt is as in scripts")
+    prompts, scale = PROMPTS[:2], backbone.guidance_off + 3
+    spied = Spied(backbone, family, monkeypatch, prompts, scale)
+    output, timestep, sample = spied.steps[0]
+    noisy = latents_of(family, sample, backbone).float()
+    t = torch.as_tensor(timestep).expand(2) / 1000
+    with torch.no_grad():
+        given, empty = (
+            backbone.predict(backbone.network, noisy, t, backbone.encode_prompts(texts))
+            for texts in (prompts, ["", ""])
+        )
+    led = given + (scale - backbone.guidance_off) * (given - empty)
+    led = getattr(factory(family), "rescaled", lambda led, given: led)(led, given)
+    theirs = latents_of(family, output, backbone)
+    assert torch.allclose(led, theirs, atol=5e-4 * float(theirs.abs().max()))
+    assert not torch.allclose(given, theirs, atol=1e-2 * float(theirs.abs().max()))
 
 
 def test_latents_have_the_scale_that_the_pipeline_undoes(backbone, family, monkeypatch):
@@ -196,6 +217,10 @@ def test_what_lies_under_the_mask_changes_nothing(frozen, family):
     assert torch.allclose(actual, expected, atol=2e-5 * float(expected.abs().max()))
 
 
+def tokens_of(row):
+    return next(value for name, value in row.items() if name.startswith("tokens"))
+
+
 def test_stored_embeddings_are_live_ones(frozen):
     together = frozen.encode_prompts(PROMPTS)
     alone = joined([rows_of(frozen.encode_prompts([prompt]))[0] for prompt in PROMPTS])
@@ -205,8 +230,21 @@ def test_stored_embeddings_are_live_ones(frozen):
     prompts = ["a cat", "a dog", ""]
     differing = rows_of(frozen.encode_prompts(prompts))
     for one, other in ((0, 1), (0, 2)):
-        first, second = (differing[n]["tokens_NLD"] for n in (one, other))
+        first, second = (tokens_of(differing[n]) for n in (one, other))
         assert first.shape != second.shape or not torch.allclose(first, second)
+
+
+def test_prompts_are_cut_where_the_count_says(frozen):
+    # Of one letter, which is a token in every tiny tokenizer.
+    most = 600
+    longest = most - frozen.cut_prompts(["a" * length for length in range(1, most + 1)])
+    whole, cut = "a" * (longest - 1), "a" * longest
+    rows = rows_of(frozen.encode_prompts([whole + "a", whole + "b", cut + "b", cut + "c"]))
+    read, other, *ends = map(tokens_of, rows)
+    assert not torch.allclose(read, other)
+    assert torch.allclose(*ends)
+    if getattr(frozen, "before_prompt", str)():
+        assert longest == frozen.longest_prompt
 
 
 def test_checkpointing_changes_nothing(backbone, family):
@@ -269,7 +307,7 @@ def test_adapters_reach_every_block(backbone, folder, family):
     blocks = {
         f"{name}.{index}"
         for name, module in network.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and "block" in name.rsplit(".", 1)[-1]
+        if isinstance(module, torch.nn.ModuleList)
         for index in range(len(module))
     }
     attended = {block for block in blocks if any("attn" in n or "attention" in n

@@ -268,7 +268,7 @@ def test_a_lora_is_no_model(tmp_path):
     save_file(
         {"unet.a.lora_A.weight": torch.ones(1)}, tmp_path / "pytorch_lora_weights.safetensors"
     )
-    refused(tmp_path, "a LoRA; images cannot be trained on from a LoRA; fuse it")
+    refused(tmp_path, "a LoRA; a LoRA is no model; name its model and train on with --init_lora")
 
 
 @pytest.mark.parametrize("missing", ["tokenizer", "scheduler", "text_encoder", "unet", "vae"])

@@ -24,6 +24,8 @@ BACKBONES = {
     "StableDiffusionXLPipeline": ("stable_diffusion_xl", "StableDiffusionXL"),
     "StableDiffusion3Pipeline": ("stable_diffusion_3", "StableDiffusion3"),
     "FluxPipeline": ("flux", "Flux"),
+    "ZImagePipeline": ("z_image", "ZImage"),
+    "QwenImagePipeline": ("qwen_image", "QwenImage"),
 }
 
 

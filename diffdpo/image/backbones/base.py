@@ -68,10 +68,16 @@ class Backbone:
         """
         raise NotImplementedError
 
+    @classmethod
+    def latent_channels(cls, vae_config: Any) -> int:
+        """The channels of the latents, as ``predict`` takes them."""
+        channels: int = vae_config.latent_channels
+        return channels
+
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""
         side = resolution // self.pixel_factor
-        return (self.vae_config.latent_channels, side, side)
+        return (self.latent_channels(self.vae_config), side, side)
 
     def tokens(self, resolution: int) -> int:
         """The number of image tokens, on which a scheduler may let its shift depend."""
@@ -191,14 +197,19 @@ class Backbone:
         """
         raise NotImplementedError
 
-    def sampling_options(self, guidance: float) -> dict[str, Any]:
-        """Arguments of the pipeline's call, for guidance of this scale."""
+    def sampling_options(self, guidance: float, count: int = 1) -> dict[str, Any]:
+        """Arguments of the pipeline's call for guidance of this scale, with ``count`` prompts."""
         return {"guidance_scale": guidance}
 
 
 def tokenizer_of(text_encoder: str) -> str:
     """The name of the tokenizer that belongs to a text encoder."""
     return text_encoder.replace("text_encoder", "tokenizer")
+
+
+def plain_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer of a processor, which takes pictures as well; a tokenizer is its own."""
+    return getattr(tokenizer, "tokenizer", tokenizer)
 
 
 def square(size: Any, factor: int) -> int:

@@ -21,6 +21,12 @@ def has_length(name: str) -> bool:
     return name.rsplit("_", 1)[-1].startswith("NL")
 
 
+def widths(name: str, value: Tensor) -> list[int]:
+    """The sizes of a value's axes, without those that count items and tokens."""
+    axes = name.rsplit("_", 1)[-1]
+    return [size for axis, size in zip(axes, value.shape, strict=True) if axis not in "NL"]
+
+
 def joined(rows: Sequence[Condition]) -> Condition:
     """The condition of several items, from a row of each, padded to the longest."""
     return {
@@ -31,6 +37,11 @@ def joined(rows: Sequence[Condition]) -> Condition:
         )
         for name in rows[0]
     }
+
+
+def padded(name: str, rows: Sequence[Tensor]) -> Condition:
+    """The condition of embeddings that have a length of their own, all of whose tokens are real."""
+    return joined([{name: row, MASK: row.new_ones(len(row), dtype=torch.bool)} for row in rows])
 
 
 def rows_of(condition: Condition) -> list[Condition]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone, tokenizer_of
+from diffdpo.image.backbones.base import Backbone, plain_tokenizer, tokenizer_of
 from diffdpo.image.backbones.checks import check_autoencoder
 from diffdpo.image.backbones.conditions import Condition, joined, rows_of
 
@@ -27,6 +27,7 @@ class LatentTransformer(Backbone):
     # the second, the empty prompt is encoded as any other.
     prompt_outputs: ClassVar[Mapping[str, int]]
     negative_outputs: ClassVar[Mapping[str, int]] = {}
+    empty_prompt: ClassVar[str] = ""  # what stands for no prompt where guidance leads away from one
     # Whether prompts are padded to one length. Otherwise they are encoded one by one: what a
     # network sees must not depend on which prompts share a batch.
     fixed_length: ClassVar[bool] = True
@@ -58,7 +59,8 @@ class LatentTransformer(Backbone):
         for group in [given] if self.fixed_length and given else [[one] for one in given]:
             rows |= zip(group, rows_of(self.encode(group)), strict=True)
         if "" in prompts:
-            rows[""] = rows_of(self.encode([""], negative=bool(self.negative_outputs)))[0]
+            negative = bool(self.negative_outputs)
+            rows[""] = rows_of(self.encode([self.empty_prompt], negative))[0]
         return joined([rows[prompt] for prompt in prompts])
 
     def encode(self, prompts: Sequence[str], negative: bool = False) -> Condition:
@@ -102,12 +104,30 @@ class LatentTransformer(Backbone):
         # Of several encoders the one that reads most decides: what it reads is not lost.
         limits = self.prompt_limits()
         name = max(limits, key=lambda name: limits[name])
-        rows = getattr(self.pipeline, name)(list(prompts), verbose=False).input_ids
+        before = self.before_prompt()
+        rows = self.token_ids(name, [before + prompt for prompt in prompts])
         return sum(len(row) > limits[name] for row in rows)
 
     @property
     def longest_prompt(self) -> int:
-        return max(self.prompt_limits().values())
+        limits, before = self.prompt_limits(), self.before_prompt()
+        name = max(limits, key=lambda name: limits[name])
+        return limits[name] - (len(self.token_ids(name, [before])[0]) if before else 0)
+
+    def token_ids(self, tokenizer: str, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts, by the tokenizer of that name."""
+        one = plain_tokenizer(getattr(self.pipeline, tokenizer))
+        # A template has its special tokens written out.
+        special = not self.before_prompt()
+        rows: list[list[int]] = one(
+            list(texts), add_special_tokens=special, verbose=False
+        ).input_ids
+        return rows
+
+    def before_prompt(self) -> str:
+        """What the pipeline's template puts before a prompt. Its tokens are read as well, and are
+        not the prompt's; what stands after the prompt is cut off first."""
+        return ""
 
     @classmethod
     def check_autoencoder(cls, config: Any) -> None:
@@ -115,13 +135,14 @@ class LatentTransformer(Backbone):
 
     @classmethod
     def check_network(cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]) -> None:
-        check_channels(config.in_channels, vae_config.latent_channels * cls.channels_per_latent)
+        given = cls.latent_channels(vae_config) * cls.channels_per_latent
+        check_channels(config.in_channels, given)
 
     @classmethod
     def blank_inputs(
         cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor, Condition]:
-        noisy = torch.empty(1, vae_config.latent_channels, SIDE, SIDE)
+        noisy = torch.empty(1, cls.latent_channels(vae_config), SIDE, SIDE)
         return noisy, torch.empty(1), cls.blank_condition(config, text_configs)
 
     @classmethod

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone, tokenizer_of
 from diffdpo.image.backbones.checks import check_text_config, check_tokenizer, on_meta
+from diffdpo.image.backbones.conditions import MASK, widths
 from diffdpo.image.backbones.encoder_files import vae_config, vae_source
 from diffdpo.image.backbones.location import class_of, is_left_out
 from diffdpo.image.backbones.weights import (
@@ -182,7 +183,8 @@ def check_embeddings(backbone: Backbone) -> None:
     expected = backbone.blank_inputs(backbone.network.config, backbone.vae_config, configs)[2]
     with told_in_one_line("text encoders"):
         for name, value in backbone.encode_prompts([""]).items():
-            if (value.ndim, value.shape[-1]) != (expected[name].ndim, expected[name].shape[-1]):
+            # Without a mask, as in a pass over shapes, all tokens are real.
+            if name != MASK and widths(name, value) != widths(name, expected[name]):
                 raise UserError(
                     f"text encoders: give {tuple(value.shape)} and not a vector for every token"
                 )

@@ -1,0 +1,100 @@
+"""Moving averages of the trained weights: one that is exported, one that is the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffdpo.reference import ScoreFunction, unwrapped
+
+
+class MovingAverage:
+    """mean ← decay · mean + (1 − decay) · weight, of every weight, after every step that is taken.
+
+    It begins as an exact copy, in the dtype and on the device of the weights, which are float32
+    wherever they are trained.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        """Of ``weights`` by name, the very tensors that the optimizer changes. Raises ValueError
+        unless 0 ≤ decay < 1."""
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        self.weights, self.decay = dict(weights), decay
+        self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    @torch.no_grad()
+    def update(self, taken: Tensor) -> None:
+        """Move towards the weights, unless the step was not ``taken``, a tensor of one truth value.
+
+        Decided on the device: to read it would make the host wait.
+        """
+        for name, mean in self.means.items():
+            rate = (1 - self.decay) * taken.to(mean.device, mean.dtype)
+            mean.lerp_(self.weights[name].detach(), rate)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """A context in which the network computes with the means instead of the weights.
+
+        No number is copied. A graph that still waits for its backward pass must not be alive.
+        """
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+    def swap(self) -> None:
+        """Exchange means and weights."""
+        for name, weight in self.weights.items():
+            weight.data, self.means[name] = self.means[name], weight.data
+
+
+Averages = Mapping[str, MovingAverage]  # by what each is for: "reference", "ema"
+NO_AVERAGES: Averages = MappingProxyType({})
+EXPORTED = "ema."  # before the names of the means that are exported in place of the weights
+
+
+def tensors_of(averages: Averages) -> dict[str, Tensor]:
+    """All means, under the names that a checkpoint has for them."""
+    return {f"{use}.{name}": mean for use, a in averages.items() for name, mean in a.means.items()}
+
+
+@torch.no_grad()
+def take_over(averages: Averages, tensors: Mapping[str, Tensor]) -> None:
+    """Load what ``tensors_of`` gave."""
+    for name, mean in tensors_of(averages).items():
+        mean.copy_(tensors[name])
+
+
+class MovingReference:
+    """The reference is a moving average of the policy (Linear-DPO, arXiv 2605.21123).
+
+    It needs a second copy of what is trained, and no second network: for scoring, the average
+    stands in the policy's place.
+    """
+
+    starts_equal = True
+
+    def __init__(self, average: MovingAverage) -> None:
+        self.average = average
+        self.name = f"a moving average of the policy, decay {average.decay:g}"
+
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
+        with torch.no_grad(), self.network(model) as frozen:
+            return score(frozen, draw).score_N
+
+    @contextmanager
+    def network(self, model: nn.Module) -> Iterator[nn.Module]:
+        with self.average.in_place():
+            yield unwrapped(model)
+
+    @property
+    def kept(self) -> MovingReference:
+        return self

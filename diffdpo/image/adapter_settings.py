@@ -1,0 +1,110 @@
+"""Settings of what is trained of an image network, of what it starts from, and of LoRA files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffdpo.config import BaseSettings
+from diffdpo.data.paths import missing_folder
+from diffdpo.flags import flag
+from diffdpo.image.lora_file import FORMATS, LORA_FILE, PRECISIONS, lora_in
+
+REFERENCES = ["start", "base", "ema"]
+NEEDS_LORA = "is about a LoRA; add --rank or --init_lora, or leave it out"
+
+
+@dataclass(frozen=True)
+class AdapterSettings(BaseSettings):
+    """The settings of LoRA training and of where training starts."""
+
+    rank: int | None = flag(
+        None, "rank of the LoRA; left out: full fine-tune", group="model", least=1, most=16384
+    )
+    lora_alpha: float | None = flag(
+        None,
+        "scale of the LoRA: what it adds is multiplied by alpha / rank; default: the rank",
+        group="model",
+        above=0,
+        most=2**20,
+    )
+    lora_target_modules: list[str] = flag(
+        [], "layers that get an adapter; default: the model's own list", group="model"
+    )
+    use_dora: bool = flag(
+        False, "DoRA: train the magnitude of each layer's weights as well", group="model"
+    )
+    use_rslora: bool = flag(
+        False, "rank-stabilised LoRA: scale by alpha / sqrt(rank)", group="model"
+    )
+    lora_format: str = flag(
+        "both",
+        "files of the LoRA: diffusers, kohya (for ComfyUI and A1111), or both where there is"
+        " a form of kohya",
+        group="model",
+        choices=FORMATS,
+    )
+    lora_dtype: str = flag(
+        "fp32", "precision of the LoRA files: fp32, bf16 or fp16", group="model", choices=PRECISIONS
+    )
+    unet_init: str | None = flag(
+        None,
+        "start policy and reference from these weights instead of the model's: the folder of a"
+        " full fine-tune, of a pipeline, or of its UNet or transformer alone",
+        aliases=["--init_policy"],
+        group="model",
+    )
+
+    init_lora: str | None = flag(
+        None,
+        "train on from this LoRA, a run's folder or a .safetensors file; rank, alpha and layers"
+        " are its own",
+        group="model",
+    )
+    reference: str = flag(
+        "start",
+        "start: the policy as it was; base: under --init_lora, the model without it; ema: a moving"
+        " average of the policy",
+        group="model",
+        choices=REFERENCES,
+    )
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether adapters are trained, and not the network itself."""
+        return self.rank is not None or self.init_lora is not None
+
+    def problems(self) -> list[str]:
+        lines = super().problems()
+        if not self.is_lora:
+            lines += [f"--{name} {NEEDS_LORA}" for name in self.lora_options()]
+        elif self.unet_init:
+            lora = "--init_lora" if self.init_lora else "--rank"
+            lines.append(f"--unet_init starts a full fine-tune; leave out {lora}")
+        if self.reference == "base" and not self.init_lora:
+            lines.append("--reference base goes with --init_lora; leave it out")
+        lines += missing_lora(self.init_lora)
+        lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
+        return lines
+
+    def lora_options(self) -> list[str]:
+        """The settings of a LoRA that differ from their defaults."""
+        given = {"lora_alpha": self.lora_alpha, "use_dora": self.use_dora}
+        given |= {"use_rslora": self.use_rslora, "lora_format": self.lora_format != "both"}
+        given |= {"lora_dtype": self.lora_dtype != "fp32"}
+        return [name for name, value in given.items() if value]
+
+
+def missing_lora(name: str | None) -> list[str]:
+    """A line where ``--init_lora`` names nothing that holds a LoRA."""
+    if name is None:
+        return []
+    path = Path(name)
+    if path.is_dir():
+        where = None if lora_in(path) else f"no {LORA_FILE} there; did its run finish?"
+    elif not path.exists():
+        where = "no such folder or file"
+    else:
+        pickled = path.suffix != ".safetensors"
+        where = "safetensors files alone are read" if pickled else None
+    return [f"--init_lora {name}: {where}"] if where else []
