@@ -23,7 +23,7 @@ from diffdpo.image.comparison import (
 )
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import MODEL, open_pairs, open_to_sample
-from diffdpo.image.network import adapters_in_float32
+from diffdpo.image.network import lower
 from diffdpo.image.pairs import FrameSettings
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
@@ -74,16 +74,11 @@ def main(settings: EvaluateSettings) -> int:
     count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
     check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
-<<<<<<< HEAD
-    network, reference = load_policy(backbone, str(settings.policy), settings.unet_init)
-    adapters_in_float32(network)  # as in training
-=======
     start = AdapterSettings(
         unet_init=settings.unet_init, init_lora=settings.init_lora, reference=settings.reference
     )
     network, reference = load_policy(backbone, str(settings.policy), start)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
->>>>>>> main
+    lower(network, settings.base_precision)
     backbone.pipeline.to(device)
     prompts = list(dict.fromkeys(pairs.prompts()))[: settings.num_prompts]
     run = str(settings.policy)
@@ -113,7 +108,7 @@ def resolved(settings: EvaluateSettings, device: torch.device) -> tuple[Evaluate
 
     Prints a line where the reference is not the one of training.
     """
-    settings, backbone = open_to_sample(settings, device)
+    settings, backbone = open_to_sample(settings, device, settings.base_precision)
     say(*(f"note         {line}" for line in settings.departures))
     ours = is_bundled(str(settings.pretrained_model_name_or_path), MODEL)
     default = list(REWARDS)[:3] if ours else WITHOUT_A_JUDGE

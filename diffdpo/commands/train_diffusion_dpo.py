@@ -29,14 +29,9 @@ from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
-<<<<<<< HEAD
 from diffdpo.image.latent_cache import StoredPrompts, store_encodings
-from diffdpo.image.network import make_reference, make_trainable
-=======
-from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.loss_settings import image_objective
 from diffdpo.image.network import make_reference, make_trainable, resolve_lora
->>>>>>> main
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
@@ -74,9 +69,10 @@ def resolved(
         settings,
         encoders=not stored,
         pipeline=pipeline,
-        dtype=half if settings.rank else torch.float32,  # what is trained is float32
+        dtype=half if settings.is_lora else torch.float32,  # what is trained is float32
         encoder_dtype=half,
         network=not stored,
+        base_precision=settings.base_precision,
     )
     family = type(backbone).__name__
     if settings.sdxl and family != "StableDiffusionXL":

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer
-<<<<<<< HEAD
-from diffdpo.engine.run_config import chosen, departures, layer_of_run, recorded, result_problems
-from diffdpo.engine.settings import PRECISIONS
-from diffdpo.flags import SEEDS, flag
-=======
 from diffdpo.engine.run_config import (
     chosen,
     departures,
@@ -20,29 +16,19 @@ from diffdpo.engine.run_config import (
     result_problems,
     run_of,
 )
+from diffdpo.engine.settings import PRECISIONS
 from diffdpo.flags import SEEDS, flag, restated
-from diffdpo.image.adapter_settings import AdapterSettings, missing_lora
+from diffdpo.image.adapter_settings import AdapterSettings, bits_problems, missing_lora
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
->>>>>>> main
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics import REWARDS, reward_problems
 
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
-<<<<<<< HEAD
-ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "resolution", "is_turbo"]
-ALWAYS += [
-    "noise_offset",
-    "cache_dir",
-    "mixed_precision",
-    *(field.name for field in fields(ProcessSettings)),
-]
-=======
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "init_lora", "reference"]
-ALWAYS += ["resolution", "is_turbo", "noise_offset", "cache_dir"]
+ALWAYS += ["resolution", "is_turbo", "noise_offset", "cache_dir", "mixed_precision"]
 ALWAYS += [field.name for field in fields(ProcessSettings)]
->>>>>>> main
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -63,14 +49,6 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
     policy: str | None = flag(
         None, "the output folder of a finished run, or a checkpoint-N in that of any", group="model"
     )
-<<<<<<< HEAD
-    mixed_precision: str | None = flag(
-        None,
-        "precision of the model: no, bf16 or fp16; default: the run's",
-        group="evaluation",
-        choices=PRECISIONS,
-    )
-=======
     unet_init: str | None = flag(
         None,
         "the weights that training started from; default: the run's",
@@ -81,7 +59,17 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
         AdapterSettings, "init_lora", help="the LoRA that training went on from; default: the run's"
     )
     reference: str = restated(AdapterSettings, "reference")
->>>>>>> main
+    base_precision: str | None = restated(
+        AdapterSettings,
+        "base_precision",
+        help="judge a LoRA on weights that are stored so; default: on those of mixed_precision",
+    )
+    mixed_precision: str | None = flag(
+        None,
+        "precision of the model: no, bf16 or fp16; default: the run's",
+        group="evaluation",
+        choices=PRECISIONS,
+    )
     noise_offset: float = flag(
         0.0, "noise offset of the run's training", group="evaluation", least=0
     )
@@ -118,6 +106,13 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
 
     def problems(self) -> list[str]:
         lines = [*super().problems(), *reward_problems(self.reward, REWARDS)]
+        lines += bits_problems(self.base_precision)
+        parts = [Path(self.policy or "") / part for part in ("unet", "transformer")]
+        if self.base_precision and self.policy and any(part.is_dir() for part in parts):
+            lines.append(
+                f"--base_precision {self.base_precision}: the policy is a full fine-tune; leave"
+                " the flag out"
+            )
         data = self.dataset_name or self.train_data_dir
         named = {"pretrained_model_name_or_path": self.pretrained_model_name_or_path}
         named["dataset_name"] = data

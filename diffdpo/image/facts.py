@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.noise import Process
+from diffdpo.image.needs import memory_line
+from diffdpo.image.noise import Flow, Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
+from diffdpo.reference import unwrapped
 
 
 def image_facts(
@@ -33,9 +36,11 @@ def image_facts(
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
             f"{loss_named(settings)}; beta {settings.beta_dpo:g} on the mean over latent dimensions"
-            f" = {settings.beta_dpo / cells:.3g} on their sum"
+            f" = {settings.beta_dpo / cells:.3g} on their sum{in_nats(settings, process, cells)}"
         ),
+        **flow_line(settings, backbone, process),
         **trainer.plan("pairs"),
+        "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
     if pairs.tally.unread_columns:
         lines["not read"] = f"columns {listed(pairs.tally.unread_columns)}"
@@ -48,6 +53,37 @@ def image_facts(
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
+
+
+def in_nats(settings: ImageSettings, process: Process, cells: int) -> str:
+    """Beta on the log-likelihood of a flow, in the middle of its way: β/2D.
+
+    NELBO = ∫ (1−t)/t · ‖v − v̂‖² dt, summed over D dimensions; at t = ½ the weight is 1, and the
+    score has half of the mean.
+    """
+    nats = f" = {settings.beta_dpo / (2 * cells):.3g} in nats at t = ½"
+    return nats if isinstance(process, Flow) else ""
+
+
+def flow_line(settings: ImageSettings, backbone: Backbone, process: Process) -> dict[str, str]:
+    """Which t a flow model is trained at, with which weight, and at which guidance."""
+    if not isinstance(process, Flow):
+        return {}
+    low, high = settings.timestep_range
+    line = (
+        f"{settings.weighting_scheme} in {low:g} to {high:g}, shift {process.shift:g}; weight"
+        f" {settings.timestep_weight}"
+    )
+    if backbone.network.config.get("guidance_embeds"):
+        line += f"; guidance {backbone.guidance_off:g}, an input of the network"
+    return {"t": line}
+
+
+def networks_of(trainer: Trainer) -> list[Any]:
+    """The network that is trained and, where it is another, that of the reference."""
+    own = unwrapped(trainer.model)
+    with trainer.reference.network(trainer.model) as frozen:
+        return [own] if frozen is own else [own, frozen]
 
 
 def loss_named(settings: ImageSettings) -> str:

@@ -44,6 +44,7 @@ def open_pipeline(
     dtype: torch.dtype = torch.float32,
     encoder_dtype: torch.dtype = torch.float32,
     network: bool = True,
+    base_precision: str | None = None,
 ) -> tuple[Settings, Backbone]:
     """The settings with names and resolution filled in, and the model: loaded, its network in
     ``dtype`` and its text encoders in ``encoder_dtype``, or ``pipeline``.
@@ -55,6 +56,11 @@ def open_pipeline(
     """
     settings = with_bundled_pairs(settings)
     if pipeline is not None:
+        if base_precision not in (None, "bf16"):
+            raise UserError(
+                f"--base_precision {base_precision} is one of loading, and this model is in memory"
+                " in full; hand over its folder"
+            )
         backbone = backbone_of(pipeline, settings.is_turbo, dtype, encoder_dtype)
     else:
         backbone = load_backbone(
@@ -65,6 +71,7 @@ def open_pipeline(
             settings.is_turbo,
             network,
             encoder_dtype,
+            base_precision,
             **settings.hub_options,
         )
     resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_multiple
@@ -74,13 +81,20 @@ def open_pipeline(
     return replace(settings, resolution=resolution), backbone
 
 
-def open_to_sample(settings: Sampled, device: torch.device) -> tuple[Sampled, Backbone]:
+def open_to_sample(
+    settings: Sampled, device: torch.device, base_precision: str | None = None
+) -> tuple[Sampled, Backbone]:
     """The same for a command that samples on ``device``: all of the model in the precision that
     the settings name, which the settings returned have as this device takes it."""
-    precision = usable_precision(settings.mixed_precision or "no", device.type == "cpu")
+    # What is stored in fewer bits computes in bfloat16.
+    asked = "bf16" if base_precision else settings.mixed_precision or "no"
+    precision = usable_precision(asked, device.type == "cpu")
     dtype = DTYPES[precision]
     settings, backbone = open_pipeline(
-        replace(settings, mixed_precision=precision), dtype=dtype, encoder_dtype=dtype
+        replace(settings, mixed_precision=precision),
+        dtype=dtype,
+        encoder_dtype=dtype,
+        base_precision=base_precision,
     )
     backbone.vae.to(vae_dtype(dtype))
     return settings, backbone

@@ -20,9 +20,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from diffdpo.cache.keys import Key
 from diffdpo.cache.tables import is_complete, table
+from diffdpo.engine.console import say
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition, joined, rows_of
 from diffdpo.image.cache_keys import EncoderDigests, distinct_prompts, latents_key, prompts_key
+from diffdpo.image.needs import gib, latents_size, size_of
 from diffdpo.image.pairs import ImagePairs, Sides
 from diffdpo.image.pixels import Augmentation, EncodedImage, PixelImage, frame
 from diffdpo.image.settings import ImageSettings
@@ -161,6 +163,11 @@ def store_prompts(
     return StoredPrompts(table(root, key, ROW, len(prompts), compute, accelerator), prompts)
 
 
+def announce(what: str, count: int) -> None:
+    """Say how much disk a table will take, before it is written."""
+    say(f"{what:<12} about {gib(count)} GiB of disk")
+
+
 def store_encodings(
     pairs: ImagePairs,
     backbone: Backbone,
@@ -185,11 +192,19 @@ def store_encodings(
     is_stored = is_complete(root, prompts, len(distinct_prompts(pairs)), accelerator)
     if not is_stored and not backbone.text_encoders():
         load(texts)
+    if not is_stored:
+        (row,) = rows_of(backbone.encode_prompts([""]))
+        count = len(distinct_prompts(pairs))
+        announce("prompts", count * sum(map(size_of, row.values())))
     embeddings = store_prompts(pairs, prompts, root, backbone, accelerator)
     done(texts)
     latents = latents_key(pairs, settings, encoders.autoencoder)
-    if not is_complete(root, latents, len(pairs), accelerator) and not backbone.vae:
+    is_stored = is_complete(root, latents, len(pairs), accelerator)
+    if not is_stored and not backbone.vae:
         load([autoencoder])
+    if not is_stored:
+        itemsize = backbone.vae.dtype.itemsize
+        announce("latents", latents_size(backbone, settings, len(pairs), itemsize))
     chunk, workers = settings.vae_encode_batch_size, settings.dataloader_num_workers
     store_latents(pairs, latents, root, backbone, chunk, workers, accelerator)
     done([autoencoder])

@@ -14,13 +14,10 @@ from torch import nn
 from diffdpo.engine.averages import MovingAverage, MovingReference
 from diffdpo.engine.checkpoint import trainable
 from diffdpo.errors import UserError
-<<<<<<< HEAD
-from diffdpo.image.backbones.base import Backbone, in_precision
-=======
 from diffdpo.image.adapter_settings import AdapterSettings
-from diffdpo.image.backbones.base import Backbone
->>>>>>> main
+from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
+from diffdpo.image.backbones.low_bits import leave_to_each_process, recomputed_whole, store_in_fp8
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.lora import FirstState, in_float32, read_lora
 from diffdpo.image.lora_export import why_no_kohya
@@ -116,18 +113,14 @@ def make_trainable(
     if settings.unet_init:
         start_from(backbone, settings.unet_init)
     # What is trained is float32: at the usual rates bfloat16 would round most updates to nothing.
-<<<<<<< HEAD
-    if settings.rank:
-        in_precision(network.requires_grad_(False), dtype).to(device)
-        add_lora(network, settings)
-=======
     if settings.is_lora:
-        network.requires_grad_(False).to(device, dtype)
+        in_precision(network.requires_grad_(False), dtype)
         if settings.init_lora:
             continue_lora(backbone, settings)
         else:
             add_lora(network, settings, backbone.lora_targets)
->>>>>>> main
+        lower(network, settings.base_precision)
+        network.to(device)  # only now, when it is as small as it gets
     else:
         network.requires_grad_(True).to(device, torch.float32)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
@@ -135,7 +128,8 @@ def make_trainable(
         if not network._supports_gradient_checkpointing:
             kind = type(network).__name__
             raise UserError(f"--gradient_checkpointing: {kind} has none; leave the flag out")
-        network.enable_gradient_checkpointing()
+        whole = settings.base_precision == "fp8"
+        network.enable_gradient_checkpointing(recomputed_whole if whole else None)
     return network
 
 
@@ -144,6 +138,8 @@ def add_lora(network: Any, settings: ImageSettings, default: Sequence[str]) -> N
 
     Raises UserError where no layer has one of the target names.
     """
+    # peft draws the adapters from PyTorch's global generator.
+    torch.manual_seed(settings.seed)
     rank, targets = settings.rank or 0, list(settings.lora_target_modules or default)
     config = LoraConfig(
         r=rank,
@@ -159,17 +155,16 @@ def add_lora(network: Any, settings: ImageSettings, default: Sequence[str]) -> N
         raise UserError(
             f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
         ) from error
-<<<<<<< HEAD
-    adapters_in_float32(network)
-
-
-def adapters_in_float32(network: nn.Module) -> None:
-    """Cast the weights of adapters to float32, whatever the precision beneath them."""
-    for name, weight in network.named_parameters():
-        if ".lora_" in name:
-            weight.data = weight.data.float()
-=======
     in_float32(network)
+
+
+def lower(network: Any, base_precision: str | None) -> None:
+    """Store what is frozen under adapters in fewer bits, where loading has not done it."""
+    if base_precision in (None, "bf16"):
+        return
+    if base_precision == "fp8":
+        store_in_fp8(network)
+    leave_to_each_process(network)
 
 
 def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:
@@ -178,7 +173,6 @@ def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:
     if settings.reference == "start":
         first.attach(network, AdapterCopy.frozen)
     first.attach(network, AdapterCopy.trained)
->>>>>>> main
 
 
 def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:

@@ -68,7 +68,7 @@ def loads(monkeypatch):
 def settings_of(folder, root, **changes):
     return ImageSettings(
         pretrained_model_name_or_path=str(folder), dataset_name="given", resolution=32, rank=2,
-        loss_type="sigmoid", precompute_dir=str(root), **changes,
+        loss_type=["sigmoid"], precompute_dir=str(root), **changes,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.location import local_folder, read_index
+from diffdpo.image.backbones.low_bits import check_base_precision
 from diffdpo.image.backbones.memory import check_in_memory, registered
 from diffdpo.image.backbones.parts import Location, check_embeddings, load_part, load_parts
 from diffdpo.image.backbones.weights import told_in_one_line
@@ -37,6 +38,7 @@ def load_backbone(
     is_turbo: bool = False,
     network: bool = True,
     encoder_dtype: torch.dtype = torch.float32,
+    base_precision: str | None = None,
     **hub: Any,
 ) -> Backbone:
     """The pipeline ``name`` (folder or hub id), as the family that its model_index.json names: its
@@ -44,17 +46,19 @@ def load_backbone(
 
     ``encoders=False`` leaves out autoencoder and text encoders until ``load_encoders``, and
     ``network=False`` the network until ``load_trained``: it is one without memory until then.
+    A frozen network may be quantised by ``base_precision``, a name of ``--base_precision``.
     ``hub`` takes revision, variant and cache_dir.
 
     Raises UserError where the pipeline is missing, damaged, of a family or with a scheduler that is
     not in the tables, where its parts do not fit each other, and where it is a distilled model of
     few steps, unless ``is_turbo`` asks for one.
     """
+    check_base_precision(base_precision)
     index = read_index(name, hub)
     with told_of(name):
         family = family_of(index["_class_name"])
         folder = local_folder(family, name, [] if encoders else list(family.encoder_names), hub)
-        at = Location(family, name, index, folder, vae, hub, dtype, encoder_dtype)
+        at = Location(family, name, index, folder, vae, hub, dtype, encoder_dtype, base_precision)
         parts, vae_config = load_parts(at, encoders, network, is_turbo)
         with told_in_one_line("pipeline"):
             pipeline = family.pipeline_class.from_pretrained(

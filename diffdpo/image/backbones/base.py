@@ -18,6 +18,7 @@ from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.pixels import CroppedImage
 
 Shape = tuple[int, ...]
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # to compute in
 
 
 class Backbone:
@@ -227,9 +228,11 @@ def square(size: Any, factor: int) -> int:
 
 def in_precision(module: Any, dtype: torch.dtype) -> Any:
     """The module in ``dtype``; where it was loaded in it, it keeps the layers in float32 that its
-    library keeps there."""
+    library keeps there. One whose weights are stored in fewer bits stays as it is."""
     kinds = {weight.dtype for weight in module.parameters()}
-    return module if dtype in kinds <= {dtype, torch.float32} else module.to(dtype)
+    if not kinds <= FLOATS or dtype in kinds <= {dtype, torch.float32}:
+        return module
+    return module.to(dtype)
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:

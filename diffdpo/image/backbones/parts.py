@@ -16,6 +16,7 @@ from diffdpo.image.backbones.checks import check_text_config, check_tokenizer, o
 from diffdpo.image.backbones.conditions import MASK, widths
 from diffdpo.image.backbones.encoder_files import vae_config, vae_source
 from diffdpo.image.backbones.location import class_of, is_left_out
+from diffdpo.image.backbones.low_bits import compute_in_bfloat16, loading_options
 from diffdpo.image.backbones.weights import (
     Source,
     load_network,
@@ -40,6 +41,7 @@ class Location:
     hub: dict[str, Any]
     dtype: torch.dtype = torch.float32  # of the network
     encoder_dtype: torch.dtype = torch.float32  # of the text encoders
+    base_precision: str | None = None  # in which the network's weights are stored, if another
 
     def source(self, part: str) -> Source:
         """Where the configuration of a part is, if its other files were left out as well."""
@@ -156,8 +158,10 @@ def load_part(at: Location, part: str) -> Any:
     # The autoencoder is small, and computes in float32 beside a network in float16.
     others = torch.float32 if part == "vae" else at.encoder_dtype
     dtype = at.dtype if part == at.family.part else others
-    source = (str(at.folder), {"subfolder": part})
-    return load_network(at.kind(part), part, source, at.hub.get("variant"), dtype)
+    bits = loading_options(at.base_precision) if part == at.family.part else {}
+    source = (str(at.folder), {"subfolder": part, **bits})
+    network = load_network(at.kind(part), part, source, at.hub.get("variant"), dtype)
+    return compute_in_bfloat16(network) if bits else network
 
 
 def check_fit(
