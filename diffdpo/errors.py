@@ -35,6 +35,7 @@ def short(foreign: object, letters: int = 80) -> str:
 
 # Packages that come with an optional extra, and the line that asks for each.
 EXTRAS = {
+    "av": "videos need PyAV: pip install 'diffdpo[video]'; lists of pictures do not",
     "matplotlib": "plots need matplotlib: pip install 'diffdpo[report]'",
     "vaderSentiment": (
         "the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'"

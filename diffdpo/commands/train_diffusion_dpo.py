@@ -135,7 +135,10 @@ def prepare_images(
         settings.pretrained_vae_model_name_or_path,
     )
     hub = settings.hub_options
-    pairs = training_pairs(settings, not accelerator.is_local_main_process, objects.dataset)
+    pairs = training_pairs(
+        settings, backbone, not accelerator.is_local_main_process, objects.dataset
+    )
+    settings = replace(settings, num_frames=backbone.num_frames)
     process = process_for(backbone, settings)
     dtype = DTYPES[settings.mixed_precision or "no"]
     backbone.move_encoders(accelerator.device, dtype)

@@ -7,6 +7,8 @@ the same tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,7 @@ class EncoderDigests:
     ) -> EncoderDigests:
         """The digests for the pipeline ``name``, from its files; ``vae`` is another autoencoder."""
         autoencoder = vae_identity(name, vae, hub)
-        text = text_identity(name, backbone, hub)
+        text = text_identity(name, backbone, hub) + conditions(backbone)
         kind = arithmetic(device)
         return cls(f"{autoencoder} {vae_dtype(dtype)} {kind}", f"{text} {dtype} {kind}")
 
@@ -56,7 +58,16 @@ class EncoderDigests:
             for tokenizer in backbone.tokenizers()
         ]
         text = digest(*networks, *tokenizers, repr(registered(backbone.pipeline)))
+        text += conditions(backbone)
         return cls(network_digest(backbone.vae), text)
+
+
+def conditions(backbone: Backbone) -> str:
+    """What else changes embeddings: the pipeline's options, and the versions of the packages with
+    which it changes prompts where it finds them."""
+    found = [import_module(name) for name in backbone.cleans_with if find_spec(name)]
+    cleaners = [f"{package.__name__} {package.__version__}" for package in found]
+    return "".join(f" {one}" for one in (*backbone.text_options.items(), *cleaners))
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:

@@ -134,6 +134,8 @@ def add_lora(network: Any, settings: ImageSettings, default: Sequence[str]) -> N
 
     Raises UserError where no layer has one of the target names.
     """
+    # peft draws the adapters from PyTorch's global generator.
+    torch.manual_seed(settings.seed)
     rank, targets = settings.rank or 0, list(settings.lora_target_modules or default)
     config = LoraConfig(
         r=rank,

@@ -19,6 +19,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
@@ -56,6 +59,23 @@ def t5(width: int = 32, kind: Any = T5EncoderModel, config: Any = T5Config) -> A
         config(
             vocab_size=128, d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
             feed_forward_proj="gated-gelu",
+        )
+    )  # fmt: skip
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """Single letters."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *string.printable[:95]]
+    vocabulary = {piece: n for n, piece in enumerate(pieces)}
+    return GemmaTokenizer(vocab=vocabulary, add_bos_token=True)
+
+
+def gemma(width: int = 16) -> Gemma2Model:
+    return Gemma2Model(
+        Gemma2Config(
+            vocab_size=128, hidden_size=width, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+            max_position_embeddings=4096, pad_token_id=0, eos_token_id=1, bos_token_id=2,
         )
     )  # fmt: skip
 
@@ -182,6 +202,17 @@ def qwen_autoencoder() -> AutoencoderKLQwenImage:
         base_dim=4, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False],
         latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[0.5, 1.0, 1.5, 2.0],
     )  # fmt: skip
+
+
+def autoencoder_of_eight(channels: int = 4, **config: Any) -> AutoencoderKL:
+    """Eight pixels a cell, as pipelines that do not ask their autoencoder take for granted."""
+    return autoencoder(
+        channels,
+        block_out_channels=(4,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        **config,
+    )
 
 
 def autoencoder(channels: int = 16, **config: Any) -> AutoencoderKL:

@@ -81,7 +81,8 @@ def check_autoencoder(config: Any, undone: Sequence[str]) -> None:
     Raises UserError where latents would be normalised otherwise than it does.
     """
     what = "vae/config.json"
-    if (config.in_channels, config.out_channels) != (3, 3):
+    # Not every kind of autoencoder names the channels that it gives.
+    if (config.in_channels, getattr(config, "out_channels", 3)) != (3, 3):
         raise UserError(f"{what}: takes {config.in_channels} channels, and pictures have 3")
     scale = config.scaling_factor
     if not is_number(scale) or scale <= 0:

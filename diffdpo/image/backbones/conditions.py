@@ -58,3 +58,12 @@ def trimmed(row: Condition) -> Condition:
     real = row[MASK].nonzero()
     length = int(real[-1]) + 1 if len(real) else 1
     return {name: value[:length] if has_length(name) else value for name, value in row.items()}
+
+
+def by_length(condition: Condition) -> list[tuple[list[int], Condition]]:
+    """The items whose prompts have one length, with their condition, for each such length."""
+    count = len(next(iter(condition.values())))
+    lengths = condition[MASK].sum(dim=1).tolist() if MASK in condition else [0] * count
+    groups = [[n for n in range(count) if lengths[n] == one] for one in sorted(set(lengths))]
+    rows = rows_of(condition)
+    return [(group, joined([rows[n] for n in group])) for group in groups]

@@ -52,6 +52,8 @@ class Location:
     def kind(self, part: str) -> Any:
         """The class of a network."""
         kind, expected = class_of(self.index, part), self.expected(part)
+        if part == self.family.part and kind.__name__ in self.family.former_names:
+            kind = expected
         if not issubclass(kind, expected):
             raise UserError(
                 f"model_index.json: {part} {kind.__name__} is not supported"
@@ -78,6 +80,7 @@ def load_parts(
     distilled.
     """
     family, texts = at.family, at.texts()
+    family.check_registered(at.index)
     parts = load_plain(at)
     configs = {name: text_config(at, name) for name in texts}
     if at.vae is None:
@@ -85,6 +88,8 @@ def load_parts(
     latents = vae_config(family.vae_class, vae_source(at.name, at.vae, at.hub))
     with told_in_one_line(family.part):
         raw = at.kind(family.part).load_config(at.folder, subfolder=family.part)
+    if raw.get("_class_name") in family.former_names:
+        raw = {**raw, "_class_name": family.network_class.__name__}
     outline = on_meta(family.network_class, raw, family.part)
     check_distilled(family, at.index, outline.config, parts["scheduler"], is_turbo)
     check_fit(family, outline, latents, configs)
