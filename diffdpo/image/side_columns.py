@@ -51,7 +51,6 @@ class Sides:
 
 
 NOTHING = Sides()
-FULL = 2**31
 
 
 class Framing(Protocol):
@@ -119,7 +118,7 @@ class SideColumns:
         if self.masks is not None:
             # At full size: one that was decoded smaller could not be compared with its picture.
             limits = framing.limits
-            images = self.masks.images(row, lambda cell, find: open_image(cell, FULL, limits, find))
+            images = self.masks.images(row, lambda cell, find: open_image(cell, None, limits, find))
             first, second = (
                 masked(image, picture, framing.resolution, augmentation)
                 for image, picture in zip(images * (2 // len(images)), pictures, strict=True)

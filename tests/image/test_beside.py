@@ -120,6 +120,7 @@ def test_the_sampler_draws_exactly_the_noise_of_a_seed(family, monkeypatch):
         return drawn[-1]
 
     monkeypatch.setattr(sys.modules[type(backbone.pipeline).__module__], "randn_tensor", spy)
+    # Two steps: some schedules, stretched to an end of their own, have none of one step.
     settings = PictureSettings(steps=2, batch=2, resolution=side(family))
     sample(backbone, backbone.network, ["a", "b", "c"], [5, 6, 7], settings)
     expected = start_noise([5, 6, 7], tuple(backbone.latent_shape(side(family))))
