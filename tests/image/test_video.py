@@ -161,22 +161,26 @@ def test_a_shift_of_another_scheduler_is_refused():
         Diffusion(DDIMScheduler.from_config({"snr_shift_scale": 3.0, "num_train_timesteps": 1000}))
 
 
+def changed(network, **entries):
+    """A network of another configuration."""
+    config = {name: one for name, one in network.config.items() if not name.startswith("_")}
+    return type(network).from_config({**config, **entries})
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [({"patch_size_t": 2}, r"CogVideoX 1\.5"), ({"ofs_embed_dim": 8}, "begins from a picture")],
 )
 def test_other_networks_of_cogvideox_are_refused(change, line):
     pipeline = cogvideox.tiny()
-    config = {**pipeline.transformer.config, **change}
-    pipeline.transformer = type(pipeline.transformer).from_config(config)
+    pipeline.transformer = changed(pipeline.transformer, **change)
     with pytest.raises(UserError, match=line):
         backbone_of(pipeline)
 
 
 def test_positions_of_ltx_are_counted_in_its_own_pixels_and_frames():
     pipeline = ltx.tiny()
-    config = {**pipeline.vae.config, "patch_size": 2}
-    pipeline.vae = type(pipeline.vae).from_config(config)
+    pipeline.vae = changed(pipeline.vae, patch_size=2)
     with pytest.raises(UserError, match=r"16 pixels and 8 frames are not.*32 and 8"):
         backbone_of(pipeline)
 
