@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffdpo.config import BaseSettings
+from diffdpo.engine.finite import plain_tensors
 
 # The version of how draws are made and rows are laid out. Raise it with a change after which a run
 # would compute, or read, other numbers than old tables hold.
@@ -120,7 +121,7 @@ def fixed_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     adapted = any(".base_layer." in name for name, _ in network.named_parameters())
     for name, weight in network.named_parameters():
         if not (adapted and weight.requires_grad):
-            yield name, weight
+            yield from plain_tensors(name, weight)
     yield from network.named_buffers()
 
 

@@ -23,8 +23,9 @@ from diffdpo.image.comparison import (
     picture_page,
 )
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.inputs import open_pairs, open_pipeline
-from diffdpo.image.pairs import FrameSettings
+from diffdpo.image.framing import FrameSettings
+from diffdpo.image.inputs import open_pairs, open_to_sample
+from diffdpo.image.network import lower
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
 from diffdpo.metrics import REWARDS
@@ -66,7 +67,8 @@ def main(settings: EvaluateSettings) -> int:
     look_ahead(run_of(str(settings.policy)))
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
-    settings, backbone = resolved(settings)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings, backbone = resolved(settings, device)
     # Rewards and pairs before anything is sampled: what is missing stops the command at once.
     rewards = {name: REWARDS[name]() for name in settings.reward}
     # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
@@ -80,7 +82,7 @@ def main(settings: EvaluateSettings) -> int:
         unet_init=settings.unet_init, init_lora=settings.init_lora, reference=settings.reference
     )
     network, reference = load_policy(backbone, str(settings.policy), start)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lower(network, settings.base_precision)
     backbone.pipeline.to(device)
     prompts = list(dict.fromkeys(pairs.prompts()))[: settings.num_prompts]
     run = str(settings.policy)
@@ -106,12 +108,12 @@ def main(settings: EvaluateSettings) -> int:
     return 0
 
 
-def resolved(settings: EvaluateSettings) -> tuple[EvaluateSettings, Backbone]:
+def resolved(settings: EvaluateSettings, device: torch.device) -> tuple[EvaluateSettings, Backbone]:
     """Every setting at its final value, and the model, which decides some of them.
 
     Prints a line where the reference is not the one of training.
     """
-    settings, backbone = open_pipeline(settings)
+    settings, backbone = open_to_sample(settings, device, settings.base_precision)
     say(*(f"note         {line}" for line in settings.departures))
     ours = draws_emoji(str(settings.pretrained_model_name_or_path))
     default = list(REWARDS)[:3] if ours else WITHOUT_A_JUDGE

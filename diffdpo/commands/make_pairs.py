@@ -14,8 +14,8 @@ from diffdpo.engine.files import atomic_file
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError, short
 from diffdpo.image.evaluate_settings import PairSettings
-from diffdpo.image.inputs import open_pairs, open_pipeline
-from diffdpo.image.pairs import FrameSettings
+from diffdpo.image.framing import FrameSettings
+from diffdpo.image.inputs import open_pairs, open_to_sample
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, sample, seeds_for
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.judged import judged
@@ -28,12 +28,13 @@ def main(settings: PairSettings) -> int:
     path = folder / f"{settings.dataset_split_name}-00000.parquet"
     if path.exists():
         raise UserError(f"--output_dir {folder}: holds {path.name} already; choose another")
-    settings, backbone = open_pipeline(settings)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings, backbone = open_to_sample(settings, device)
     prompts = source_prompts(settings)
     twice = [prompt for prompt in prompts for _ in range(2)]
     sampling = PictureSettings.of(settings)
     check_sampling(backbone, len(twice), sampling)
-    backbone.pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    backbone.pipeline.to(device)
     seeds = seeds_for(settings.seed, len(twice))
     pictures = sample(backbone, backbone.network, twice, seeds, sampling, "sampling")
     names = [f"picture {at % 2 + 1} of prompt {short(p, 60)!r}" for at, p in enumerate(twice)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffdpo.commands.train_diffusion_dpo import prepare_images
+from diffdpo.commands.train_diffusion_dpo import prepare_encodings, prepare_images
 from diffdpo.commands.train_text_dpo import prepare_text
 from diffdpo.config import checked
 from diffdpo.engine.accelerator import make_accelerator
@@ -25,6 +25,9 @@ def main(settings: TrainSettings) -> int:
     if isinstance(settings, TextSettings):
         prepare_text(checked(replace(settings, precompute_ref_log_probs=True)), accelerator)
     elif isinstance(settings, ImageSettings):
-        prepare_images(checked(replace(settings, cache_latents=True)), accelerator)
+        settings = checked(replace(settings, cache_latents=True))
+        # The network is loaded for scores alone.
+        prepare = prepare_images if settings.reference_draws else prepare_encodings
+        prepare(settings, accelerator)
     end(accelerator)
     return 0

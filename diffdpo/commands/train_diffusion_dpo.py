@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
@@ -22,13 +23,13 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import load_encoders
+from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
-from diffdpo.image.latent_cache import store_encodings
+from diffdpo.image.latent_cache import StoredPrompts, store_encodings
 from diffdpo.image.loss_settings import image_objective
 from diffdpo.image.network import make_reference, make_trainable, resolve_lora
 from diffdpo.image.noise import Process
@@ -60,9 +61,19 @@ def resolved(
 
     Raises UserError where a flag contradicts the model.
     """
-    # With stored encodings no encoder is loaded, unless pictures are to be sampled.
+    # With stored encodings encoders are loaded where one is missing, and the network after them;
+    # unless pictures are to be sampled, which takes all at once.
     stored = settings.cache_latents and not settings.run_validation
-    settings, backbone = open_pipeline(settings, encoders=not stored, pipeline=pipeline)
+    half = DTYPES[accelerator.mixed_precision or "no"]
+    settings, backbone = open_pipeline(
+        settings,
+        encoders=not stored,
+        pipeline=pipeline,
+        dtype=half if settings.is_lora else torch.float32,  # what is trained is float32
+        encoder_dtype=half,
+        network=not stored,
+        base_precision=settings.base_precision,
+    )
     family = type(backbone).__name__
     if settings.sdxl and family != "StableDiffusionXL":
         raise UserError(
@@ -73,6 +84,17 @@ def resolved(
     precision = accelerator.mixed_precision
     settings = resolve_lora(backbone, settings)
     return replace(settings, loss_type=loss, mixed_precision=precision), backbone
+
+
+@dataclass
+class Encoded:
+    """Model and pairs, with encodings on disk where these are stored."""
+
+    settings: ImageSettings
+    backbone: Backbone
+    pairs: ImagePairs
+    encoders: EncoderDigests | None  # where something is stored
+    embed: StoredPrompts | None
 
 
 @dataclass
@@ -129,43 +151,61 @@ def prepare_images(
     settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects = ImageObjects()
 ) -> ImageRun:
     """Load model and pairs, and read stored encodings and scores, or compute and store them."""
-    settings, backbone = resolved(settings, accelerator, objects.pipeline)
-    name = (
-        settings.pretrained_model_name_or_path or "",
-        settings.pretrained_vae_model_name_or_path,
-    )
-    hub = settings.hub_options
-    pairs = training_pairs(
-        settings, backbone, not accelerator.is_local_main_process, objects.dataset
-    )
-    settings = replace(settings, num_frames=backbone.num_frames)
+    encoded = prepare_encodings(settings, accelerator, objects)
+    settings, backbone, pairs = encoded.settings, encoded.backbone, encoded.pairs
     process = process_for(backbone, settings)
+    # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
+    load_trained(backbone)
+    dtype = DTYPES[settings.mixed_precision or "no"]
+    network = make_trainable(backbone, settings, dtype, accelerator.device)
+    draws, device = draw_settings(settings), accelerator.device
+    task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
+    reference = make_reference(network, settings)
+    run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
+    if settings.reference_draws and encoded.encoders:
+        store_reference(run, encoded.encoders, settings, accelerator)
+    return run
+
+
+def prepare_encodings(
+    settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects = ImageObjects()
+) -> Encoded:
+    """Open model and pairs, and read stored encodings, or compute and store them.
+
+    Where encodings are stored, the model's network is not loaded yet.
+    """
+    settings, backbone = resolved(settings, accelerator, objects.pipeline)
+    quiet = not accelerator.is_local_main_process
+    pairs = training_pairs(settings, backbone, quiet, objects.dataset)
+    settings = replace(settings, num_frames=backbone.num_frames)
+    process_for(backbone, settings)  # what it refuses, it refuses before anything is computed
     dtype = DTYPES[settings.mixed_precision or "no"]
     backbone.move_encoders(accelerator.device, dtype)
 
-    def load() -> None:
-        load_encoders(backbone, *name, **hub)
+    def load(names: Sequence[str]) -> None:
+        load_encoders(backbone, names)
         backbone.move_encoders(accelerator.device, dtype)
 
     encoders = None
     if settings.cache_latents or settings.reference_draws:
-        if objects.pipeline is None:
-            encoders = EncoderDigests.of(backbone, *name, hub, dtype, accelerator.device)
-        else:
-            encoders = EncoderDigests.loaded(backbone)
+        encoders = encoder_digests(settings, backbone, accelerator)
     embed = None
     if settings.cache_latents and encoders:
         embed = store_encodings(pairs, backbone, load, encoders, settings, accelerator)
-    # Only now, when encoders that are needed no longer are gone: the device holds one or the other.
-    network = make_trainable(backbone, settings, dtype, accelerator.device)
-    task = ImageTask(
-        backbone, process, draw_settings(settings), accelerator.device, accelerator.autocast, embed
+    return Encoded(settings, backbone, pairs, encoders, embed)
+
+
+def encoder_digests(
+    settings: ImageSettings, backbone: Backbone, accelerator: Accelerator
+) -> EncoderDigests:
+    """The digests of a run's encoders: from their files or, of a pipeline in memory, weights."""
+    if backbone.pipeline_in_memory is not None:
+        return EncoderDigests.loaded(backbone)
+    name, vae = settings.pretrained_model_name_or_path, settings.pretrained_vae_model_name_or_path
+    dtype = DTYPES[settings.mixed_precision or "no"]
+    return EncoderDigests.of(
+        backbone, str(name), vae, settings.hub_options, dtype, accelerator.device
     )
-    reference = make_reference(network, settings)
-    run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
-    if settings.reference_draws and encoders:
-        store_reference(run, encoders, settings, accelerator)
-    return run
 
 
 def store_reference(

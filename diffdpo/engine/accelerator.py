@@ -34,10 +34,8 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     cpu = (
         not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
     )
-    precision = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision == "fp16" and cpu:
-        say("--mixed_precision fp16: needs a GPU; this run on the CPU uses float32")
-        precision = "no"
+    asked = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    precision = usable_precision(asked, cpu)
     if cpu:
         tune_cpu()
     # Set in either case, not only switched on: a run must not inherit it from one before it in the
@@ -68,6 +66,14 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             " config)"
         )
     return accelerator
+
+
+def usable_precision(precision: str, cpu: bool) -> str:
+    """The precision, or float32 with a line where this device has no other."""
+    if precision == "fp16" and cpu:
+        say("--mixed_precision fp16: needs a GPU; this run on the CPU uses float32")
+        return "no"
+    return precision
 
 
 def name_cpu_alike(accelerator: Accelerator) -> None:

@@ -19,10 +19,31 @@ COMPILERS = ("torch._dynamo", "torch._inductor")  # not imported: that alone tak
 
 def compile_networks(model: nn.Module, reference: Any) -> None:
     """Mark the policy, and a reference with its own network, to be compiled when they first run."""
-    model.compile()
+    mark(model)
     with reference.network(model) as frozen:
         if frozen is not model:
-            frozen.compile()
+            mark(frozen)
+
+
+def mark(network: Any) -> None:
+    """Mark a network to be compiled: each of its blocks where it is a row of blocks that diffusers
+    declares to be alike, which are compiled once for all; else as a whole."""
+    if is_row_of_blocks(network):
+        network.compile_repeated_blocks()
+    else:
+        network.compile()
+
+
+def is_row_of_blocks(network: nn.Module) -> bool:
+    """Whether a network declares blocks, and has them in lists of its own.
+
+    A UNet has them deeper down, and convolutions between them that gain from compiling as well.
+    """
+    blocks = set(getattr(network, "_repeated_blocks", None) or ())
+    return any(
+        type(module).__name__ in blocks and name.count(".") == 1
+        for name, module in network.named_modules()
+    )
 
 
 @contextmanager

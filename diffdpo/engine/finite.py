@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,10 +12,21 @@ CHECKED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types
 
 def names_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     """The names of the tensors with a value that is not finite."""
-    checked = [(name, tensor.isfinite().all()) for name, tensor in tensors if has_nan(tensor)]
+    plain = (one for name, tensor in tensors for one in plain_tensors(name, tensor))
+    checked = [(name, tensor.isfinite().all()) for name, tensor in plain if has_nan(tensor)]
     # Brought to the host together: a device is waited for once.
     finite = torch.stack([flag.cpu() for _, flag in checked]).tolist() if checked else []
     return [name for (name, _), ok in zip(checked, finite, strict=True) if not ok]
+
+
+def plain_tensors(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A tensor by its name or, of a quantised one, the tensors that it is made of."""
+    # PyTorch's protocol of tensors that wrap others, in which torchao keeps values and scales.
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from plain_tensors(f"{name}.{part}", getattr(tensor, part))
 
 
 def has_nan(tensor: Tensor) -> bool:

@@ -18,9 +18,11 @@ from diffdpo.errors import UserError
 def make_optimizer(
     parameters: Iterable[nn.Parameter], settings: TrainSettings, notice: Callable[[str], None]
 ) -> torch.optim.Optimizer:
-    """AdamW (fused), its 8-bit form, or Adafactor.
+    """AdamW (fused), its 8-bit or paged form, or Adafactor.
 
     Where bitsandbytes is missing, ``notice`` is told and AdamW with 32-bit state is used.
+
+    Raises UserError for pages where there is no GPU, or no bitsandbytes.
     """
     if settings.use_adafactor:
         from transformers import Adafactor
@@ -37,7 +39,9 @@ def make_optimizer(
         )
     adamw: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     options: dict[str, object] = {"fused": True}
-    if settings.use_8bit_adam:
+    if settings.use_paged_adam:
+        adamw, options = paged_adam(settings.use_8bit_adam), {}
+    elif settings.use_8bit_adam:
         try:
             from bitsandbytes.optim import AdamW8bit
 
@@ -55,6 +59,22 @@ def make_optimizer(
         weight_decay=settings.adam_weight_decay,
         **options,
     )
+
+
+def paged_adam(eight_bit: bool) -> Callable[..., torch.optim.Optimizer]:
+    """AdamW whose state is paged between GPU and host (Dettmers et al. 2023, arXiv 2305.14314).
+
+    Raises UserError where there is no GPU, or no bitsandbytes.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("--use_paged_adam: needs a GPU, between which and the host it moves state")
+    try:
+        from bitsandbytes.optim import PagedAdamW, PagedAdamW8bit
+    except ImportError as error:
+        raise UserError(
+            "--use_paged_adam: bitsandbytes is not installed (pip install bitsandbytes)"
+        ) from error
+    return PagedAdamW8bit if eight_bit else PagedAdamW
 
 
 def make_schedule(

@@ -86,6 +86,12 @@ class TrainSettings(BaseSettings):
     use_8bit_adam: bool = flag(
         False, "AdamW with 8-bit state, where bitsandbytes is installed", group="optimizer"
     )
+    use_paged_adam: bool = flag(
+        False,
+        "keep AdamW's state in memory that moves between GPU and host as needed, by bitsandbytes;"
+        " with --use_8bit_adam in 8 bits",
+        group="optimizer",
+    )
     use_adafactor: bool = flag(False, "Adafactor in place of AdamW: less memory", group="optimizer")
     adam_beta1: float = flag(0.9, "AdamW's first decay", group="optimizer", least=0, below=1)
     adam_beta2: float = flag(0.999, "AdamW's second decay", group="optimizer", least=0, below=1)
@@ -176,6 +182,8 @@ class TrainSettings(BaseSettings):
         lines = super().problems()
         if self.use_8bit_adam and self.use_adafactor:
             lines.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
+        if self.use_paged_adam and self.use_adafactor:
+            lines.append("--use_paged_adam and --use_adafactor exclude each other; keep one")
         return lines
 
     def warmup_steps(self, total: int) -> int:

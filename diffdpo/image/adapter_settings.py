@@ -7,10 +7,12 @@ from pathlib import Path
 
 from diffdpo.config import BaseSettings
 from diffdpo.data.paths import missing_folder
+from diffdpo.errors import not_installed
 from diffdpo.flags import flag
 from diffdpo.image.lora_file import FORMATS, LORA_FILE, PRECISIONS, lora_in
 
 REFERENCES = ["start", "base", "ema"]
+BASE_PRECISIONS = ["bf16", "fp8", "int8", "fp8_torchao", "nf4"]
 NEEDS_LORA = "is about a LoRA; add --rank or --init_lora, or leave it out"
 
 
@@ -46,6 +48,15 @@ class AdapterSettings(BaseSettings):
     )
     lora_dtype: str = flag(
         "fp32", "precision of the LoRA files: fp32, bf16 or fp16", group="model", choices=PRECISIONS
+    )
+    base_precision: str | None = flag(
+        None,
+        "how the model's weights are stored where they are frozen under adapters: bf16, fp8 (layer"
+        " by layer), int8 or fp8_torchao (torchao), nf4 (bitsandbytes, on a GPU); they compute in"
+        " bf16; default: as mixed_precision says",
+        group="model",
+        choices=BASE_PRECISIONS,
+        changes="scores",
     )
     unet_init: str | None = flag(
         None,
@@ -83,6 +94,11 @@ class AdapterSettings(BaseSettings):
             lines.append(f"--unet_init starts a full fine-tune; leave out {lora}")
         if self.reference == "base" and not self.init_lora:
             lines.append("--reference base goes with --init_lora; leave it out")
+        if self.base_precision and not self.is_lora:
+            lines.append(f"--base_precision {self.base_precision} {NEEDS_LORA}")
+        lines += bits_problems(self.base_precision)
+        if self.use_dora and self.base_precision not in (None, "bf16"):
+            lines.append("--use_dora reads the model's weights; leave out --base_precision")
         lines += missing_lora(self.init_lora)
         lines += missing_folder(self.unet_init, f"--unet_init {self.unet_init}: no UNet there")
         return lines
@@ -93,6 +109,12 @@ class AdapterSettings(BaseSettings):
         given |= {"use_rslora": self.use_rslora, "lora_format": self.lora_format != "both"}
         given |= {"lora_dtype": self.lora_dtype != "fp32"}
         return [name for name, value in given.items() if value]
+
+
+def bits_problems(base_precision: str | None) -> list[str]:
+    """A line where what a precision of frozen weights needs is not installed."""
+    package = {"int8": "torchao", "fp8_torchao": "torchao"}.get(base_precision or "")
+    return not_installed(package) if package else []
 
 
 def missing_lora(name: str | None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from diffdpo.engine.accelerator import DTYPES
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
@@ -104,7 +104,8 @@ def implicit_accuracy(
     reference: Reference,
     device: torch.device,
 ) -> Accuracy:
-    """Implicit accuracy, overall and by timestep, in float32."""
+    """Implicit accuracy, overall and by timestep: errors in float32, the network in the precision
+    of the settings."""
     # No prompt dropout, flips or random crops here: those belong to training.
     process = process_for(backbone, settings)
     draws = DrawSettings(
@@ -115,7 +116,12 @@ def implicit_accuracy(
     )
     # Adapters of the text encoders are the policy's alone, in what it is conditioned on as well.
     both = reference.encode_prompts if isinstance(reference, EveryAdapterOff) else None
-    task = ImageTask(backbone, process, draws, device, nullcontext, both)
+    half = DTYPES[settings.mixed_precision or "no"]
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, half, enabled=half != torch.float32)
+
+    task = ImageTask(backbone, process, draws, device, autocast, both)
     margins = implicit_margins(
         pairs, task, network, reference, settings.implicit_draws, settings.sample_batch_size
     )

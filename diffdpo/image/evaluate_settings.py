@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer
@@ -15,8 +16,9 @@ from diffdpo.engine.run_config import (
     result_problems,
     run_of,
 )
+from diffdpo.engine.settings import PRECISIONS
 from diffdpo.flags import SEEDS, flag, restated
-from diffdpo.image.adapter_settings import AdapterSettings, missing_lora
+from diffdpo.image.adapter_settings import AdapterSettings, bits_problems, missing_lora
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
@@ -26,7 +28,7 @@ from diffdpo.metrics import REWARDS, reward_problems
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "init_lora", "reference"]
 ALWAYS += ["max_sequence_length", "resolution", "num_frames", "is_turbo", "noise_offset"]
-ALWAYS += ["cache_dir", *(field.name for field in fields(ProcessSettings))]
+ALWAYS += ["cache_dir", "mixed_precision", *(field.name for field in fields(ProcessSettings))]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -58,6 +60,17 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
         AdapterSettings, "init_lora", help="the LoRA that training went on from; default: the run's"
     )
     reference: str = restated(AdapterSettings, "reference")
+    base_precision: str | None = restated(
+        AdapterSettings,
+        "base_precision",
+        help="judge a LoRA on weights that are stored so; default: on those of mixed_precision",
+    )
+    mixed_precision: str | None = flag(
+        None,
+        "precision of the model: no, bf16 or fp16; default: the run's",
+        group="evaluation",
+        choices=PRECISIONS,
+    )
     noise_offset: float = flag(
         0.0, "noise offset of the run's training", group="evaluation", least=0
     )
@@ -94,6 +107,13 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
 
     def problems(self) -> list[str]:
         lines = [*super().problems(), *reward_problems(self.reward, REWARDS)]
+        lines += bits_problems(self.base_precision)
+        parts = [Path(self.policy or "") / part for part in ("unet", "transformer")]
+        if self.base_precision and self.policy and any(part.is_dir() for part in parts):
+            lines.append(
+                f"--base_precision {self.base_precision}: the policy is a full fine-tune; leave"
+                " the flag out"
+            )
         data = self.dataset_name or self.train_data_dir
         named = {"pretrained_model_name_or_path": self.pretrained_model_name_or_path}
         named["dataset_name"] = data
@@ -124,6 +144,12 @@ class PairSettings(ImageDataSettings):
         "colourfulness",
         "a row of diffdpo.metrics.REWARDS, or file.py:function; the higher score is preferred",
         group="evaluation",
+    )
+    mixed_precision: str | None = flag(
+        None,
+        "precision of the model: no, bf16 or fp16; default: no",
+        group="evaluation",
+        choices=PRECISIONS,
     )
     output_dir: str = flag("runs/pairs", "folder of the new data set", group="evaluation")
     num_inference_steps: int = flag(20, "sampling steps", group="evaluation", least=1, most=1000)

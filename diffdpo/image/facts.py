@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,12 @@ from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.noise import Process
+from diffdpo.image.needs import memory_line
+from diffdpo.image.noise import Flow, Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.side_columns import SEEDS
+from diffdpo.reference import unwrapped
 
 
 def image_facts(
@@ -42,7 +45,9 @@ def image_facts(
             f"{loss_named(settings)};"
             f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
         ),
+        **flow_line(settings, backbone, process),
         **trainer.plan("pairs"),
+        "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
     if beside := beside_read(settings, pairs):
         lines["read too"] = beside
@@ -81,6 +86,27 @@ def beta_in_units(beta: float, cells: int, is_flow: bool) -> str:
     # There the bound of the likelihood, (1−t)/t times the summed error, weighs an error by 1, and
     # the score halves it.
     return f"{units} = {beta / (2 * cells):.3g} nats at t = 1/2" if is_flow else units
+
+
+def flow_line(settings: ImageSettings, backbone: Backbone, process: Process) -> dict[str, str]:
+    """Which t a flow model is trained at, with which weight, and at which guidance."""
+    if not isinstance(process, Flow):
+        return {}
+    low, high = settings.timestep_range
+    line = (
+        f"{settings.weighting_scheme} in {low:g} to {high:g}, shift {process.shift:g}; weight"
+        f" {settings.timestep_weight}"
+    )
+    if backbone.network.config.get("guidance_embeds"):
+        line += f"; guidance {backbone.guidance_off:g}, an input of the network"
+    return {"t": line}
+
+
+def networks_of(trainer: Trainer) -> list[Any]:
+    """The network that is trained and, where it is another, that of the reference."""
+    own = unwrapped(trainer.model)
+    with trainer.reference.network(trainer.model) as frozen:
+        return [own] if frozen is own else [own, frozen]
 
 
 def loss_named(settings: ImageSettings) -> str:

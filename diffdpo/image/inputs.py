@@ -11,20 +11,24 @@ from datasets import Dataset
 from diffdpo.data.bundled import bundled
 from diffdpo.data.image_formats import ROLES
 from diffdpo.data.source import open_with_folders
+from diffdpo.engine.accelerator import DTYPES, usable_precision
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
-from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.bundled import MODEL, PAIRS
 from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.decode import Limits
+from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
+from diffdpo.image.pairs import ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 from diffdpo.image.side_columns import SideSettings
 
 MODELS = ("model_0", "model_1")  # columns that --dreamlike_pairs_only reads
 
 Settings = TypeVar("Settings", bound=ImageDataSettings)
+Sampled = TypeVar("Sampled", EvaluateSettings, PairSettings)
 
 
 def with_bundled_pairs(settings: Settings) -> Settings:
@@ -41,17 +45,26 @@ def open_pipeline(
     encoders: bool = True,
     pipeline: Any = None,
     dtype: torch.dtype = torch.float32,
+    encoder_dtype: torch.dtype = torch.float32,
+    network: bool = True,
+    base_precision: str | None = None,
 ) -> tuple[Settings, Backbone]:
     """The settings with names and resolution filled in, and the model: loaded, its network in
-    ``dtype``, or ``pipeline``.
+    ``dtype`` and its text encoders in ``encoder_dtype``, or ``pipeline``.
 
     Where no model is named it is the bundled one; where no resolution is given, the model's own.
+    Encoders and network may be left out, as ``load_backbone`` does.
 
     Raises UserError for a resolution or a length of the text that the model cannot have.
     """
     settings = with_bundled_pairs(settings)
     if pipeline is not None:
-        backbone = backbone_of(pipeline, settings.is_turbo)
+        if base_precision not in (None, "bf16"):
+            raise UserError(
+                f"--base_precision {base_precision} is one of loading, and this model is in memory"
+                " in full; hand over its folder"
+            )
+        backbone = backbone_of(pipeline, settings.is_turbo, dtype, encoder_dtype)
     else:
         backbone = load_backbone(
             str(settings.pretrained_model_name_or_path),
@@ -59,6 +72,9 @@ def open_pipeline(
             encoders,
             dtype,
             settings.is_turbo,
+            network,
+            encoder_dtype,
+            base_precision,
             **settings.hub_options,
         )
     if settings.max_sequence_length is not None:
@@ -75,6 +91,25 @@ def open_pipeline(
     backbone.num_frames = settings.num_frames or 1
     check_frames(backbone.num_frames, backbone.frame_factor)
     return replace(settings, resolution=resolution), backbone
+
+
+def open_to_sample(
+    settings: Sampled, device: torch.device, base_precision: str | None = None
+) -> tuple[Sampled, Backbone]:
+    """The same for a command that samples on ``device``: all of the model in the precision that
+    the settings name, which the settings returned have as this device takes it."""
+    # What is stored in fewer bits computes in bfloat16.
+    asked = "bf16" if base_precision else settings.mixed_precision or "no"
+    precision = usable_precision(asked, device.type == "cpu")
+    dtype = DTYPES[precision]
+    settings, backbone = open_pipeline(
+        replace(settings, mixed_precision=precision),
+        dtype=dtype,
+        encoder_dtype=dtype,
+        base_precision=base_precision,
+    )
+    backbone.vae.to(vae_dtype(dtype))
+    return settings, backbone
 
 
 def open_rows(settings: ImageDataSettings) -> Dataset:
@@ -126,6 +161,8 @@ def training_pairs(
         pairs.tally.unread_columns = [column for column in unread if column not in MODELS]
     pairs.limit(settings.max_train_samples, settings.seed)
     settle_frames(pairs, backbone, settings.num_frames)
+    if settings.given_noise and backbone.num_frames > 1:
+        raise UserError("--given_noise: the noise of clips is not made anew; leave it out")
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs

@@ -20,9 +20,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from diffdpo.cache.keys import Key
 from diffdpo.cache.tables import is_complete, table
+from diffdpo.engine.console import say
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition, joined, rows_of
 from diffdpo.image.cache_keys import EncoderDigests, distinct_prompts, latents_key, prompts_key
+from diffdpo.image.needs import gib, latents_size, size_of
 from diffdpo.image.pairs import BothImages, ImagePairs
 from diffdpo.image.pixels import Augmentation, EncodedImage, PixelImage, frame
 from diffdpo.image.settings import ImageSettings
@@ -161,29 +163,49 @@ def store_prompts(
     return StoredPrompts(table(root, key, ROW, len(prompts), compute, accelerator), prompts)
 
 
+def announce(what: str, count: int) -> None:
+    """Say how much disk a table will take, before it is written."""
+    say(f"{what:<12} about {gib(count)} GiB of disk")
+
+
 def store_encodings(
     pairs: ImagePairs,
     backbone: Backbone,
-    load: Callable[[], None],
+    load: Callable[[Sequence[str]], None],
     encoders: EncoderDigests,
     settings: ImageSettings,
     accelerator: Accelerator,
 ) -> StoredPrompts:
     """Let ``pairs`` read stored latents; returns the stored embeddings of their prompts.
 
-    ``load`` loads the encoders, and is called only where something is not stored yet. They are
-    freed afterwards, unless pictures will be sampled.
+    Text encoders come and go before the autoencoder does, so that only one of the two is in memory.
+    ``load`` loads the components of these names, and is called only for what is not stored yet.
+    Where pictures will be sampled, those that are loaded stay.
     """
+    autoencoder, *texts = backbone.encoder_names
+
+    def done(names: Sequence[str]) -> None:
+        if not settings.run_validation:
+            backbone.free_encoders(names)
+
     root, prompts = settings.precompute_dir, prompts_key(pairs, encoders.text_encoder)
-    latents = latents_key(pairs, settings, encoders.autoencoder)
-    is_stored = is_complete(root, latents, len(pairs), accelerator) and is_complete(
-        root, prompts, len(distinct_prompts(pairs)), accelerator
-    )
-    if not is_stored and not backbone.encoders():
-        load()
+    is_stored = is_complete(root, prompts, len(distinct_prompts(pairs)), accelerator)
+    if not is_stored and not backbone.text_encoders():
+        load(texts)
+    if not is_stored:
+        (row,) = rows_of(backbone.encode_prompts([""]))
+        count = len(distinct_prompts(pairs))
+        announce("prompts", count * sum(map(size_of, row.values())))
     embeddings = store_prompts(pairs, prompts, root, backbone, accelerator)
+    done(texts)
+    latents = latents_key(pairs, settings, encoders.autoencoder)
+    is_stored = is_complete(root, latents, len(pairs), accelerator)
+    if not is_stored and not backbone.vae:
+        load([autoencoder])
+    if not is_stored:
+        itemsize = backbone.vae.dtype.itemsize
+        announce("latents", latents_size(backbone, settings, len(pairs), itemsize))
     chunk, workers = settings.vae_encode_batch_size, settings.dataloader_num_workers
     store_latents(pairs, latents, root, backbone, chunk, workers, accelerator)
-    if not settings.run_validation:
-        backbone.free_encoders()
+    done([autoencoder])
     return embeddings

@@ -118,8 +118,10 @@ class FirstState:
         with told_in_one_line(self.what), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a second adapter, which is the point here
             network.add_adapter(self.config, adapter)
+            in_float32(
+                network
+            )  # first: what is loaded must not be rounded to the layer's precision
             set_peft_model_state_dict(network, self.weights, adapter)
-        in_float32(network)
 
 
 def read_lora(backbone: Backbone, file: Path, what: str) -> FirstState:

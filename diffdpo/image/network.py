@@ -15,8 +15,9 @@ from diffdpo.engine.averages import MovingAverage, MovingReference
 from diffdpo.engine.checkpoint import trainable
 from diffdpo.errors import UserError
 from diffdpo.image.adapter_settings import AdapterSettings
-from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
+from diffdpo.image.backbones.low_bits import leave_to_each_process, recomputed_whole, store_in_fp8
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.lora import FirstState, in_float32, read_lora
 from diffdpo.image.lora_export import why_no_kohya
@@ -113,11 +114,13 @@ def make_trainable(
         start_from(backbone, settings.unet_init)
     # What is trained is float32: at the usual rates bfloat16 would round most updates to nothing.
     if settings.is_lora:
-        network.requires_grad_(False).to(device, dtype)
+        in_precision(network.requires_grad_(False), dtype)
         if settings.init_lora:
             continue_lora(backbone, settings)
         else:
             add_lora(network, settings, backbone.lora_targets)
+        lower(network, settings.base_precision)
+        network.to(device)  # only now, when it is as small as it gets
     else:
         network.requires_grad_(True).to(device, torch.float32)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
@@ -125,7 +128,8 @@ def make_trainable(
         if not network._supports_gradient_checkpointing:
             kind = type(network).__name__
             raise UserError(f"--gradient_checkpointing: {kind} has none; leave the flag out")
-        network.enable_gradient_checkpointing()
+        whole = settings.base_precision == "fp8"
+        network.enable_gradient_checkpointing(recomputed_whole if whole else None)
     return network
 
 
@@ -152,6 +156,15 @@ def add_lora(network: Any, settings: ImageSettings, default: Sequence[str]) -> N
             f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
         ) from error
     in_float32(network)
+
+
+def lower(network: Any, base_precision: str | None) -> None:
+    """Store what is frozen under adapters in fewer bits, where loading has not done it."""
+    if base_precision in (None, "bf16"):
+        return
+    if base_precision == "fp8":
+        store_in_fp8(network)
+    leave_to_each_process(network)
 
 
 def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:

@@ -89,9 +89,9 @@ def load_saved(
 
 
 def untrained(backbone: Backbone, settings: ImageSettings) -> nn.Module:
-    """The network of a run before its first step, in float32."""
+    """The network of a run before its first step, under adapters in the precision it has."""
     settings = replace(settings, gradient_checkpointing=False)
-    return make_trainable(backbone, settings, torch.float32, torch.device("cpu"))
+    return make_trainable(backbone, settings, backbone.network.dtype, torch.device("cpu"))
 
 
 def settings_of_run(folder: Path, state: Mapping[str, Any]) -> ImageSettings:

@@ -127,7 +127,8 @@ def mixed_with(backbone: Backbone, network: Any) -> torch.dtype | None:
     # autocast can the output of one be the input of the other.
     modules = [network, backbone.vae, *backbone.text_encoders()]
     dtypes = {weight.dtype for module in modules for weight in module.parameters()}
-    return next(iter(dtypes - {torch.float32})) if len(dtypes) > 1 else None
+    halves = dtypes & {torch.float16, torch.bfloat16}  # what weights are stored in besides is none
+    return next(iter(halves), None) if len(dtypes) > 1 else None
 
 
 def seeds_for(seed: int, count: int) -> list[int]:

@@ -232,11 +232,21 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
                 "--given_noise takes the noise as it was; leave out --noise_offset and"
                 " --input_perturbation"
             )
+        if self.base_precision and self.mixed_precision not in (None, "bf16"):
+            lines.append(
+                f"--base_precision {self.base_precision} computes in bf16; leave out"
+                f" --mixed_precision {self.mixed_precision}"
+            )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
         if holds_lora(self.resume_from_checkpoint):
             lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
         return lines + loss_problems(self, self.reference_draws > 0)
+
+    @property
+    def precision(self) -> str | None:
+        """The precision; frozen weights in few bits compute in bfloat16."""
+        return "bf16" if self.base_precision else super().precision
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:

@@ -31,7 +31,7 @@ CHANGE_SCORES = {
     | {"seed", "timesteps_per_pair", "proportion_empty_prompts", "noise_offset"}
     | {"input_perturbation", "random_crop", "is_turbo", "reference_draws"}
     | {"given_noise", "mask_column"}
-    | {"mixed_precision", "allow_tf32", "deterministic"}
+    | {"mixed_precision", "allow_tf32", "deterministic", "base_precision"}
     | {"weighting_scheme", "logit_mean", "logit_std", "mode_scale"}
     | {"timestep_shift", "timestep_range", "timestep_weight"},
     TextSettings: {"mixed_precision", "allow_tf32", "deterministic"},

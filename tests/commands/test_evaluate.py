@@ -111,6 +111,23 @@ def test_a_policy_against_itself_is_a_tie(models, pairs, tmp_path):
     assert result["implicit_accuracy"]["value"] == 0.5
 
 
+@pytest.mark.parametrize("rank", [4, None])
+def test_a_run_in_bfloat16_is_judged_in_bfloat16(models, pairs, tmp_path, rank):
+    """Network, encoders and policy are loaded in it; another precision is one flag away."""
+    out = tmp_path / "run"
+    more = {"mixed_precision": "bf16", "learning_rate": 1e-2, "max_train_steps": 3}
+    train(*flags(models(), pairs, out, rank=rank, **more))
+    found = {}
+    for name, words in {"own": [], "same": ["bf16"], "full": ["no"]}.items():
+        given = ["--mixed_precision", *words] if words else []
+        command = evaluate(models(), pairs, out, tmp_path / name, *given)
+        assert run_command("evaluate", command) == 0
+        found[name] = json.loads((tmp_path / name / "evaluation.json").read_text())
+    accuracies = {name: one["implicit_accuracy"]["by_timestep"] for name, one in found.items()}
+    assert accuracies["own"] == accuracies["same"]
+    assert found["own"]["rewards"] == found["same"]["rewards"] != found["full"]["rewards"]
+
+
 def test_the_same_evaluation_twice_gives_the_same_numbers(models, pairs, policy, tmp_path):
     results = []
     for name in ("a", "b"):

@@ -1,5 +1,8 @@
 """The learning rate: every schedule is that of diffusers, and it is what moves the weights."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 from diffusers.optimization import get_scheduler
@@ -133,3 +136,33 @@ def test_every_weight_moves_by_the_scheduled_rate(trainer, name, tmp_path):
     assert [line["lr"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == pytest.approx(
         scheduled
     )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without one")
+@pytest.mark.parametrize("eight_bit", [False, True])
+def test_paged_state_asks_for_a_gpu(eight_bit):
+    settings = TrainSettings(use_paged_adam=True, use_8bit_adam=eight_bit)
+    with pytest.raises(UserError, match="--use_paged_adam: needs a GPU"):
+        make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings, print)
+
+
+@pytest.mark.parametrize(("eight_bit", "name"), [(False, "PagedAdamW"), (True, "PagedAdamW8bit")])
+def test_pages_are_those_of_bitsandbytes(monkeypatch, eight_bit, name):
+    """Of a stand-in for the package, which needs a GPU: which class is made, and of what."""
+    made = []
+
+    def optimizer(kind):
+        return lambda parameters, **options: made.append((kind, options))
+
+    package, optim = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
+    for kind in ("PagedAdamW", "PagedAdamW8bit"):
+        setattr(optim, kind, optimizer(kind))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = TrainSettings(use_paged_adam=True, use_8bit_adam=eight_bit, adam_weight_decay=0.3)
+    make_optimizer([torch.nn.Parameter(torch.zeros(1))], settings, print)
+    ((kind, options),) = made
+    assert kind == name
+    assert (options["lr"], options["weight_decay"]) == (settings.learning_rate, 0.3)
+    assert "fused" not in options

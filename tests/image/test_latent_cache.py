@@ -14,9 +14,10 @@ from PIL import Image
 
 from diffdpo.image.backbones import load_backbone, load_encoders
 from diffdpo.image.cache_keys import EncoderDigests, images_digest, latents_key, prompts_key
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.noise import Diffusion
-from diffdpo.image.pairs import FrameSettings, image_pairs
+from diffdpo.image.pairs import image_pairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.conftest import run
@@ -48,8 +49,8 @@ def stored(folder, pairs, root, dtype=torch.float32):
     settings = ImageSettings(precompute_dir=str(root), vae_encode_batch_size=8)
     backbone = load_backbone(str(folder), encoders=False, **HUB)
 
-    def load():
-        load_encoders(backbone, str(folder), None, **HUB)
+    def load(names):
+        load_encoders(backbone, names)
         backbone.move_encoders(torch.device("cpu"), dtype)
 
     identity = EncoderDigests.of(backbone, str(folder), None, HUB, dtype, CPU)
@@ -110,7 +111,7 @@ def test_nothing_is_loaded_where_everything_is_stored(models, tmp_path, monkeypa
     rows = pickapic_rows(4)
     stored(models(), pairs_of(rows), tmp_path)
     monkeypatch.setattr(
-        "tests.image.test_latent_cache.load_encoders", lambda *args, **hub: pytest.fail("loaded")
+        "tests.image.test_latent_cache.load_encoders", lambda *args: pytest.fail("loaded")
     )
     stored(models(), pairs_of(rows), tmp_path)
 

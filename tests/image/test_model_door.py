@@ -388,7 +388,7 @@ def test_a_model_of_the_hub_meets_the_same_checks(models, tmp_path):
     hub = {"revision": None, "variant": None, "cache_dir": str(tmp_path)}
     assert load_backbone("some/tiny", **hub).native_resolution == 32
     bare = load_backbone("some/tiny", encoders=False, **hub)
-    load_encoders(bare, "some/tiny", None, **hub)
+    load_encoders(bare)
     assert torch.equal(
         bare.encode_prompts(["a"])["tokens_NLD"],
         load_backbone(str(models())).encode_prompts(["a"])["tokens_NLD"],

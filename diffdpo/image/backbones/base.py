@@ -21,6 +21,7 @@ from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.pixels import CroppedImage
 
 Shape = tuple[int, ...]
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # to compute in
 
 
 class Backbone:
@@ -52,10 +53,10 @@ class Backbone:
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
         self.pipeline_in_memory: Any = None  # the caller's, where none was loaded from disk
+        self.origin: Any = None  # where its parts are, where they were loaded from disk
         # Arguments of the pipeline's call that change how it encodes prompts.
         self.text_options: dict[str, int] = {}
-        for encoder in self.encoders():
-            encoder.requires_grad_(False).eval()
+        self.freeze_encoders()
 
     @property
     def network(self) -> Any:
@@ -165,11 +166,16 @@ class Backbone:
             layout = torch.channels_last if last else torch.preserve_format
             self.vae.to(device, vae_dtype(dtype), memory_format=layout)
         for encoder in self.text_encoders():
-            encoder.to(device, dtype)
+            in_precision(encoder, dtype).to(device)
 
-    def free_encoders(self) -> None:
-        """Free the memory of the frozen components."""
-        for name in self.encoder_names:
+    def freeze_encoders(self) -> None:
+        """Make the frozen components that are loaded give no gradient."""
+        for encoder in self.encoders():
+            encoder.requires_grad_(False).eval()
+
+    def free_encoders(self, names: Sequence[str] = ()) -> None:
+        """Free the memory of the frozen components: of all, or of those of ``names``."""
+        for name in names or self.encoder_names:
             setattr(self.pipeline, name, None)
 
     @torch.no_grad()
@@ -272,6 +278,15 @@ def square(size: Any, factor: int) -> int:
             f"the model's images are {short(size)} latent cells, no square; say --resolution"
         )
     return sides.pop() * factor
+
+
+def in_precision(module: Any, dtype: torch.dtype) -> Any:
+    """The module in ``dtype``; where it was loaded in it, it keeps the layers in float32 that its
+    library keeps there. One whose weights are stored in fewer bits stays as it is."""
+    kinds = {weight.dtype for weight in module.parameters()}
+    if not kinds <= FLOATS or dtype in kinds <= {dtype, torch.float32}:
+        return module
+    return module.to(dtype)
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -16,6 +16,7 @@ from diffdpo.image.backbones.checks import check_text_config, check_tokenizer, o
 from diffdpo.image.backbones.conditions import MASK, widths
 from diffdpo.image.backbones.encoder_files import vae_config, vae_source
 from diffdpo.image.backbones.location import class_of, is_left_out
+from diffdpo.image.backbones.low_bits import compute_in_bfloat16, loading_options
 from diffdpo.image.backbones.weights import (
     Source,
     load_network,
@@ -38,6 +39,9 @@ class Location:
     folder: Path
     vae: str | None  # another autoencoder
     hub: dict[str, Any]
+    dtype: torch.dtype = torch.float32  # of the network
+    encoder_dtype: torch.dtype = torch.float32  # of the text encoders
+    base_precision: str | None = None  # in which the network's weights are stored, if another
 
     def source(self, part: str) -> Source:
         """Where the configuration of a part is, if its other files were left out as well."""
@@ -71,10 +75,12 @@ class Location:
 
 
 def load_parts(
-    at: Location, encoders: bool, dtype: torch.dtype, is_turbo: bool
+    at: Location, encoders: bool, network: bool, is_turbo: bool
 ) -> tuple[dict[str, Any], Any]:
-    """The parts of a pipeline by name, None for encoders that are left out; and the autoencoder's
-    configuration.
+    """The parts of a pipeline by name, and the autoencoder's configuration.
+
+    For encoders that are left out there is None, for the network one without memory: some pipelines
+    read its configuration when they encode prompts.
 
     Raises UserError where a part is missing, damaged, not known, does not fit the others, or is
     distilled.
@@ -97,12 +103,9 @@ def load_parts(
         tokenizer = tokenizer_of(name)
         check_tokenizer(parts[tokenizer], config, tokenizer)
     check_files(at, [] if encoders else list(family.encoder_names))
-    parts |= dict.fromkeys(family.encoder_names[1:])
-    for name in (family.part, *texts):
-        if encoders or name == family.part:
-            parts[name] = load_here(at, name, dtype if name == family.part else torch.float32)
-    parts["vae"] = load_vae(at) if encoders else None
-    return parts, latents
+    parts |= {family.part: outline, **dict.fromkeys(family.encoder_names)}
+    wanted = ([family.part] if network else []) + ([*texts, "vae"] if encoders else [])
+    return parts | {name: load_part(at, name) for name in wanted}, latents
 
 
 def check_distilled(
@@ -152,18 +155,18 @@ def text_config(at: Location, part: str) -> Any:
     return config
 
 
-def load_here(at: Location, part: str, dtype: torch.dtype = torch.float32) -> Any:
-    """A network in the pipeline's folder, straight in its precision."""
-    source = (str(at.folder), {"subfolder": part})
-    return load_network(at.kind(part), part, source, at.hub.get("variant"), dtype)
-
-
-def load_vae(at: Location) -> Any:
-    """The autoencoder: the pipeline's own, or the other one."""
-    if at.vae is None:
-        return load_here(at, "vae")
-    what = f"--pretrained_vae_model_name_or_path {short(at.vae)}"
-    return load_network(at.family.vae_class, what, vae_source(at.name, at.vae, at.hub))
+def load_part(at: Location, part: str) -> Any:
+    """A part of the pipeline that has weights, straight in its precision."""
+    if part == "vae" and at.vae is not None:
+        what = f"--pretrained_vae_model_name_or_path {short(at.vae)}"
+        return load_network(at.family.vae_class, what, vae_source(at.name, at.vae, at.hub))
+    # The autoencoder is small, and computes in float32 beside a network in float16.
+    others = torch.float32 if part == "vae" else at.encoder_dtype
+    dtype = at.dtype if part == at.family.part else others
+    bits = loading_options(at.base_precision) if part == at.family.part else {}
+    source = (str(at.folder), {"subfolder": part, **bits})
+    network = load_network(at.kind(part), part, source, at.hub.get("variant"), dtype)
+    return compute_in_bfloat16(network) if bits else network
 
 
 def check_fit(
@@ -179,8 +182,8 @@ def check_fit(
     who = "UNet" if family.part == "unet" else family.part
     misfit = "does not take what autoencoder and text encoders give"
     with told_in_one_line(f"the {who}", misfit), torch.device("meta"):
-        noisy, *rest = family.blank_inputs(network.config, latents, text_configs)
-        given = family.predict(network, noisy, *rest)
+        noisy, timestep_N, condition = family.blank_inputs(network.config, latents, text_configs)
+        given = family.predict(network, noisy, timestep_N, condition)
     if given.shape != noisy.shape:
         raise UserError(
             f"the {who} gives {given.shape[1]} channels of latents, the autoencoder takes"
