@@ -140,12 +140,17 @@ class Backbone:
         names = map(tokenizer_of, self.encoder_names[1:])
         return [one for name in names if (one := getattr(self.pipeline, name)) is not None]
 
+    @classmethod
+    def text_length_is_free(cls) -> bool:
+        """Whether the pipeline's call takes a number of tokens, and its network any number."""
+        return "max_sequence_length" in inspect.signature(cls.pipeline_class.__call__).parameters
+
     def limit_text(self, length: int) -> None:
         """Read so many tokens of a prompt, in training and sampling alike.
 
         Raises UserError for a family whose pipeline does not let the number be chosen.
         """
-        if "max_sequence_length" not in inspect.signature(self.pipeline_class.__call__).parameters:
+        if not self.text_length_is_free():
             raise UserError(
                 f"--max_sequence_length {length}: {self.pipeline_class.__name__} reads prompts of"
                 " one length; leave it out"

@@ -27,6 +27,10 @@ class CogVideoX(VideoTransformer):
     prompt_outputs: ClassVar = {"tokens_NLD": 0}
     native: ClassVar = 480
 
+    @classmethod
+    def text_length_is_free(cls) -> bool:
+        return False  # the network has a position for each token of one length
+
     @property
     def native_frames(self) -> int:
         return self.network.config.sample_frames
