@@ -19,8 +19,9 @@ from diffdpo.image.bundled import MODEL, PAIRS
 from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.decode import Limits
 from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
+from diffdpo.image.pairs import ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 from diffdpo.image.side_columns import SideSettings
 

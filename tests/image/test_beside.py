@@ -17,8 +17,9 @@ from diffdpo.cli import run_command
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone
 from diffdpo.image.errors import cell_weights, weighed
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.noise import Diffusion
-from diffdpo.image.pairs import FrameSettings, image_pairs
+from diffdpo.image.pairs import image_pairs
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.side_columns import SideSettings
 from diffdpo.image.start_noise import start_noise

@@ -70,6 +70,8 @@ def exported(model, out, **changes):
 
 def output(backbone, family=SD):
     """What a backbone's network, with its adapters as they are, predicts for fixed inputs."""
+    # Of an input that lies transposed in memory, products with weights to train round otherwise.
+    backbone.network.requires_grad_(False)
     with torch.no_grad():
         return backbone.predict(backbone.network, *inputs(backbone, family))
 
