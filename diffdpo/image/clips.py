@@ -65,8 +65,8 @@ def frames_of(content: bytes | Path, most: int, limits: Limits) -> Clip:
     import av
 
     try:
-        source = io.BytesIO(content) if isinstance(content, bytes) else str(content)
-        with av.open(source, "r") as video:
+        file = io.BytesIO(content) if isinstance(content, bytes) else str(content)
+        with av.open(file, mode="r") as video:
             stream = video.streams.video[0]
             check_size(stream.width, stream.height, limits)
             clip: Clip = []
