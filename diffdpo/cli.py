@@ -29,8 +29,9 @@ class Command:
     """A row of the table of commands: its purpose, the location of its settings, an example.
 
     ``settings`` is "module:Class", or "module:function" where a function picks the class by the
-    flags that are given. ``main(settings)`` of ``diffdpo.commands.NAME`` carries the command out.
-    ``interrupted`` is said when Ctrl-C ends it before any training.
+    flags that are given. ``main(settings)`` of ``diffdpo.commands.NAME`` carries the command out,
+    or that of the ``module`` named in place of NAME. ``interrupted`` is said when Ctrl-C ends it
+    before any training.
     """
 
     purpose: str
@@ -38,6 +39,7 @@ class Command:
     example: str
     interrupted: str = "interrupted"
     shares_work: bool = False  # among all processes that a launcher starts
+    module: str = ""
 
 
 UNTRAINED = "interrupted before training began; nothing to save"
@@ -50,6 +52,14 @@ COMMANDS = {
         "",
         UNTRAINED,
         shares_work=True,
+    ),
+    "demo_flow": Command(
+        "the same for the bundled flow model",
+        "diffdpo.commands.settings:DemoFlowSettings",
+        "",
+        UNTRAINED,
+        shares_work=True,
+        module="demo",
     ),
     "demo_text": Command(
         "the same for the bundled language model and its reviews",
@@ -125,7 +135,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_command(name: str, argv: list[str]) -> int:
     """Run the command ``name``; returns its exit code."""
-    return run(COMMANDS[name], f"diffdpo.commands.{name}", f"diffdpo {name}", argv)
+    command = COMMANDS[name]
+    return run(command, f"diffdpo.commands.{command.module or name}", f"diffdpo {name}", argv)
 
 
 def run(command: Command, module: str, program: str, argv: list[str]) -> int:

@@ -7,13 +7,8 @@ import difflib
 import math
 import operator
 import re
-from argparse import (
-    SUPPRESS,
-    ArgumentParser,
-    ArgumentTypeError,
-    Namespace,
-    RawDescriptionHelpFormatter,
-)
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import RawDescriptionHelpFormatter as PlainFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import NoneType, UnionType
@@ -155,9 +150,7 @@ class StrictParser(ArgumentParser):
             argument_default=SUPPRESS,  # so that ``read`` returns what was given and nothing else
             formatter_class=wide,
         )
-        fields = dataclasses.fields(cls)
-        # The setting that a word before or behind the flags stands for, if there is one.
-        self.positional = [field.name for field in fields if field.metadata.get("positional")]
+        self.positional = [f.name for f in dataclasses.fields(cls) if "positional" in f.metadata]
         self.spellings: list[str] = []
         self.repeated: list[str] = []
         hints = get_type_hints(cls)
@@ -305,6 +298,6 @@ def help_text(field: dataclasses.Field[Any]) -> str:
     return text.replace("%", "%%")
 
 
-def wide(prog: str) -> RawDescriptionHelpFormatter:
+def wide(prog: str) -> PlainFormatter:
     """A --help of 99 characters a line; the text at its top keeps its own line breaks."""
-    return RawDescriptionHelpFormatter(prog, max_help_position=34, width=99)
+    return PlainFormatter(prog, max_help_position=34, width=99)

@@ -22,7 +22,7 @@ from diffdpo.config import settings_of
 from diffdpo.engine.accelerator import own_state
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult
-from diffdpo.engine.run_config import IN_MEMORY, recorded
+from diffdpo.engine.run_config import IN_MEMORY, recorded, run_of
 from diffdpo.engine.run_folder import begin
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
@@ -84,12 +84,13 @@ def train_text(
 def evaluate(policy: str | Path, **settings: Any) -> dict[str, Any]:
     """Compare policy and reference; returns the content of evaluation.json.
 
-    ``policy`` is the folder of a finished run. Its config.yaml decides between the commands
-    ``evaluate`` and ``evaluate_text``, whose flags ``settings`` are.
+    ``policy`` is the folder of a finished run, or a checkpoint of an image run. The run's
+    config.yaml decides between the commands ``evaluate`` and ``evaluate_text``, whose flags
+    ``settings`` are.
 
     Raises UserError with a line for every mistake.
     """
-    if "model_name_or_path" in recorded(str(policy)):
+    if "model_name_or_path" in recorded(run_of(policy)):
         text = settings_of(EvaluateTextSettings, policy=str(policy), **settings)
         evaluate_text.main(text)
         folder = text.output_dir

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from diffdpo.data.bundled import is_bundled
 from diffdpo.engine.console import say
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
 from diffdpo.engine.trained_on import Overlap, overlap
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.bundled import draws_emoji
+from diffdpo.image.clip_length import settle_frames
 from diffdpo.image.comparison import (
     Accuracy,
     draw_pictures,
@@ -22,7 +23,7 @@ from diffdpo.image.comparison import (
     picture_page,
 )
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.inputs import MODEL, open_pairs, open_to_sample
+from diffdpo.image.inputs import open_pairs, open_to_sample
 from diffdpo.image.network import lower
 from diffdpo.image.pairs import FrameSettings
 from diffdpo.image.policy import load_policy
@@ -36,6 +37,7 @@ from diffdpo.report.plots import accuracy_by_timestep
 Rows = dict[str, dict[str, Any]]  # the figures of each reward
 # The style judge knows the bundled pictures only.
 WITHOUT_A_JUDGE = ["colourfulness", "jpeg_compressibility"]
+MIDDLE = "Of clips of {} frames the middle one is shown and judged."
 GLOSS = "How often the policy's own reward, log π − log π_ref, is larger for the chosen picture."
 
 
@@ -71,6 +73,8 @@ def main(settings: EvaluateSettings) -> int:
     rewards = {name: REWARDS[name]() for name in settings.reward}
     # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
     pairs = open_pairs(settings, FrameSettings(settings.seed, settings.resolution or 0))
+    settle_frames(pairs, backbone, settings.num_frames)
+    settings = replace(settings, num_frames=backbone.num_frames)
     count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
     check_sampling(backbone, count, PictureSettings.of(settings))
     pairs.check(quiet=False)
@@ -90,12 +94,13 @@ def main(settings: EvaluateSettings) -> int:
         accuracy = implicit_accuracy(settings, backbone, pairs, network, reference, device)
     found = Findings(rows, accuracy, *overlaps)
     page = picture_page(pictures)
+    clips = [MIDDLE.format(backbone.num_frames)] if backbone.num_frames > 1 else []
 
     def fill(report: Report) -> None:
         data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
-        compose(report, found, as_png(page), [data, *settings.departures])
+        compose(report, found, as_png(page), [data, *clips, *settings.departures])
 
-    first = settings.init_lora if settings.reference == "start" else None
+    first = None if settings.reference == "base" else settings.init_lora
     base = str(first or settings.unet_init or settings.pretrained_model_name_or_path)
     with writing(folder):
         publish(folder, run, base, settings, figures(found), fill, summary(found))
@@ -110,7 +115,7 @@ def resolved(settings: EvaluateSettings, device: torch.device) -> tuple[Evaluate
     """
     settings, backbone = open_to_sample(settings, device, settings.base_precision)
     say(*(f"note         {line}" for line in settings.departures))
-    ours = is_bundled(str(settings.pretrained_model_name_or_path), MODEL)
+    ours = draws_emoji(str(settings.pretrained_model_name_or_path))
     default = list(REWARDS)[:3] if ours else WITHOUT_A_JUDGE
     return replace(settings, reward=settings.reward or default), backbone
 

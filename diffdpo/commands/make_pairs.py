@@ -35,19 +35,14 @@ def main(settings: PairSettings) -> int:
     sampling = PictureSettings.of(settings)
     check_sampling(backbone, len(twice), sampling)
     backbone.pipeline.to(device)
-    pictures = sample(
-        backbone,
-        backbone.network,
-        twice,
-        seeds_for(settings.seed, len(twice)),
-        sampling,
-        "sampling",
-    )
+    seeds = seeds_for(settings.seed, len(twice))
+    pictures = sample(backbone, backbone.network, twice, seeds, sampling, "sampling")
     names = [f"picture {at % 2 + 1} of prompt {short(p, 60)!r}" for at, p in enumerate(twice)]
     score = judged(settings.reward, reward, names, pictures, twice).reshape(-1, 2)
+    both = [slice(2 * i, 2 * i + 2) for i in range(len(prompts))]
     rows = [
-        row(prompt, pictures[2 * i : 2 * i + 2], score[i], settings.reward)
-        for i, prompt in enumerate(prompts)
+        row(prompt, pictures[two], seeds[two], score[i], settings.reward)
+        for i, (prompt, two) in enumerate(zip(prompts, both, strict=True))
     ]
     with writing(folder), atomic_file(path) as draft:
         Dataset.from_list(rows).to_parquet(draft)
@@ -65,10 +60,18 @@ def source_prompts(settings: PairSettings) -> list[str]:
     return list(dict.fromkeys(open_pairs(settings, framing).prompts()))
 
 
-def row(prompt: str, pictures: list[Image.Image], score: np.ndarray, reward: str) -> dict[str, Any]:
-    """One row in the Pick-a-Pic schema; equal scores are a tie."""
+def row(
+    prompt: str,
+    pictures: list[Image.Image],
+    seeds: list[int],
+    score: np.ndarray,
+    reward: str,
+) -> dict[str, Any]:
+    """One row in the Pick-a-Pic schema, with the scores and the sampler's seeds; equal scores are a
+    tie."""
     label = (np.sign(score[0] - score[1]) + 1) / 2
     row: dict[str, Any] = {"caption": prompt, "label_0": float(label), "label_1": float(1 - label)}
     for side, picture in enumerate(pictures):
         row |= {f"jpg_{side}": as_png(picture), f"{reward}_{side}": float(score[side])}
+        row[f"seed_{side}"] = seeds[side]
     return row

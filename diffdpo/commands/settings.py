@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffdpo.config import BaseSettings, read_yaml
+from diffdpo.data.bundled import bundled
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import not_installed, short
 from diffdpo.flags import StrictParser, flag, restated
+from diffdpo.image.bundled import FLOW_MODEL, FLOW_RECIPE, PAIRS
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 
@@ -43,6 +45,23 @@ class DemoSettings(BaseSettings):
     def evaluation(self) -> list[str]:
         """The flags of the evaluation."""
         return ["--policy", str(Path(self.output_dir) / "train"), "--output_dir", self.output_dir]
+
+
+@dataclass(frozen=True)
+class DemoFlowSettings(DemoSettings):
+    """The one flag of ``diffdpo demo-flow``."""
+
+    output_dir: str = flag(
+        "runs/demo-flow", "where the report goes, and the run beside it, in train/"
+    )
+
+    @property
+    def training(self) -> list[str]:
+        """The trainer's flags, with the recipe and the model of the flow run."""
+        named = ["--config", bundled(FLOW_RECIPE)]
+        named += ["--pretrained_model_name_or_path", bundled(FLOW_MODEL)]
+        named += ["--dataset_name", bundled(PAIRS)]
+        return [*named, *super().training]
 
 
 @dataclass(frozen=True)

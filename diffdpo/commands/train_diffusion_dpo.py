@@ -175,7 +175,9 @@ def prepare_encodings(
     Where encodings are stored, the model's network is not loaded yet.
     """
     settings, backbone = resolved(settings, accelerator, objects.pipeline)
-    pairs = training_pairs(settings, not accelerator.is_local_main_process, objects.dataset)
+    quiet = not accelerator.is_local_main_process
+    pairs = training_pairs(settings, backbone, quiet, objects.dataset)
+    settings = replace(settings, num_frames=backbone.num_frames)
     process_for(backbone, settings)  # what it refuses, it refuses before anything is computed
     dtype = DTYPES[settings.mixed_precision or "no"]
     backbone.move_encoders(accelerator.device, dtype)

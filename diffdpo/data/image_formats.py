@@ -83,6 +83,12 @@ IMAGE_FORMATS = {
     ),
     "chosen-rejected": ImageFormat("chosen", "rejected", "prompt"),
     "chosen-rejected with captions": ImageFormat("chosen", "rejected", "caption"),
+    "video pairs": ImageFormat(
+        "video_0", "video_1", "caption", pickapic_label, ("label_0",), ("label_1",)
+    ),
+    "video pairs with prompts": ImageFormat(
+        "video_0", "video_1", "prompt", pickapic_label, ("label_0",), ("label_1",)
+    ),
     "file names": ImageFormat("chosen_file_name", "rejected_file_name", "prompt"),
 }
 
@@ -116,6 +122,8 @@ def detect(
             return row
     needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in IMAGE_FORMATS.items())
     fitting = {n: row.columns for n, row in IMAGE_FORMATS.items() if not unused(given, row)}
+    if not any("video" in column for column in columns):  # a prompt alone makes no videos
+        fitting = {n: names for n, names in fitting.items() if "video" not in names[0]}
     near = closest(columns, fitting)
     raise UserError(
         f"no image pairs in columns {listed(columns, 120)}; needed are {needs}; {near}; name yours"

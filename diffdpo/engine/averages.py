@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffdpo.reference import ScoreFunction, unwrapped
+from diffdpo.reference import Reference, ScoreFunction, unwrapped
 
 
 class MovingAverage:
@@ -98,3 +98,16 @@ class MovingReference:
     @property
     def kept(self) -> MovingReference:
         return self
+
+
+def averages_of(
+    reference: Reference, weights: Mapping[str, Tensor], decay: float | None
+) -> Averages:
+    """The moving averages of a run: of a ``reference`` that moves, and of the ``weights``, with
+    this ``decay``, where one is exported."""
+    found = {}
+    if isinstance(reference, MovingReference):
+        found["reference"] = reference.average
+    if decay is not None:
+        found["ema"] = MovingAverage(weights, decay)
+    return found

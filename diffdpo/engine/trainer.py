@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.averages import averages_of
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
 from diffdpo.engine.checkpoint import trainable
@@ -80,12 +80,8 @@ class Trainer:
         self.recorder = Recorder(
             self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
         )
-        self.averages: dict[str, MovingAverage] = {}
-        if isinstance(reference, MovingReference):
-            self.averages["reference"] = reference.average
-        if settings.ema_decay is not None:
-            weights = trainable(unwrapped(self.model))
-            self.averages["ema"] = MovingAverage(weights, settings.ema_decay)
+        weights = trainable(unwrapped(self.model))
+        self.averages = averages_of(reference, weights, settings.ema_decay)
         self.keeper = Keeper(
             accelerator,
             settings,
@@ -239,8 +235,8 @@ class Trainer:
 
     def end_on_average(self) -> None:
         """Put the moving average that is exported, if any, in the place of the weights."""
-        if average := self.averages.get("ema"):
-            average.swap()
+        if "ema" in self.averages:
+            self.averages["ema"].swap()
 
     def flush(self, bar: tqdm) -> None:
         """Write the collected metrics, and end the run after too many bad steps in a row."""

@@ -7,6 +7,8 @@ the same tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ class EncoderDigests:
     ) -> EncoderDigests:
         """The digests for the pipeline ``name``, from its files; ``vae`` is another autoencoder."""
         autoencoder = vae_identity(name, vae, hub)
-        text = text_identity(name, backbone.encoder_names[1:], hub)
+        text = text_identity(name, backbone.encoder_names[1:], hub) + conditions(backbone)
         kind = arithmetic(device)
         return cls(f"{autoencoder} {vae_dtype(dtype)} {kind}", f"{text} {dtype} {kind}")
 
@@ -51,7 +53,16 @@ class EncoderDigests:
         """The digests for a pipeline in memory, from its weights."""
         networks = [network_digest(encoder) for encoder in backbone.text_encoders()]
         tokenizers = [repr(tokenizer) for tokenizer in backbone.tokenizers()]
-        return cls(network_digest(backbone.vae), digest(*networks, *tokenizers))
+        text = digest(*networks, *tokenizers) + conditions(backbone)
+        return cls(network_digest(backbone.vae), text)
+
+
+def conditions(backbone: Backbone) -> str:
+    """What else changes embeddings: the pipeline's options, and the versions of the packages with
+    which it changes prompts where it finds them."""
+    found = [import_module(name) for name in backbone.cleans_with if find_spec(name)]
+    cleaners = [f"{package.__name__} {package.__version__}" for package in found]
+    return "".join(f" {one}" for one in (*backbone.text_options.items(), *cleaners))
 
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:

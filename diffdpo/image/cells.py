@@ -46,6 +46,16 @@ def unpack(cell: Any, find: Find) -> bytes | Path | Image.Image:
     raise BadImage("empty" if cell is None else f"holds {short(cell, 40)!r}; {WANTED}")
 
 
+def frames_in(cell: Any) -> list[Any] | None:
+    """The cells of the pictures in a cell that is a list of pictures; None where it is none."""
+    depth, inner = 0, cell
+    while isinstance(inner, list | tuple | np.ndarray) and len(inner):
+        depth, inner = depth + 1, inner[0]
+    # Numbers in lists three deep are one picture.
+    one = isinstance(inner, int | float | np.number) and depth < 4
+    return list(cell) if depth and not one else None
+
+
 def of_record(cell: dict[str, Any]) -> Any:
     """The content of a ``{bytes, path}`` record."""
     for name in ("bytes", "path"):

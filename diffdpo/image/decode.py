@@ -23,6 +23,10 @@ from diffdpo.image.cells import BadImage, Find, unpack
 FULL_SIZE = "full size"  # in an image's info: (height, width) before a JPEG was decoded at less
 Loaded = tuple[Image.Image, tuple[int, int]]  # with (height, width) of the image in full
 PNG = b"\x89PNG\r\n\x1a\n"
+# First bytes of Matroska and WebM, MPEG program streams, Ogg and Flash; MP4 and QuickTime name a
+# brand, of which these are pictures (ISO/IEC 23008-12, and AVIF).
+VIDEOS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"OggS", b"FLV\x01")
+PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 EXIF_ITEM = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)  # in the list of items of a file
 # What brings an image upright, by its EXIF orientation.
 TURNS = {
@@ -73,11 +77,28 @@ def open_image(
     except BadImage:
         raise
     except UnidentifiedImageError as error:
+        if is_video(content):
+            raise BadImage("a video, and the model makes pictures") from error
         raise BadImage("in no image format that is known here") from error
     except MemoryError as error:
         raise BadImage("takes more memory than there is") from error
     except Exception as error:  # decoders raise a different type for every damage
         raise BadImage(short(error) or type(error).__name__) from error
+
+
+def is_video(content: bytes | Path | Image.Image) -> bool:
+    """Whether a file is a video, by its first bytes."""
+    if isinstance(content, Image.Image):
+        return False
+    head = content[:16] if isinstance(content, bytes) else head_of(content)
+    mp4 = head[4:8] == b"ftyp" and head[8:12] not in PICTURE_BRANDS
+    return mp4 or head.startswith(VIDEOS) or (head[:4], head[8:12]) == (b"RIFF", b"AVI ")
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def decoded(file: BinaryIO, enough: int | None, limits: Limits) -> Loaded:
@@ -102,6 +123,17 @@ def loaded(image: Image.Image, enough: int | None, limits: Limits) -> Loaded:
     Raises BadImage where it is beyond the limits.
     """
     width, height = image.size
+    check_size(width, height, limits)
+    if image.format == "EPS":  # would be run by another program
+        raise BadImage("EPS is a program, not an image, and is not run")
+    if enough:  # the decoder then skips what scaling down would throw away
+        image.draft(None, (enough, enough))
+    image.load()
+    return image, (height, width)
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Raises BadImage for a size in pixels beyond the limits."""
     if not width * height:
         raise BadImage("has no pixels")
     if max(width, height) > limits.ratio * min(width, height):
@@ -111,12 +143,6 @@ def loaded(image: Image.Image, enough: int | None, limits: Limits) -> Loaded:
         )
     if width * height > limits.pixels:
         raise too_large(width * height, limits)
-    if image.format == "EPS":  # would be run by another program
-        raise BadImage("EPS is a program, not an image, and is not run")
-    if enough:  # the decoder then skips what scaling down would throw away
-        image.draft(None, (enough, enough))
-    image.load()
-    return image, (height, width)
 
 
 @contextmanager

@@ -27,8 +27,9 @@ from diffdpo.metrics import REWARDS, reward_problems
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "init_lora", "reference"]
-ALWAYS += ["resolution", "is_turbo", "noise_offset", "cache_dir", "mixed_precision"]
-ALWAYS += [field.name for field in fields(ProcessSettings)]
+ALWAYS += ["max_sequence_length", "resolution", "num_frames", "is_turbo", "noise_offset"]
+ALWAYS += ["cache_dir", "mixed_precision"]
+ALWAYS += [*(field.name for field in fields(ProcessSettings))]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
@@ -37,7 +38,8 @@ TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "m
 # With another value the figures are not those of what the run trained, or not against what it was
 # trained against.
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
-REFERENCE += ["init_lora", "reference", "resolution", "is_turbo", "noise_offset"]
+REFERENCE += ["init_lora", "reference", "resolution", "num_frames", "is_turbo", "noise_offset"]
+REFERENCE += ["max_sequence_length"]
 # One of them is in the folder of a finished run.
 RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]
 
@@ -162,4 +164,9 @@ class PairSettings(ImageDataSettings):
     seed: int = flag(1, "seed of the starting noise", group="evaluation", **SEEDS)
 
     def problems(self) -> list[str]:
-        return [*super().problems(), *reward_problems([self.reward], REWARDS)]
+        lines = [*super().problems(), *reward_problems([self.reward], REWARDS)]
+        if (self.num_frames or 1) > 1:
+            lines.append(
+                f"--num_frames {self.num_frames}: pairs are made of pictures; leave it out"
+            )
+        return lines

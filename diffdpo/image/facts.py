@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
+from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.needs import memory_line
 from diffdpo.image.noise import Flow, Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
+from diffdpo.image.side_columns import SEEDS
 from diffdpo.reference import unwrapped
 
 
@@ -25,23 +29,28 @@ def image_facts(
     """What will happen, by heading."""
     trained = sum(weight.numel() for weight in trainer.parameters)
     cells = math.prod(backbone.latent_shape(settings.resolution or 0))
-    kind = f"LoRA rank {settings.rank}" if settings.is_lora else "full fine-tune"
+    alpha = f", alpha {settings.lora_alpha:g}" if settings.lora_alpha else ""
+    kind = f"LoRA rank {settings.rank}{alpha}" if settings.is_lora else "full fine-tune"
+    size = f"{settings.resolution} px"
+    size += f" x {backbone.num_frames} frames" if backbone.num_frames > 1 else ""
     lines = {
         "model": (
             f"{settings.pretrained_model_name_or_path} ({type(backbone).__name__},"
-            f" {process.prediction_type}, {settings.resolution} px, {settings.mixed_precision}"
+            f" {process.prediction_type}, {size}, {settings.mixed_precision}"
             " mixed precision)"
         ),
         "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            f"{loss_named(settings)}; beta {settings.beta_dpo:g} on the mean over latent dimensions"
-            f" = {settings.beta_dpo / cells:.3g} on their sum{in_nats(settings, process, cells)}"
+            f"{loss_named(settings)};"
+            f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
         ),
         **flow_line(settings, backbone, process),
         **trainer.plan("pairs"),
         "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
+    if beside := beside_read(settings, pairs):
+        lines["read too"] = beside
     if pairs.tally.unread_columns:
         lines["not read"] = f"columns {listed(pairs.tally.unread_columns)}"
     prompts = list(dict.fromkeys(pairs.prompts()))
@@ -53,16 +62,6 @@ def image_facts(
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
-
-
-def in_nats(settings: ImageSettings, process: Process, cells: int) -> str:
-    """Beta on the log-likelihood of a flow, in the middle of its way: β/2D.
-
-    NELBO = ∫ (1−t)/t · ‖v − v̂‖² dt, summed over D dimensions; at t = ½ the weight is 1, and the
-    score has half of the mean.
-    """
-    nats = f" = {settings.beta_dpo / (2 * cells):.3g} in nats at t = ½"
-    return nats if isinstance(process, Flow) else ""
 
 
 def flow_line(settings: ImageSettings, backbone: Backbone, process: Process) -> dict[str, str]:
@@ -84,6 +83,30 @@ def networks_of(trainer: Trainer) -> list[Any]:
     own = unwrapped(trainer.model)
     with trainer.reference.network(trainer.model) as frozen:
         return [own] if frozen is own else [own, frozen]
+
+
+def beside_read(settings: ImageSettings, pairs: ImagePairs) -> str:
+    """What is read beside pictures, prompts and labels, and what it is for."""
+    beside = pairs.beside
+    parts = []
+    if beside.gaps is not None:
+        gaps = np.abs(beside.gaps[pairs.rows])
+        parts.append(f"gaps of {settings.score_column}, {gaps.mean():.3g} in the mean")
+    if beside.seeds is not None:
+        parts.append("every picture's own noise, by its seed")
+    if beside.masks is not None:
+        parts.append(f"masks of column {short(settings.mask_column, 40)}")
+    if set(SEEDS) <= set(pairs.tally.unread_columns):
+        parts.append("seed_0 and seed_1 are there, and would be with --given_noise")
+    return "; ".join(parts)
+
+
+def beta_in_units(beta: float, cells: int, is_flow: bool) -> str:
+    """Beta on the mean over latent dimensions, on their sum, and for flows in nats at t = ½."""
+    units = f"{beta:g} on the mean over latent dimensions = {beta / cells:.3g} on their sum"
+    # There the bound of the likelihood, (1−t)/t times the summed error, weighs an error by 1, and
+    # the score halves it.
+    return f"{units} = {beta / (2 * cells):.3g} nats at t = 1/2" if is_flow else units
 
 
 def loss_named(settings: ImageSettings) -> str:

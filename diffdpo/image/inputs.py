@@ -15,13 +15,15 @@ from diffdpo.engine.accelerator import DTYPES, usable_precision
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone, vae_dtype
+from diffdpo.image.bundled import MODEL, PAIRS
+from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.decode import Limits
 from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.loss_settings import image_objective
 from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
+from diffdpo.image.side_columns import SideSettings
 
-MODEL = "assets/emoji-pipeline"
-PAIRS = "assets/emoji-pairs"
 MODELS = ("model_0", "model_1")  # columns that --dreamlike_pairs_only reads
 
 Settings = TypeVar("Settings", bound=ImageDataSettings)
@@ -52,7 +54,7 @@ def open_pipeline(
     Where no model is named it is the bundled one; where no resolution is given, the model's own.
     Encoders and network may be left out, as ``load_backbone`` does.
 
-    Raises UserError for a resolution that the model cannot have.
+    Raises UserError for a resolution or a length of the text that the model cannot have.
     """
     settings = with_bundled_pairs(settings)
     if pipeline is not None:
@@ -74,10 +76,19 @@ def open_pipeline(
             base_precision,
             **settings.hub_options,
         )
+    if settings.max_sequence_length is not None:
+        backbone.limit_text(settings.max_sequence_length)
     resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_multiple
     if resolution % factor:
         near = max(factor, round(resolution / factor) * factor)
         raise UserError(f"--resolution {resolution} is not a multiple of {factor}; take {near}")
+    if resolution > backbone.largest_resolution:
+        raise UserError(
+            f"--resolution {resolution}: the model has positions for pictures of"
+            f" {backbone.largest_resolution:g} pixels at most"
+        )
+    backbone.num_frames = settings.num_frames or 1
+    check_frames(backbone.num_frames, backbone.frame_factor)
     return replace(settings, resolution=resolution), backbone
 
 
@@ -126,8 +137,11 @@ def open_pairs(
     return image_pairs(rows, framing, name, given, settings.data_format, settings.cache_dir)
 
 
-def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = None) -> ImagePairs:
-    """The pairs to train on, with unreadable ones dropped; ``rows`` replace the named data set."""
+def training_pairs(
+    settings: ImageSettings, backbone: Backbone, quiet: bool, rows: Dataset | None = None
+) -> ImagePairs:
+    """The pairs to train ``backbone`` on, with unreadable ones dropped; ``rows`` replace the named
+    data set."""
     framing = FrameSettings(
         seed=settings.seed,
         resolution=settings.resolution or 0,
@@ -135,6 +149,7 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
         flip=not settings.no_hflip,
         ties=settings.ties,
         random_labels=settings.random_labels,
+        beside=beside(settings),
     )
     in_memory = rows is not None
     rows = open_rows(settings) if rows is None else rows
@@ -144,9 +159,21 @@ def training_pairs(settings: ImageSettings, quiet: bool, rows: Dataset | None = 
         unread = pairs.tally.unread_columns
         pairs.tally.unread_columns = [column for column in unread if column not in MODELS]
     pairs.limit(settings.max_train_samples, settings.seed)
+    settle_frames(pairs, backbone, settings.num_frames)
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs
+
+
+def beside(settings: ImageSettings) -> SideSettings:
+    """The columns that the settings ask for beside pictures, prompt and label."""
+    reads_gap = image_objective(settings).reads_gap
+    return SideSettings(
+        settings.score_column if reads_gap else None,
+        1.0 if settings.gap_scale is None else settings.gap_scale,
+        settings.given_noise,
+        settings.mask_column,
+    )
 
 
 def dreamlike(rows: Dataset) -> Dataset:

@@ -25,7 +25,7 @@ from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition, joined, rows_of
 from diffdpo.image.cache_keys import EncoderDigests, distinct_prompts, latents_key, prompts_key
 from diffdpo.image.needs import gib, latents_size, size_of
-from diffdpo.image.pairs import ImagePairs, Sides
+from diffdpo.image.pairs import BothImages, ImagePairs
 from diffdpo.image.pixels import Augmentation, EncodedImage, PixelImage, frame
 from diffdpo.image.settings import ImageSettings
 
@@ -61,7 +61,7 @@ class StoredLatents:
     def __init__(self, rows: Dataset, indices: np.ndarray, flips: int) -> None:
         self.rows, self.indices, self.flips = rows, indices, flips
 
-    def sides(self, number: int, augmentation: Augmentation) -> Sides:
+    def sides(self, number: int, augmentation: Augmentation) -> BothImages:
         """The first and the second image of usable row ``number``, mirrored or not."""
         tensors = load(self.rows[int(self.indices[number])]["tensors"])
         first, second = (

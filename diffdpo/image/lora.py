@@ -108,14 +108,20 @@ class FirstState:
 
     config: LoraConfig
     weights: dict[str, Tensor]
+    what: str  # the file, in errors
 
     def attach(self, network: Any, adapter: str) -> None:
-        """Add it to a network, under the name ``adapter``, in float32 and switched on."""
-        with warnings.catch_warnings():
+        """Add it to a network, under the name ``adapter``, in float32 and switched on.
+
+        Raises UserError where its weights have another shape than the network's layers.
+        """
+        with told_in_one_line(self.what), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a second adapter, which is the point here
             network.add_adapter(self.config, adapter)
-        in_float32(network)  # first: what is loaded must not be rounded to the layer's precision
-        set_peft_model_state_dict(network, self.weights, adapter)
+            in_float32(
+                network
+            )  # first: what is loaded must not be rounded to the layer's precision
+            set_peft_model_state_dict(network, self.weights, adapter)
 
 
 def read_lora(backbone: Backbone, file: Path, what: str) -> FirstState:
@@ -141,7 +147,7 @@ def read_lora(backbone: Backbone, file: Path, what: str) -> FirstState:
         raise UserError(f"{what}: weights in its LoRA file have no place ({some(strays)})")
     if config.bias != "none":
         raise UserError(f"{what}: trains biases ({short(config.bias)}), which is not supported")
-    return FirstState(config, weights)
+    return FirstState(config, weights, what)
 
 
 def read_weights(

@@ -17,7 +17,7 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_kohya
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
 from diffdpo.image.backbones.base import Backbone
@@ -53,11 +53,23 @@ def write_lora(
             folder,
             **{f"{backbone.part}_lora_layers": diffusers_names(backbone.part, state)},
             weight_name=LORA_FILE,
-            save_function=lambda weights, file: save_file(weights, file, {**facts, **own}),
+            save_function=lambda weights, file: save(weights, Path(file), {**facts, **own}),
         )
     if settings.lora_format != "diffusers" and not why_no_kohya(backbone, settings):
         # Without the facts for peft: diffusers takes an alpha from one place alone.
-        save_file(kohya_weights(backbone.part, network, state), folder / KOHYA_FILE, facts)
+        save(kohya_weights(backbone.part, network, state), folder / KOHYA_FILE, facts)
+
+
+def save(weights: dict[str, Tensor], file: Path, facts: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes depend on its content alone."""
+    content = as_safetensors(weights, dict(facts))
+    length = int.from_bytes(content[:8], "little")
+    # The library writes the facts in an order that differs from one process to the next.
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # what follows stays aligned
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
 def why_no_kohya(backbone: Backbone, settings: ImageSettings) -> str:

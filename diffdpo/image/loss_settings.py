@@ -13,6 +13,7 @@ from diffdpo.image.adapter_settings import AdapterSettings
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
 
+SCORE = "score"
 REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
 
 
@@ -31,6 +32,12 @@ class ImageLossSettings(AdapterSettings, TrainSettings):
     snr_value: float = flag(0.5, "mapo: factor of the errors", group="loss", above=0)
     gap_scale: float | None = flag(
         None, "capo: the gap is this times the difference of the scores; default: 1", group="loss"
+    )
+    score_column: str = flag(
+        SCORE,
+        "capo: NAME of the columns of both scores, NAME_0 and NAME_1 or chosen_NAME and"
+        " rejected_NAME",
+        group="data",
     )
     winner_safeguard: float | None = flag(
         None,
@@ -60,8 +67,8 @@ def loss_problems(settings: ImageLossSettings, stores_scores: bool) -> list[str]
         lines.append("--reference_draws: the scores of --reference ema change with every step")
     # The default needs no check, and checking imports PyTorch, which takes seconds.
     chosen = (settings.loss_type, settings.loss_weights, settings.label_smoothing)
-    more = settings.winner_safeguard is not None or settings.gap_scale is not None
-    if chosen == (["sigmoid"], [], 0) and not more and (settings.reference == "start"):
+    given = settings.winner_safeguard, settings.gap_scale, settings.score_column, settings.reference
+    if chosen == (["sigmoid"], [], 0) and given == (None, None, SCORE, "start"):
         return lines
     if not settings.loss_type:
         return [*lines, "--loss_type: name one loss or several"]
@@ -81,8 +88,13 @@ def unfit_options(settings: ImageLossSettings, objective: Objective) -> list[str
         lines.append("--winner_safeguard: sft has no loser whose gradient could be scaled")
     if settings.reference == "ema" and objective.reference_free:
         lines.append(f"--reference ema: {names} has no reference")
-    if settings.gap_scale is not None and not objective.reads_gap:
-        lines.append(f"--gap_scale: {names} reads no gap; capo does")
+    gap_flags = {
+        "gap_scale": settings.gap_scale is not None,
+        "score_column": settings.score_column != SCORE,
+    }
+    if not objective.reads_gap:
+        given = [name for name, is_given in gap_flags.items() if is_given]
+        lines += [f"--{name}: {names} reads no gap; capo does" for name in given]
     return lines
 
 

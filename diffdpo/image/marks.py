@@ -11,7 +11,7 @@ import pyarrow
 from datasets import Dataset
 from pyarrow import compute as arrow
 
-from diffdpo.image.cells import BadImage, Find, unpack
+from diffdpo.image.cells import BadImage, Find, frames_in, unpack
 
 Mark = tuple[int, int]  # size in bytes, and the time of the last change of a file
 NO_FILE = (-1, -1)
@@ -25,6 +25,8 @@ def evenly(rows: np.ndarray, count: int) -> np.ndarray:
 
 def content(cell: Any, find: Find) -> bytes:
     """The bytes of a stored image; those of its text where it cannot be read."""
+    if frames := frames_in(cell):
+        return b"".join(content(frame, find) for frame in frames)
     try:
         found = unpack(cell, find)
         if isinstance(found, Path):

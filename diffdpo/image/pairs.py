@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -23,18 +24,22 @@ from diffdpo.draws import Purpose, epoch_order, generator
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import LIMITS, Limits
+from diffdpo.image.cells import BadImage, Find
+from diffdpo.image.clips import Clip, open_clip
+from diffdpo.image.decode import LIMITS, Limits, open_image
 from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
+from diffdpo.image.side_columns import NOTHING, SideColumns, Sides, SideSettings
 from diffdpo.image.stored import StoredImages
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
 MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
 # For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
 READ, WEIGHED = 256, 2_000
+CENTRE = Augmentation()
 
-Sides = tuple[CroppedImage, CroppedImage]  # first and second image of a row
+Picture = Image.Image | Clip
+BothImages = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class PairItem:
     rejected: CroppedImage
     outcome: float  # P(chosen ≻ rejected)
     reference: tuple[float, ...] | None = None  # the reference's scores of both, where stored
+    beside: Sides = NOTHING  # what the row has beside its pictures, chosen first
+    flip: bool = False
 
 
 @dataclass
@@ -84,11 +91,12 @@ class ImagePairs(Rows):
         self.captions = prompts_of(captions, self.shown(format.prompt), framing.seed)
         self.tally.without_prompt = self.captions.count("")
         self.tally.several_captions = sum(isinstance(caption, list) for caption in captions)
-        read = {*format.columns, *format.optional, FOLDER}
+        self.beside = SideColumns(dataset, framing.beside, place)
+        read = {*format.columns, *format.optional, *self.beside.columns, FOLDER}
         self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
         self._fingerprint: tuple[np.ndarray, str] | None = None
         self.rows = self.usable()
-        self.sides: Callable[[int, Augmentation], Sides] = self.framed
+        self.sides: Callable[[int, Augmentation], BothImages] = self.framed
         if framing.random_labels:
             # After ``usable``, so that the control trains on the same rows as the run.
             coins = [
@@ -96,6 +104,7 @@ class ImagePairs(Rows):
                 for row in range(len(dataset))
             ]
             self.first_wins = np.array(coins, dtype=np.float64)
+            self.beside.toss(self.first_wins)
 
     def usable(self) -> np.ndarray:
         """The rows without ties and broken labels. Raises UserError where none are left."""
@@ -135,7 +144,8 @@ class ImagePairs(Rows):
             images = [one for row in read for one in self.stored.contents(int(row))]
             labels = self.first_wins[self.rows].tobytes()
             numbers = np.asarray(sizes, dtype=np.int64).tobytes()
-            name = digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images)
+            beside = self.beside.contents(self.rows, read)
+            name = digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images, *beside)
             self._fingerprint = self.rows, name
         return self._fingerprint[1]
 
@@ -167,11 +177,18 @@ class ImagePairs(Rows):
             self.rows, desc="checking images", unit="pair", disable=on_terminals, leave=False
         ):
             try:
-                self.images(int(row))
+                self.try_row(int(row))
                 good.append(row)
             except BadImage as error:
                 self.tally.unreadable.append(f"row {row}: {error}")
         self.keep(np.array(good, dtype=np.int64))
+
+    def try_row(self, row: int) -> None:
+        """Read a source row as training will. Raises BadImage where that fails."""
+        images = self.images(row)
+        if self.beside.columns:
+            first, second = (frame(image, self.framing.resolution, CENTRE) for image in images)
+            self.beside.of(row, (first, second), self.framing, CENTRE)
 
     def keep(self, rows: np.ndarray) -> None:
         """Keep only these source rows. Raises UserError where over 5 % turned out unreadable; a
@@ -184,14 +201,14 @@ class ImagePairs(Rows):
             )
         self.rows = rows
 
-    def images(self, row: int) -> list[Image.Image]:
-        """The first and the second image of a source row, upright, in RGB.
+    def images(self, row: int) -> list[Picture]:
+        """The first and the second image of a source row, upright, in RGB; of video, clips.
 
         Raises BadImage for a broken image.
         """
-        return self.stored.images(row, self.framing.resolution, self.framing.limits)
+        return self.stored.images(row, self.framing.open)
 
-    def framed(self, number: int, augmentation: Augmentation) -> Sides:
+    def framed(self, number: int, augmentation: Augmentation) -> BothImages:
         """Pixels of the first and the second image of usable row ``number``."""
         first, second = self.images(int(self.rows[number]))
         resolution = self.framing.resolution
@@ -217,8 +234,10 @@ class ImagePairs(Rows):
         for index in range(row, row + len(self.rows)):
             number = index % len(self.rows)
             source = int(self.rows[number])
+            augmentation = self.framing.augmentation(source, visit)
             try:
-                first, second = self.sides(number, self.framing.augmentation(source, visit))
+                pictures = self.sides(number, augmentation)
+                beside = self.beside.of(source, pictures, self.framing, augmentation)
                 break
             except BadImage as error:
                 self.skip(source, error)
@@ -226,10 +245,10 @@ class ImagePairs(Rows):
             raise UserError(f"data: none of the {len(self.rows)} pairs can be read")
         self.seen += 1
         outcome = float(self.first_wins[source])
-        chosen, rejected = (first, second) if outcome >= 0.5 else (second, first)
-        return PairItem(
-            source, visit, self.captions[source], chosen, rejected, max(outcome, 1 - outcome)
-        )
+        if outcome < 0.5:
+            pictures, beside, outcome = pictures[::-1], beside.swapped(), 1 - outcome
+        prompt, flip = self.captions[source], augmentation.flip
+        return PairItem(source, visit, prompt, *pictures, outcome, beside=beside, flip=flip)
 
 
 @dataclass(frozen=True)
@@ -243,6 +262,14 @@ class FrameSettings:
     ties: str = "drop"
     random_labels: bool = False
     limits: Limits = LIMITS
+    beside: SideSettings = SideSettings()
+    num_frames: int | None = None  # of clips; None: pictures alone are read
+
+    def open(self, cell: Any, find: Find) -> Picture:
+        """The picture or clip in a cell. Raises BadImage."""
+        if self.num_frames is None:
+            return open_image(cell, self.resolution, self.limits, find)
+        return open_clip(cell, self.num_frames, self.resolution, self.limits, find)
 
     def augmentation(self, pair: int, visit: int) -> Augmentation:
         """The flip and crop of both images of a pair at this visit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,21 +36,29 @@ class CroppedImage:
 
 @dataclass(frozen=True)
 class PixelImage(CroppedImage):
-    """An image as training pixels ``(3, H, W)`` in [−1, 1]."""
+    """An image as training pixels ``(3, H, W)`` in [−1, 1]; a clip ``(3, F, H, W)``."""
 
     pixels_CHW: Tensor
 
 
 @dataclass(frozen=True)
 class EncodedImage(CroppedImage):
-    """An image as the posterior of its latents: mean and deviation ``(C, h, w)``, float32."""
+    """An image as the posterior of its latents: mean and deviation ``(C, h, w)``, float32; a clip
+    ``(C, f, h, w)``."""
 
     mean_CHW: Tensor
     std_CHW: Tensor
 
 
-def frame(image: Image.Image, resolution: int, augmentation: Augmentation) -> PixelImage:
-    """Scale the short side of an image to ``resolution``, flip it, and crop a square."""
+def frame(
+    image: Image.Image | list[Image.Image], resolution: int, augmentation: Augmentation
+) -> PixelImage:
+    """Scale the short side of an image to ``resolution``, flip it, and crop a square; of a clip
+    all frames alike."""
+    if isinstance(image, list):
+        frames = [frame(one, resolution, augmentation) for one in image]
+        pixels = torch.stack([one.pixels_CHW for one in frames], dim=1)
+        return replace(frames[0], pixels_CHW=pixels)
     # SDXL's condition is the size before a JPEG was decoded at less.
     original_size = image.info.get(FULL_SIZE, (image.height, image.width))
     scale = resolution / min(image.size)

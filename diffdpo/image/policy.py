@@ -79,7 +79,8 @@ def load_saved(
         settings_of_run(folder, state),
         unet_init=start.unet_init,
         init_lora=start.init_lora,
-        reference=start.reference,
+        # A reference that moved is told by no checkpoint as it was: then it is the start.
+        reference="base" if start.reference == "base" else "start",
     )
     network = untrained(backbone, settings).train()
     reference = starting_point(network, replace(settings, reference_draws=0))

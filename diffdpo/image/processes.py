@@ -18,8 +18,9 @@ def process_for(backbone: Backbone, settings: Any) -> Process:
     scheduler, turbo = backbone.pipeline.scheduler, settings.is_turbo
     if backbone.is_flow:
         tokens = backbone.tokens(settings.resolution)
-        if backbone.training_shift and settings.timestep_shift == "auto":
-            settings = replace(settings, timestep_shift=str(backbone.training_shift))
+        own = backbone.own_shift(settings.resolution)
+        if own is not None and settings.timestep_shift == "auto":
+            settings = replace(settings, timestep_shift=str(own))
         return Flow(scheduler, settings, tokens, turbo)
     if given := settings.flow_flags():
         raise UserError(

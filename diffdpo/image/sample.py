@@ -19,6 +19,7 @@ from diffdpo.engine.files import atomic_file
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.lettering import SIZE, lettered
+from diffdpo.image.start_noise import start_generator
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def sample(
     was_training = network.training
     network.eval()
     pictures: list[Image.Image] = []
-    starts = range(0, len(prompts), settings.batch)
+    at_once = min(settings.batch, backbone.prompts_at_once or settings.batch)
+    starts = range(0, len(prompts), at_once)
     half = mixed_with(backbone, network)
     with (
         torch.no_grad(),
@@ -82,7 +84,7 @@ def sample(
         swapped(backbone, network),
     ):
         for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
-            batch = slice(start, start + settings.batch)
+            batch = slice(start, start + at_once)
             pictures += run(backbone, prompts[batch], seeds[batch], settings)
     network.train(was_training)
     return pictures
@@ -105,16 +107,18 @@ def run(
     backbone: Backbone, prompts: Sequence[str], seeds: Sequence[int], settings: PictureSettings
 ) -> list[Image.Image]:
     """The pictures of one batch."""
-    # One generator a picture, on the CPU: the same noise on every device and in every batch.
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return backbone.pipeline(
+    generators = [start_generator(seed) for seed in seeds]
+    output = backbone.pipeline(
         prompt=list(prompts),
         num_inference_steps=settings.steps,
         **backbone.sampling_options(settings.guidance, len(prompts)),
+        **backbone.text_options,
         generator=generators,
         height=settings.resolution,
         width=settings.resolution,
-    ).images
+        output_type="pil",  # of pictures the default, of clips not
+    )
+    return backbone.pictures(output)
 
 
 def mixed_with(backbone: Backbone, network: Any) -> torch.dtype | None:

@@ -26,11 +26,14 @@ SCHEDULERS = (
     *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
     *("SASolverScheduler", "LCMScheduler", "TCDScheduler"),
 )
-# What the process depends on; DDPMScheduler takes all of them.
+# Schedulers that shift the signal of these betas, as no other does: theirs is a process of its own.
+SHIFTED = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+# What the process depends on; DDPMScheduler takes all of them, the shifted ones one more.
 PROCESS = (
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
     *("prediction_type", "rescale_betas_zero_snr"),
 )
+SHIFT = "snr_shift_scale"
 # Entries under which the network is asked something else, and the one value that changes nothing.
 OTHER_PROCESS = {"use_flow_sigmas": False, "timestep_type": "discrete"}
 # Entries that say how pictures are drawn.
@@ -50,8 +53,9 @@ MOST_TIMESTEPS = 100_000
 
 def check_class(name: str) -> None:
     """Raises UserError for a scheduler of another forward process, or an unknown one."""
-    if name not in (*SCHEDULERS, *FLOW_MATCH):
-        known = ", ".join(name.removesuffix("Scheduler") for name in (*SCHEDULERS, *FLOW_MATCH))
+    every = (*SCHEDULERS, *SHIFTED, *FLOW_MATCH)
+    if name not in every:
+        known = ", ".join(name.removesuffix("Scheduler") for name in every)
         raise UserError(
             f"scheduler {short(name)} is not supported: its forward process is another one, or not"
             f" known (these are: {known})"
@@ -71,13 +75,15 @@ def training_schedule(scheduler: Any, turbo: bool = False) -> Any:
     check_entries(scheduler)
     # By name, and not by ``from_config``: that drops the defaults of the scheduler's own class,
     # which are not those of DDPMScheduler.
-    process = {name: scheduler.config[name] for name in PROCESS if name in scheduler.config}
+    is_shifted = name in SHIFTED
+    entries = (*PROCESS, SHIFT) if is_shifted else PROCESS
+    process = {name: scheduler.config[name] for name in entries if name in scheduler.config}
     # Turbo models are sampled from pure noise, so their last timestep must carry no signal (Lin
     # et al. 2023).
     process |= {"rescale_betas_zero_snr": True} if turbo else {}
     check_numbers(process)
     try:
-        schedule: Any = DDPMScheduler(**process)
+        schedule: Any = (type(scheduler) if is_shifted else DDPMScheduler)(**process)
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"scheduler: its betas cannot be made ({short(error)})") from error
     check_signal(schedule)
@@ -103,7 +109,8 @@ def check_entries(scheduler: Any) -> None:
             raise UserError(
                 f"scheduler: {name} {short(value)} is not supported (only {OTHER_PROCESS[name]} is)"
             )
-    check_known(scheduler, {*PROCESS, *OTHER_PROCESS, *SAMPLING})
+    shift = {SHIFT} if type(scheduler).__name__ in SHIFTED else set()
+    check_known(scheduler, {*PROCESS, *OTHER_PROCESS, *SAMPLING, *shift})
 
 
 def check_known(scheduler: Any, known: Set[str]) -> None:

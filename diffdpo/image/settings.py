@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffdpo.config import BaseSettings, Layer, read_yaml
+from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
+from diffdpo.image.bundled import RECIPE
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.process_settings import ProcessSettings
+from diffdpo.image.prompt_settings import PromptSettings
 
-RECIPE = "scripts/recipes/emoji.yaml"
 TIES = ["drop", "soft"]
-LARGEST = 16_384  # side of training images: beyond it one takes gigabytes
 CHOICE = (
     "labels are a separate step: score both images beforehand and write the result into label_0 and"
     " label_1"
@@ -26,7 +26,7 @@ CHOICE = (
 
 
 @dataclass(frozen=True)
-class ImageDataSettings(BaseSettings):
+class ImageDataSettings(PromptSettings):
     """The settings of model and data that training and evaluation share."""
 
     pretrained_model_name_or_path: str | None = flag(
@@ -86,7 +86,16 @@ class ImageDataSettings(BaseSettings):
         group="data",
         changes="encodings",
         least=8,
-        most=16384,
+        most=16384,  # beyond it one image takes gigabytes
+    )
+    num_frames: int | None = flag(
+        None,
+        "frames of a clip, the first of each; default: what the first pair has, at most the model's"
+        " own; pictures have 1",
+        group="data",
+        changes="encodings",
+        least=1,
+        most=10_000,
     )
     vae_encode_batch_size: int = flag(
         8, "images encoded at once", group="caching", least=1, most=MANY
@@ -107,8 +116,6 @@ class ImageDataSettings(BaseSettings):
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
             *missing_data(data),
         ]
-        if (self.resolution or 0) > LARGEST:
-            lines.append(f"--resolution must be at most {LARGEST}, got {self.resolution}")
         if model and not data:
             lines.append(
                 "--dataset_name is needed beside a model: a hub id, folder or file of preference"
@@ -159,6 +166,19 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
         changes="draws",
         least=0,
         most=1000,
+    )
+    given_noise: bool = flag(
+        False,
+        "the noise that each picture was sampled from, by the columns seed_0 and seed_1, in place"
+        " of a drawn one",
+        group="data",
+        changes="draws",
+    )
+    mask_column: str | None = flag(
+        None,
+        "column of masks: errors count where white; NAME for both pictures, or NAME_0 and NAME_1",
+        group="data",
+        changes="draws",
     )
     random_crop: bool = flag(
         False,
@@ -212,6 +232,11 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
                 f"--base_precision {self.base_precision} computes in bf16; leave out"
                 f" --mixed_precision {self.mixed_precision}"
             )
+        if self.given_noise and (self.noise_offset or self.input_perturbation):
+            lines.append(
+                "--given_noise takes the noise as it was; leave out --noise_offset and"
+                " --input_perturbation"
+            )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
         if holds_lora(self.resume_from_checkpoint):
@@ -232,18 +257,10 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        sampling = {
-            "run_validation",
-            "validation_steps",
-            "validation_prompts",
-            "num_inference_steps",
-        }
-        return (
-            FREE_ON_RESUME
-            | sampling
-            | {"guidance_scale", "cache_dir", "vae_encode_batch_size", "cache_latents"}
-            | {"lora_format", "lora_dtype"}
-        )
+        sampling = {"run_validation", "validation_steps", "validation_prompts"}
+        sampling |= {"num_inference_steps", "guidance_scale"}
+        written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
+        return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype"}
 
     @classmethod
     def inert(cls) -> dict[str, str]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import datasets
 import numpy as np
 from datasets import Dataset
-from datasets import Image as ImageFeature
-from PIL import Image
 
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.errors import short
 from diffdpo.image.cells import BadImage, Find
-from diffdpo.image.decode import Limits, open_image
 from diffdpo.image.marks import Mark, content, marks
+
+# Column types whose values the library would decode; older ones have no videos.
+DECODED = (datasets.Image, *([datasets.Video] if hasattr(datasets, "Video") else []))
+T = TypeVar("T")
+Read = Callable[[Any, Find], T]
 
 
 class StoredImages:
@@ -36,12 +39,12 @@ class StoredImages:
             self.folder_of = dataset.select_columns(FOLDER).with_format("numpy")[:][FOLDER]
         self.dataset = dataset.select_columns(list(columns))
 
-    def images(self, row: int, enough: int, limits: Limits) -> list[Image.Image]:
-        """The first and the second image of a row, see ``open_image``. Raises BadImage."""
+    def images(self, row: int, read: Read[T]) -> list[T]:
+        """What ``read`` makes of the first and the second cell of a row. Raises BadImage."""
         images = []
         for column, cell in self.cells(row).items():
             try:
-                images.append(open_image(cell, enough, limits, self.find(row)))
+                images.append(read(cell, self.find(row)))
             except BadImage as error:
                 raise BadImage(f"column {self.columns[column]}: {error}") from error
         return images
@@ -73,8 +76,8 @@ class StoredImages:
 
 def undecoded(feature: Any) -> Any:
     """The type of a column with every image in it left as it is stored."""
-    if isinstance(feature, ImageFeature):
-        return ImageFeature(decode=False)
+    if isinstance(feature, DECODED):
+        return type(feature)(decode=False)
     if isinstance(feature, dict):
         return {name: undecoded(inner) for name, inner in feature.items()}
     if isinstance(feature, list):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition
-from diffdpo.image.errors import products
+from diffdpo.image.errors import cell_weights, products, weighed
 from diffdpo.image.noise import Process, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
+from diffdpo.image.start_noise import own_noise
 from diffdpo.means import Metrics
 from diffdpo.objective import Scores, StepContext
 
@@ -37,6 +38,10 @@ class ImageBatch:
     posterior_NCHW: tuple[Tensor, Tensor] | None  # means and standard deviations, where stored
     outcome_B: Tensor | None
     reference_N: Tensor | None
+    gap_B: Tensor | None = None
+    seeds: list[int] | None = None  # of every image, where its noise is given
+    flips: list[bool] = field(default_factory=list)
+    masks: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class ImageDraw:
     outcome_B: Tensor | None
     reference_N: Tensor | None
     gap_B: Tensor | None = None
+    cells_NHW: Tensor | None = None  # weights of the cells of the latent grid, 1 in the mean
     desirable_N: None = None  # pictures come in pairs
     size_N: float = 1.0
 
@@ -94,6 +100,10 @@ class ImageTask:
         images = [item.chosen for item in items] + [item.rejected for item in items]
         outcomes = [item.outcome for item in items]
         stored = [item.reference[side] for side in (0, 1) for item in items if item.reference]
+        beside = [item.beside for item in items]
+        seeds = [b.seeds[side] for side in (0, 1) for b in beside if b.seeds]
+        masks = [b.masks[side] for side in (0, 1) for b in beside if b.masks]
+        gaps = [b.gap for b in beside if b.gap is not None]
         return ImageBatch(
             pairs=[item.pair for item in items],
             visits=[item.visit for item in items],
@@ -107,6 +117,10 @@ class ImageTask:
             ),
             outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
             reference_N=torch.tensor(stored) if stored else None,
+            gap_B=torch.tensor(gaps) if gaps else None,
+            seeds=seeds or None,
+            flips=2 * [item.flip for item in items],
+            masks=masks or None,
         )
 
     def draw(self, batch: ImageBatch) -> ImageDraw:
@@ -123,11 +137,14 @@ class ImageTask:
         timestep = torch.tensor(
             [self.process.timestep(self.random(Purpose.TIMESTEP, *key)) for key in keys]
         )
-        noise, fed_noise = self.noise(keys, tuple(latents.shape[1:]))
-        # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
-        timestep, noise, fed_noise = (
-            torch.cat([x, x]).to(self.device) for x in (timestep, noise, fed_noise)
-        )
+        if batch.seeds is None:
+            noise, fed_noise = self.noise(keys, tuple(latents.shape[1:]))
+            # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
+            noise, fed_noise = (torch.cat([x, x]).to(self.device) for x in (noise, fed_noise))
+        else:
+            noise = own_noise(batch.seeds, batch.flips, tuple(latents.shape[1:]))
+            noise = fed_noise = self.repeat(noise.to(self.device))
+        timestep = torch.cat([timestep, timestep]).to(self.device)
         return ImageDraw(
             noisy=self.process.corrupt(latents, fed_noise, timestep),
             timestep_N=timestep,
@@ -137,11 +154,13 @@ class ImageTask:
             draws=self.settings.draws,
             outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(self.device),
             reference_N=None if batch.reference_N is None else batch.reference_N.to(self.device),
+            gap_B=None if batch.gap_B is None else batch.gap_B.to(self.device),
+            cells_NHW=self.cells(batch, latents.shape),
         )
 
     def score(self, model: nn.Module, draw: ImageDraw) -> Scores:
         """−½ · weight of t · mean over latent dimensions of (prediction − target)², float32,
-        averaged over an item's draws: ``(N,)``.
+        averaged over an item's draws: ``(N,)``. A mask weighs the mean.
 
         Eq. 14 and supplement eq. 46 of Wallace et al. 2023 with the scale of their code; this is
         the one place where the ½ and the sign stand.
@@ -150,11 +169,12 @@ class ImageTask:
             prediction = self.backbone.predict(model, draw.noisy, draw.timestep_N, draw.condition)
         # In float32: the margin is a small difference of such errors.
         residual = prediction.float() - draw.target.float()
-        error_N = residual.square().mean(dim=tuple(range(1, residual.dim())))
+        error, pull = weighed(residual, draw.cells_NHW)
+        error_N = error.mean(dim=tuple(range(1, error.dim())))
         if draw.weight_N is not None:
             error_N = error_N * draw.weight_N
         score_N = -0.5 * error_N.view(-1, draw.draws).mean(dim=1)
-        return Scores(score_N, residuals=products(residual, draw.weight_N, draw.draws))
+        return Scores(score_N, residuals=products(pull, draw.weight_N, draw.draws))
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: ImageDraw, context: StepContext
@@ -204,6 +224,12 @@ class ImageTask:
         if not self.settings.input_perturbation:
             return noise, noise
         return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
+
+    def cells(self, batch: ImageBatch, shape: torch.Size) -> Tensor | None:
+        """The weights of the cells of latents of this ``shape``; None without masks."""
+        if batch.masks is None:
+            return None
+        return self.repeat(cell_weights(batch.masks, tuple(shape[-2:])).to(self.device))
 
     def condition(self, batch: ImageBatch) -> Condition:
         """Prompt embeddings, the same for both sides of a pair, and the size condition of each."""

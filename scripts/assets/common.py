@@ -6,8 +6,10 @@ Not run by itself. The picture set is made by ``build_emoji.py``.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
+import json
 import math
 import shutil
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
@@ -151,16 +154,53 @@ def as_pixels(values_NCHW: torch.Tensor) -> torch.Tensor:
     return values_NCHW.float() / 127.5 - 1
 
 
-def quiet_start() -> None:
+def trained_pictures() -> tuple[list[str], torch.Tensor]:
+    """What a text-to-image pipeline is trained on, the captions of the pairs and the prompts by
+    both artists: one caption per picture and the pictures, (pictures, RGB, H, W), uint8."""
+    emoji = load_emoji(WORK / "emoji")
+    paths = [ASSETS / "emoji-pairs" / f"{split}-00000.parquet" for split in PAIR_SPLITS]
+    trained = set(read_prompts()).union(*(pd.read_parquet(path).caption for path in paths))
+    rows = [row for row, caption in enumerate(emoji.captions) if caption in trained]
+    print(f"{len(rows)} captions by two artists")
+    return [emoji.captions[row] for row in rows] * len(ARTISTS), emoji.tensor(rows).flatten(0, 1)
+
+
+@torch.no_grad()
+def cached_latents(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Posterior mean and deviation of every picture."""
+    # Encoded once: the autoencoder stays as it is, and latents are drawn anew from these each step.
+    posteriors = [vae.encode(as_pixels(chunk)).latent_dist for chunk in pixels.split(64)]
+    return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
+
+
+def batches(count: int, size: int) -> Iterator[torch.Tensor]:
+    """Row numbers for batches without end; every row comes once before any comes again, up to the
+    few that are left over."""
+    order = torch.empty(0, dtype=torch.long)
+    while True:
+        if len(order) < size:
+            order = torch.randperm(count)
+        yield order[:size]
+        order = order[size:]
+
+
+def stratified(count: int) -> torch.Tensor:
+    """One uniform number from each of ``count`` equal parts of [0, 1), shuffled."""
+    # Every batch covers the whole range of noise, which takes noise out of the loss.
+    return ((torch.arange(count) + torch.rand(count)) / count)[torch.randperm(count)]
+
+
+def quiet_start(threads: int = 2) -> None:
     """Set seed, threads and rounding of tiny numbers, so that every start is the same."""
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # such numbers slow the end of training down
 
 
-def clock(minutes: float, name: str) -> Iterator[tuple[int, float, Any]]:
-    """Steps until the time is up: (step, share of the time used, progress bar in seconds)."""
-    start = time.monotonic()
+def clock(minutes: float, name: str, used: float = 0.0) -> Iterator[tuple[int, float, Any]]:
+    """Steps until the time is up: (step, share of the time used, progress bar in seconds); a share
+    ``used`` of it is over at the start."""
+    start = time.monotonic() - 60 * minutes * used
     layout = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
     with tqdm(total=100, desc=name, bar_format=layout, mininterval=5) as bar:
         for step in itertools.count():
@@ -169,6 +209,41 @@ def clock(minutes: float, name: str) -> Iterator[tuple[int, float, Any]]:
                 return
             bar.update(100 * progress - bar.n)
             yield step, progress, bar
+
+
+@torch.no_grad()
+def show(pipeline: Any, mean: Ema, target: Path, tag: str, **call: Any) -> None:
+    """Write a sheet of the 24 prompts and the pipeline in float16, both with the running mean of
+    the weights; ``call`` are further arguments of the pipeline's call."""
+    mean.swap()
+    seeds = [torch.Generator().manual_seed(i) for i in range(len(read_prompts()))]
+    options = {
+        "num_inference_steps": 20,
+        "guidance_scale": 4.0,
+        "output_type": "np",
+        "generator": seeds,
+    }
+    pictures = pipeline(list(read_prompts()), **options, **call).images
+    sheet((pictures * 255).round().astype(np.uint8), 8, WORK / f"{target.name}-{tag}.png", 2)
+    save_in_half(pipeline, target)
+    mean.swap()
+
+
+def save_in_half(pipeline: Any, target: Path) -> None:
+    """Write a pipeline's folder with weights in float16, beside the README that is there."""
+    draft = target.with_name(target.name + ".tmp")
+    networks = {k: v for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
+    saved = copy.copy(pipeline)
+    saved.register_modules(**{name: copy.deepcopy(v).half() for name, v in networks.items()})
+    saved.save_pretrained(draft)
+    # Half precision is for the file alone; by its own config a text encoder would load in it
+    # beside a float32 network.
+    for config in draft.glob("text_encoder*/config.json"):
+        entries = json.loads(config.read_text()) | {"dtype": "float32"}
+        config.write_text(json.dumps(entries, indent=2) + "\n")
+    if (target / "README.md").exists():
+        shutil.copy(target / "README.md", draft)
+    replace_folder(draft, target)
 
 
 def replace_folder(new: Path, target: Path) -> None:

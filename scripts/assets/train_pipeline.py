@@ -12,30 +12,26 @@ model: that is what preference training later decides.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from common import (
-    ASSETS,
-    PAIR_SPLITS,
     PIPELINE,
     WORK,
     Ema,
-    as_pixels,
+    batches,
+    cached_latents,
     clock,
     cosine_rate,
     load_emoji,
     quiet_start,
-    read_prompts,
-    replace_folder,
-    sheet,
+    show,
+    stratified,
+    trained_pictures,
 )
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -135,19 +131,9 @@ def tokens(tokenizer: Any, captions: list[str]) -> Tensor:
     return encoded.input_ids
 
 
-@torch.no_grad()
-def cached_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior mean and deviation of every picture."""
-    # Encoded once: the autoencoder stays as it is, and latents are drawn anew from these each step.
-    posteriors = [vae.encode(as_pixels(chunk)).latent_dist for chunk in pixels.split(64)]
-    return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
-
-
 def stratified_timesteps() -> Tensor:
-    """One uniform timestep from each of BATCH equal parts of the schedule, shuffled."""
-    # Every batch covers the whole schedule, which takes noise out of the loss.
-    times = (torch.arange(BATCH) + torch.rand(BATCH)) * 1000 / BATCH
-    return times.long().clamp(max=999)[torch.randperm(BATCH)]
+    """Timesteps from all over the schedule, one for each picture of a batch."""
+    return (stratified(BATCH) * 1000).long().clamp(max=999)
 
 
 def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: float) -> Ema:
@@ -158,13 +144,11 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
         weights, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     mean, empty = Ema([unet, text_encoder], 0.999), tokens(pipeline.tokenizer, [""])[0]
-    order, losses, last_shown = torch.empty(0, dtype=torch.long), [], time.monotonic()
+    rows, losses, last_shown = batches(len(ids), BATCH), [], time.monotonic()
     for step, progress, bar in clock(minutes, "pipeline"):
         for group in optimizer.param_groups:
             group["lr"] = RATE * cosine_rate(progress, step, 200)
-        if len(order) < BATCH:
-            order = torch.randperm(len(ids))
-        index, order = order[:BATCH], order[BATCH:]
+        index = next(rows)
         clean = latents[0][index] + latents[1][index] * torch.randn_like(latents[1][index])
         noise, timestep = torch.randn_like(clean), stratified_timesteps()
         # Some captions are left out, which is what classifier-free guidance needs.
@@ -186,38 +170,6 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
     return mean
 
 
-@torch.no_grad()
-def show(pipeline: Any, mean: Ema, target: Path, tag: str) -> None:
-    """Write a sheet of the 24 prompts and the pipeline in float16, both with the running mean of
-    the weights."""
-    mean.swap()
-    seeds = [torch.Generator().manual_seed(i) for i in range(len(read_prompts()))]
-    options = {
-        "num_inference_steps": 20,
-        "guidance_scale": 4.0,
-        "output_type": "np",
-        "generator": seeds,
-    }
-    pictures = pipeline(list(read_prompts()), **options).images
-    sheet((pictures * 255).round().astype(np.uint8), 8, WORK / f"sample-{tag}.png", 2)
-    halves = {
-        name: copy.deepcopy(getattr(pipeline, name)).half()
-        for name in ("vae", "text_encoder", "unet")
-    }
-    draft = target.with_name(target.name + ".tmp")
-    assemble(**halves, tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler).save_pretrained(
-        draft
-    )
-    # Half precision is for the file alone; by its own config the text encoder would load in it
-    # beside a float32 UNet.
-    config = draft / "text_encoder" / "config.json"
-    config.write_text(
-        json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n"
-    )
-    replace_folder(draft, target)
-    mean.swap()
-
-
 def main() -> None:
     """Train on the captions of the pairs and the prompts; save."""
     parser = argparse.ArgumentParser(
@@ -226,18 +178,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=46)
     settings = parser.parse_args()
     quiet_start()
-    emoji = load_emoji(WORK / "emoji")
-    paths = [ASSETS / "emoji-pairs" / f"{split}-00000.parquet" for split in PAIR_SPLITS]
-    trained = set(read_prompts()).union(*(pd.read_parquet(path).caption for path in paths))
-    rows = [row for row, caption in enumerate(emoji.captions) if caption in trained]
-    pipeline = make_pipeline(emoji.captions)
-    captions = [emoji.captions[row] for row in rows]
-    print(f"{len(captions)} captions by two artists, {len(pipeline.tokenizer)} tokens")
-    latents = cached_latents(pipeline.vae, emoji.tensor(rows).flatten(0, 1))
-    mean = train(pipeline, tokens(pipeline.tokenizer, captions * 2), latents, settings.minutes)
-    readme = (PIPELINE / "README.md").read_text() if (PIPELINE / "README.md").exists() else ""
+    captions, pixels = trained_pictures()
+    pipeline = make_pipeline(load_emoji(WORK / "emoji").captions)
+    latents = cached_latents(pipeline.vae, pixels)
+    mean = train(pipeline, tokens(pipeline.tokenizer, captions), latents, settings.minutes)
     show(pipeline, mean, PIPELINE, "final")
-    (PIPELINE / "README.md").write_text(readme)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info"
 # The tests of a module, the nearest first; the first failure ends a run.
 TESTS = {
     "losses": ["test_losses.py"],
+    "safeguard": ["test_safeguard.py"],
     "objective": [
         "test_objective.py",
         "engine/test_step_context.py",

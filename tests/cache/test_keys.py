@@ -25,11 +25,12 @@ FIELDS = [
 ]
 # What a stored number depends on beside data and networks, written down a second time: a mark that
 # is forgotten, or one too many, shows here.
-CHANGE_LATENTS = {"resolution", "no_hflip", "max_image_pixels", "max_image_ratio"}
+CHANGE_LATENTS = {"resolution", "no_hflip", "max_image_pixels", "max_image_ratio", "num_frames"}
 CHANGE_SCORES = {
     ImageSettings: CHANGE_LATENTS
     | {"seed", "timesteps_per_pair", "proportion_empty_prompts", "noise_offset"}
     | {"input_perturbation", "random_crop", "is_turbo", "reference_draws"}
+    | {"given_noise", "mask_column"}
     | {"mixed_precision", "allow_tf32", "deterministic", "base_precision"}
     | {"weighting_scheme", "logit_mean", "logit_std", "mode_scale"}
     | {"timestep_shift", "timestep_range", "timestep_weight"},

@@ -19,7 +19,7 @@ DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 RUN = {"engine.run_config", "extensions", "metrics", *JUDGES}
 IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
-IMAGE |= {"image.adapter_settings"}
+IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
 IMAGE |= {"image.lora_file"}
 TEXT = {"text", "text.settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
@@ -37,6 +37,7 @@ IMPORTS = {
     "fit_bradley_terry": RANKING,
     "precompute": BOTH,
     "demo": BOTH,
+    "demo_flow": BOTH,
     "demo_text": BOTH,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.

@@ -469,29 +469,6 @@ def test_every_flag_of_the_older_scripts_is_known():
     assert not set(listed) - known
 
 
-RECIPES = [
-    path
-    for path in sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
-    if "beta_dpo" in path.read_text()
-]
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_runs_two_steps_on_a_small_model(models, pairs, tmp_path, recipe):
-    named = yaml.safe_load(recipe.read_text()).get("pretrained_model_name_or_path", "")
-    model = models("StableDiffusionXLPipeline" if "xl" in named else "StableDiffusionPipeline")
-    small = {
-        "resolution": 32,
-        "train_batch_size": 2,
-        "gradient_accumulation_steps": 1,
-        "max_train_steps": 2,
-        "rank": None,
-    }
-    words = flags(model, pairs, tmp_path / "run", **small, pretrained_vae_model_name_or_path=model)
-    train("--config", recipe, *words)
-    assert len(metrics(tmp_path / "run")) == 2
-
-
 # A second Ctrl-C, which ends the process at once: after a step that is being saved, or none.
 INTERRUPTED = """
 import sys, time

@@ -116,10 +116,11 @@ def test_an_evaluation_has_the_runs_own_reference(first, models, pairs, tmp_path
     still = {"rank": None, "init_lora": first, "learning_rate": 0, "max_train_steps": 1}
     train(*flags(models(), pairs, tmp_path / "start", **still))
     train(*flags(models(), pairs, tmp_path / "base", **still, reference="base"))
-    found = judge(tmp_path / "start", tmp_path / "a", "--reward", "colourfulness")
+    quick = ["--reward", "colourfulness", "--num_prompts", "2", "--implicit_draws", "1"]
+    found = judge(tmp_path / "start", tmp_path / "a", *quick)
     assert found["rewards"]["colourfulness"]["difference"]["value"] == 0
     assert found["implicit_accuracy"]["value"] == 0.5
-    found = judge(tmp_path / "base", tmp_path / "b", "--reward", "colourfulness")
+    found = judge(tmp_path / "base", tmp_path / "b", *quick)
     assert found["rewards"]["colourfulness"]["difference"]["value"] != 0
     words = ["--policy", str(tmp_path / "start"), "--init_lora", ""]
     (line,) = parse(EvaluateSettings, words)[0].departures

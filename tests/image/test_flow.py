@@ -1,5 +1,7 @@
 """The process of flow models against its equations, and against diffusers."""
 
+import re
+
 import diffusers
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from diffdpo.errors import UserError
 from diffdpo.image.densities import DENSITIES, shifted
+from diffdpo.image.facts import beta_in_units
 from diffdpo.image.noise import Flow
 from diffdpo.image.process_settings import ProcessSettings
 from tests.image.test_noise import process
@@ -118,6 +121,16 @@ def test_weights_make_the_error_of_a_flow_one_of_noise_or_picture():
     assert torch.allclose(flow(timestep_weight="x0").weight(t) * squared, x0)
     assert torch.allclose(flow(timestep_weight="elbo").weight(t) * t, 1 - t)
     assert flow().weight(t) is None
+
+
+def test_beta_in_nats_is_what_the_bound_of_the_likelihood_is_multiplied_by():
+    """At t = ½ the bound is the summed error, and beta times the score half the mean of it."""
+    error = torch.rand(16, 8, 8, dtype=torch.float64)
+    line = beta_in_units(2000.0, error.numel(), is_flow=True)
+    bound = flow(timestep_weight="elbo").weight(torch.tensor([0.5])) * error.sum()
+    nats = re.search(r"= (\S+) nats at t = 1/2", line)
+    assert float(nats[1]) * bound.item() == pytest.approx(2000 * error.mean().item() / 2, rel=5e-3)
+    assert "nats" not in beta_in_units(2000.0, error.numel(), is_flow=False)
 
 
 def test_scores_of_a_flow_are_those_of_the_diffusion_that_it_is():

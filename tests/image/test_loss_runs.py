@@ -65,6 +65,19 @@ def test_a_moving_reference_begins_at_the_policy_and_is_resumed_bit_for_bit(
     assert start[1]["error/reference_chosen"] != straight[1]["error/reference_chosen"]
 
 
+@pytest.mark.parametrize("rank", [4, None])
+def test_an_average_of_the_last_step_alone_is_the_policy_to_the_last_bit(
+    models, pairs, tmp_path, rank
+):
+    """Under autocast as well, which keeps copies of weights in half precision."""
+    changes = {"reference": "ema", "reference_decay": 0, "rank": rank, "mixed_precision": "bf16"}
+    changes |= {"gradient_accumulation_steps": 2, "train_batch_size": 2, "max_train_steps": 3}
+    train(*flags(models(), pairs, tmp_path / "run", **changes))
+    lines = metrics(tmp_path / "run")
+    assert [line["rewards/margins"] for line in lines] == [0.0, 0.0, 0.0]
+    assert all(line["grad_norm"] > 0 for line in lines)
+
+
 def test_a_run_of_one_loss_that_an_earlier_version_began_goes_on(models, pairs, tmp_path):
     """There ``loss_type`` was one word, and the newer settings were unknown."""
     out = tmp_path / "run"
@@ -106,6 +119,7 @@ MISTAKES = {
     "weights": ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, "1 weights for 2 losses"),
     "kinds": ({"loss_type": ["sigmoid", "kto"]}, "kto judges single items and cannot be added"),
     "no gap": ({"gap_scale": 2}, "--gap_scale: sigmoid reads no gap"),
+    "no scores": ({"score_column": "hps"}, "--score_column: sigmoid reads no gap"),
     "text": ({"loss_type": ["sigmoid", "simpo"]}, "simpo is defined on token log-prob"),
     "eta": ({"linear_eta": 0.5}, "--linear_eta must be below 0.5"),
 }

@@ -27,6 +27,20 @@ BACKBONES = {
     "FluxPipeline": ("flux", "Flux"),
     "ZImagePipeline": ("z_image", "ZImage"),
     "QwenImagePipeline": ("qwen_image", "QwenImage"),
+    "Krea2Pipeline": ("krea_2", "Krea2"),
+    "Flux2KleinPipeline": ("flux_2_klein", "Flux2Klein"),
+    "Flux2Pipeline": ("flux_2", "Flux2"),
+    "SanaPipeline": ("sana", "Sana"),
+    "Lumina2Pipeline": ("lumina2", "Lumina2"),
+    "AuraFlowPipeline": ("auraflow", "AuraFlow"),
+    "CogView4Pipeline": ("cogview4", "CogView4"),
+    "PixArtSigmaPipeline": ("pixart_sigma", "PixArtSigma"),
+    "HunyuanDiTPipeline": ("hunyuan_dit", "HunyuanDiT"),
+    "ChromaPipeline": ("chroma", "Chroma"),
+    "WanPipeline": ("wan", "Wan"),
+    "LTXPipeline": ("ltx", "LTX"),
+    "HunyuanVideoPipeline": ("hunyuan_video", "HunyuanVideo"),
+    "CogVideoXPipeline": ("cogvideox", "CogVideoX"),
 }
 
 

@@ -6,11 +6,14 @@ Shapes: ``N`` items, pixels ``(N, 3, H, W)`` in [−1, 1], latents of ``NCHW`` o
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 
 from diffdpo.errors import UserError, short
@@ -28,9 +31,13 @@ class Backbone:
     load_options: ClassVar[dict[str, Any]] = {}
     part: ClassVar[str]  # the name of what is trained, in the pipeline and in its folder
     network_class: Any  # of that part
+    # Names that files have for that class from before it had one of its own.
+    former_names: ClassVar[tuple[str, ...]] = ()
     vae_class: Any = AutoencoderKL
     # The frozen components, autoencoder first. Where their output is stored they are not needed.
     encoder_names: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
+    # Packages by which the pipeline changes prompts before it encodes them, where it finds them.
+    cleans_with: ClassVar[tuple[str, ...]] = ()
     # Those that a pipeline may lack.
     optional_encoders: ClassVar[tuple[str, ...]] = ()
     # Layers that get an adapter where ``--lora_target_modules`` does not say: some in every block.
@@ -38,12 +45,17 @@ class Backbone:
     is_flow: ClassVar[bool] = True  # which of the two forward processes in ``noise.py``
     # The shift of t in training where the scheduler's own is one of sampling alone.
     training_shift: ClassVar[float | None] = None
+    # How many prompts the pipeline may be called with, where those of one call change each other.
+    prompts_at_once: ClassVar[int | None] = None
     guidance_off: ClassVar[float] = 1.0  # the guidance scale that leaves the prediction as it is
+    num_frames = 1  # of a clip; a picture is a clip of one
 
     def __init__(self, pipeline: Any, vae_config: Any) -> None:
         self.pipeline, self.vae_config = pipeline, vae_config
         self.pipeline_in_memory: Any = None  # the caller's, where none was loaded from disk
         self.origin: Any = None  # where its parts are, where they were loaded from disk
+        # Arguments of the pipeline's call that change how it encodes prompts.
+        self.text_options: dict[str, int] = {}
         self.freeze_encoders()
 
     @property
@@ -54,7 +66,7 @@ class Backbone:
     @property
     def pixel_factor(self) -> int:
         """Image pixels per latent cell, along one side."""
-        return 2 ** (len(self.vae_config.block_out_channels) - 1)
+        return pixels_per_cell(self.vae_config)
 
     @property
     def pixel_multiple(self) -> int:
@@ -75,6 +87,25 @@ class Backbone:
         channels: int = vae_config.latent_channels
         return channels
 
+    @property
+    def largest_resolution(self) -> float:
+        """The longest side in pixels for which the network has positions."""
+        return math.inf
+
+    def own_shift(self, resolution: int) -> float | None:
+        """The shift of t in training at a resolution, where the scheduler alone does not tell."""
+        return self.training_shift
+
+    @property
+    def frame_factor(self) -> int | None:
+        """Frames of a clip per latent frame, after the first; None for families of pictures."""
+        return None
+
+    @property
+    def native_frames(self) -> int:
+        """The number of frames of the clips that the network was made for."""
+        return 1
+
     def latent_shape(self, resolution: int) -> Shape:
         """The shape of one item's latents, as ``predict`` takes them."""
         side = resolution // self.pixel_factor
@@ -88,6 +119,11 @@ class Backbone:
     def distilled(cls, index: Mapping[str, Any], network_config: Any, scheduler: Any) -> str:
         """Why a model is one of few steps, which DPO would blur; empty where it is none."""
         return ""
+
+    @classmethod
+    def check_registered(cls, settings: Mapping[str, Any]) -> None:
+        """Check the settings of a pipeline besides its components. Raises UserError for one under
+        which it is no model that can be trained here."""
 
     @property
     def vae(self) -> Any:
@@ -103,6 +139,18 @@ class Backbone:
         """The tokenizers of the text encoders."""
         names = map(tokenizer_of, self.encoder_names[1:])
         return [one for name in names if (one := getattr(self.pipeline, name)) is not None]
+
+    def limit_text(self, length: int) -> None:
+        """Read so many tokens of a prompt, in training and sampling alike.
+
+        Raises UserError for a family whose pipeline does not let the number be chosen.
+        """
+        if "max_sequence_length" not in inspect.signature(self.pipeline_class.__call__).parameters:
+            raise UserError(
+                f"--max_sequence_length {length}: {self.pipeline_class.__name__} reads prompts of"
+                " one length; leave it out"
+            )
+        self.text_options = {"max_sequence_length": length}
 
     def encoders(self) -> list[Any]:
         """All frozen components that are loaded."""
@@ -202,15 +250,21 @@ class Backbone:
         """Arguments of the pipeline's call for guidance of this scale, with ``count`` prompts."""
         return {"guidance_scale": guidance}
 
+    def pictures(self, output: Any) -> list[Image.Image]:
+        """A picture of each item that the pipeline's call has made."""
+        return output.images
+
 
 def tokenizer_of(text_encoder: str) -> str:
     """The name of the tokenizer that belongs to a text encoder."""
     return text_encoder.replace("text_encoder", "tokenizer")
 
 
-def plain_tokenizer(tokenizer: Any) -> Any:
-    """The tokenizer of a processor, which takes pictures as well; a tokenizer is its own."""
-    return getattr(tokenizer, "tokenizer", tokenizer)
+def pixels_per_cell(vae_config: Any) -> int:
+    """Image pixels per latent cell of an autoencoder, along one side."""
+    names = ("block_out_channels", "encoder_block_out_channels")
+    blocks = next(blocks for name in names if (blocks := getattr(vae_config, name, None)))
+    return 2 ** (len(blocks) - 1)
 
 
 def square(size: Any, factor: int) -> int:

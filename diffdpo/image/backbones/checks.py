@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from diffdpo.errors import UserError, short
+from diffdpo.image.backbones.chat import plain_tokenizer
 from diffdpo.image.backbones.weights import told_in_one_line
 
 # Larger than any network has: what lies above is a damaged file, and would exhaust the memory.
@@ -22,6 +23,8 @@ NOT_COMPUTED = {
     "use_ema_warmup",
 }
 STATISTICS = ("latents_mean", "latents_std")  # a number for each channel of the latents
+# Entries of any sign: those statistics, and a layer that is counted from the last one.
+SIGNED = ("latents_", "vision_feature_layer")
 VERY_LONG = 1_000_000  # tokens: what transformers says where a tokenizer names no length is above
 
 
@@ -51,8 +54,7 @@ def check_sizes(raw: Mapping[str, Any], what: str) -> None:
             continue
         for number in numbers(value):
             layers = "layers" in name and number > MOST_LAYERS
-            # The statistics of latents have any sign.
-            negative = isinstance(number, int) and number < 0 and not name.startswith("latents_")
+            negative = isinstance(number, int) and number < 0 and not name.startswith(SIGNED)
             if layers or negative or not abs(number) <= LARGEST:
                 raise UserError(f"{what}: {short(name)} {short(number)} in its config.json")
 
@@ -79,7 +81,8 @@ def check_autoencoder(config: Any, undone: Sequence[str]) -> None:
     Raises UserError where latents would be normalised otherwise than it does.
     """
     what = "vae/config.json"
-    if (config.in_channels, config.out_channels) != (3, 3):
+    # Not every kind of autoencoder names the channels that it gives.
+    if (config.in_channels, getattr(config, "out_channels", 3)) != (3, 3):
         raise UserError(f"{what}: takes {config.in_channels} channels, and pictures have 3")
     scale = config.scaling_factor
     if not is_number(scale) or scale <= 0:
@@ -154,6 +157,7 @@ def check_tokenizer(tokenizer: Any, config: Any, what: str) -> None:
 
     A tokenizer without a length gets that of the encoder. Raises UserError for one that is longer.
     """
+    tokenizer = plain_tokenizer(tokenizer)
     # Of CLIP alone pipelines pad prompts to the length of the tokenizer.
     if is_clip(config):
         positions = config.max_position_embeddings

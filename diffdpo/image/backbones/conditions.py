@@ -6,7 +6,7 @@ with zeros at their end, and ``mask_NL`` says which tokens are real.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def joined(rows: Sequence[Condition]) -> Condition:
     }
 
 
-def padded(name: str, rows: Sequence[Tensor]) -> Condition:
+def padded(name: str, rows: Iterable[Tensor]) -> Condition:
     """The condition of embeddings that have a length of their own, all of whose tokens are real."""
     return joined([{name: row, MASK: row.new_ones(len(row), dtype=torch.bool)} for row in rows])
 
@@ -58,3 +58,12 @@ def trimmed(row: Condition) -> Condition:
     real = row[MASK].nonzero()
     length = int(real[-1]) + 1 if len(real) else 1
     return {name: value[:length] if has_length(name) else value for name, value in row.items()}
+
+
+def by_length(condition: Condition) -> list[tuple[list[int], Condition]]:
+    """The items whose prompts have one length, with their condition, for each such length."""
+    count = len(next(iter(condition.values())))
+    lengths = condition[MASK].sum(dim=1).tolist() if MASK in condition else [0] * count
+    groups = [[n for n in range(count) if lengths[n] == one] for one in sorted(set(lengths))]
+    rows = rows_of(condition)
+    return [(group, joined([rows[n] for n in group])) for group in groups]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone, plain_tokenizer, tokenizer_of
+from diffdpo.image.backbones.base import Backbone, tokenizer_of
+from diffdpo.image.backbones.chat import plain_tokenizer
 from diffdpo.image.backbones.checks import check_autoencoder
-from diffdpo.image.backbones.conditions import Condition, joined, rows_of
+from diffdpo.image.backbones.conditions import MASK, Condition, joined, rows_of
 
 # Latents of a pass over shapes: small, and a multiple of every patch.
 SIDE = 4
@@ -31,6 +32,8 @@ class LatentTransformer(Backbone):
     # Whether prompts are padded to one length. Otherwise they are encoded one by one: what a
     # network sees must not depend on which prompts share a batch.
     fixed_length: ClassVar[bool] = True
+    # Whether the tokenizer adds its special tokens. A template has them written out.
+    adds_special_tokens: ClassVar[bool] = True
     patch: ClassVar[int] = 2  # latent cells of a token, along one side
     # Channels of the network for each of the latents': 1, or one for each cell of a packed patch.
     channels_per_latent: ClassVar[int] = 1
@@ -71,31 +74,34 @@ class LatentTransformer(Backbone):
 
     def condition_of(self, outputs: Mapping[str, Any]) -> Condition:
         """The condition that a pipeline's embeddings make; most are used as they are."""
-        return dict(outputs)
+        return {name: value.bool() if name == MASK else value for name, value in outputs.items()}
 
     def encode_arguments(self, prompts: Sequence[str], negative: bool) -> dict[str, Any]:
         """The arguments of ``encode_prompt`` with which the pipeline's call calls it."""
         # Where both have an argument, the defaults of the two differ: 226 and 512 tokens in Wan.
-        call = inspect.signature(type(self.pipeline).__call__).parameters
+        call = self.call_defaults()
         own = inspect.signature(self.pipeline.encode_prompt).parameters
-        arguments = {name: call[name].default for name in own if name in call}
+        arguments = {name: call[name] for name in own if name in call}
         arguments |= {"prompt": list(prompts), "device": self.text_encoders()[0].device}
         if "do_classifier_free_guidance" in own:
             arguments["do_classifier_free_guidance"] = negative
         return arguments
 
+    def call_defaults(self) -> dict[str, Any]:
+        """The arguments of the pipeline's call where pictures are sampled."""
+        call = inspect.signature(type(self.pipeline).__call__).parameters
+        return {name: one.default for name, one in call.items()} | self.text_options
+
     def prompt_limits(self) -> dict[str, int]:
         """The number of tokens that each text encoder reads, by the name of its tokenizer."""
-        call = inspect.signature(type(self.pipeline).__call__).parameters
+        call = self.call_defaults()
         limits = {}
         for name in map(tokenizer_of, self.encoder_names[1:]):
             tokenizer = getattr(self.pipeline, name)
             if tokenizer is not None:
                 is_clip = "CLIP" in type(tokenizer).__name__
                 own = is_clip or "max_sequence_length" not in call
-                limits[name] = (
-                    tokenizer.model_max_length if own else call["max_sequence_length"].default
-                )
+                limits[name] = tokenizer.model_max_length if own else call["max_sequence_length"]
         return limits
 
     def cut_prompts(self, prompts: Sequence[str]) -> int:
@@ -112,15 +118,14 @@ class LatentTransformer(Backbone):
     def longest_prompt(self) -> int:
         limits, before = self.prompt_limits(), self.before_prompt()
         name = max(limits, key=lambda name: limits[name])
-        return limits[name] - (len(self.token_ids(name, [before])[0]) if before else 0)
+        special = len(self.token_ids(name, [""])[0])
+        return limits[name] - len(self.token_ids(name, [before])[0]) + special
 
     def token_ids(self, tokenizer: str, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts, by the tokenizer of that name."""
         one = plain_tokenizer(getattr(self.pipeline, tokenizer))
-        # A template has its special tokens written out.
-        special = not self.before_prompt()
         rows: list[list[int]] = one(
-            list(texts), add_special_tokens=special, verbose=False
+            list(texts), add_special_tokens=self.adds_special_tokens, verbose=False
         ).input_ids
         return rows
 
@@ -149,6 +154,11 @@ class LatentTransformer(Backbone):
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
         """A condition for one item, with shapes and no numbers."""
         raise NotImplementedError
+
+
+def flagged(index: Mapping[str, Any]) -> str:
+    """Why a pipeline is distilled, where its index says so."""
+    return "is_distilled in its model_index.json" if index.get("is_distilled") else ""
 
 
 def check_channels(taken: int, given: int) -> None:

@@ -25,6 +25,7 @@ def check_in_memory(family: type[Backbone], pipeline: Any, is_turbo: bool) -> No
         if not isinstance(getattr(pipeline, part), kind):
             other = type(getattr(pipeline, part)).__name__
             raise UserError(f"the pipeline's {part} {other} is not supported ({kind.__name__} is)")
+    family.check_registered(registered(pipeline))
     check_process(family, pipeline.scheduler)
     network = getattr(pipeline, family.part)
     encoders = {name: getattr(pipeline, name) for name in texts}

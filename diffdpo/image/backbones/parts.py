@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from diffdpo.errors import UserError, short
@@ -56,6 +57,8 @@ class Location:
     def kind(self, part: str) -> Any:
         """The class of a network."""
         kind, expected = class_of(self.index, part), self.expected(part)
+        if part == self.family.part and kind.__name__ in self.family.former_names:
+            kind = expected
         if not issubclass(kind, expected):
             raise UserError(
                 f"model_index.json: {part} {kind.__name__} is not supported"
@@ -84,6 +87,7 @@ def load_parts(
     distilled.
     """
     family, texts = at.family, at.texts()
+    family.check_registered(at.index)
     parts = load_plain(at)
     configs = {name: text_config(at, name) for name in texts}
     if at.vae is None:
@@ -91,6 +95,8 @@ def load_parts(
     latents = vae_config(family.vae_class, vae_source(at.name, at.vae, at.hub))
     with told_in_one_line(family.part):
         raw = at.kind(family.part).load_config(at.folder, subfolder=family.part)
+    if raw.get("_class_name") in family.former_names:
+        raw = {**raw, "_class_name": family.network_class.__name__}
     outline = on_meta(family.network_class, raw, family.part)
     check_distilled(family, at.index, outline.config, parts["scheduler"], is_turbo)
     check_fit(family, outline, latents, configs)
@@ -98,6 +104,7 @@ def load_parts(
         tokenizer = tokenizer_of(name)
         check_tokenizer(parts[tokenizer], config, tokenizer)
     check_files(at, [] if encoders else list(family.encoder_names))
+    nn.Module.to(outline, at.dtype)  # in which some pipelines give their embeddings
     parts |= {family.part: outline, **dict.fromkeys(family.encoder_names)}
     wanted = ([family.part] if network else []) + ([*texts, "vae"] if encoders else [])
     return parts | {name: load_part(at, name) for name in wanted}, latents
@@ -177,7 +184,13 @@ def check_fit(
     who = "UNet" if family.part == "unet" else family.part
     misfit = "does not take what autoencoder and text encoders give"
     with told_in_one_line(f"the {who}", misfit), torch.device("meta"):
-        family.predict(network, *family.blank_inputs(network.config, latents, text_configs))
+        noisy, *rest = family.blank_inputs(network.config, latents, text_configs)
+        given = family.predict(network, noisy, *rest)
+    if given.shape != noisy.shape:
+        raise UserError(
+            f"the {who} gives {given.shape[1]} channels of latents, the autoencoder takes"
+            f" {noisy.shape[1]}"
+        )
 
 
 def check_embeddings(backbone: Backbone) -> None:

@@ -29,6 +29,8 @@ class QwenImage(QwenLatents):
     empty_prompt: ClassVar = " "  # its authors lead away from it
     fixed_length: ClassVar = False
 
+    adds_special_tokens: ClassVar = False
+
     def before_prompt(self) -> str:
         before: str = self.pipeline.prompt_template_encode.split("{}")[0]
         return before

@@ -9,7 +9,7 @@ import torch
 from diffusers import ZImagePipeline, ZImageTransformer2DModel
 from torch import Tensor, nn
 
-from diffdpo.image.backbones.chat import before_prompt
+from diffdpo.image.backbones.chat import MARK, before_mark, user_message
 from diffdpo.image.backbones.conditions import Condition, padded, rows_of
 from diffdpo.image.backbones.latent_transformer import LatentTransformer
 
@@ -20,10 +20,12 @@ class ZImage(LatentTransformer):
     pipeline_class = ZImagePipeline
     network_class = ZImageTransformer2DModel
     prompt_outputs: ClassVar = {"tokens_NLD": 0}
+    adds_special_tokens: ClassVar = False
     guidance_off: ClassVar = 0.0  # it adds the scaled difference to the prediction under the prompt
+    adds_special_tokens: ClassVar = False
 
     def before_prompt(self) -> str:
-        return before_prompt(self.pipeline.tokenizer)
+        return before_mark(self.pipeline.tokenizer, user_message(MARK))
 
     def condition_of(self, outputs: Mapping[str, Any]) -> Condition:
         return padded("tokens_NLD", outputs["tokens_NLD"])
