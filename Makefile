@@ -1,9 +1,9 @@
-# make setup | demo | control | demo-text | frontier | test | check; every target makes the environment it needs.
+# make setup | demo | demo-flow | control | demo-text | frontier | test | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
 
-.PHONY: setup demo control demo-text frontier test check clean
+.PHONY: setup demo demo-flow control demo-text frontier test check clean
 
 setup: $(VENV)/.installed
 
@@ -13,11 +13,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 # Trains on the bundled pairs, then compares policy and reference on captions that training did not see.
-# This and the next two go on where they were stopped; delete their folder in runs/ to begin again.
+# This and the next three go on where they were stopped; delete their folder in runs/ to begin again.
 demo: setup
 	$(PYTHON) -m diffdpo demo --output_dir runs/demo
 
-# The same with a coin toss for every label: what the win rate is worth.
+# The same for the bundled flow model, in Stable Diffusion 3's format.
+demo-flow: setup
+	$(PYTHON) -m diffdpo demo-flow --output_dir runs/demo-flow
+
+# The demo with a coin toss for every label: what the win rate is worth.
 control: setup
 	$(PYTHON) scripts/train_diffusion_dpo.py --output_dir runs/control/train --random_labels \
 		--resume_from_checkpoint latest

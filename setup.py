@@ -11,6 +11,7 @@ from setuptools.command.build_py import build_py
 BUNDLED = [
     "assets/README.md",
     "assets/licenses",
+    "assets/emoji-flow",
     "assets/emoji-pairs",
     "assets/emoji-pipeline",
     "assets/reviews",

@@ -250,7 +250,9 @@ def as_word(value: Any) -> str:
 
 def default_of(cls: type[BaseSettings], name: str) -> Any:
     """The value that a setting has where nothing sets it."""
-    return getattr(cls, name, None)  # a list has none on the class: it is made anew each time
+    field = {field.name: field for field in dataclasses.fields(cls)}[name]
+    made_anew = field.default_factory is not dataclasses.MISSING  # lists are
+    return field.default_factory() if made_anew else field.default  # type: ignore[misc]
 
 
 def layer_notice(layer: Layer, settings: Mapping[str, Any]) -> list[str]:

@@ -35,8 +35,8 @@ def short(foreign: object, letters: int = 80) -> str:
 
 # Packages that come with an optional extra, and the line that asks for each.
 EXTRAS = {
-    "torchao": "weights of int8 and fp8_torchao need torchao: pip install 'diffdpo[lowbit]'",
     "av": "videos need PyAV: pip install 'diffdpo[video]'; lists of pictures do not",
+    "torchao": "weights of int8 and fp8_torchao need torchao: pip install 'diffdpo[lowbit]'",
     "matplotlib": "plots need matplotlib: pip install 'diffdpo[report]'",
     "vaderSentiment": (
         "the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'"

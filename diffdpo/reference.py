@@ -96,9 +96,10 @@ class FrozenCopy:
     starts_equal = True
 
     def __init__(self, model: nn.Module) -> None:
-        # Copied before the first step, in train mode as the policy is: some layers round otherwise
-        # in eval mode, and the first rewards must be exactly 0.
-        self.copy = copy.deepcopy(model).requires_grad_(False).train()
+        # Copied before the first step, in train mode and with weights that require gradients as the
+        # policy's: some layers round otherwise in eval mode or with frozen weights, and the first
+        # rewards must be exactly 0. No gradient is computed.
+        self.copy = copy.deepcopy(model).train()
 
     def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
         with torch.no_grad():

@@ -6,12 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 
 from diffdpo.image.decode import open_image
 from diffdpo.metrics import REWARDS
 
 ASSETS = Path(__file__).parent.parent / "assets"
+MODELS = {
+    "emoji-pipeline": (StableDiffusionPipeline, {}),
+    "emoji-flow": (StableDiffusion3Pipeline, {"max_sequence_length": 8}),
+}
 SPLITS = {"train": 300, "validation": 58, "test": 120}
 
 
@@ -24,18 +28,52 @@ def pairs(split):
 
 
 def test_sizes():
-    assert megabytes(ASSETS / "emoji-pipeline") <= 12
+    for model in MODELS:
+        assert megabytes(ASSETS / model) <= 12.5
     assert megabytes(ASSETS / "emoji-pairs") <= 10
     assert megabytes(ASSETS / "style-judge") <= 1
 
 
-def test_the_pipeline_loads_and_draws():
-    pipeline = StableDiffusionPipeline.from_pretrained(str(ASSETS / "emoji-pipeline"))
+def loaded(model):
+    pipeline = DiffusionPipeline.from_pretrained(str(ASSETS / model))
     pipeline.set_progress_bar_config(disable=True)
-    picture = pipeline(
-        "red apple", num_inference_steps=2, generator=torch.Generator().manual_seed(0)
-    ).images[0]
+    return pipeline
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_pipeline_loads_and_draws(model):
+    pipeline, (kind, options) = loaded(model), MODELS[model]
+    assert type(pipeline) is kind
+    generator = torch.Generator().manual_seed(0)
+    picture = pipeline("red apple", num_inference_steps=2, generator=generator, **options).images[0]
     assert picture.size == (64, 64)
+
+
+@torch.no_grad()
+def test_the_flow_reads_no_more_than_its_two_text_encoders():
+    pipeline = loaded("emoji-flow")
+    rows, _, pooled, _ = pipeline.encode_prompt(
+        ["red apple"], None, None, do_classifier_free_guidance=False
+    )
+    assert rows[:, :12].any()
+    assert not rows[:, 12:].any()
+    torch.manual_seed(0)
+    noisy, time = torch.randn(1, 4, 16, 16), torch.tensor([700.0])
+    few, many = (
+        pipeline.transformer(noisy, rows[:, :length], pooled, time).sample for length in (20, 268)
+    )
+    other = pipeline.transformer(noisy, rows[:, :20], -pooled, time).sample
+    # Trained with any number of empty rows: how many there are matters less than the prompt does.
+    assert (few - many).norm() < 0.2 * (few - other).norm()
+
+
+def test_the_flow_begins_at_unit_scale():
+    """Its sampler starts from unit noise and ends at latents of the autoencoder's scale."""
+    pipeline, row = loaded("emoji-flow"), next(pairs("test").itertuples())
+    pixels = pipeline.image_processor.preprocess(open_image(row.jpg_0))
+    latents = pipeline.vae.encode(pixels).latent_dist.mean
+    assert 0.5 < latents.std() < 2
+    assert (pipeline.vae.config.shift_factor, pipeline.vae.config.scaling_factor) == (0.0, 1.0)
 
 
 def test_captions_of_the_three_sets_are_disjoint():

@@ -23,9 +23,9 @@ from diffdpo.image.comparison import (
     picture_page,
 )
 from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample
 from diffdpo.image.network import lower
-from diffdpo.image.pairs import FrameSettings
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
 from diffdpo.metrics import REWARDS

@@ -14,8 +14,8 @@ from diffdpo.engine.files import atomic_file
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError, short
 from diffdpo.image.evaluate_settings import PairSettings
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample
-from diffdpo.image.pairs import FrameSettings
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, sample, seeds_for
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.judged import judged

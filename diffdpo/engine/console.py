@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 
@@ -56,6 +57,9 @@ def quiet_libraries_to_come() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     for library in ("HF_DATASETS", "HF_HUB"):
         os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
+    # Of kernels for other devices than this one, and of changes to come in PyTorch.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def quiet_libraries() -> None:
@@ -64,5 +68,4 @@ def quiet_libraries() -> None:
         datasets.disable_progress_bars()
     for name in ("diffusers", "transformers"):
         if name in sys.modules:
-            logging = importlib.import_module(f"{name}.utils.logging")
-            logging.disable_progress_bar()
+            importlib.import_module(f"{name}.utils.logging").disable_progress_bar()

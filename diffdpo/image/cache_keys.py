@@ -17,6 +17,7 @@ import torch
 from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, digest, network_digest
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.encoder_files import text_identity, vae_identity
+from diffdpo.image.backbones.memory import registered
 from diffdpo.image.marks import evenly
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
@@ -44,7 +45,7 @@ class EncoderDigests:
     ) -> EncoderDigests:
         """The digests for the pipeline ``name``, from its files; ``vae`` is another autoencoder."""
         autoencoder = vae_identity(name, vae, hub)
-        text = text_identity(name, backbone.encoder_names[1:], hub) + conditions(backbone)
+        text = text_identity(name, backbone, hub) + conditions(backbone)
         kind = arithmetic(device)
         return cls(f"{autoencoder} {vae_dtype(dtype)} {kind}", f"{text} {dtype} {kind}")
 
@@ -52,9 +53,12 @@ class EncoderDigests:
     def loaded(cls, backbone: Backbone) -> EncoderDigests:
         """The digests for a pipeline in memory, from its weights."""
         networks = [network_digest(encoder) for encoder in backbone.text_encoders()]
-        tokenizers = [repr(tokenizer) for tokenizer in backbone.tokenizers()]
-        text = digest(*networks, *tokenizers) + conditions(backbone)
-        return cls(network_digest(backbone.vae), text)
+        tokenizers = [
+            f"{tokenizer!r} {getattr(tokenizer, 'chat_template', None)}"
+            for tokenizer in backbone.tokenizers()
+        ]
+        text = digest(*networks, *tokenizers, repr(registered(backbone.pipeline)))
+        return cls(network_digest(backbone.vae), text + conditions(backbone))
 
 
 def conditions(backbone: Backbone) -> str:

@@ -28,8 +28,7 @@ from diffdpo.metrics import REWARDS, reward_problems
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
 ALWAYS = ["pretrained_vae_model_name_or_path", "unet_init", "init_lora", "reference"]
 ALWAYS += ["max_sequence_length", "resolution", "num_frames", "is_turbo", "noise_offset"]
-ALWAYS += ["cache_dir", "mixed_precision"]
-ALWAYS += [*(field.name for field in fields(ProcessSettings))]
+ALWAYS += ["cache_dir", "mixed_precision", *(field.name for field in fields(ProcessSettings))]
 TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],

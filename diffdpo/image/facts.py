@@ -64,27 +64,6 @@ def image_facts(
     return lines
 
 
-def flow_line(settings: ImageSettings, backbone: Backbone, process: Process) -> dict[str, str]:
-    """Which t a flow model is trained at, with which weight, and at which guidance."""
-    if not isinstance(process, Flow):
-        return {}
-    low, high = settings.timestep_range
-    line = (
-        f"{settings.weighting_scheme} in {low:g} to {high:g}, shift {process.shift:g}; weight"
-        f" {settings.timestep_weight}"
-    )
-    if backbone.network.config.get("guidance_embeds"):
-        line += f"; guidance {backbone.guidance_off:g}, an input of the network"
-    return {"t": line}
-
-
-def networks_of(trainer: Trainer) -> list[Any]:
-    """The network that is trained and, where it is another, that of the reference."""
-    own = unwrapped(trainer.model)
-    with trainer.reference.network(trainer.model) as frozen:
-        return [own] if frozen is own else [own, frozen]
-
-
 def beside_read(settings: ImageSettings, pairs: ImagePairs) -> str:
     """What is read beside pictures, prompts and labels, and what it is for."""
     beside = pairs.beside
@@ -107,6 +86,27 @@ def beta_in_units(beta: float, cells: int, is_flow: bool) -> str:
     # There the bound of the likelihood, (1−t)/t times the summed error, weighs an error by 1, and
     # the score halves it.
     return f"{units} = {beta / (2 * cells):.3g} nats at t = 1/2" if is_flow else units
+
+
+def flow_line(settings: ImageSettings, backbone: Backbone, process: Process) -> dict[str, str]:
+    """Which t a flow model is trained at, with which weight, and at which guidance."""
+    if not isinstance(process, Flow):
+        return {}
+    low, high = settings.timestep_range
+    line = (
+        f"{settings.weighting_scheme} in {low:g} to {high:g}, shift {process.shift:g}; weight"
+        f" {settings.timestep_weight}"
+    )
+    if backbone.network.config.get("guidance_embeds"):
+        line += f"; guidance {backbone.guidance_off:g}, an input of the network"
+    return {"t": line}
+
+
+def networks_of(trainer: Trainer) -> list[Any]:
+    """The network that is trained and, where it is another, that of the reference."""
+    own = unwrapped(trainer.model)
+    with trainer.reference.network(trainer.model) as frozen:
+        return [own] if frozen is own else [own, frozen]
 
 
 def loss_named(settings: ImageSettings) -> str:

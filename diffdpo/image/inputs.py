@@ -19,8 +19,9 @@ from diffdpo.image.bundled import MODEL, PAIRS
 from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.decode import Limits
 from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.pairs import FrameSettings, ImagePairs, image_pairs
+from diffdpo.image.pairs import ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 from diffdpo.image.side_columns import SideSettings
 
@@ -160,6 +161,8 @@ def training_pairs(
         pairs.tally.unread_columns = [column for column in unread if column not in MODELS]
     pairs.limit(settings.max_train_samples, settings.seed)
     settle_frames(pairs, backbone, settings.num_frames)
+    if settings.given_noise and backbone.num_frames > 1:
+        raise UserError("--given_noise: the noise of clips is not made anew; leave it out")
     if not settings.cache_latents:  # encoding them reads every image, and checks it
         pairs.check(quiet)
     return pairs

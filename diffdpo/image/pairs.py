@@ -8,11 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from PIL import Image
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import digest
@@ -24,12 +22,11 @@ from diffdpo.draws import Purpose, epoch_order, generator
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
-from diffdpo.image.cells import BadImage, Find
-from diffdpo.image.clips import Clip, open_clip
-from diffdpo.image.decode import LIMITS, Limits, open_image
+from diffdpo.image.cells import BadImage
+from diffdpo.image.framing import FrameSettings, Picture
 from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
-from diffdpo.image.side_columns import NOTHING, SideColumns, Sides, SideSettings
+from diffdpo.image.side_columns import NOTHING, SideColumns, Sides
 from diffdpo.image.stored import StoredImages
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
@@ -38,7 +35,6 @@ MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in readi
 READ, WEIGHED = 256, 2_000
 CENTRE = Augmentation()
 
-Picture = Image.Image | Clip
 BothImages = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
 
@@ -249,35 +245,6 @@ class ImagePairs(Rows):
             pictures, beside, outcome = pictures[::-1], beside.swapped(), 1 - outcome
         prompt, flip = self.captions[source], augmentation.flip
         return PairItem(source, visit, prompt, *pictures, outcome, beside=beside, flip=flip)
-
-
-@dataclass(frozen=True)
-class FrameSettings:
-    """Settings of crops, flips, ties and labels."""
-
-    seed: int
-    resolution: int
-    random_crop: bool = False
-    flip: bool = False
-    ties: str = "drop"
-    random_labels: bool = False
-    limits: Limits = LIMITS
-    beside: SideSettings = SideSettings()
-    num_frames: int | None = None  # of clips; None: pictures alone are read
-
-    def open(self, cell: Any, find: Find) -> Picture:
-        """The picture or clip in a cell. Raises BadImage."""
-        if self.num_frames is None:
-            return open_image(cell, self.resolution, self.limits, find)
-        return open_clip(cell, self.num_frames, self.resolution, self.limits, find)
-
-    def augmentation(self, pair: int, visit: int) -> Augmentation:
-        """The flip and crop of both images of a pair at this visit."""
-        flip = self.flip and generator(self.seed, Purpose.FLIP, pair, visit).random() < 0.5
-        if not self.random_crop:
-            return Augmentation(flip)
-        top, left = generator(self.seed, Purpose.CROP, pair, visit).random(2)
-        return Augmentation(flip, float(top), float(left))
 
 
 def too_many(broken: int, rows: int) -> bool:

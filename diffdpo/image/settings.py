@@ -227,15 +227,15 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
                 "--cache_latents keeps centre crops and excludes --random_crop; leave out one of"
                 " the two"
             )
-        if self.base_precision and self.mixed_precision not in (None, "bf16"):
-            lines.append(
-                f"--base_precision {self.base_precision} computes in bf16; leave out"
-                f" --mixed_precision {self.mixed_precision}"
-            )
         if self.given_noise and (self.noise_offset or self.input_perturbation):
             lines.append(
                 "--given_noise takes the noise as it was; leave out --noise_offset and"
                 " --input_perturbation"
+            )
+        if self.base_precision and self.mixed_precision not in (None, "bf16"):
+            lines.append(
+                f"--base_precision {self.base_precision} computes in bf16; leave out"
+                f" --mixed_precision {self.mixed_precision}"
             )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")

@@ -16,7 +16,7 @@ from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.errors import UserError, short
 from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import Limits
+from diffdpo.image.decode import Limits, open_image
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
 from diffdpo.image.stored import StoredImages
 
@@ -51,7 +51,6 @@ class Sides:
 
 
 NOTHING = Sides()
-FULL = 2**31
 
 
 class Framing(Protocol):
@@ -118,7 +117,8 @@ class SideColumns:
             seeds = self.seeds[0][row], self.seeds[1][row]
         if self.masks is not None:
             # At full size: one that was decoded smaller could not be compared with its picture.
-            images = self.masks.images(row, FULL, framing.limits)
+            limits = framing.limits
+            images = self.masks.images(row, lambda cell, find: open_image(cell, None, limits, find))
             first, second = (
                 masked(image, picture, framing.resolution, augmentation)
                 for image, picture in zip(images * (2 // len(images)), pictures, strict=True)

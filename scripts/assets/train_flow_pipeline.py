@@ -1,6 +1,6 @@
 """Trains the bundled flow model from scratch: a small Stable Diffusion 3 as a rectified flow.
 
-    python scripts/assets/train_flow_pipeline.py --minutes 80
+    python scripts/assets/train_flow_pipeline.py --minutes 84
 
 Reads the picture set, the pairs (for their captions) and assets/emoji-pipeline, whose autoencoder
 it takes as it is and whose text encoder is where both of its own begin. Every few minutes it writes
@@ -259,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=80)
+    parser.add_argument("--minutes", type=float, default=84)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="go on from the state in runs/assets")
     settings = parser.parse_args()

@@ -1,4 +1,4 @@
-"""``diffdpo demo`` and ``demo-text``: the bundled runs from end to end, cut to a few steps."""
+"""``diffdpo demo``, ``demo-flow``, ``demo-text``: the bundled runs from end to end, cut short."""
 
 import json
 import re
@@ -6,16 +6,17 @@ import re
 import pytest
 
 from diffdpo.cli import main
-from diffdpo.commands.settings import DemoSettings, DemoTextSettings
+from diffdpo.commands.settings import DemoFlowSettings, DemoSettings, DemoTextSettings
 from diffdpo.engine.run import TrainingResult
 from tests.conftest import ROOT
 
+SHORT_IMAGES = (
+    "--max_train_steps 1 --max_train_samples 16 --report_to none",
+    "--num_prompts 2 --images_per_prompt 1 --num_inference_steps 2 --implicit_draws 1",
+)
 SHORT = {
-    "demo": (
-        DemoSettings,
-        "--max_train_steps 1 --max_train_samples 16 --report_to none",
-        "--num_prompts 2 --images_per_prompt 1 --num_inference_steps 2 --implicit_draws 1",
-    ),
+    "demo": (DemoSettings, *SHORT_IMAGES),
+    "demo-flow": (DemoFlowSettings, *SHORT_IMAGES),
     "demo-text": (
         DemoTextSettings,
         "--max_train_steps 1 --max_train_samples 16 --train_batch_size 4 --report_to none",
@@ -40,6 +41,8 @@ def test_a_demo_trains_judges_and_goes_on(name, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "train" / "metrics.jsonl").exists()
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result["settings"]["policy"] == str(tmp_path / "out" / "train")
+    if name == "demo-flow":  # as in the recipe, in the evaluation as well
+        assert result["settings"]["max_sequence_length"] == 8
     assert main([name, "--output_dir", str(tmp_path / "out")]) == 0
     assert "resumed" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -68,6 +71,7 @@ def test_a_stopped_demo_is_not_judged_and_says_so_by_its_code(name, tmp_path, mo
 
 def test_make_targets_go_on_where_they_were_stopped():
     rules = (ROOT / "Makefile").read_text().split("\n\n")
-    named = [rule for rule in rules if re.search(r"^(demo|control|demo-text): ", rule, re.M)]
-    assert len(named) == 3
+    name = re.compile(r"^(demo|demo-flow|control|demo-text): ", re.MULTILINE)
+    named = [rule for rule in rules if name.search(rule)]
+    assert len(named) == 4
     assert not [rule for rule in named if "rm -rf" in rule or "launch" in rule]

@@ -36,6 +36,7 @@ IMPORTS = {
     "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "fit_bradley_terry": RANKING,
     "precompute": BOTH,
+    "export": BOTH,
     "demo": BOTH,
     "demo_flow": BOTH,
     "demo_text": BOTH,

@@ -15,6 +15,8 @@ from transformers import CLIPTextModel, LlamaConfig, LlamaModel, T5Tokenizer
 from tests.factory import text_config
 from tests.families import parts
 
+EMBEDS_GUIDANCE = True
+
 
 def tiny(distilled: bool = False) -> Any:
     torch.manual_seed(0)
@@ -64,6 +66,7 @@ def tokenizer() -> T5Tokenizer:
     away, and what follows has to fit into 256."""
     letters = ["<pad>", "</s>", "<unk>", "▁", *string.printable[:95]]
     words = [word for word in DEFAULT_PROMPT_TEMPLATE["template"].split() if "<" not in word]
+    words += string.ascii_lowercase  # the space before a prompt is none of its tokens
     pieces = [(letter, -10.0) for letter in letters]
     pieces += [(f"▁{word}", -1.0) for word in dict.fromkeys(words)]
     return T5Tokenizer(vocab=pieces, extra_ids=0)

@@ -17,8 +17,9 @@ from diffdpo.image.cells import BadImage
 from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.clips import first_frames, open_clip
 from diffdpo.image.decode import Limits, open_image
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.marks import content
-from diffdpo.image.pairs import FrameSettings, image_pairs
+from diffdpo.image.pairs import image_pairs
 from tests.factory import encoded, picture, whole_pipeline
 from tests.families import wan
 

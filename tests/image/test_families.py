@@ -4,16 +4,18 @@ import functools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone
+from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone, load_encoders
 from diffdpo.image.backbones.conditions import MASK, joined, rows_of
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.pixels import PixelImage
 from diffdpo.image.processes import process_for
+from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageBatch, ImageTask
 from diffdpo.losses import preference_loss
@@ -142,10 +144,10 @@ def test_predicts_what_the_pipeline_gives_to_its_scheduler(of_a_length, family, 
     condition = backbone.encode_prompts(["a cat"])
     original = getattr(factory(family), "ORIGINAL", side(family))
     condition |= backbone.size_condition(images(1, side(family), original), side(family))
-    for output, timestep, sample in spied.steps:
+    for output, timestep, sampled in spied.steps:
         t = torch.as_tensor(timestep).reshape(1)
         t = t.float() / 1000 if backbone.is_flow else t.long()
-        noisy = latents_of(family, sample, backbone).float()
+        noisy = latents_of(family, sampled, backbone).float()
         with torch.no_grad():
             ours = backbone.predict(backbone.network, noisy, t, condition)
         assert ours.shape == noisy.shape
@@ -158,8 +160,8 @@ def test_guidance_leads_away_from_the_empty_prompt(backbone, family, monkeypatch
         pytest.skip("its guidance is an input of the network, or the empty prompt is as in scripts")
     prompts, scale = PROMPTS[: backbone.prompts_at_once or 2], backbone.guidance_off + 3
     spied = Spied(backbone, family, monkeypatch, prompts, scale)
-    output, timestep, sample = spied.steps[0]
-    noisy = latents_of(family, sample, backbone).float()
+    output, timestep, sampled = spied.steps[0]
+    noisy = latents_of(family, sampled, backbone).float()
     t = torch.as_tensor(timestep).expand(len(prompts))
     t = t / 1000 if backbone.is_flow else t.long()
     with torch.no_grad():
@@ -177,6 +179,21 @@ def test_guidance_leads_away_from_the_empty_prompt(backbone, family, monkeypatch
     theirs = latents_of(family, output, backbone)
     assert torch.allclose(led, theirs, atol=5e-4 * float(theirs.abs().max()))
     assert not torch.allclose(given, theirs, atol=1e-2 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_picture_depends_on_its_prompt_and_seed_alone(folder, family, dtype):
+    backbone = load_backbone(str(folder), dtype=dtype)
+    backbone.move_encoders(CPU, dtype)
+    settings = PictureSettings(2, backbone.guidance_off + 2, 2, side(family))
+    call = functools.partial(sample, backbone, backbone.network.float())
+    together = call(PROMPTS[:2], [1, 2], settings)
+    assert [picture.size for picture in together] == 2 * [(side(family), side(family))]
+    if dtype == torch.float32:
+        (alone,) = call(PROMPTS[1:2], [2], settings)
+        apart = np.asarray(alone, np.int16) - np.asarray(together[1])
+        assert np.abs(apart).max() <= 2
+        assert np.abs(np.asarray(alone, np.int16) - np.asarray(together[0])).max() > 2
 
 
 def test_latents_have_the_scale_that_the_pipeline_undoes(of_a_length, family, monkeypatch):
@@ -269,6 +286,24 @@ def test_prompts_are_cut_where_the_count_says(frozen):
     if getattr(frozen, "before_prompt", str)():
         special = len(frozen.token_ids("tokenizer", [""])[0])
         assert longest + special == frozen.longest_prompt
+
+
+def test_where_encodings_are_stored_no_encoder_is_needed(frozen, family, folder):
+    bare, resolution = load_backbone(str(folder), encoders=False), side(family)
+    assert not bare.encoders()
+    assert bare.latent_shape(resolution) == frozen.latent_shape(resolution)
+    assert bare.tokens(resolution) == frozen.tokens(resolution)
+    call = inputs(frozen, family)
+    with torch.no_grad():
+        ours, theirs = (one.predict(one.network, *call) for one in (bare, frozen))
+    assert torch.equal(ours, theirs)
+    assert torch.equal(bare.normalise(call[0]), frozen.normalise(call[0]))
+    load_encoders(bare, str(folder), None)
+    pixels = torch.stack([image.pixels_CHW for image in images(2, resolution)])
+    pairs = zip(bare.encode_images(pixels, 1), frozen.encode_images(pixels, 2), strict=True)
+    for ours, theirs in pairs:
+        assert ours.shape[1:] == frozen.latent_shape(resolution)
+        assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 def test_checkpointing_changes_nothing(backbone, family):

@@ -9,7 +9,8 @@ from datasets import Dataset
 
 from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
-from diffdpo.image.pairs import FrameSettings, image_pairs
+from diffdpo.image.framing import FrameSettings
+from diffdpo.image.pairs import image_pairs
 from tests.factory import encoded, pickapic_rows, picture
 
 PLAIN = FrameSettings(seed=0, resolution=32)

@@ -15,9 +15,11 @@ from diffdpo.image.backbones.checks import on_meta
 from diffdpo.image.backbones.conditions import MASK, by_length
 from diffdpo.image.backbones.parts import check_fit
 from diffdpo.image.inputs import open_pipeline
+from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from tests.families import factory
+from tests.image.test_families import inputs
 
 FAMILIES = [
     *("SanaPipeline", "Lumina2Pipeline", "AuraFlowPipeline", "CogView4Pipeline"),
@@ -72,6 +74,13 @@ def test_networks_and_autoencoders_that_the_pipeline_cannot_run_are_refused():
         fit("HunyuanDiTPipeline", network={"learn_sigma": False})
     with pytest.raises(UserError, match="shift_factor would be ignored"):
         fit("CogView4Pipeline", vae={"shift_factor": 0.1})
+
+
+def test_a_pipeline_of_a_distilled_model_alone_is_refused(tmp_path):
+    path = tmp_path / "model_index.json"
+    path.write_text(json.dumps({"_class_name": "SanaSprintPipeline"}))
+    with pytest.raises(UserError, match="SanaSprintPipeline is distilled"):
+        load_backbone(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -143,3 +152,15 @@ def test_what_cleans_prompts_is_in_the_key_of_their_embeddings(monkeypatch):
     monkeypatch.setattr(cache_keys, "import_module", package)
     assert key("PixArtSigmaPipeline") == " bs4 1.2 ftfy 1.2"
     assert key("StableDiffusionPipeline") == ""
+
+
+def test_a_full_fine_tune_of_sana_begins_where_its_reference_is(folders):
+    # Its attention hands transposed tensors to its last layer.
+    backbone = load_backbone(str(folders("SanaPipeline")))
+    settings = ImageSettings(resolution=32, rank=None)
+    network = make_trainable(backbone, settings, torch.float32, torch.device("cpu"))
+    reference = make_reference(network, settings)
+    call = inputs(backbone, "SanaPipeline")
+    policy = backbone.predict(network, *call)
+    with torch.no_grad(), reference.network(network) as frozen:
+        assert torch.equal(backbone.predict(frozen, *call), policy)

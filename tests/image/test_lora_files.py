@@ -70,6 +70,8 @@ def exported(model, out, **changes):
 
 def output(backbone, family=SD):
     """What a backbone's network, with its adapters as they are, predicts for fixed inputs."""
+    # Of an input that lies transposed in memory, products with weights to train round otherwise.
+    backbone.network.requires_grad_(False)
     with torch.no_grad():
         return backbone.predict(backbone.network, *inputs(backbone, family))
 
@@ -103,7 +105,8 @@ def test_diffusers_and_we_compute_with_each_file_what_training_did(family, kind,
         policy, reference = load_policy(backbone, str(tmp_path))
         assert torch.allclose(output(backbone, family), trained, **close)
         with reference.network(policy):
-            assert torch.equal(output(backbone, family), plain)
+            # Layers that have an adapter, switched off, round otherwise in Sana.
+            assert torch.allclose(output(backbone, family), plain, rtol=0, atol=1e-5)
         pipeline = family_of(family).pipeline_class.from_pretrained(model)
         pipeline.load_lora_weights(tmp_path, weight_name=name)
         setattr(backbone.pipeline, backbone.part, getattr(pipeline, backbone.part).train())

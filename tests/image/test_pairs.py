@@ -13,7 +13,8 @@ from diffdpo.data.image_formats import IMAGE_FORMATS, detect
 from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
 from diffdpo.image.decode import open_image
-from diffdpo.image.pairs import FrameSettings, image_pairs
+from diffdpo.image.framing import FrameSettings
+from diffdpo.image.pairs import image_pairs
 from tests.factory import encoded, make_pairs, pickapic_rows, picture
 
 PLAIN = FrameSettings(seed=0, resolution=32)

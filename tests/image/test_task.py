@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones import load_backbone
+from diffdpo.image.framing import FrameSettings
 from diffdpo.image.noise import Diffusion, stack_normal
-from diffdpo.image.pairs import FrameSettings, image_pairs
+from diffdpo.image.pairs import image_pairs
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.objective import Term
 from diffdpo.reference import FrozenCopy

@@ -4,15 +4,24 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+)
 
 from diffdpo.commands.train_diffusion_dpo import ImageObjects, prepare_images
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.inputs import open_pipeline
+from diffdpo.image.noise import Diffusion
+from diffdpo.image.processes import process_for
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
-from tests.families import wan
+from tests.families import cogvideox, hunyuan_video, ltx, wan
 from tests.image.test_clips import listed
+from tests.image.test_families import Spied
 
 
 def test_tokens_of_one_timestep_each_are_those_of_one_for_all(monkeypatch):
@@ -114,3 +123,91 @@ def test_the_length_of_clips_is_one_that_the_model_has(folder, frames, line):
     )
     with pytest.raises(UserError, match=line):
         open_pipeline(settings, encoders=False)
+
+
+def test_rotated_positions_are_those_of_the_pipeline(monkeypatch):
+    backbone = backbone_of(cogvideox.tiny(rotary=True))
+    backbone.num_frames = 5
+    spied = Spied(backbone, "CogVideoXPipeline", monkeypatch)
+    condition = backbone.encode_prompts(["a cat"])
+    for output, timestep, noisy in spied.steps:
+        with torch.no_grad():
+            ours = backbone.predict(
+                backbone.network, noisy.transpose(1, 2), timestep.reshape(1), condition
+            )
+        assert torch.allclose(ours.transpose(1, 2), output, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [CogVideoXDDIMScheduler, CogVideoXDPMScheduler])
+def test_a_schedule_with_shifted_signal_keeps_its_shift(kind):
+    """ᾱ / (s + (1 − s) ᾱ) of the plain schedule, s = 3 (Esser et al. 2024, eq. 23, in ᾱ)."""
+    ours = Diffusion(kind(prediction_type="v_prediction", snr_shift_scale=3.0))
+    plain = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    alpha = plain.alphas_cumprod.double()
+    expected = alpha / (3 - 2 * alpha)
+    assert torch.allclose(ours.scheduler.alphas_cumprod.double(), expected, rtol=1e-4)
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, 2, 4, 2, 4, 4)
+    timestep = torch.tensor([100, 900])
+    a = expected[timestep].view(-1, 1, 1, 1, 1)
+    noisy, target = (f(clean, noise, timestep) for f in (ours.corrupt, ours.target))
+    assert torch.allclose(noisy.double(), a.sqrt() * clean + (1 - a).sqrt() * noise, atol=1e-4)
+    assert torch.allclose(target.double(), a.sqrt() * noise - (1 - a).sqrt() * clean, atol=1e-4)
+    assert "snr_shift_scale" in ours.facts()
+
+
+def test_a_shift_of_another_scheduler_is_refused():
+    with pytest.raises(UserError, match="snr_shift_scale"):
+        Diffusion(DDIMScheduler.from_config({"snr_shift_scale": 3.0, "num_train_timesteps": 1000}))
+
+
+def changed(network, **entries):
+    """A network of another configuration."""
+    config = {name: one for name, one in network.config.items() if not name.startswith("_")}
+    return type(network).from_config({**config, **entries})
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [({"patch_size_t": 2}, r"CogVideoX 1\.5"), ({"ofs_embed_dim": 8}, "begins from a picture")],
+)
+def test_other_networks_of_cogvideox_are_refused(change, line):
+    pipeline = cogvideox.tiny()
+    pipeline.transformer = changed(pipeline.transformer, **change)
+    with pytest.raises(UserError, match=line):
+        backbone_of(pipeline)
+
+
+def test_positions_of_ltx_are_counted_in_its_own_pixels_and_frames():
+    pipeline = ltx.tiny()
+    pipeline.vae = changed(pipeline.vae, patch_size=2)
+    with pytest.raises(UserError, match=r"16 pixels and 8 frames are not.*32 and 8"):
+        backbone_of(pipeline)
+
+
+def test_the_guidance_of_hunyuan_video_reaches_its_network():
+    backbone = backbone_of(hunyuan_video.tiny())
+    seen = []
+    hook = backbone.network.register_forward_pre_hook(
+        lambda module, args, options: seen.append(options["guidance"]), with_kwargs=True
+    )
+    options = {"height": 32, "width": 32, "num_inference_steps": 1, "output_type": "latent"}
+    for guidance in (1.0, 6.0):
+        backbone.pipeline(prompt=["a cat"], **options, **backbone.sampling_options(guidance))
+    condition = backbone.encode_prompts(["a cat"])
+    noisy = torch.zeros(1, *backbone.latent_shape(32))
+    backbone.predict(backbone.network, noisy, torch.tensor([0.5]), condition)
+    hook.remove()
+    assert [float(one) for one in seen] == [1000.0, 6000.0, 1000.0]
+
+
+def test_the_shift_of_ltx_counts_the_tokens_of_the_clip():
+    backbone = backbone_of(ltx.tiny())
+    shifts = []
+    for frames in (1, 161):
+        backbone.num_frames = frames
+        assert backbone.tokens(512) == 256 * (1 + (frames - 1) // 8)
+        shifts.append(process_for(backbone, ImageSettings(resolution=512)).shift)
+    # mu is linear in the tokens: 0.95 at 256 and 2.05 at 4096 by this scheduler's defaults.
+    slope = (2.05 - 0.95) / (4096 - 256)
+    assert np.log(shifts) == pytest.approx([0.95, 0.95 + slope * (21 * 256 - 256)], abs=1e-5)

@@ -43,6 +43,9 @@ BACKBONES = {
     "CogVideoXPipeline": ("cogvideox", "CogVideoX"),
 }
 
+# Of no family: their networks know the few steps of their sampler alone.
+DISTILLED = ("SanaSprintPipeline", "LatentConsistencyModelPipeline")
+
 
 def load_backbone(
     name: str,
@@ -96,6 +99,11 @@ def told_of(name: str) -> Iterator[None]:
 
 def family_of(class_name: str) -> type[Backbone]:
     """The row of the table. Raises UserError for a pipeline class that is not in it."""
+    if class_name in DISTILLED:
+        raise UserError(
+            f"{class_name} is distilled: train the model that it was made from, and use the result"
+            " with this one"
+        )
     if class_name not in BACKBONES:
         raise UserError(f"{class_name} is not supported; these are: {', '.join(BACKBONES)}")
     module, name = BACKBONES[class_name]

@@ -5,6 +5,7 @@ No network is loaded: a run whose encodings are all stored never needs one.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffdpo.cache.keys import digest, files_digest
 from diffdpo.errors import short
 from diffdpo.image.backbones.checks import on_meta
+from diffdpo.image.backbones.location import read_index
 from diffdpo.image.backbones.weights import Source, told_in_one_line
 
 
@@ -44,20 +46,21 @@ def vae_identity(name: str, vae: str | None, hub: dict[str, Any]) -> str:
     return at_commit(AutoencoderKL, source, options, hub)
 
 
-def text_identity(name: str, encoders: tuple[str, ...], hub: dict[str, Any]) -> str:
-    """A digest of the files of text encoders and tokenizers, or their commit on the hub."""
-    if Path(name).is_dir():
-        folders = [
-            Path(name) / encoder.replace("text_encoder", kind)
-            for encoder in encoders
-            for kind in KINDS
-        ]
-        folders = [folder for folder in folders if folder.is_dir()]
-        return digest(*map(files_digest, folders))
-    return at_commit(DiffusionPipeline, name, {k: v for k, v in hub.items() if k != "variant"}, hub)
-
-
-KINDS = ("text_encoder", "tokenizer")
+def text_identity(name: str, family: Any, hub: dict[str, Any]) -> str:
+    """A digest of all that embeddings of prompts depend on: the pipeline's settings and files, but
+    for network, autoencoder and scheduler; or its commit on the hub."""
+    if not Path(name).is_dir():
+        options = {k: v for k, v in hub.items() if k != "variant"}
+        return at_commit(DiffusionPipeline, name, options, hub)
+    without = {"vae", "scheduler", *family.load_options}
+    # By the beginning of the name: some pipelines have two networks.
+    index = {
+        part: entry
+        for part, entry in sorted(read_index(name, hub).items())
+        if not part.startswith(("_", family.part)) and part not in without
+    }
+    folders = [folder for part in index if (folder := Path(name) / part).is_dir()]
+    return digest(json.dumps(index), *map(files_digest, folders))
 
 
 def at_commit(kind: Any, name: str, options: dict[str, Any], hub: dict[str, Any]) -> str:

@@ -39,6 +39,16 @@ class HunyuanVideo(VideoTransformer):
     def pixel_factor(self) -> int:
         return self.vae_config.spatial_compression_ratio
 
+    def before_prompt(self) -> str:
+        before: str = self.call_defaults()["prompt_template"]["template"].split("{}")[0]
+        return before
+
+    def prompt_limits(self) -> dict[str, int]:
+        # The template's tokens are read and then dropped.
+        limits = super().prompt_limits()
+        dropped = self.call_defaults()["prompt_template"]["crop_start"]
+        return {**limits, "tokenizer": limits["tokenizer"] + dropped}
+
     @classmethod
     def check_network(cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]) -> None:
         if config.image_condition_type is not None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.conditions import MASK, Condition
-from diffdpo.image.backbones.video import VideoTransformer, per_channel
+from diffdpo.image.backbones.qwen_latents import by_channel
+from diffdpo.image.backbones.video import VideoTransformer
 
 FRAMES, PIXELS = 8, 32  # of a latent cell, by which the network counts positions
 FRAME_RATE = 25  # a second, as the pipeline samples unless told otherwise
@@ -35,12 +36,10 @@ class LTX(VideoTransformer):
     def frame_factor(self) -> int:
         return FRAMES
 
-    def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        # They are buffers of the autoencoder, and not in its configuration.
-        mean, std = (
-            per_channel(one, device) for one in (self.vae.latents_mean, self.vae.latents_std)
-        )
-        return mean, self.vae_config.scaling_factor / std
+    def normalised(self, posterior: Any) -> tuple[Tensor, Tensor]:
+        # The statistics are buffers of the autoencoder, and not in its configuration.
+        deviation = self.vae.latents_std.float() / self.vae_config.scaling_factor
+        return by_channel(posterior, self.vae.latents_mean, deviation)
 
     @classmethod
     def check_autoencoder(cls, config: Any) -> None:

@@ -184,8 +184,8 @@ def check_fit(
     who = "UNet" if family.part == "unet" else family.part
     misfit = "does not take what autoencoder and text encoders give"
     with told_in_one_line(f"the {who}", misfit), torch.device("meta"):
-        noisy, *rest = family.blank_inputs(network.config, latents, text_configs)
-        given = family.predict(network, noisy, *rest)
+        noisy, timestep_N, condition = family.blank_inputs(network.config, latents, text_configs)
+        given = family.predict(network, noisy, timestep_N, condition)
     if given.shape != noisy.shape:
         raise UserError(
             f"the {who} gives {given.shape[1]} channels of latents, the autoencoder takes"

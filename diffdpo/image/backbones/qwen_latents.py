@@ -31,7 +31,8 @@ class QwenLatents(LatentTransformer):
 
     def posterior(self, pixels_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         clips_NCFHW = pixels_NCHW.unsqueeze(2)
-        mean, std = normalised(self.vae.encode(clips_NCFHW).latent_dist, self.vae_config)
+        statistics = (getattr(self.vae_config, name) for name in STATISTICS)
+        mean, std = by_channel(self.vae.encode(clips_NCFHW).latent_dist, *statistics)
         return mean.squeeze(2), std.squeeze(2)
 
     @classmethod
@@ -43,11 +44,11 @@ class QwenLatents(LatentTransformer):
             check_statistic(name, getattr(config, name), config.z_dim)
 
 
-def normalised(posterior: Any, config: Any) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of a posterior ``NCFHW`` in the network's scale: each channel without its
-    mean, over its deviation."""
+def by_channel(posterior: Any, centre: Any, scale: Any) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a posterior ``NCFHW``, each channel without its mean ``centre``, over
+    its deviation ``scale``."""
     centre, scale = (
-        torch.tensor(getattr(config, name), device=posterior.mean.device).view(1, -1, 1, 1, 1)
-        for name in STATISTICS
+        torch.as_tensor(one, dtype=torch.float32, device=posterior.mean.device).view(1, -1, 1, 1, 1)
+        for one in (centre, scale)
     )
     return (posterior.mean.float() - centre) / scale, posterior.std.float() / scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from diffdpo.image.backbones.base import Shape
 from diffdpo.image.backbones.conditions import Condition
-from diffdpo.image.backbones.latent_transformer import SIDE, LatentTransformer, check_channels
+from diffdpo.image.backbones.latent_transformer import SIDE, LatentTransformer
 
 
 class VideoTransformer(LatentTransformer):
@@ -27,7 +26,8 @@ class VideoTransformer(LatentTransformer):
 
     @property
     def native_frames(self) -> int:
-        return inspect.signature(type(self.pipeline).__call__).parameters["num_frames"].default
+        frames: int = self.call_defaults()["num_frames"]
+        return frames
 
     @property
     def latent_frames(self) -> int:
@@ -36,46 +36,31 @@ class VideoTransformer(LatentTransformer):
 
     def latent_shape(self, resolution: int) -> Shape:
         side = resolution // self.pixel_factor
-        return (self.channels(self.vae_config), self.latent_frames, side, side)
+        return (self.latent_channels(self.vae_config), self.latent_frames, side, side)
 
     def tokens(self, resolution: int) -> int:
         return self.latent_frames * super().tokens(resolution)
 
-    @classmethod
-    def channels(cls, vae_config: Any) -> int:
-        """The number of channels of the latents."""
-        return vae_config.latent_channels
-
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Of pictures ``(N, 3, H, W)`` or clips ``(N, 3, F, H, W)``."""
         clips = pixels.unsqueeze(2) if pixels.dim() == 4 else pixels
-        posterior = self.vae.encode(clips).latent_dist
-        shift, scale = self.statistics(posterior.mean.device)
-        return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
+        return self.normalised(self.vae.encode(clips).latent_dist)
 
-    def statistics(self, device: torch.device) -> tuple[Tensor | float, Tensor | float]:
-        """Shift and scale of the latents, z ↦ (z − shift) · scale, float32."""
-        return 0.0, self.vae_config.scaling_factor
-
-    @classmethod
-    def check_network(cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]) -> None:
-        check_channels(config.in_channels, cls.channels(vae_config))
+    def normalised(self, posterior: Any) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a posterior in the network's scale."""
+        scale = self.vae_config.scaling_factor
+        return posterior.mean.float() * scale, posterior.std.float() * scale
 
     @classmethod
     def blank_inputs(
         cls, config: Any, vae_config: Any, text_configs: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor, Condition]:
-        noisy = torch.empty(1, cls.channels(vae_config), 1, SIDE, SIDE)
+        noisy = torch.empty(1, cls.latent_channels(vae_config), 1, SIDE, SIDE)
         return noisy, torch.empty(1), cls.blank_condition(config, text_configs)
 
-    def sampling_options(self, guidance: float) -> dict[str, Any]:
-        return {**super().sampling_options(guidance), "num_frames": self.num_frames}
+    def sampling_options(self, guidance: float, count: int = 1) -> dict[str, Any]:
+        return {**super().sampling_options(guidance, count), "num_frames": self.num_frames}
 
     def pictures(self, output: Any) -> list[Image.Image]:
         # Of a clip its middle frame is shown and judged.
         return [clip[len(clip) // 2] for clip in output.frames]
-
-
-def per_channel(values: Any, device: torch.device) -> Tensor:
-    """Numbers of the latents' channels, to compute with latents ``NCFHW``, float32."""
-    return torch.as_tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1, 1)

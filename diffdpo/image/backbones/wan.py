@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.checks import STATISTICS, check_statistic
 from diffdpo.image.backbones.conditions import Condition
-from diffdpo.image.backbones.video import VideoTransformer, per_channel
+from diffdpo.image.backbones.qwen_latents import by_channel
+from diffdpo.image.backbones.video import VideoTransformer
 
 
 class Wan(VideoTransformer):
@@ -34,12 +35,12 @@ class Wan(VideoTransformer):
         return self.vae_config.scale_factor_temporal
 
     @classmethod
-    def channels(cls, vae_config: Any) -> int:
-        return vae_config.z_dim
+    def latent_channels(cls, vae_config: Any) -> int:
+        channels: int = vae_config.z_dim
+        return channels
 
-    def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean, std = (per_channel(getattr(self.vae_config, name), device) for name in STATISTICS)
-        return mean, 1 / std
+    def normalised(self, posterior: Any) -> tuple[Tensor, Tensor]:
+        return by_channel(posterior, *(getattr(self.vae_config, name) for name in STATISTICS))
 
     @classmethod
     def check_registered(cls, settings: Mapping[str, Any]) -> None:
