@@ -24,6 +24,7 @@ class Wan(VideoTransformer):
     network_class = WanTransformer3DModel
     vae_class = AutoencoderKLWan
     prompt_outputs: ClassVar = {"tokens_NLD": 0}
+    cleans_with: ClassVar = ("ftfy",)
     native: ClassVar = 480
 
     @property
