@@ -251,8 +251,9 @@ def as_word(value: Any) -> str:
 def default_of(cls: type[BaseSettings], name: str) -> Any:
     """The value that a setting has where nothing sets it."""
     field = {field.name: field for field in dataclasses.fields(cls)}[name]
-    made_anew = field.default_factory is not dataclasses.MISSING  # lists are
-    return field.default_factory() if made_anew else field.default  # type: ignore[misc]
+    if field.default_factory is not dataclasses.MISSING:  # of a list, made anew each time
+        return field.default_factory()
+    return field.default
 
 
 def layer_notice(layer: Layer, settings: Mapping[str, Any]) -> list[str]:

@@ -65,7 +65,8 @@ def frames_of(content: bytes | Path, most: int, limits: Limits) -> Clip:
     import av
 
     try:
-        with av.open(io.BytesIO(content) if isinstance(content, bytes) else str(content)) as video:
+        file = io.BytesIO(content) if isinstance(content, bytes) else str(content)
+        with av.open(file, mode="r") as video:
             stream = video.streams.video[0]
             check_size(stream.width, stream.height, limits)
             clip: Clip = []

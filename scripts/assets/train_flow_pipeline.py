@@ -114,13 +114,8 @@ def make_text_encoder() -> Any:
 def no_text_encoder(width: int) -> Any:
     """In place of T5, which plain loading of such a pipeline asks for: it has no layers, and writes
     the zeros that the pipeline puts where it is told that there is none."""
-    shape: dict[str, Any] = {
-        "vocab_size": len(NO_WORDS),
-        "num_layers": 0,
-        "num_heads": 1,
-        "d_kv": 1,
-        "d_ff": 1,
-    }
+    shape: Any = {"vocab_size": len(NO_WORDS), "num_layers": 0}
+    shape |= {"num_heads": 1, "d_kv": 1, "d_ff": 1}
     encoder: Any = T5EncoderModel(T5Config(d_model=width, **shape)).requires_grad_(False)
     nn.init.zeros_(encoder.encoder.final_layer_norm.weight)
     return encoder.eval()

@@ -74,11 +74,11 @@ def test_the_lines_at_the_start(family, told, pairs, tmp_path, capsys):
         "latents",
     ]
     (loss,) = [one for one in said.splitlines() if one.startswith("loss ")]
-    assert ("in nats at t = ½" in loss) == told
+    assert ("nats at t = 1/2" in loss) == told
     assert ("guidance 1, an input of the network" in said) == told
     if told:
         cells = 16 * 16 * 16
-        assert f"= {2000 / (2 * cells):.3g} in nats" in loss
+        assert f"= {2000 / (2 * cells):.3g} nats" in loss
         assert re.search(r"^t +uniform in 0 to 1, shift [\d.]+; weight constant", said, re.M)
 
 

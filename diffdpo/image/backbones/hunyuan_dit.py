@@ -40,7 +40,7 @@ class HunyuanDiT(GridTransformer):
     bins_resolutions: ClassVar = True
 
     def encode(self, prompts: Sequence[str], negative: bool = False) -> Condition:
-        condition = {}
+        condition: Condition = {}
         for index, length in enumerate(LENGTHS.values()):
             arguments = self.encode_arguments(prompts, negative=False)
             arguments |= {"max_sequence_length": length, "text_encoder_index": index}

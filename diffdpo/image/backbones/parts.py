@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from diffdpo.errors import UserError, short
@@ -103,6 +104,7 @@ def load_parts(
         tokenizer = tokenizer_of(name)
         check_tokenizer(parts[tokenizer], config, tokenizer)
     check_files(at, [] if encoders else list(family.encoder_names))
+    nn.Module.to(outline, at.dtype)  # in which some pipelines give their embeddings
     parts |= {family.part: outline, **dict.fromkeys(family.encoder_names)}
     wanted = ([family.part] if network else []) + ([*texts, "vae"] if encoders else [])
     return parts | {name: load_part(at, name) for name in wanted}, latents

@@ -20,7 +20,6 @@ class ZImage(LatentTransformer):
     pipeline_class = ZImagePipeline
     network_class = ZImageTransformer2DModel
     prompt_outputs: ClassVar = {"tokens_NLD": 0}
-    adds_special_tokens: ClassVar = False
     guidance_off: ClassVar = 0.0  # it adds the scaled difference to the prediction under the prompt
     adds_special_tokens: ClassVar = False
 
