@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 from torch import nn
 
 from diffdpo.engine.files import atomic_files
-from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.base import Backbone, tokenizer_of
 from diffdpo.image.lora_export import write_lora
 from diffdpo.image.lora_file import lora_in
 from diffdpo.image.settings import ImageSettings
@@ -49,8 +49,11 @@ def save_pipeline(
         return
     # Loaded anew: the pipeline of training may lack its encoders, and has no safety checker.
     name = settings.pretrained_model_name_or_path
+    # diffusers asks for parts that the pipeline does without, unless it is told so.
+    lacking = [one for one in backbone.encoder_names[1:] if one not in backbone.origin.texts()]
+    given = {**dict.fromkeys([*lacking, *map(tokenizer_of, lacking)]), backbone.part: network}
     pipeline = backbone.pipeline_class.from_pretrained(
-        name, **settings.hub_options, **{backbone.part: network}, use_safetensors=True
+        name, **settings.hub_options, **given, use_safetensors=True
     )
     pipeline.save_pretrained(folder)
 

@@ -175,3 +175,19 @@ def test_sheets_and_seeds():
     assert page.size == (190 + 256, 24 + 128)
     assert seeds_for(0, 5) == seeds_for(0, 9)[:5]
     assert len(set(seeds_for(1, 100))) == 100
+
+
+def test_a_pipeline_without_t5_trains_and_is_saved_without_it(tmp_path):
+    from tests.families.stable_diffusion_3 import tiny
+
+    pipeline = tiny()
+    pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
+    pipeline.save_pretrained(tmp_path / "model")
+    name, run = str(tmp_path / "model"), str(tmp_path / "run")
+    backbone = load_backbone(name)
+    tokens = backbone.encode_prompts(["a cat"])["tokens_NLD"]
+    assert not tokens[:, 16:].any()  # the pipeline's zeros in the place of T5's tokens
+    settings = ImageSettings(pretrained_model_name_or_path=name, output_dir=run)
+    export(backbone, backbone.network, settings, {})
+    again = load_backbone(run)
+    assert torch.equal(again.encode_prompts(["a cat"])["tokens_NLD"], tokens)

@@ -298,7 +298,7 @@ def test_where_encodings_are_stored_no_encoder_is_needed(frozen, family, folder)
         ours, theirs = (one.predict(one.network, *call) for one in (bare, frozen))
     assert torch.equal(ours, theirs)
     assert torch.equal(bare.normalise(call[0]), frozen.normalise(call[0]))
-    load_encoders(bare, str(folder), None)
+    load_encoders(bare)
     pixels = torch.stack([image.pixels_CHW for image in images(2, resolution)])
     pairs = zip(bare.encode_images(pixels, 1), frozen.encode_images(pixels, 2), strict=True)
     for ours, theirs in pairs:
