@@ -71,7 +71,9 @@ def training_schedule(scheduler: Any, turbo: bool = False) -> Any:
     name = type(scheduler).__name__
     check_class(name)
     if name in FLOW_MATCH:
-        raise UserError(f"scheduler {name} is one of flow models, and the network is none")
+        raise UserError(
+            f"scheduler {name} is not supported by this network: it is one of flow models"
+        )
     check_entries(scheduler)
     # By name, and not by ``from_config``: that drops the defaults of the scheduler's own class,
     # which are not those of DDPMScheduler.
