@@ -126,7 +126,7 @@ def detect(
         fitting = {n: names for n, names in fitting.items() if "video" not in names[0]}
     near = closest(columns, fitting)
     raise UserError(
-        f"no image pairs in columns {listed(columns, 120)}; needed are {needs}; {near}; name yours"
+        f"no image pairs in columns {listed(columns, 90)}; needed are {needs}; {near}; name yours"
         f" with {', '.join(f'--{role}_column' for role in ROLES)}"
     )
 

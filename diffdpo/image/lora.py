@@ -118,9 +118,7 @@ class FirstState:
         with told_in_one_line(self.what), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a second adapter, which is the point here
             network.add_adapter(self.config, adapter)
-            in_float32(
-                network
-            )  # first: what is loaded must not be rounded to the layer's precision
+            in_float32(network)  # first: what is loaded must not be rounded to its precision
             set_peft_model_state_dict(network, self.weights, adapter)
 
 

@@ -245,7 +245,7 @@ MISTAKES = {
     "no data": ({"dataset_name": "/no/such/data"}, "no such file or folder"),
     "unknown loss": ({"loss_type": "sigmod"}, "unknown"),
     "weights": ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, "1 weights for 2 losses"),
-    "mixed kinds": ({"loss_type": ["kto", "sft"]}, "kto judges single completions"),
+    "mixed kinds": ({"loss_type": ["kto", "sft"]}, "kto judges single items"),
     "smoothing": ({"loss_type": "hinge", "label_smoothing": 0.1}, "these have: sigmoid"),
     "beta": ({"beta": 0}, "--beta must be above 0"),
     "batch": ({"train_batch_size": 0}, "--train_batch_size must be at least 1"),

@@ -143,7 +143,8 @@ def test_pixart_is_loaded_under_the_name_that_its_network_had(folders):
 
 def test_what_cleans_prompts_is_in_the_key_of_their_embeddings(monkeypatch):
     def key(family):
-        return cache_keys.cleaners(family_of(family))
+        backbone = SimpleNamespace(cleans_with=family_of(family).cleans_with, text_options={})
+        return cache_keys.conditions(backbone)
 
     monkeypatch.setattr(cache_keys, "find_spec", lambda name: None)
     assert key("PixArtSigmaPipeline") == ""

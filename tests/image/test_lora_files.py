@@ -71,9 +71,13 @@ def exported(model, out, **changes):
 def output(backbone, family=SD):
     """What a backbone's network, with its adapters as they are, predicts for fixed inputs."""
     # Of an input that lies transposed in memory, products with weights to train round otherwise.
+    trained = [weight for weight in backbone.network.parameters() if weight.requires_grad]
     backbone.network.requires_grad_(False)
     with torch.no_grad():
-        return backbone.predict(backbone.network, *inputs(backbone, family))
+        result = backbone.predict(backbone.network, *inputs(backbone, family))
+    for weight in trained:
+        weight.requires_grad_(True)
+    return result
 
 
 def in_train_mode(backbone):
