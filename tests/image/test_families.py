@@ -399,7 +399,7 @@ def test_a_toy_preference_is_learned(backbone, folder, family):
     optimizer = torch.optim.AdamW(trained, lr=3e-3)
     batch = batch_of(family)
     margins = []
-    for visit in range(25):
+    for visit in range(16):
         draw = task.draw(ImageBatch(**{**vars(batch), "visits": [visit % 4]}))
         frozen_N = reference.score(task.score, network, draw)
         chosen_B, rejected_B = implicit_reward(task.score(network, draw).score_N, frozen_N).chunk(2)

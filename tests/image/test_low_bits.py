@@ -119,7 +119,9 @@ def test_adapters_are_not_rounded_to_the_bits_beneath(folder, family):
         assert all(torch.equal(value, other[name]) for name, value in states[0].items())
 
 
-@pytest.mark.parametrize("bits", FEWER)
+@pytest.mark.parametrize(
+    "bits", [pytest.param(bits, marks=[pytest.mark.slow] * (bits != "fp8")) for bits in FEWER]
+)
 def test_a_run_is_exported_and_judged(models, pairs, tmp_path, bits, capsys):
     out = tmp_path / "run"
     more = {"gradient_checkpointing": True, "max_train_steps": 2, "learning_rate": 1e-2}
