@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel
 from torch import Tensor, nn
 
@@ -36,10 +34,6 @@ class AuraFlow(GridTransformer):
         # Further positions would be taken from the other end of the table.
         rows = math.isqrt(self.network.config.pos_embed_max_size)
         return rows * self.pixel_factor * self.patch
-
-    @classmethod
-    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        return {"tokens_NLD": torch.empty(1, 2, text_configs["text_encoder"].d_model)}
 
     @classmethod
     def predict(

@@ -36,10 +36,10 @@ class Backbone:
     vae_class: Any = AutoencoderKL
     # The frozen components, autoencoder first. Where their output is stored they are not needed.
     encoder_names: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
-    # Packages by which the pipeline changes prompts before it encodes them, where it finds them.
-    cleans_with: ClassVar[tuple[str, ...]] = ()
     # Those that a pipeline may lack.
     optional_encoders: ClassVar[tuple[str, ...]] = ()
+    # Packages by which the pipeline changes prompts before it encodes them, where it finds them.
+    cleans_with: ClassVar[tuple[str, ...]] = ()
     # Layers that get an adapter where ``--lora_target_modules`` does not say: some in every block.
     lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
     is_flow: ClassVar[bool] = True  # which of the two forward processes in ``noise.py``

@@ -81,9 +81,7 @@ def check_autoencoder(config: Any, undone: Sequence[str]) -> None:
     Raises UserError where latents would be normalised otherwise than it does.
     """
     what = "vae/config.json"
-    # Not every kind of autoencoder names the channels that it gives.
-    if (config.in_channels, getattr(config, "out_channels", 3)) != (3, 3):
-        raise UserError(f"{what}: takes {config.in_channels} channels, and pictures have 3")
+    check_picture_channels(config)
     scale = config.scaling_factor
     if not is_number(scale) or scale <= 0:
         raise UserError(f"{what}: scaling_factor must be positive, got {short(scale)}")
@@ -105,6 +103,15 @@ def check_autoencoder(config: Any, undone: Sequence[str]) -> None:
             check_statistic(name, getattr(config, name), config.latent_channels)
         elif not is_number(getattr(config, name)):
             raise UserError(f"{what}: {name} must be a number, got {short(getattr(config, name))}")
+
+
+def check_picture_channels(config: Any) -> None:
+    """Raises UserError for an autoencoder of other things than pictures."""
+    # Not every kind of autoencoder names the channels that it gives.
+    if (config.in_channels, getattr(config, "out_channels", 3)) != (3, 3):
+        raise UserError(
+            f"vae/config.json: takes {config.in_channels} channels, and pictures have 3"
+        )
 
 
 def check_statistic(name: str, values: Any, channels: int) -> None:

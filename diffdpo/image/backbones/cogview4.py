@@ -53,8 +53,8 @@ class CogView4(GridTransformer):
 
     @classmethod
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        tokens = torch.empty(1, 2, text_configs["text_encoder"].hidden_size)
-        return {"tokens_NLD": tokens, **{name: torch.empty(1, 2) for name in SIZES}}
+        sizes = {name: torch.empty(1, 2) for name in SIZES}
+        return {**super().blank_condition(config, text_configs), **sizes}
 
     @classmethod
     def predict(

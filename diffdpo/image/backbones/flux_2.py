@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.chat import MARK, before_mark
-from diffdpo.image.backbones.checks import is_number
+from diffdpo.image.backbones.checks import check_picture_channels, is_number
 from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.backbones.latent_transformer import LatentTransformer
 from diffdpo.image.backbones.packing import pack, positions
@@ -70,8 +70,7 @@ class Flux2(LatentTransformer):
     @classmethod
     def check_autoencoder(cls, config: Any) -> None:
         what = "vae/config.json"
-        if (config.in_channels, config.out_channels) != (3, 3):
-            raise UserError(f"{what}: takes {config.in_channels} channels, and pictures have 3")
+        check_picture_channels(config)
         if list(config.patch_size) != [2, 2]:
             raise UserError(f"{what}: patch_size {short(config.patch_size)} is not 2, 2")
         if not is_number(config.batch_norm_eps) or config.batch_norm_eps <= 0:

@@ -57,11 +57,8 @@ class HunyuanVideo(VideoTransformer):
 
     @classmethod
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        return {
-            "tokens_NLD": torch.empty(1, 2, text_configs["text_encoder"].hidden_size),
-            "pooled_ND": torch.empty(1, text_configs["text_encoder_2"].hidden_size),
-            MASK: torch.empty(1, 2),
-        }
+        pooled = {"pooled_ND": torch.empty(1, text_configs["text_encoder_2"].hidden_size)}
+        return {**super().blank_condition(config, text_configs), **pooled}
 
     @classmethod
     def predict(

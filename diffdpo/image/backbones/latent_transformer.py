@@ -152,8 +152,11 @@ class LatentTransformer(Backbone):
 
     @classmethod
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        """A condition for one item, with shapes and no numbers."""
-        raise NotImplementedError
+        """A condition for one item, with shapes and no numbers: the tokens of the first text
+        encoder and, where the pipeline gives one, their mask."""
+        width = text_configs["text_encoder"].get_text_config().hidden_size
+        mask = {MASK: torch.empty(1, 2, dtype=torch.bool)} if MASK in cls.prompt_outputs else {}
+        return {"tokens_NLD": torch.empty(1, 2, width), **mask}
 
 
 def flagged(index: Mapping[str, Any]) -> str:

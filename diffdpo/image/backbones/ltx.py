@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
 from torch import Tensor, nn
 
@@ -58,11 +57,6 @@ class LTX(VideoTransformer):
         if (config.patch_size, config.patch_size_t) != (1, 1):
             raise UserError("the transformer has patches of several cells, which is not supported")
         super().check_network(config, vae_config, text_configs)
-
-    @classmethod
-    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        width = text_configs["text_encoder"].d_model
-        return {"tokens_NLD": torch.empty(1, 2, width), MASK: torch.empty(1, 2)}
 
     @classmethod
     def predict(

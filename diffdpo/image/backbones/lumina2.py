@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from diffusers import Lumina2Pipeline, Lumina2Transformer2DModel
 from torch import Tensor, nn
 
@@ -40,10 +39,8 @@ class Lumina2(GridTransformer):
 
     @classmethod
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        return {
-            "tokens_NLD": torch.empty(1, 2, text_configs["text_encoder"].hidden_size),
-            MASK: torch.empty(1, 2, dtype=torch.bool).as_subclass(BlankMask),
-        }
+        condition = super().blank_condition(config, text_configs)
+        return {**condition, MASK: condition[MASK].as_subclass(BlankMask)}
 
     @classmethod
     def predict(

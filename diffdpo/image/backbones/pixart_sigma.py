@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
 from torch import Tensor, nn
 
@@ -27,13 +25,6 @@ class PixArtSigma(GridTransformer):
     side_multiple: ClassVar = 8
     may_give_variance: ClassVar = True
     bins_resolutions: ClassVar = True
-
-    @classmethod
-    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        return {
-            "tokens_NLD": torch.empty(1, 2, text_configs["text_encoder"].d_model),
-            MASK: torch.empty(1, 2, dtype=torch.bool),
-        }
 
     @classmethod
     def predict(

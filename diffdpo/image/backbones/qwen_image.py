@@ -28,7 +28,6 @@ class QwenImage(QwenLatents):
     prompt_outputs: ClassVar = {"tokens_NLD": 0}
     empty_prompt: ClassVar = " "  # its authors lead away from it
     fixed_length: ClassVar = False
-
     adds_special_tokens: ClassVar = False
 
     def before_prompt(self) -> str:

@@ -53,13 +53,6 @@ class Sana(GridTransformer):
             )
 
     @classmethod
-    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        return {
-            "tokens_NLD": torch.empty(1, 2, text_configs["text_encoder"].hidden_size),
-            MASK: torch.empty(1, 2, dtype=torch.bool),
-        }
-
-    @classmethod
     def predict(
         cls, network: nn.Module, noisy: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
@@ -66,10 +65,6 @@ class Wan(VideoTransformer):
         if config.image_dim is not None:
             raise UserError("the transformer begins from a picture, which is not supported")
         super().check_network(config, vae_config, text_configs)
-
-    @classmethod
-    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        return {"tokens_NLD": torch.empty(1, 2, text_configs["text_encoder"].d_model)}
 
     @classmethod
     def predict(

@@ -30,10 +30,6 @@ class ZImage(LatentTransformer):
         return padded("tokens_NLD", outputs["tokens_NLD"])
 
     @classmethod
-    def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        return {"tokens_NLD": torch.empty(1, 2, text_configs["text_encoder"].hidden_size)}
-
-    @classmethod
     def predict(
         cls, network: nn.Module, noisy: Tensor, timestep_N: Tensor, condition: Condition
     ) -> Tensor:
