@@ -108,6 +108,11 @@ COMMANDS = {
         "diffdpo.image.evaluate_settings:PairSettings",
         "--reward colourfulness --output_dir runs/pairs",
     ),
+    "convert_reward": Command(
+        "the official file of a reward's weights as the folder that is read here",
+        "diffdpo.metrics.convert_settings:ConvertSettings",
+        "hpsv2.1 HPS_v2.1_compressed.pt weights/hpsv2.1",
+    ),
     "fit_bradley_terry": Command(
         "strengths and ranks from comparisons",
         "diffdpo.ranking.settings:RankingSettings",
