@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,6 +232,8 @@ def misfit(value: Any, hint: Any, is_choice: bool) -> str:
     many = get_origin(kind) is list
     if value is None:
         return "" if optional(hint) else "has no value; give one or leave the line out"
+    if get_origin(kind) is dict:
+        return "" if isinstance(value, dict) else "is one value; names with values are wanted"
     if isinstance(value, dict) or (isinstance(value, list) and not many):
         return f"is {'nested' if isinstance(value, dict) else 'a list'}; one value is wanted"
     items = value if isinstance(value, list) else [value]
@@ -244,7 +247,9 @@ def misfit(value: Any, hint: Any, is_choice: bool) -> str:
 
 
 def as_word(value: Any) -> str:
-    """A plain YAML value as a word on the command line."""
+    """A YAML value, plain or nested, as a word on the command line."""
+    if isinstance(value, dict):
+        return json.dumps(value, default=str)
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 

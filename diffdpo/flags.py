@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import operator
 import re
@@ -237,6 +238,8 @@ def reader(hint: Any) -> dict[str, Any]:
     kind = inner(hint)
     if kind is bool:
         return {"type": truth, "nargs": "?", "const": True, "metavar": METAVARS[bool]}
+    if get_origin(kind) is dict:
+        return {"type": mapping, "metavar": "JSON"}
     many = get_origin(kind) is list
     element = get_args(kind)[0] if many else kind
     options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
@@ -245,6 +248,17 @@ def reader(hint: Any) -> dict[str, Any]:
     if element in (int, float):
         options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
     return options | ({"nargs": "+"} if many else {})
+
+
+def mapping(word: str) -> dict[str, Any]:
+    """The object that JSON says. Raises ArgumentTypeError for any other word."""
+    try:
+        value = json.loads(word)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"{short(repr(word))} is no JSON object of names and values")
+    return value
 
 
 def number(word: str, kind: type, may_be_none: bool) -> float | None:
