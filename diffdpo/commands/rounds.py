@@ -6,6 +6,7 @@ finished is not done again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,8 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """'round-1/pairs': the folder of its result as well."""
-        return f"round-{self.round}/{self.name}"
+        """'pairs-1', which is the name of its folder as well."""
+        return f"{self.name}-{self.round}"
 
 
 def main(settings: RoundsSettings) -> int:
@@ -64,9 +65,9 @@ def carry_out(stage: Stage, record: Record) -> int:
     Raises UserError where it was finished with other settings.
     """
     if record.has(stage.title, stage.settings):
-        say(f"{stage.title:<20} finished before")
+        say(f"{stage.title:<12} finished before")
         return 0
-    say(f"{stage.title:<20} begins")
+    say(f"{stage.title:<12} begins")
     code = stage.run(stage.settings)
     if not code and not rank():
         record.add(stage.title, stage.settings)
@@ -78,13 +79,13 @@ def stages(settings: RoundsSettings, number: int) -> Iterator[Stage]:
     yield Stage(number, "pairs", pairs_of(settings, number), sampled)
     if settings.keep_pairs and number > 1:
         yield Stage(number, "data", data_of(settings, number), mixed)
-    yield Stage(number, "train", training_of(settings, number), trained)
+    yield Stage(number, "policy", training_of(settings, number), trained)
     yield Stage(number, "evaluation", judging_of(settings, number), judged)
 
 
 def place(settings: RoundsSettings, number: int, name: str) -> str:
     """The folder of a stage."""
-    return str(settings.folder / f"round-{number}" / name)
+    return str(settings.folder / f"{name}-{number}")
 
 
 def common(settings: RoundsSettings, section: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def common(settings: RoundsSettings, section: str) -> dict[str, Any]:
 
 def pairs_of(settings: RoundsSettings, number: int) -> dict[str, Any]:
     """The settings of make_pairs. Every round has candidates of its own."""
-    before = {"policy": place(settings, number - 1, "train")} if number > 1 else {}
+    before = {"policy": place(settings, number - 1, "policy")} if number > 1 else {}
     return {
         **common(settings, "make_pairs"),
         **before,
@@ -138,9 +139,9 @@ def training_of(settings: RoundsSettings, number: int) -> dict[str, Any]:
     content = {**common(settings, "train"), "dataset_name": name, "seed": settings.seed}
     if number > 1:
         lora = "rank" in content
-        content["init_lora" if lora else "unet_init"] = place(settings, number - 1, "train")
+        content["init_lora" if lora else "unet_init"] = place(settings, number - 1, "policy")
         content["reference"] = "base" if settings.reference == "first" else "start"
-    return {**content, "output_dir": place(settings, number, "train")}
+    return {**content, "output_dir": place(settings, number, "policy")}
 
 
 def judging_of(settings: RoundsSettings, number: int) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def judging_of(settings: RoundsSettings, number: int) -> dict[str, Any]:
     rewards = [*settings.held_out_reward, *settings.reward]
     return {
         **common(settings, "evaluate"),
-        "policy": [place(settings, each, "train") for each in range(1, number + 1)],
+        "policy": [place(settings, each, "policy") for each in range(1, number + 1)],
         "prompts": settings.eval_prompts,
         "reward": rewards,
         "reward_model": models_of(settings, rewards),
@@ -224,9 +225,17 @@ def falls(settings: RoundsSettings, number: int) -> bool:
 def against_before(settings: RoundsSettings, number: int, reward: str) -> Estimate:
     """How often a round's pictures score higher than those of the round before at the same prompts
     and seeds; clustered by prompt."""
-    file = Path(place(settings, number, "evaluation")) / SCORES
-    runs = [place(settings, each, "train") for each in (number - 1, number)]
+    file = Path(place(settings, number, "evaluation")) / "scores.jsonl"
+    runs = [Path(place(settings, each, "policy")).name for each in (number - 1, number)]
     before, now = (scores_by_picture(file, run, reward) for run in runs)
     same = sorted(before.keys() & now.keys())
-    values = [np.array([scores[key] for key in same]) for scores in (now, before)]
-    return win_rate(*values, [prompt for prompt, _ in same], settings.seed)
+    new, old = (np.array([scores[key] for key in same]) for scores in (now, before))
+    return win_rate(new, old, [prompt for prompt, _ in same], settings.seed)
+
+
+def scores_by_picture(file: Path, policy: str, reward: str) -> dict[tuple[str, int], float]:
+    """What a reward gave to the pictures of one policy, by prompt and seed."""
+    lines = map(json.loads, file.read_text().splitlines())
+    return {
+        (line["prompt"], line["seed"]): line[reward] for line in lines if line["policy"] == policy
+    }

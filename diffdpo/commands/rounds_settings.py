@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffdpo.config import BaseSettings
 from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.flags import SEEDS, flag
 from diffdpo.metrics.reward_settings import RewardSettings
@@ -26,7 +25,9 @@ SHARED = ["pretrained_model_name_or_path", "output_dir", "config"]
 class RoundsSettings(RewardSettings):
     """All flags of ``rounds.py``."""
 
-    output_dir: str = flag("runs/rounds", "where rounds.json, round-1, round-2 and so on go")
+    output_dir: str = flag(
+        "runs/rounds", "where rounds.json goes, and pairs-N, policy-N, evaluation-N of each"
+    )
     rounds: int = flag(2, "at most so many rounds", least=1, most=1000)
     pretrained_model_name_or_path: str | None = flag(
         None, "the model that the first round begins with; default: the bundled one", group="model"
