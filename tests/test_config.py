@@ -8,10 +8,11 @@ import pytest
 from diffdpo.cli import COMMANDS, settings_class
 from diffdpo.config import Layer, parse, read_yaml
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.flags import flag, inner
+from diffdpo.flags import flag
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
+from diffdpo.words import inner
 from tests.toy import Toy, mistakes
 
 
