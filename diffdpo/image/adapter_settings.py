@@ -103,9 +103,12 @@ class AdapterSettings(BaseSettings):
         if self.base_precision and not self.is_lora:
             lines.append(f"--base_precision {self.base_precision} {NEEDS_LORA}")
         if self.offload and not self.is_lora:
-            lines.append(f"--offload is for a frozen base: it {NEEDS_LORA}")
+            lines.append("--offload is for a frozen base under a LoRA; add --rank or leave it out")
         if self.offload and self.base_precision == "nf4":
-            lines.append("--offload: nf4 weights are made on the GPU; take --base_precision int8")
+            lines.append(
+                "--offload: nf4 weights are made on the GPU and stay there; take --base_precision"
+                " int8"
+            )
         lines += bits_problems(self.base_precision)
         if self.use_dora and self.base_precision not in (None, "bf16"):
             lines.append("--use_dora reads the model's weights; leave out --base_precision")

@@ -239,8 +239,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
             )
         if self.offload and self.torch_compile:
             lines.append(
-                "--offload changes weights that --torch_compile takes as they are; leave"
-                " out one of the two"
+                "--offload and --torch_compile exclude each other; leave out one of the two"
             )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")

@@ -17,6 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from diffdpo.engine.finite import plain_tensors
 from diffdpo.image.backbones.low_bits import leave_to_each_process
 
+CHUNK = 2**30  # bytes
+ALIGNED = 256  # bytes, as allocators begin tensors
+
 
 def offload(network: Any, device: torch.device) -> None:
     """Move a network to ``device``, but for the frozen weights of its blocks, which stay in host
@@ -27,9 +30,13 @@ def offload(network: Any, device: torch.device) -> None:
     """
     for block in blocks_of(network):
         run = FromHost(block, device)
-        for weight in run.weights():
-            keep_on_host(weight, pinned=device.type == "cuda")
         block.forward, block._apply = run, run.apply
+    frozen = [weight for weights in host_weights(network) for weight in weights]
+    for weight in frozen:
+        if weight.device.type != "cpu":  # of a model that a program has on a GPU already
+            weight.data = weight.data.to("cpu")
+    if device.type == "cuda":
+        into_chunks([one for weight in frozen for _, one in plain_tensors("", weight)], pin=True)
     network.to(device)
     leave_to_each_process(network)
 
@@ -105,13 +112,26 @@ def copied(weight: Tensor, device: torch.device) -> Tensor:
     return weight.detach().to(device, non_blocking=True, copy=True)
 
 
-def keep_on_host(weight: Tensor, pinned: bool) -> None:
-    """Leave a frozen weight in host memory, ``pinned`` where a GPU is to read it by itself."""
-    if weight.device.type != "cpu":
-        weight.data = weight.data.to("cpu")
-    if pinned:
-        for _, plain in plain_tensors("", weight):
-            plain.data = plain.data.pin_memory()
+@torch.no_grad()
+def into_chunks(tensors: Sequence[Tensor], pin: bool) -> None:
+    """Move tensors, one after the other, into large chunks of host memory, which a GPU reads by
+    itself where it is pinned."""
+    # Not each into pinned memory of its own: PyTorch takes that in powers of two, which would be
+    # half as much again for Flux.
+    rest, start, chunk = sum(map(room, tensors)), 0, torch.empty(0, dtype=torch.uint8)
+    for tensor in tensors:
+        if start + room(tensor) > len(chunk):
+            size = max(room(tensor), min(CHUNK, 1 << (rest - 1).bit_length()))
+            start, chunk = 0, torch.empty(size, dtype=torch.uint8, pin_memory=pin)
+        piece = chunk[start : start + tensor.nbytes].view(tensor.dtype)
+        piece = piece.as_strided(tensor.shape, tensor.stride(), piece.storage_offset())
+        tensor.data = piece.copy_(tensor)
+        start, rest = start + room(tensor), rest - room(tensor)
+
+
+def room(tensor: Tensor) -> int:
+    """The bytes that a tensor takes of a chunk."""
+    return -(-tensor.nbytes // ALIGNED) * ALIGNED
 
 
 def host_weights(network: nn.Module) -> list[list[nn.Parameter]]:
