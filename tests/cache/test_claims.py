@@ -67,7 +67,7 @@ def test_processes_without_a_launcher_share_the_shards_and_the_table_is_that_of_
 def test_what_a_killed_process_held_is_taken_at_once(tmp_path):
     process = worker(tmp_path / "killed", pause=60)
     path = shard_path(tmp_path / "killed" / KEY.folder, range(0, 16))
-    while not claim_of(path).exists():
+    while not (claim_of(path).exists() and claim_of(path).read_text()):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
