@@ -29,6 +29,9 @@ class Purpose(IntEnum):
     BOOTSTRAP = 9
     LABEL_NOISE = 10
     CAPTION = 11
+    CANDIDATE = 12
+    SIDE = 13
+    QUEUE = 14
 
 
 def generator(seed: int, purpose: Purpose, item: int = 0, draw: int = 0) -> np.random.Generator:
