@@ -20,8 +20,10 @@ from diffdpo.extensions import is_own, load_object
 from diffdpo.image.cells import BadImage, Find, unpack
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import image_pairs
+from diffdpo.image.stored import StoredImages
 
 MESSAGE = {"role", "from", "content", "value"}  # fields of a message
+SIDES = {"chosen", "rejected"}
 LOOKED_AT = 20  # first rows, where the columns alone do not tell pictures from texts
 
 
@@ -63,10 +65,14 @@ def holds_texts(
     fitting = [row for row in IMAGE_FORMATS.values() if fits(row, columns, given)]
     if not fitting:
         return not any("binary" in str(f) or "Image" in str(f) for f in dataset.features.values())
-    cells = {role: column for role, column in given.items() if column}
-    column = cells.get("chosen", fitting[0].first)
-    rows = dataset.select_columns(column).with_format("arrow")[:LOOKED_AT]
-    return all(is_text(cell, place.file) for cell in rows[column].to_pylist())
+    if not set(renamed(dataset, given).column_names) >= SIDES:
+        return False  # no format of texts has these columns
+    column = given.get("chosen") or fitting[0].first
+    stored = StoredImages(dataset, {column: column}, place)
+    return all(
+        is_text(stored.cells(row)[column], stored.find(row))
+        for row in range(min(LOOKED_AT, len(dataset)))
+    )
 
 
 def fits(row: ImageFormat, columns: list[str], given: Mapping[str, str | None]) -> bool:
