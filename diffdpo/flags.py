@@ -27,7 +27,7 @@ class Bounds(TypedDict, total=False):
 # The headings of --help by group, in this order.
 GROUPS = {name: name for name in ("options", "data", "model", "training", "loss", "optimizer")}
 GROUPS |= {"flow": "flow models", "caching": "caching", "logging": "checkpoints and logging"}
-GROUPS |= {"evaluation": "evaluation and sampling"}
+GROUPS |= {"evaluation": "evaluation and sampling", "rewards": "rewards"}
 METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
 # What a bound asks of a number, and how a line says it.
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {

@@ -11,10 +11,11 @@ import torch
 
 from diffdpo.annotate.settings import SAMPLES, AnnotateSettings
 from diffdpo.config import settings_of
+from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_folder, tidy, write_atomically
 from diffdpo.engine.run_folder import writable
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
@@ -73,15 +74,7 @@ def prompts_for(settings: AnnotateSettings, run: EvaluateSettings) -> list[str]:
         framing = FrameSettings(run.seed, run.resolution or 0, ties="soft")
         given = open_pairs(run, framing).prompts()
     else:
-        try:
-            text = Path(settings.prompts).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"--prompts {settings.prompts}: cannot be read ({short(error)})"
-            ) from error
-        given = [line.strip() for line in text.splitlines() if line.strip()]
-    if not given:
-        raise UserError(f"--prompts {settings.prompts}: holds no prompt")
+        given = read_prompts(settings.prompts)
     return list(dict.fromkeys(given))[: settings.num_prompts]
 
 

@@ -67,7 +67,7 @@ class AnnotateSettings(BaseSettings):
     )
     prompts: str | None = flag(
         None,
-        "file with a prompt a line, to sample training runs at; default: those of the first run's"
+        "file or data set of prompts, to sample training runs at; default: those of the first run's"
         " pairs",
         group="evaluation",
     )

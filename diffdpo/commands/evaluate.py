@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.console import say
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
@@ -28,7 +29,7 @@ from diffdpo.image.inputs import open_pairs, open_to_sample
 from diffdpo.image.network import lower
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
-from diffdpo.metrics import REWARDS
+from diffdpo.metrics import REWARDS, open_rewards
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
@@ -70,7 +71,8 @@ def main(settings: EvaluateSettings) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings, backbone = resolved(settings, device)
     # Rewards and pairs before anything is sampled: what is missing stops the command at once.
-    rewards = {name: REWARDS[name]() for name in settings.reward}
+    precision = DTYPES[settings.reward_precision]
+    rewards = open_rewards(settings.reward, settings.reward_paths, device, precision)
     # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
     pairs = open_pairs(settings, FrameSettings(settings.seed, settings.resolution or 0))
     settle_frames(pairs, backbone, settings.num_frames)
@@ -88,7 +90,7 @@ def main(settings: EvaluateSettings) -> int:
     run = str(settings.policy)
     overlaps = [overlap(run_of(run), texts) for texts in (prompts, pairs.prompts())]
     pictures = draw_pictures(settings, backbone, network, reference, prompts)
-    rows = judge(pictures, rewards, settings.seed)
+    rows = judge(pictures, rewards, settings.seed, settings.reward_batch_size)
     accuracy = None
     if settings.implicit_draws:
         accuracy = implicit_accuracy(settings, backbone, pairs, network, reference, device)

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file
 from diffdpo.engine.run_folder import writable
@@ -17,18 +18,21 @@ from diffdpo.image.evaluate_settings import PairSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample
 from diffdpo.image.sample import PictureSettings, as_png, check_sampling, sample, seeds_for
-from diffdpo.metrics import REWARDS
-from diffdpo.metrics.judged import judged
+from diffdpo.metrics import open_rewards
+from diffdpo.metrics.judged import scores_of
 from diffdpo.report.evaluation import writing
 
 
 def main(settings: PairSettings) -> int:
     """Sample, score, write; returns the exit code."""
-    folder, reward = writable(settings.output_dir), REWARDS[settings.reward]()
+    folder = writable(settings.output_dir)
     path = folder / f"{settings.dataset_split_name}-00000.parquet"
     if path.exists():
         raise UserError(f"--output_dir {folder}: holds {path.name} already; choose another")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = DTYPES[settings.reward_precision]
+    rewards = open_rewards(settings.reward, settings.reward_paths, device, precision)
+    (name, reward), *_ = rewards.items()
     settings, backbone = open_to_sample(settings, device)
     prompts = source_prompts(settings)
     twice = [prompt for prompt in prompts for _ in range(2)]
@@ -38,18 +42,16 @@ def main(settings: PairSettings) -> int:
     seeds = seeds_for(settings.seed, len(twice))
     pictures = sample(backbone, backbone.network, twice, seeds, sampling, "sampling")
     names = [f"picture {at % 2 + 1} of prompt {short(p, 60)!r}" for at, p in enumerate(twice)]
-    score = judged(settings.reward, reward, names, pictures, twice).reshape(-1, 2)
+    batch = settings.reward_batch_size
+    score = scores_of(name, reward, names, pictures, twice, batch, "scoring").reshape(-1, 2)
     both = [slice(2 * i, 2 * i + 2) for i in range(len(prompts))]
     rows = [
-        row(prompt, pictures[two], seeds[two], score[i], settings.reward)
+        row(prompt, pictures[two], seeds[two], score[i], name)
         for i, (prompt, two) in enumerate(zip(prompts, both, strict=True))
     ]
     with writing(folder), atomic_file(path) as draft:
         Dataset.from_list(rows).to_parquet(draft)
-    say(
-        f"pairs        {len(rows)}, mean gap {np.abs(np.diff(score)).mean():.3g} by"
-        f" {settings.reward}; {path}"
-    )
+    say(f"pairs        {len(rows)}, mean gap {np.abs(np.diff(score)).mean():.3g} by {name}; {path}")
     return 0
 
 

@@ -31,7 +31,7 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
-from diffdpo.means import Metrics
+from diffdpo.losses.means import Metrics
 from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores, unwrapped

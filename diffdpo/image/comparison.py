@@ -19,10 +19,10 @@ from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
 from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
 from diffdpo.image.task import DrawSettings, ImageTask
-from diffdpo.metrics import Reward
 from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall
 from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
-from diffdpo.metrics.judged import judged
+from diffdpo.metrics.judged import scores_of
+from diffdpo.metrics.reward import Reward
 from diffdpo.reference import Reference
 
 SHEET_ROWS = 24
@@ -77,7 +77,7 @@ def draw_pictures(
 
 
 def judge(
-    pictures: Pictures, rewards: Mapping[str, Reward], seed: int
+    pictures: Pictures, rewards: Mapping[str, Reward], seed: int, batch: int
 ) -> dict[str, dict[str, Any]]:
     """Win rate, mean difference and both mean rewards, for every reward.
 
@@ -85,8 +85,8 @@ def judge(
     """
     rows, prompts = {}, pictures.prompts
     for name, reward in rewards.items():
-        old = judged(name, reward, pictures.names("reference"), pictures.before, prompts)
-        new = judged(name, reward, pictures.names("policy"), pictures.after, prompts)
+        old = scores_of(name, reward, pictures.names("reference"), pictures.before, prompts, batch)
+        new = scores_of(name, reward, pictures.names("policy"), pictures.after, prompts, batch)
         rows[name] = {
             "win_rate": win_rate(new, old, prompts, seed),
             "difference": clustered_mean((new - old).tolist(), prompts, seed),

@@ -22,7 +22,7 @@ from diffdpo.image.adapter_settings import AdapterSettings, bits_problems, missi
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
-from diffdpo.metrics import REWARDS, reward_problems
+from diffdpo.metrics.reward_settings import RewardSettings
 
 # Settings that an evaluation takes over from the run: ALWAYS, and TIED ones only together with the
 # model or data set that they belong to. A wrong reference or resolution would give a wrong verdict.
@@ -44,7 +44,7 @@ RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(ProcessSettings, ImageDataSettings):
+class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
     """All flags of ``evaluate.py``."""
 
     policy: str | None = flag(
@@ -82,11 +82,6 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
     dataset_split_name: str = flag(
         "test", "split of the pairs to judge on", aliases=["--split"], group="data"
     )
-    reward: list[str] = flag(
-        [],
-        "rows of diffdpo.metrics.REWARDS, or file.py:function; the first gives the win rate",
-        group="evaluation",
-    )
     num_prompts: int = flag(
         120, "at most so many distinct prompts of the pairs", group="evaluation", least=1
     )
@@ -106,8 +101,7 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
     seed: int = flag(0, "seed of the starting noise and the draws", group="evaluation", **SEEDS)
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *reward_problems(self.reward, REWARDS)]
-        lines += bits_problems(self.base_precision)
+        lines = [*super().problems(), *bits_problems(self.base_precision)]
         parts = [Path(self.policy or "") / part for part in ("unet", "transformer")]
         if self.base_precision and self.policy and any(part.is_dir() for part in parts):
             lines.append(
@@ -137,13 +131,13 @@ class EvaluateSettings(ProcessSettings, ImageDataSettings):
 
 
 @dataclass(frozen=True)
-class PairSettings(ImageDataSettings):
+class PairSettings(RewardSettings, ImageDataSettings):
     """All flags of ``make_pairs.py``; the prompts are those of the data set."""
 
-    reward: str = flag(
-        "colourfulness",
+    reward: list[str] = flag(
+        ["colourfulness"],
         "a row of diffdpo.metrics.REWARDS, or file.py:function; the higher score is preferred",
-        group="evaluation",
+        group="rewards",
     )
     mixed_precision: str | None = flag(
         None,
@@ -163,7 +157,7 @@ class PairSettings(ImageDataSettings):
     seed: int = flag(1, "seed of the starting noise", group="evaluation", **SEEDS)
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *reward_problems([self.reward], REWARDS)]
+        lines = super().problems()
         if (self.num_frames or 1) > 1:
             lines.append(
                 f"--num_frames {self.num_frames}: pairs are made of pictures; leave it out"

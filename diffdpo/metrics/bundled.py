@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from diffdpo.data.bundled import bundled
+from diffdpo.engine.digests import file_digest
+from diffdpo.metrics.reward import Reward
 
 JUDGE_SIDE = 64  # pixels: the size of the pictures that the judge was trained on
 
 
-def bundled_style_reward() -> Callable[[Sequence[Image.Image], Sequence[str]], np.ndarray]:
-    """A reward: log-odds of the preferred artist's style, by the judge in assets/style-judge."""
+def bundled_style_reward(path: str | None = None) -> Reward:
+    """A reward: log-odds of the preferred artist's style, by the judge in assets/style-judge, or
+    by another of its kind at ``path``."""
     import torch  # not above: the table of rewards is read to check a flag
 
     from diffdpo.metrics.style import load_style_judge
 
-    judge = load_style_judge(bundled("assets/style-judge")).eval()
+    folder = Path(path or bundled("assets/style-judge"))
+    judge = load_style_judge(str(folder)).eval()
 
     def style(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
         small = [picture.convert("RGB").resize((JUDGE_SIDE, JUDGE_SIDE)) for picture in pictures]
@@ -27,6 +32,10 @@ def bundled_style_reward() -> Callable[[Sequence[Image.Image], Sequence[str]], n
         )
         with torch.no_grad():
             # Log-odds, not a probability: that would round to 1 for all good pictures and tie them.
-            return judge(pixels.float() / 255).flatten().double().numpy()
+            weight = next(judge.parameters())
+            pixels = pixels.to(weight.device, weight.dtype) / 255
+            return judge(pixels).flatten().double().cpu().numpy()
 
-    return style
+    weights = file_digest(folder / "model.safetensors")[:16]
+    identity = {"weights": weights, "pictures": f"{JUDGE_SIDE} px, Pillow", "scale": "log-odds"}
+    return Reward("style", style, identity, judge)

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
 
 from diffdpo.errors import UserError, short
+from diffdpo.metrics.reward import Reward
 
 Names = Sequence[str]
 
@@ -48,6 +51,27 @@ def judged(name: str, reward: Callable[..., Any], names: Names, *columns: Sequen
             f" {scores[bad[0]]} for {names[bad[0]]}"
         )
     return scores
+
+
+def scores_of(
+    name: str,
+    reward: Reward,
+    names: Names,
+    pictures: Sequence[Image.Image],
+    prompts: Sequence[str],
+    batch: int,
+    label: str | None = None,
+) -> np.ndarray:
+    """The scores ``(N,)`` of pictures, ``batch`` of them at once; ``label`` shows a progress bar.
+
+    Raises UserError as ``judged`` does.
+    """
+    parts = [slice(start, start + batch) for start in range(0, len(pictures), batch)]
+    scores = [
+        judged(name, reward, names[part], pictures[part], prompts[part])
+        for part in tqdm(parts, desc=label, unit="batch", disable=label is None)
+    ]
+    return np.concatenate(scores) if scores else np.empty(0)
 
 
 def culprit(reward: Callable[..., Any], names: Names, columns: Sequence[Sequence[Any]]) -> str:

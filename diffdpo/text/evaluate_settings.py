@@ -17,7 +17,7 @@ from diffdpo.engine.run_config import (
 )
 from diffdpo.errors import not_installed
 from diffdpo.flags import SEEDS, flag
-from diffdpo.metrics import TEXT_REWARDS, reward_problems
+from diffdpo.metrics import TEXT_REWARDS, as_text_reward, reward_problems
 from diffdpo.text.data_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
@@ -88,7 +88,7 @@ class EvaluateTextSettings(TextModelSettings, TextTableSettings):
         lines += result_problems(self.policy, RESULTS, named)
         lines += missing_models(self, ["model_name_or_path"])
         lines += missing_data(data) + missing_data(self.prompts_name)
-        lines += reward_problems([self.reward], TEXT_REWARDS)
+        lines += reward_problems([self.reward], TEXT_REWARDS, as_text_reward)
         return lines + (not_installed("vaderSentiment") if self.reward == "sentiment" else [])
 
     @classmethod

@@ -1,0 +1,92 @@
+"""Prompts from whatever people keep them in: a text file, a table, a list, a data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from diffdpo.data.columns import listed
+from diffdpo.data.paths import missing_data
+from diffdpo.data.source import json_rows, open_dataset
+from diffdpo.engine.console import say
+from diffdpo.errors import UserError, short
+
+# The columns that hold prompts, in the order in which they are looked for; letters of any case.
+COLUMNS = ("prompt", "caption", "prompts", "text", "instruction", "question")
+
+
+def read_prompts(
+    name: str, split: str = "train", config: str | None = None, cache_dir: str | None = None
+) -> list[str]:
+    """The distinct prompts of ``name``, in their order.
+
+    That is a .txt file with one on each line, a .tsv file, a .json or .jsonl file of texts or of
+    objects, or any data set that ``open_dataset`` reads, with one of ``COLUMNS``.
+
+    Raises UserError where there is no prompt, or no such column.
+    """
+    if mistakes := missing_data(name):
+        raise UserError(*mistakes)
+    texts = read_all(name, split, config, cache_dir)
+    prompts = [" ".join(text.split()) for text in texts if isinstance(text, str)]
+    distinct = list(dict.fromkeys(prompt for prompt in prompts if prompt))
+    if not distinct:
+        raise UserError(f"prompts {name}: none is there")
+    if left := len(texts) - len(distinct):
+        say(f"prompts      {len(distinct):,}; {left:,} empty or repeated ones are left out")
+    return distinct
+
+
+def read_all(name: str, split: str, config: str | None, cache_dir: str | None) -> list[Any]:
+    """The prompts of all rows, whatever they are."""
+    path = Path(name)
+    ending = path.suffix.lower() if path.is_file() else ""
+    if ending in (".txt", ".tsv"):
+        text = read_text(path)
+        return text.splitlines() if ending == ".txt" else from_table(name, text)
+    if ending in (".json", ".jsonl"):
+        return from_json(name, read_text(path))
+    rows = open_dataset(name, split, config, cache_dir, "--split")
+    return list(rows[column_of(name, rows.column_names)])
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises UserError where it cannot be read."""
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompts {path}: cannot be read as UTF-8 ({short(error)})") from error
+
+
+def from_table(name: str, text: str) -> list[Any]:
+    """The prompts of a table with tabs between its columns and their names above."""
+    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+    header, *rest = rows or [[]]
+    place = header.index(column_of(name, header))
+    return [row[place] if place < len(row) else None for row in rest]
+
+
+def from_json(name: str, text: str) -> list[Any]:
+    """The prompts of a JSON list or of JSON lines: texts, or objects with a column of them."""
+    try:
+        rows = json_rows(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        line = getattr(error, "lineno", "?")
+        raise UserError(f"prompts {name}, line {line}: no JSON ({short(error)})") from error
+    # Tables of a data set may lack a column in some rows, so all are looked at.
+    columns = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+    column = column_of(name, columns) if columns else ""
+    return [row.get(column) if isinstance(row, dict) else row for row in rows]
+
+
+def column_of(name: str, columns: list[str]) -> str:
+    """The column that holds the prompts. Raises UserError where there is none."""
+    by_name = {column.lower(): column for column in reversed(columns)}
+    for wanted in COLUMNS:
+        if wanted in by_name:
+            return by_name[wanted]
+    raise UserError(
+        f"prompts {name}: no column {', '.join(COLUMNS)}; there are {listed(columns, 90)}"
+    )

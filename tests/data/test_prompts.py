@@ -1,0 +1,54 @@
+"""Prompts from every kind of file that people keep them in."""
+
+import json
+
+import pytest
+from datasets import Dataset
+
+from diffdpo.data.prompts import read_prompts
+from diffdpo.errors import UserError
+
+PROMPTS = ["a fox", "zwei Füchse", "狐"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.txt", "a fox\r\n\n  zwei   Füchse\n狐\na fox\n"),
+        ("p.tsv", "Category\tPrompt\nx\ta fox\ny\tzwei Füchse\nz\t狐\nw\n"),
+        ("p.json", json.dumps(PROMPTS)),
+        ("p.jsonl", "".join(json.dumps({"n": 1, "prompt": p}) + "\n" for p in [*PROMPTS, None])),
+        ("q.jsonl", "".join(json.dumps(p) + "\n" for p in PROMPTS)),
+        ("r.json", json.dumps([{"tag": "x", "prompt": p} for p in PROMPTS])),
+        ("p.csv", "caption,n\na fox,1\nzwei Füchse,2\n狐,3\n"),
+    ],
+)
+def test_a_file_of_any_kind_gives_its_distinct_prompts(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert read_prompts(str(tmp_path / name)) == PROMPTS
+
+
+def test_a_data_set_gives_those_of_the_split(tmp_path):
+    Dataset.from_dict({"text": PROMPTS}).to_parquet(tmp_path / "test-00000.parquet")
+    assert read_prompts(str(tmp_path), "test") == PROMPTS
+    with pytest.raises(UserError, match="has no split .train"):
+        read_prompts(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("p.txt", "\n \n", "none is there"),
+        ("p.tsv", "a\tb\n1\t2\n", "no column prompt, caption"),
+        ("p.json", '{"a": ', "line 1: no JSON"),
+        ("p.jsonl", '{"words": "a"}\n', "there are words"),
+        ("p.txt", b"\xff\xfe\xff", "cannot be read as UTF-8"),
+        ("missing.txt", None, "no such file or folder"),
+    ],
+)
+def test_what_holds_no_prompts_is_one_line(tmp_path, name, content, line):
+    if content is not None:
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=line):
+        read_prompts(str(tmp_path / name))
