@@ -10,11 +10,10 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError, nearest, short
 from diffdpo.flags import (
     StrictParser,
     inner,
-    nearest,
     one_of,
     optional,
     out_of_bounds,

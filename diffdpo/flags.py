@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import operator
 import re
@@ -14,7 +13,7 @@ from functools import partial
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypedDict, Union, get_args, get_origin, get_type_hints
 
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError, nearest, short
 
 
 class Bounds(TypedDict, total=False):
@@ -129,12 +128,6 @@ def unfit_text(name: str, value: Any) -> list[str]:
     if value == "":
         return [f"--{name} is empty; give a value or leave it out"]
     return []
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """' (did you mean X?)' where one of the names comes close."""
-    match = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 class StrictParser(ArgumentParser):

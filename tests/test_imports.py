@@ -9,8 +9,7 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 # The floors, from the ground up: a module imports its own room and those below.
 FLOORS = [
     {"errors", "flags", "preference", "draws"},
-    {"means", "safeguard", "loss_row", "config", "extensions"},
-    {"losses"},
+    {"losses", "config", "extensions"},
     {"objective"},
     {"reference"},
     {"engine", "data"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from diffdpo.engine.accelerator import DTYPES
+from diffdpo.engine.accelerator import DTYPES, sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
@@ -68,7 +68,7 @@ def main(settings: EvaluateSettings) -> int:
     look_ahead(run_of(str(settings.policy)))
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = sampling_device()
     settings, backbone = resolved(settings, device)
     # Rewards and pairs before anything is sampled: what is missing stops the command at once.
     precision = DTYPES[settings.reward_precision]

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.losses import LOSSES
-from tests.conftest import accelerate, run, script, two_processes
+from tests.conftest import accelerate, run, script
+from tests.processes import run_forked, run_two
 from tests.text.factory import CHATML, label_rows, pair_rows, save_model, write_jsonl
 from tests.text.runs import fails_with, flags, metrics, train
 
@@ -36,7 +37,7 @@ def test_two_steps_then_two_more_are_four_in_one_go(lm, data, tmp_path):
     again = flags(
         lm, data["chats"], cut, resume_from_checkpoint="latest", checkpointing_steps=2, **schedule
     )
-    second = run(script("train_text_dpo", *again))
+    second = run_forked(script("train_text_dpo", *again))
     assert second.returncode == 0, second.stderr
     assert "resumed" in second.stdout
     assert metrics(cut) == metrics(straight)
@@ -108,7 +109,7 @@ def test_the_cut_into_processes_and_micro_batches_changes_nothing(lm, data, tmp_
     for name, changes in cuts.items():
         train(*flags(lm, rows, tmp_path / name, loss_type=loss, **changes))
     words = flags(lm, rows, tmp_path / "processes", loss_type=loss, train_batch_size=2)
-    found = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
+    found = run_two(script("train_text_dpo", *words))
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("= 2 x 1 accumulated x 2 processes") == 1
     for name in ("accumulated", "processes"):
