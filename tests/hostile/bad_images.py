@@ -218,6 +218,18 @@ CASES = [
         r"no image pairs in columns winner, loser, text; .*--chosen_column, --rejected_column",
     ),
     Bad(
+        "rankings without lists",
+        TRAIN,
+        reading(table({"generations": GOOD, "ranking": [1], "prompt": "p"})),
+        r"data: column generations holds binary; a ranking has a list of pictures",
+    ),
+    Bad(
+        "rankings of other lengths",
+        TRAIN,
+        reading(table(*[{"generations": [GOOD, GOOD], "ranking": [1], "prompt": "p"}] * 3)),
+        r"data: 3 of 3 rankings cannot be read .first in row 0.; mend column ranking",
+    ),
+    Bad(
         "a column of nearly the right name",
         TRAIN,
         reading(table({"chosen": GOOD, "rejected": GOOD, "promt": "p"})),
