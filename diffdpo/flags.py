@@ -9,7 +9,7 @@ import re
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from argparse import RawDescriptionHelpFormatter as PlainFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypedDict, get_type_hints
+from typing import Any, NoReturn, TypedDict, get_origin, get_type_hints
 
 from diffdpo.errors import UserError, nearest, short
 from diffdpo.words import reader
