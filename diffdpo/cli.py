@@ -113,6 +113,11 @@ COMMANDS = {
         "diffdpo.metrics.convert_settings:ConvertSettings",
         "hpsv2.1 HPS_v2.1_compressed.pt weights/hpsv2.1",
     ),
+    "annotate": Command(
+        "a page on which people choose between two pictures, texts or clips",
+        "diffdpo.annotate.settings:AnnotateSettings",
+        "PAIRS --output_dir runs/votes",
+    ),
     "fit_bradley_terry": Command(
         "strengths and ranks from comparisons",
         "diffdpo.ranking.settings:RankingSettings",

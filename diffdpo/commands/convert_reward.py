@@ -13,7 +13,7 @@ from diffdpo.metrics.convert_settings import BASES, ConvertSettings
 
 def main(settings: ConvertSettings) -> int:
     """Convert, and open the result to prove that it is whole; returns the exit code."""
-    name, folder = str(settings.name), Path(str(settings.folder))
+    name, folder = str(settings.name), Path(str(settings.output_dir))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as draft:
         convert(name, Path(str(settings.file)), draft, settings.base or BASES[name])

@@ -31,7 +31,7 @@ class ConvertSettings(BaseSettings):
         group="model",
         positional=True,
     )
-    folder: str | None = flag(None, "the new folder", group="model", positional=True)
+    output_dir: str | None = flag(None, "the new folder", group="model", positional=True)
     base: str | None = flag(
         None,
         "folder or hub id of the tokenizer, of laion_aesthetic CLIP's image tower; default: the"
@@ -41,11 +41,11 @@ class ConvertSettings(BaseSettings):
 
     def problems(self) -> list[str]:
         lines = super().problems()
-        if None in (self.name, self.file, self.folder):
+        if None in (self.name, self.file, self.output_dir):
             return [*lines, "convert_reward NAME FILE FOLDER: all three are needed"]
         lines += one_of("name", self.name, BASES)
         if not Path(str(self.file)).is_file():
             lines.append(f"--file {self.file}: no such file")
-        if Path(str(self.folder)).exists():
-            lines.append(f"--folder {self.folder}: is there already; choose another")
+        if Path(str(self.output_dir)).exists():
+            lines.append(f"--output_dir {self.output_dir}: is there already; choose another")
         return lines

@@ -13,7 +13,7 @@ from diffdpo.text.settings import TextSettings
 from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
-LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags"}
+LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"}
 LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
@@ -28,6 +28,7 @@ TEXT = {"text", "text.settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
+ANNOTATE = {"annotate", "annotate.settings"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
 
 # What each command imports of the package before its settings are right, and for its --help.
@@ -38,6 +39,7 @@ IMPORTS = {
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
     "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "convert_reward": LIGHT | RUN_REWARDS,
+    "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
     "precompute": BOTH,
     "export": BOTH,
@@ -46,8 +48,8 @@ IMPORTS = {
     "demo_text": BOTH,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
-ALSO = {name: {"numpy", "PIL"} for name in ("evaluate", "evaluate_text", "make_pairs")}
-ALSO["convert_reward"] = {"numpy", "PIL"}
+REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate", "convert_reward")
+ALSO = {name: {"numpy", "PIL"} for name in REWARDED}
 ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """
 import json, sys
