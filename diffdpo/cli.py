@@ -20,8 +20,7 @@ from diffdpo.engine.console import (
 from diffdpo.engine.failures import in_one_line, is_lost_peer, peer_line
 from diffdpo.engine.interrupts import INTERRUPTED, answering, farewell, moment
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import SharedError, UserError
-from diffdpo.flags import nearest
+from diffdpo.errors import SharedError, UserError, nearest
 
 
 @dataclass(frozen=True)

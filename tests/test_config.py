@@ -11,10 +11,11 @@ from diffdpo.config import BaseSettings, Layer, parse, read_yaml
 from diffdpo.engine.run_folder import save_yaml
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
-from diffdpo.flags import flag, inner
+from diffdpo.flags import flag
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
+from diffdpo.words import inner
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ class AdapterSettings(BaseSettings):
     )
     reference: str = flag(
         "start",
-        "start: the policy as it was; base: under --init_lora, the model without it; ema: a moving"
-        " average of the policy",
+        "start: the policy as it was; base: the model without what --init_lora or --init_policy"
+        " brings; ema: a moving average of the policy",
         group="model",
         choices=REFERENCES,
     )
@@ -92,8 +92,8 @@ class AdapterSettings(BaseSettings):
         elif self.unet_init:
             lora = "--init_lora" if self.init_lora else "--rank"
             lines.append(f"--unet_init starts a full fine-tune; leave out {lora}")
-        if self.reference == "base" and not self.init_lora:
-            lines.append("--reference base goes with --init_lora; leave it out")
+        if self.reference == "base" and not (self.init_lora or self.unet_init):
+            lines.append("--reference base goes with --init_lora or --init_policy; leave it out")
         if self.base_precision and not self.is_lora:
             lines.append(f"--base_precision {self.base_precision} {NEEDS_LORA}")
         lines += bits_problems(self.base_precision)

@@ -46,7 +46,7 @@ def image_facts(
             f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
         ),
         **flow_line(settings, backbone, process),
-        **trainer.plan("pairs"),
+        **trainer.plan.lines("pairs"),
         "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
     if beside := beside_read(settings, pairs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from diffdpo.reference import (
     BaseModel,
     FrozenCopy,
     InitialNetwork,
+    OtherModel,
     Reference,
     Zero,
     without_dropout,
@@ -99,6 +101,20 @@ def matched(network: nn.Module, targets: Iterable[str]) -> set[str]:
     """The layers that have one of the names, or a name that ends in one of them."""
     ends = tuple(f".{target}" for target in targets)
     return {name for name, _ in network.named_modules() if f".{name}".endswith(ends)}
+
+
+def base_copy(
+    backbone: Backbone, settings: AdapterSettings, device: torch.device
+) -> nn.Module | None:
+    """A copy of the model's network as it was loaded, where a full fine-tune that starts from other
+    weights has the model itself as its reference; else None. To be made before
+    ``make_trainable``."""
+    if not (settings.unet_init and settings.reference == "base"):
+        return None
+    # In the precision of the policy, which is trained in full.
+    network = copy.deepcopy(backbone.network).to(device, torch.float32)
+    without_dropout(network)
+    return network
 
 
 def make_trainable(
@@ -175,21 +191,27 @@ def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:
     first.attach(network, AdapterCopy.trained)
 
 
-def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
-    """The reference of a run: zero, a moving average of the policy, or what training starts
-    from."""
+def make_reference(
+    network: nn.Module, settings: ImageSettings, base: nn.Module | None = None
+) -> Reference:
+    """The reference of a run: zero, a moving average of the policy, what training starts from, or
+    ``base``, see ``base_copy``."""
     if image_objective(settings).reference_free:
         return Zero()
     if settings.reference == "ema":
         decay = settings.reference_decay
         decay = REFERENCE_DECAY if decay is None else decay
         return MovingReference(MovingAverage(trainable(network), decay))
-    return starting_point(network, settings)
+    return starting_point(network, settings, base)
 
 
-def starting_point(network: nn.Module, settings: ImageSettings) -> Reference:
+def starting_point(
+    network: nn.Module, settings: ImageSettings, base: nn.Module | None = None
+) -> Reference:
     """The network as it is now as a reference, by the cheapest means; or, where asked for, the
-    model without the LoRA that is trained further."""
+    model without what is trained further."""
+    if base is not None:
+        return OtherModel(base, "the model without what is trained further")
     if settings.init_lora:
         return BaseModel() if settings.reference == "base" else AdapterCopy()
     if settings.is_lora:

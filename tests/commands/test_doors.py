@@ -13,7 +13,7 @@ from diffdpo.text.settings import TextSettings
 from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
-LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags"}
+LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"}
 LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
