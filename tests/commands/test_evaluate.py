@@ -123,14 +123,13 @@ def test_a_run_in_bfloat16_is_judged_in_bfloat16(models, pairs, tmp_path, rank):
     more = {"mixed_precision": "bf16", "learning_rate": 1e-2, "max_train_steps": 1}
     train(*flags(models(), pairs, out, rank=rank, **more))
     few, found = ["--num_prompts", "2", "--reward", "colourfulness"], {}
-    for name, words in {"own": [], "same": ["bf16"], "full": ["no"]}.items():
+    for name, words in {"own": [], "full": ["no"]}.items():
         given = ["--mixed_precision", *words] if words else []
         command = evaluate(models(), pairs, out, tmp_path / name, *few, *given)
         assert run_command("evaluate", command) == 0
         found[name] = json.loads((tmp_path / name / "evaluation.json").read_text())
-    accuracies = {name: one["implicit_accuracy"]["by_timestep"] for name, one in found.items()}
-    assert accuracies["own"] == accuracies["same"]
-    assert found["own"]["rewards"] == found["same"]["rewards"] != found["full"]["rewards"]
+    assert found["own"]["settings"]["mixed_precision"] == "bf16"
+    assert found["own"]["rewards"] != found["full"]["rewards"]
 
 
 @ONE_POLICY

@@ -1,10 +1,8 @@
 """The real command line on real files: two steps, resume, processes, mistakes."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,8 +14,9 @@ from safetensors.torch import load_file
 from diffdpo.cli import run_command
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
-from tests.conftest import ROOT, THREADS, accelerate, run, script, two_processes
+from tests.conftest import ROOT, accelerate, run, script
 from tests.factory import make_pairs, read_jsonl
+from tests.processes import Started, run_forked, run_two
 
 TIMED = {"pairs_per_second"}
 
@@ -79,7 +78,7 @@ def wait_for_lines(process, out, count):
 
 
 def test_accelerate_launch_trains_saves_and_resumes(models, pairs, tmp_path):
-    """Two steps, then two more by the same command; equal to four in one go, bit for bit."""
+    """Two steps, then two more without the launcher; equal to four in one go, bit for bit."""
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     train(*flags(models(), pairs, straight))
     first = run(
@@ -98,7 +97,7 @@ def test_accelerate_launch_trains_saves_and_resumes(models, pairs, tmp_path):
     ):
         assert word in first.stdout
     again = flags(models(), pairs, cut, resume_from_checkpoint="latest", checkpointing_steps=2)
-    second = run(accelerate("train_diffusion_dpo", *again))
+    second = run_forked(script("train_diffusion_dpo", *again))
     assert second.returncode == 0, second.stderr
     assert "resumed" in second.stdout
     assert metrics(cut) == metrics(straight)
@@ -156,7 +155,7 @@ def test_every_loss_trains_on_images(models, pairs, tmp_path, loss):
     )
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+@pytest.mark.parametrize("loss", ["sigmoid", pytest.param("ipo", marks=pytest.mark.slow)])
 def test_margins_grow_when_the_same_pairs_come_again(models, tmp_path, loss):
     data = make_pairs(tmp_path / "few", 2)
     plain = {"no_hflip": True, "proportion_empty_prompts": 0, "train_batch_size": 2, "rank": None}
@@ -178,7 +177,7 @@ def test_the_cut_into_processes_and_micro_batches_changes_nothing(models, pairs,
     for name, changes in cuts.items():
         train(*flags(models(), pairs, tmp_path / name, loss_type=loss, **changes))
     words = flags(models(), pairs, tmp_path / "processes", loss_type=loss, train_batch_size=2)
-    found = run(two_processes("train_diffusion_dpo", *words), ACCELERATE_USE_CPU="true")
+    found = run_two(script("train_diffusion_dpo", *words))
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("4 pairs = 2 x 1 accumulated x 2 processes") == 1
     reference = metrics(tmp_path / "whole")
@@ -206,13 +205,11 @@ def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):
         *flags(models(), pairs, killed, resume_from_checkpoint="latest", **changes),
     )
     for least in (1, 5, 17):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-3, stderr=-3
-        )
+        process = Started(command)
         wait_for_lines(process, killed, least)
         process.kill()
-        process.wait()
-    assert run(command).returncode == 0
+        process.communicate()
+    assert run_forked(command).returncode == 0
     assert metrics(killed) == metrics(straight)
     assert same(weights(killed), weights(straight))
     assert len(list(killed.glob("checkpoint-*"))) == 2
@@ -222,9 +219,7 @@ def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):
 def test_a_polite_stop_saves_and_says_how_to_go_on(models, pairs, tmp_path, number):
     out = tmp_path / "run"
     command = script("train_diffusion_dpo", *flags(models(), pairs, out, max_train_steps=5000))
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-1, stderr=-1, text=True
-    )
+    process = Started(command)
     wait_for_lines(process, out, 2)
     process.send_signal(number)
     printed, complaint = process.communicate(timeout=60)
@@ -347,7 +342,7 @@ def test_all_wrong_settings_are_named_at_once(models, pairs, tmp_path, capsys):
 def test_mistakes_leave_no_traceback_in_a_real_process(models, pairs, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
-    found = run(script("train_diffusion_dpo", *flags(models(), pairs, blocked)))
+    found = run_forked(script("train_diffusion_dpo", *flags(models(), pairs, blocked)))
     assert found.returncode == 2
     assert (
         found.stderr.strip()
@@ -357,7 +352,7 @@ def test_mistakes_leave_no_traceback_in_a_real_process(models, pairs, tmp_path):
 
 def test_two_processes_say_a_mistake_once(models, pairs, tmp_path):
     words = flags(models(), tmp_path, tmp_path / "run")
-    found = run(two_processes("train_diffusion_dpo", *words), ACCELERATE_USE_CPU="true")
+    found = run_two(script("train_diffusion_dpo", *words))
     assert found.returncode != 0
     assert sum(line.startswith("error: ") for line in found.stderr.splitlines()) == 1
 
@@ -499,7 +494,7 @@ sys.exit(main(["train_diffusion_dpo", *sys.argv[1:]]))
 )
 def test_an_interrupted_run_says_what_it_leaves(models, pairs, tmp_path, saving, line):
     words = flags(models(), pairs, tmp_path / "run")
-    found = run([sys.executable, "-c", INTERRUPTED.format(saving=saving), *map(str, words)])
+    found = run_forked([sys.executable, "-c", INTERRUPTED.format(saving=saving), *map(str, words)])
     assert found.returncode == 130
     assert found.stderr.strip().splitlines()[-1].endswith(line)
     assert (tmp_path / "run" / "checkpoint-3").is_dir() == ("3" in line)
