@@ -9,7 +9,7 @@ import re
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from argparse import RawDescriptionHelpFormatter as PlainFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypedDict, get_type_hints
+from typing import Any, NoReturn, TypedDict, get_origin, get_type_hints
 
 from diffdpo.errors import UserError, nearest, short
 from diffdpo.words import reader
@@ -51,11 +51,12 @@ def flag(
 ) -> Any:
     """A settings field that is also a command-line flag.
 
-    ``aliases`` are its names in other programs. ``changes`` names the stored numbers that depend
-    on it, see ``cache/keys.py``. ``group`` is its heading in --help, ``choices`` are the words it
+    ``aliases`` are its names in other programs. ``changes`` names the stored numbers that depend on
+    it, see ``cache/keys.py``. ``group`` is its heading in --help, ``choices`` are the words it
     takes, and ``read`` converts a word to a value where the type alone is not enough. A
-    ``positional`` one may be given without the flag. ``bounds`` are those of a number: ``least``,
-    ``above``, ``below`` and ``most``. A number is finite unless ``most`` is infinite.
+    ``positional`` one may be given without the flag; a list takes all such words. ``bounds`` are
+    those of a number: ``least``, ``above``, ``below`` and ``most``. A number is finite unless
+    ``most`` is infinite.
     """
     assert group is None or group in GROUPS, f"--help has no heading for {group}"
     assert set(bounds) <= set(BOUNDS), f"bounds are {', '.join(BOUNDS)}"
@@ -139,10 +140,11 @@ class StrictParser(ArgumentParser):
             argument_default=SUPPRESS,  # so that ``read`` returns what was given and nothing else
             formatter_class=wide,
         )
-        self.positional = [f.name for f in dataclasses.fields(cls) if "positional" in f.metadata]
+        hints = get_type_hints(cls)
+        named = [f.name for f in dataclasses.fields(cls) if "positional" in f.metadata]
+        self.positional = {name: get_origin(hints[name]) is list for name in named}
         self.spellings: list[str] = []
         self.repeated: list[str] = []
-        hints = get_type_hints(cls)
         for name, title in GROUPS.items():
             group = self.add_argument_group(title)
             for field in dataclasses.fields(cls):
@@ -204,8 +206,11 @@ class StrictParser(ArgumentParser):
         if action is not None and action.dest in vars(given):
             self.repeated.append(action.dest)
         _, stray = self.parse_known_args(chunk, given)
-        for dest in self.positional:
-            if stray and dest not in vars(given):
+        for dest, many in self.positional.items():
+            if many and stray:
+                setattr(given, dest, [*vars(given).get(dest, []), *stray])
+                stray = []
+            elif stray and dest not in vars(given):
                 setattr(given, dest, stray.pop(0))
         return [f"stray word {short(repr(word))}" for word in stray]
 

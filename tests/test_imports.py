@@ -15,6 +15,7 @@ FLOORS = [
     {"engine", "data"},
     {"cache", "report"},
     {"image", "text", "metrics", "ranking"},
+    {"annotate"},
     {"commands"},
     {"cli", "__init__"},
     {"__main__"},

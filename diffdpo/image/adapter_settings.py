@@ -58,6 +58,12 @@ class AdapterSettings(BaseSettings):
         choices=BASE_PRECISIONS,
         changes="scores",
     )
+    offload: bool = flag(
+        False,
+        "keep the weights that are frozen under adapters in host memory, and copy those of a block"
+        " to the device when it runs; implies what gradient_checkpointing does",
+        group="model",
+    )
     unet_init: str | None = flag(
         None,
         "start policy and reference from these weights instead of the model's: the folder of a"
@@ -96,6 +102,13 @@ class AdapterSettings(BaseSettings):
             lines.append("--reference base goes with --init_lora or --init_policy; leave it out")
         if self.base_precision and not self.is_lora:
             lines.append(f"--base_precision {self.base_precision} {NEEDS_LORA}")
+        if self.offload and not self.is_lora:
+            lines.append("--offload is for a frozen base under a LoRA; add --rank or leave it out")
+        if self.offload and self.base_precision == "nf4":
+            lines.append(
+                "--offload: nf4 weights are made on the GPU and stay there; take --base_precision"
+                " int8"
+            )
         lines += bits_problems(self.base_precision)
         if self.use_dora and self.base_precision not in (None, "bf16"):
             lines.append("--use_dora reads the model's weights; leave out --base_precision")

@@ -19,6 +19,7 @@ from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
 from diffdpo.image.backbones.low_bits import leave_to_each_process, recomputed_whole, store_in_fp8
+from diffdpo.image.backbones.offload import offload
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.lora import FirstState, in_float32, read_lora
 from diffdpo.image.lora_export import why_no_kohya
@@ -136,11 +137,13 @@ def make_trainable(
         else:
             add_lora(network, settings, backbone.lora_targets)
         lower(network, settings.base_precision)
-        network.to(device)  # only now, when it is as small as it gets
+        # Only now, when it is as small as it gets.
+        offload(network, device) if settings.offload else network.to(device)
     else:
         network.requires_grad_(True).to(device, torch.float32)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
-    if settings.gradient_checkpointing:
+    # The blocks of an offloaded network are computed again as it is.
+    if settings.gradient_checkpointing and not settings.offload:
         if not network._supports_gradient_checkpointing:
             kind = type(network).__name__
             raise UserError(f"--gradient_checkpointing: {kind} has none; leave the flag out")

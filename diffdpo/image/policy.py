@@ -92,7 +92,7 @@ def load_saved(
 
 def untrained(backbone: Backbone, settings: ImageSettings) -> nn.Module:
     """The network of a run before its first step, under adapters in the precision it has."""
-    settings = replace(settings, gradient_checkpointing=False)
+    settings = replace(settings, gradient_checkpointing=False, offload=False)
     return make_trainable(backbone, settings, backbone.network.dtype, torch.device("cpu"))
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tests.commands.image_runs import flags, metrics, train
 from tests.commands.test_evaluate import judge
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
 
 
 @pytest.fixture(scope="module")
