@@ -15,7 +15,7 @@ FLOORS = [
     {"reference"},
     {"engine", "data"},
     {"cache", "report"},
-    {"image", "text", "metrics", "ranking"},
+    {"image", "text", "metrics", "pairs", "ranking"},
     {"commands"},
     {"cli", "__init__"},
     {"__main__"},
