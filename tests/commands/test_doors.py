@@ -18,6 +18,8 @@ LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 JUDGES |= {"metrics.reward", "metrics.pixels", "engine.digests", "data.modes"}
+RUN_REWARDS = {"extensions", "metrics", "metrics.convert_settings", *JUDGES}
+RUN_REWARDS |= {"data", "data.bundled"}
 RUN = {"engine.run_config", "extensions", "metrics", "metrics.reward_settings", *JUDGES}
 IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
 IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
@@ -36,6 +38,7 @@ IMPORTS = {
     "evaluate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
     "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
+    "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
     "precompute": BOTH,
@@ -45,7 +48,7 @@ IMPORTS = {
     "demo_text": BOTH,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
-REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate")
+REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate", "convert_reward")
 ALSO = {name: {"numpy", "PIL"} for name in REWARDED}
 ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """
