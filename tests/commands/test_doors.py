@@ -176,6 +176,7 @@ def test_the_package_runs_as_a_module():
     [
         ("evaluate_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
         ("demo_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
+        ("annotate", "krippendorff", "pip install 'diffdpo[annotate]'"),
     ],
 )
 def test_a_missing_extra_is_asked_for_before_work_begins(
@@ -190,6 +191,7 @@ def test_a_missing_extra_is_asked_for_before_work_begins(
     (tmp_path / "config.json").touch()  # of a result
     both = ["--model_name_or_path", str(tmp_path), "--dataset_name", str(tmp_path)]
     words = ["--policy", str(tmp_path), *both] if name.startswith("evaluate") else []
+    words += [str(tmp_path)] if name == "annotate" else []
     assert main([name, *words, "--output_dir", str(tmp_path / "out")]) == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert line in shown
