@@ -228,7 +228,8 @@ def detect(
             return row
     raise UserError(
         f"no image pairs in columns {listed(columns, 90)}; needed are {needs()};"
-        f" {near(columns, given)}; name yours with {', '.join(f'--{role}_column' for role in ROLES)}"
+        f" {near(columns, given)}; name yours with"
+        f" {', '.join(f'--{role}_column' for role in ROLES)}"
     )
 
 

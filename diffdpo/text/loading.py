@@ -140,15 +140,18 @@ def check_finite(network: nn.Module, place: str) -> None:
         raise UserError(f"{place}: {len(bad)} of its weights are not finite ({some(bad)})")
 
 
-def reasons(name: str, place: str, error: Exception) -> list[str]:
-    """The line for a model that cannot be loaded; for pickled weights, how they are converted."""
+def reasons(
+    name: str, place: str, error: Exception, kind: str = "AutoModelForCausalLM"
+) -> list[str]:
+    """The line for a model that cannot be loaded; for pickled weights, how they are converted by
+    the class ``kind``."""
     folder = Path(name)
     files = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     pickled = [file for file in files if file.endswith(PICKLED) and file != "training_args.bin"]
     if pickled and not any(file.endswith(".safetensors") for file in files):
         return [
             f"{place}: its weights are pickled ({short(pickled[0])}), which is not read; if you"
-            ' trust them: python -c "from transformers import AutoModelForCausalLM as M;'
+            f' trust them: python -c "from transformers import {kind} as M;'
             f" M.from_pretrained('{name}').save_pretrained('{name}')\""
         ]
     reason = short(error, 200) or type(error).__name__

@@ -17,13 +17,13 @@ LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags"}
 LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
-JUDGES |= {"metrics.reward", "engine.digests"}
+JUDGES |= {"metrics.reward", "metrics.text_reward", "engine.digests"}
 RUN = {"engine.run_config", "extensions", "metrics", "metrics.reward_settings", *JUDGES}
 IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
 IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
 IMAGE |= {"image.lora_file"}
 TEXT = {"text", "text.settings"}
-TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
+TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
@@ -183,7 +183,8 @@ def test_a_missing_extra_is_asked_for_before_work_begins(
     )
     (tmp_path / "config.json").touch()  # of a result
     both = ["--model_name_or_path", str(tmp_path), "--dataset_name", str(tmp_path)]
-    words = ["--policy", str(tmp_path), *both] if name.startswith("evaluate") else []
+    words = ["--policy", str(tmp_path), *both, "--reward", "sentiment"]
+    words = words if name.startswith("evaluate") else []
     assert main([name, *words, "--output_dir", str(tmp_path / "out")]) == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert line in shown

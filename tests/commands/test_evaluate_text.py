@@ -15,6 +15,7 @@ from tests.text.factory import save_model
 from tests.text.runs import flags, train
 
 QUICK = "--split train --num_prompts 6 --samples_per_prompt 2 --max_new_tokens 8".split()
+QUICK += ["--reward", "sentiment"]
 
 
 @pytest.fixture(scope="module", params=[True, None], ids=["lora", "full"])
