@@ -108,6 +108,11 @@ COMMANDS = {
         "diffdpo.image.evaluate_settings:PairSettings",
         "--reward colourfulness --output_dir runs/pairs",
     ),
+    "annotate": Command(
+        "a page on which people choose between two pictures, texts or clips",
+        "diffdpo.annotate.settings:AnnotateSettings",
+        "PAIRS --output_dir runs/votes",
+    ),
     "fit_bradley_terry": Command(
         "strengths and ranks from comparisons",
         "diffdpo.ranking.settings:RankingSettings",

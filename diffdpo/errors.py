@@ -41,6 +41,8 @@ def nearest(word: str, names: Iterable[str]) -> str:
     return f" (did you mean {match[0]}?)" if match else ""
 
 
+PAGE = "the page to choose on needs starlette, uvicorn and krippendorff: pip install"
+PAGE += " 'diffdpo[annotate]'"
 # Packages that come with an optional extra, and the line that asks for each.
 EXTRAS = {
     "av": "videos need PyAV: pip install 'diffdpo[video]'; lists of pictures do not",
@@ -49,10 +51,13 @@ EXTRAS = {
     "vaderSentiment": (
         "the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'"
     ),
+    "starlette": PAGE,
+    "uvicorn": PAGE,
+    "krippendorff": PAGE,
 }
 
 
 def not_installed(*packages: str) -> list[str]:
-    """A line for each of the packages that is missing."""
+    """A line for each of the packages that is missing, or for several of one extra."""
     # Looked for and not imported: settings are checked before anything heavy loads.
-    return [EXTRAS[name] for name in packages if find_spec(name) is None]
+    return list(dict.fromkeys(EXTRAS[name] for name in packages if find_spec(name) is None))

@@ -102,8 +102,8 @@ def main(settings: EvaluateSettings) -> int:
         data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
         compose(report, found, as_png(page), [data, *clips, *settings.departures])
 
-    first = None if settings.reference == "base" else settings.init_lora
-    base = str(first or settings.unet_init or settings.pretrained_model_name_or_path)
+    start = None if settings.reference == "base" else settings.init_lora or settings.unet_init
+    base = str(start or settings.pretrained_model_name_or_path)
     with writing(folder):
         publish(folder, run, base, settings, figures(found), fill, summary(found))
         save_picture(page, folder / "sheet.png")

@@ -14,18 +14,11 @@ from diffdpo.extensions import named_row
 from diffdpo.metrics.bundled import bundled_style_reward
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.jpeg import jpeg_compressibility, jpeg_incompressibility
-from diffdpo.metrics.reward import Reward, Row, own_rule, rule
+from diffdpo.metrics.reward import Reward, Row, later, own_rule, rule
 from diffdpo.metrics.sentiment import sentiment_reward
-from diffdpo.metrics.text_reward import TextReward, TextRow, own_text_rule
+from diffdpo.metrics.text_reward import TextReward, TextRow, later_text, own_text_rule
 
 Judge = TypeVar("Judge", Reward, TextReward)
-
-
-def classifier(path: str | None = None) -> TextReward:
-    """The one number of a sequence classifier. Raises UserError where it cannot be loaded."""
-    from diffdpo.text.classifier import load_classifier  # not above: it loads torch
-
-    return load_classifier(path)
 
 
 REWARDS: dict[str, Row] = {
@@ -33,8 +26,19 @@ REWARDS: dict[str, Row] = {
     "colourfulness": rule("colourfulness", colourfulness),
     "jpeg_compressibility": rule("jpeg_compressibility", jpeg_compressibility),
     "jpeg_incompressibility": rule("jpeg_incompressibility", jpeg_incompressibility),
+    "pickscore": later("clip", "pickscore"),
+    "hpsv2": later("clip", "hpsv2"),
+    "hpsv2.1": later("clip", "hpsv2.1"),
+    "clipscore": later("clip", "clipscore"),
+    "laion_aesthetic": later("clip", "laion_aesthetic"),
+    "imagereward": later("blip", "imagereward"),
+    "vqascore": later("vqa", "vqascore"),
+    "judge": later("judge", "judge"),
 }
-TEXT_REWARDS: dict[str, TextRow] = {"sentiment": sentiment_reward, "classifier": classifier}
+TEXT_REWARDS: dict[str, TextRow] = {
+    "sentiment": sentiment_reward,
+    "classifier": later_text("classifier"),
+}
 
 as_reward, as_text_reward = own_rule, own_text_rule
 

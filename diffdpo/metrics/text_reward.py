@@ -3,6 +3,7 @@ numbers."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,17 @@ class TextReward:
 
 
 TextRow = Callable[..., TextReward]  # (path of the weights or None) → reward
+
+
+def later_text(module: str) -> TextRow:
+    """A row of the table whose network is loaded by ``open_reward`` of a module of this package,
+    which is imported only then."""
+
+    def row(path: str | None = None) -> TextReward:
+        opened: TextReward = importlib.import_module(f"{__package__}.{module}").open_reward(path)
+        return opened
+
+    return row
 
 
 def of_whole_texts(

@@ -12,7 +12,7 @@ from diffdpo.cli import main, run_command
 from diffdpo.config import parse
 from diffdpo.errors import UserError
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from tests.commands.test_train_diffusion_dpo import flags, train
+from tests.commands.image_runs import flags, train
 from tests.conftest import script
 from tests.factory import make_pairs, pickapic_rows
 from tests.processes import run_forked

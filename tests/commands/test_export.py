@@ -16,8 +16,8 @@ from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.policy import load_policy
+from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.commands.test_evaluate import judge
-from tests.commands.test_train_diffusion_dpo import flags, metrics, same, train, weights
 from tests.conftest import script
 from tests.image.test_lora_files import in_train_mode, output
 from tests.processes import run_forked

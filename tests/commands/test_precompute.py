@@ -4,7 +4,7 @@ or two."""
 import pytest
 
 from diffdpo.cli import run_command
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
+from tests.commands.image_runs import flags, metrics, train
 from tests.conftest import script
 from tests.processes import run_two
 

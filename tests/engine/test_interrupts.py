@@ -11,7 +11,7 @@ import time
 import pytest
 
 from diffdpo.engine.interrupts import is_importing
-from tests.commands.test_train_diffusion_dpo import wait_for_lines
+from tests.commands.image_runs import wait_for_lines
 from tests.conftest import ROOT, THREADS, two_processes
 from tests.factory import read_jsonl
 from tests.processes import Started, start_two

@@ -26,18 +26,18 @@ PROMPTS = ["The inn", "noon in rain", "a", "yes, the end is", "then a thin cat"]
 COMPLETIONS = [" is good", "!", " thin thing then", " near", " sat in the inn at noon"]
 
 
-def save(folder, template=None, kind="llama", labels=1, pad=True, positions=64):
+def save(folder, template=None, kind="llama", labels=1, pad=2, positions=64):
     """A tiny classifier of random weights with its tokenizer."""
     torch.manual_seed(1)
     sizes = {"vocab_size": 271, "hidden_size": 32, "num_hidden_layers": 1}
     sizes |= {"intermediate_size": 48, "num_attention_heads": 2, "num_labels": labels}
     sizes |= {"max_position_embeddings": positions, "initializer_range": 0.3}
     if kind == "bert":
-        network = BertForSequenceClassification(BertConfig(**sizes, pad_token_id=2))
+        network = BertForSequenceClassification(BertConfig(**sizes, pad_token_id=pad))
     else:
-        network = LlamaForSequenceClassification(LlamaConfig(**sizes, pad_token_id=None))
+        network = LlamaForSequenceClassification(LlamaConfig(**sizes, pad_token_id=pad))
     network.save_pretrained(folder)
-    tokenizer(template, bos=template is None, pad=pad).save_pretrained(folder)
+    tokenizer(template, bos=template is None).save_pretrained(folder)
     return folder
 
 
@@ -86,7 +86,7 @@ def test_numbers_are_those_of_trl_and_of_any_batch(kind, chats, tmp_path):
 def test_plain_text_is_the_users_where_there_is_a_template_and_nothing_to_pad_with_is_fine(
     tmp_path,
 ):
-    folder = save(tmp_path / "judge", CHATML, pad=False)
+    folder = save(tmp_path / "judge", CHATML, pad=None)
     chats = [[user(text)] for text in PROMPTS]
     scores = load(folder)(PROMPTS, COMPLETIONS)
     assert scores == pytest.approx(by_trl(folder, chats, COMPLETIONS, True), abs=1e-5)
@@ -129,11 +129,11 @@ def test_half_precision_is_asked_for_and_logits_are_float32(tmp_path):
 
 
 def test_what_is_no_judge_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"name its weights with --reward_model classifier=PATH"):
+    with pytest.raises(UserError, match=r"name its folder, --reward_model classifier=PATH"):
         TEXT_REWARDS["classifier"]()
     with pytest.raises(UserError, match="has 3 labels; a reward has one"):
         load(save(tmp_path / "three", labels=3))
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"config.json is missing there"):
         load(tmp_path)
     # A language model has no head of this kind: drawn anew, its numbers would mean nothing.
     model().save_pretrained(tmp_path / "lm")
@@ -149,7 +149,7 @@ def test_what_is_no_judge_is_one_line(tmp_path):
 def test_settings_check_names_and_paths(tmp_path):
     words = {"reward": ["classifier"], "reward_model": ["classifier=/no/such"]}
     (line,) = TextRewardSettings(**words).problems()
-    assert "no such folder" in line
+    assert "no such file or folder" in line
     (line,) = TextRewardSettings(reward=["colourfulness"]).problems()
     assert "known: sentiment, classifier" in line
     own = TextReward("own", lambda p, c: np.zeros(len(p)), {"rule": "nothing"})

@@ -11,43 +11,44 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
-from diffdpo.cache.keys import digest, network_digest
+from diffdpo.cache.keys import digest
 from diffdpo.errors import UserError
+from diffdpo.metrics.identity import digest_of, network_name, tokenizer_digest, weight_files
 from diffdpo.metrics.text_reward import Prompts, TextReward, Texts
+from diffdpo.metrics.weights import folder_of, load_network, load_tokenizer, place_of
 from diffdpo.text.chat import apply_template
 from diffdpo.text.limits import position_count
-from diffdpo.text.loading import check_finite, check_keys, reasons
 
-FLAG = "--reward_model classifier="
-KIND = "AutoModelForSequenceClassification"
+NAME = "classifier"
 
 
-def load_classifier(path: str | None = None) -> TextReward:
-    """The reward of a classifier of one label at ``path``, with its tokenizer beside it.
+def open_reward(path: str | None = None) -> TextReward:
+    """The reward of a classifier of one label at ``path``, a folder or hub id, with its tokenizer
+    beside it.
 
     Raises UserError where there is none, or where it gives more than one number.
     """
     if path is None:
-        raise UserError(f"--reward classifier: which? name its weights with {FLAG}PATH")
-    place = f"{FLAG}{path}"
-    try:
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-        tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # of every kind: configurations and files may hold anything
-        raise UserError(*reasons(path, place, error, KIND)) from error
-    network = loaded[0].eval()
-    check_keys(place, loaded[1].get("missing_keys", ()), loaded[1].get("unexpected_keys", ()))
-    check_finite(network, place)
+        raise UserError(f"--reward {NAME}: which? name its folder, --reward_model {NAME}=PATH")
+    folder = folder_of(NAME, path, None, "a sequence classifier of one label and its tokenizer")
+    place = place_of(NAME, path)
+    network = load_network(AutoModelForSequenceClassification, folder, place)
     if network.config.num_labels != 1:
         raise UserError(f"{place}: has {network.config.num_labels} labels; a reward has one")
+    tokenizer = load_tokenizer(folder, place, len(network.get_input_embeddings().weight))
     judge = Classifier(network, tokenizer)
-    return TextReward(
-        "classifier", judge.score, judge.identity(), network, judge.too_long, reads_chats=True
-    )
+    template = tokenizer.chat_template
+    identity = {
+        "weights": digest_of(weight_files(folder)),
+        "network": network_name(folder, type(network).__name__),
+        "text": f"chat template {digest(template)}" if template else "prompt and completion",
+        "tokenizer": tokenizer_digest(folder),
+        "tokens": str(judge.longest),
+        "scale": "logit",
+    }
+    return TextReward(NAME, judge.score, identity, network, judge.too_long, reads_chats=True)
 
 
 class Classifier:
@@ -57,21 +58,8 @@ class Classifier:
         self.network, self.tokenizer = network, tokenizer
         positions = position_count(network) or tokenizer.model_max_length
         self.longest = min(positions, tokenizer.model_max_length)
-        config = network.config.get_text_config()
-        if config.pad_token_id is None:
-            # Networks that read the last token find it by what they pad with.
-            config.pad_token_id = tokenizer.pad_token_id
-        self.pad = config.pad_token_id
-
-    def identity(self) -> dict[str, str]:
-        """What the numbers depend on."""
-        template = self.tokenizer.chat_template
-        return {
-            "weights": network_digest(self.network),
-            "text": f"chat template {digest(template)}" if template else "prompt and completion",
-            "tokens": str(self.longest),
-            "scale": "logit",
-        }
+        # Networks that read the last token find it by what they pad with.
+        self.pad = network.config.get_text_config().pad_token_id
 
     def score(self, prompts: Prompts, completions: Texts) -> np.ndarray:
         """The logits ``(N,)``, in float32."""
