@@ -17,7 +17,8 @@ LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"
 LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
-JUDGES |= {"metrics.reward", "metrics.pixels", "engine.digests", "data.modes"}
+JUDGES |= {"metrics.reward", "metrics.text_reward", "metrics.pixels", "engine.digests"}
+JUDGES |= {"data.modes"}
 RUN_REWARDS = {"extensions", "metrics", "metrics.convert_settings", *JUDGES}
 RUN_REWARDS |= {"data", "data.bundled"}
 RUN = {"engine.run_config", "extensions", "metrics", "metrics.reward_settings", *JUDGES}
@@ -25,7 +26,7 @@ IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settin
 IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
 IMAGE |= {"image.lora_file"}
 TEXT = {"text", "text.settings"}
-TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
+TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
 ANNOTATE = {"annotate", "annotate.settings"}
@@ -176,6 +177,7 @@ def test_the_package_runs_as_a_module():
     [
         ("evaluate_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
         ("demo_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
+        ("annotate", "krippendorff", "pip install 'diffdpo[annotate]'"),
     ],
 )
 def test_a_missing_extra_is_asked_for_before_work_begins(
@@ -189,7 +191,9 @@ def test_a_missing_extra_is_asked_for_before_work_begins(
     )
     (tmp_path / "config.json").touch()  # of a result
     both = ["--model_name_or_path", str(tmp_path), "--dataset_name", str(tmp_path)]
-    words = ["--policy", str(tmp_path), *both] if name.startswith("evaluate") else []
+    words = ["--policy", str(tmp_path), *both, "--reward", "sentiment"]
+    words = words if name.startswith("evaluate") else []
+    words += [str(tmp_path)] if name == "annotate" else []
     assert main([name, *words, "--output_dir", str(tmp_path / "out")]) == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert line in shown
