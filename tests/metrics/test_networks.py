@@ -16,7 +16,6 @@ from transformers import AutoTokenizer, CLIPModel, CLIPVisionModelWithProjection
 
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.judged import judged
-from diffdpo.metrics.reward import introductions
 from tests.factory import picture
 from tests.metrics import tiny
 
@@ -181,11 +180,6 @@ def test_a_long_prompt_is_cut_and_counted(name, rewards, pictures):
     words = "a " * (length - 2)
     assert reward.too_long([words, words + "b", "a bee", LONG]) == 2
     assert reward.too_long([]) == 0
-    lines = introductions({name: reward}, ["a bee", LONG])
-    assert lines == [
-        f"reward       {name}: {reward.signature}",
-        f"note         {name} cuts 1 of 2 prompts: too long",
-    ]
     # What is cut away is not read, and what is kept is.
     one, other = (words + end for end in (" cat", " dog"))
     a, b, c = reward(pictures[:1] * 3, [one + LONG, one + "x" + LONG, "b" + other + LONG])
