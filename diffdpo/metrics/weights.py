@@ -92,6 +92,16 @@ def check_kind(kind: Any, folder: Path, place: str) -> None:
         raise UserError(f"{place}: of a {short(found)}, and a {wanted.model_type} is needed")
 
 
+def side_of(config: Any, place: str) -> int:
+    """The side in pixels of the square pictures that a network reads. Raises UserError where its
+    settings name none."""
+    size = config.image_size
+    sides = set(size) if isinstance(size, (list, tuple)) else {size}
+    if len(sides) != 1 or not isinstance(side := sides.pop(), int):
+        raise UserError(f"{place}: image_size {short(size)} in config.json is no square's side")
+    return side
+
+
 def check_file(folder: Path, names: tuple[str, ...], place: str) -> None:
     """Raises UserError where a folder has none of the files ``names``."""
     if any((folder / name).is_file() for name in names):
