@@ -118,7 +118,8 @@ def open_reward(name: str, path: str | None = None) -> Reward:
         return np.array(in_turn(chat, questions, given_points, settings.requests))
 
     identity = {
-        "model": chat.model,
+        # Two services may call different weights by one name.
+        "model": f"{chat.model} at {text_digest(chat.url)[:8]}",
         "rubric": text_digest(settings.rubric + POINTS + PAIR)[:16],
         "pictures": "whole, PNG",
         "scale": "1 to 10, temperature 0",
