@@ -20,8 +20,7 @@ from diffdpo.engine.console import (
 from diffdpo.engine.failures import in_one_line, is_lost_peer, peer_line
 from diffdpo.engine.interrupts import INTERRUPTED, answering, farewell, moment
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import SharedError, UserError
-from diffdpo.flags import nearest
+from diffdpo.errors import SharedError, UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,11 @@ COMMANDS = {
         "--prompts prompts.txt --policy runs/train --reward colourfulness --output_dir runs/pairs",
         "interrupted; what is stored whole is kept, and the same command goes on",
         shares_work=True,
+    ),
+    "annotate": Command(
+        "a page on which people choose between two pictures, texts or clips",
+        "diffdpo.annotate.settings:AnnotateSettings",
+        "PAIRS --output_dir runs/votes",
     ),
     "fit_bradley_terry": Command(
         "strengths and ranks from comparisons",

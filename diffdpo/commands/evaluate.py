@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from diffdpo.engine.accelerator import DTYPES
+from diffdpo.engine.accelerator import DTYPES, sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
@@ -68,7 +68,7 @@ def main(settings: EvaluateSettings) -> int:
     look_ahead(run_of(str(settings.policy)))
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = sampling_device()
     settings, backbone = resolved(settings, device)
     # Rewards and pairs before anything is sampled: what is missing stops the command at once.
     precision = DTYPES[settings.reward_precision]
@@ -102,8 +102,8 @@ def main(settings: EvaluateSettings) -> int:
         data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
         compose(report, found, as_png(page), [data, *clips, *settings.departures])
 
-    first = None if settings.reference == "base" else settings.init_lora
-    base = str(first or settings.unet_init or settings.pretrained_model_name_or_path)
+    start = None if settings.reference == "base" else settings.init_lora or settings.unet_init
+    base = str(start or settings.pretrained_model_name_or_path)
     with writing(folder):
         publish(folder, run, base, settings, figures(found), fill, summary(found))
         save_picture(page, folder / "sheet.png")
