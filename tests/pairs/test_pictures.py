@@ -234,7 +234,9 @@ def test_settings_that_change_pictures_are_in_the_key_and_others_are_not():
 def tables_of(folder):
     """A digest of every shard, and of every file of pairs."""
     files = [*folder.rglob("*.arrow"), *folder.rglob("*.parquet")]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    names = [f"{file.parent.name}/{file.name}" for file in files]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return dict(zip(names, digests, strict=True))
 
 
 def started(words):
