@@ -110,6 +110,11 @@ COMMANDS = {
         "interrupted; what is stored whole is kept, and the same command goes on",
         shares_work=True,
     ),
+    "convert_reward": Command(
+        "the official file of a reward's weights as the folder that is read here",
+        "diffdpo.metrics.convert_settings:ConvertSettings",
+        "hpsv2.1 HPS_v2.1_compressed.pt weights/hpsv2.1",
+    ),
     "annotate": Command(
         "a page on which people choose between two pictures, texts or clips",
         "diffdpo.annotate.settings:AnnotateSettings",

@@ -70,6 +70,11 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     return accelerator
 
 
+def sampling_device() -> torch.device:
+    """The device of a command that samples and judges: one GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def sharing_accelerator() -> Accelerator:
     """Accelerate for a command that trains nothing, and whose processes share its work."""
     cpu = (
@@ -85,11 +90,6 @@ def sharing_accelerator() -> Accelerator:
         raise UserError(f"accelerate: {short(error, 200)}") from error
     name_cpu_alike(accelerator)
     return accelerator
-
-
-def sampling_device() -> torch.device:
-    """The device of a command that samples and judges: one GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def usable_precision(precision: str, cpu: bool) -> str:
