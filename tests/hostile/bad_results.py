@@ -89,23 +89,6 @@ def broken_model(material: Material) -> list[str]:
     return text_result(policy=str(folder))(material)
 
 
-def new_pairs(*words: str) -> Make:
-    """Pairs to be sampled from a good model."""
-
-    def make(material: Material) -> list[str]:
-        base = ["--pretrained_model_name_or_path", material.models(), "--num_inference_steps", "1"]
-        base += ["--dataset_name", material.pairs, "--output_dir", material.folder / "new"]
-        return [*map(str, base), *words]
-
-    return make
-
-
-def new_pairs_over_old(material: Material) -> list[str]:
-    (material.folder / "new").mkdir()
-    (material.folder / "new" / "train-00000.parquet").write_text("mine")
-    return new_pairs()(material)
-
-
 def damaged_record(material: Material) -> list[str]:
     words = picture_result(**RESULT)(material)
     (run_folder(material) / "trained_on.safetensors").write_bytes(b"\0" * 40)
@@ -241,9 +224,4 @@ CASES = [
         text_result("--samples_per_prompt", "1000000000"),
         "2,000,000,000 continuations of up to 2 tokens need .* GiB of memory",
     ),
-    Bad("no step", "make_pairs", new_pairs("--num_inference_steps", "0"), "--num_inference_steps"),
-    Bad(
-        "too many steps", "make_pairs", new_pairs("--num_inference_steps", "2000"), ".*at most 1000"
-    ),
-    Bad("a file of the user's", "make_pairs", new_pairs_over_old, ".*holds train-00000.parquet"),
 ]
