@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 
@@ -31,6 +33,12 @@ def short(foreign: object, letters: int = 80) -> str:
     # Cut before it is taken apart: the text may be as long as a file.
     text = " ".join(str(foreign)[: 20 * letters].split())
     return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """' (did you mean X?)' where one of the names comes close."""
+    match = difflib.get_close_matches(word, list(names), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
 
 
 PAGE = "the page to choose on needs starlette, uvicorn and krippendorff: pip install"

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import operator
 import re
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from argparse import RawDescriptionHelpFormatter as PlainFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from types import NoneType, UnionType
-from typing import Any, NoReturn, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypedDict, get_origin, get_type_hints
 
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError, nearest, short
+from diffdpo.words import reader
 
 
 class Bounds(TypedDict, total=False):
@@ -28,7 +26,6 @@ class Bounds(TypedDict, total=False):
 GROUPS = {name: name for name in ("options", "data", "model", "training", "loss", "optimizer")}
 GROUPS |= {"flow": "flow models", "caching": "caching", "logging": "checkpoints and logging"}
 GROUPS |= {"evaluation": "evaluation and sampling", "rewards": "rewards"}
-METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
 # What a bound asks of a number, and how a line says it.
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "least": (operator.ge, "at least"),
@@ -36,10 +33,8 @@ BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "below": (operator.lt, "below"),
     "most": (operator.le, "at most"),
 }
-NONE = ("none", "null")
 # Random numbers have keys of 64 bits; other seeds would share theirs with one of these.
 SEEDS: Bounds = {"least": -(2**63), "most": 2**64 - 1}
-TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 FLAG = re.compile(r"--[\w-]+(=|$)")
 
 
@@ -130,12 +125,6 @@ def unfit_text(name: str, value: Any) -> list[str]:
     if value == "":
         return [f"--{name} is empty; give a value or leave it out"]
     return []
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """' (did you mean X?)' where one of the names comes close."""
-    match = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 class StrictParser(ArgumentParser):
@@ -235,57 +224,6 @@ def by_flag(words: Sequence[str]) -> list[list[str]]:
         else:
             chunks[-1].append(word)
     return chunks
-
-
-def reader(hint: Any) -> dict[str, Any]:
-    """argparse's options for a value of the type ``hint``."""
-    kind = inner(hint)
-    if kind is bool:
-        return {"type": truth, "nargs": "?", "const": True, "metavar": METAVARS[bool]}
-    many = get_origin(kind) is list
-    element = get_args(kind)[0] if many else kind
-    options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
-    if element is str and optional(hint):
-        options["type"] = lambda word: word or None  # an empty word takes a setting back
-    if element in (int, float):
-        options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
-    return options | ({"nargs": "+"} if many else {})
-
-
-def number(word: str, kind: type, may_be_none: bool) -> float | None:
-    """The number that a word says; None for "none" or "null" where the setting may be left out.
-
-    Raises ArgumentTypeError for any other word.
-    """
-    if may_be_none and word.lower() in NONE:
-        return None
-    try:
-        return kind(word)
-    except ValueError:
-        raise ArgumentTypeError(f"invalid {kind.__name__} value: {short(repr(word))}") from None
-
-
-def inner(hint: Any) -> Any:
-    """``X`` of ``X | None``, and any other type as it is."""
-    if get_origin(hint) not in (Union, UnionType):
-        return hint
-    (kind,) = [argument for argument in get_args(hint) if argument is not NoneType]
-    return kind
-
-
-def optional(hint: Any) -> bool:
-    """Whether the type ``hint`` allows None."""
-    return get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
-
-
-def truth(word: str) -> bool:
-    """The value of a switch.
-
-    Raises ArgumentTypeError for a word that means neither: ``bool("false")`` would be True.
-    """
-    if word.lower() not in TRUE + FALSE:
-        raise ArgumentTypeError(f"{short(repr(word))} is neither true nor false")
-    return word.lower() in TRUE
 
 
 def help_text(field: dataclasses.Field[Any]) -> str:

@@ -8,13 +8,13 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 
 # The floors, from the ground up: a module imports its own room and those below.
 FLOORS = [
-    {"errors", "flags", "preference", "draws"},
+    {"errors", "words", "flags", "preference", "draws"},
     {"losses", "config", "extensions"},
     {"objective"},
     {"reference"},
     {"engine", "data"},
     {"cache", "report"},
-    {"image", "text", "metrics", "ranking"},
+    {"image", "text", "metrics", "pairs", "ranking"},
     {"annotate"},
     {"commands"},
     {"cli", "__init__"},

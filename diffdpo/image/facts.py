@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffdpo.data.columns import listed
+from diffdpo.data.made_pairs import foreign
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
@@ -46,13 +47,14 @@ def image_facts(
             f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
         ),
         **flow_line(settings, backbone, process),
-        **trainer.plan("pairs"),
+        **trainer.plan.lines("pairs"),
         "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
     if beside := beside_read(settings, pairs):
         lines["read too"] = beside
-    if pairs.tally.unread_columns:
-        lines["not read"] = f"columns {listed(pairs.tally.unread_columns)}"
+    unread = pairs.tally.unread_columns
+    if others := foreign(unread, unread):
+        lines["not read"] = f"columns {listed(others)}"
     prompts = list(dict.fromkeys(pairs.prompts()))
     if cut := backbone.cut_prompts(prompts):
         lines["prompts"] = (
@@ -130,8 +132,10 @@ def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
     counts = [(tally.without_prompt, "without a prompt")]
     counts += [(tally.several_captions, "with a list of captions, one of them drawn")]
     bare = "".join(f", {count} {what}" for count, what in counts if count)
+    traps = f", {tally.traps}" if tally.traps and str(tally.traps) else ""
+    what = "rows" if tally.rankings is None else f"pairs of {tally.rankings:,} rankings"
     coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
     return (
-        f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled{bare},"
-        f" {unread}{coin}"
+        f"{len(pairs):,} of {tally.rows:,} {what}; {ties}, {tally.unlabelled} unlabelled{bare},"
+        f" {unread}{traps}{coin}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,14 +45,25 @@ class PictureSettings:
         )
 
 
-def check_sampling(backbone: Backbone, pictures: int, settings: PictureSettings) -> None:
-    """Raise UserError where the scheduler has no such number of steps, or where so many pictures
-    do not fit into this machine's memory, which holds all of them."""
+def usual_guidance(backbone: Backbone) -> float:
+    """The guidance scale of the pipeline's call where none is given: as the model is used."""
+    name = next(iter(backbone.sampling_options(1.0)))
+    return float(inspect.signature(type(backbone.pipeline).__call__).parameters[name].default)
+
+
+def check_steps(backbone: Backbone, settings: PictureSettings) -> None:
+    """Raise UserError where the scheduler has no such number of steps."""
     most = backbone.pipeline.scheduler.config.num_train_timesteps
     if settings.steps > most:
         raise UserError(
             f"--num_inference_steps {settings.steps}: the model's scheduler has {most} timesteps"
         )
+
+
+def check_sampling(backbone: Backbone, pictures: int, settings: PictureSettings) -> None:
+    """The same, and where so many pictures do not fit into this machine's memory, which holds all
+    of them."""
+    check_steps(backbone, settings)
     side = settings.resolution or backbone.native_resolution
     needed, there = 3 * side**2 * pictures, machine_memory()
     if needed > there:
@@ -74,22 +86,34 @@ def sample(
 
     The starting noise of a picture depends on its seed alone. ``label`` shows a progress bar.
     """
+    pictures: list[Image.Image] = []
+    size = at_once(backbone, settings)
+    starts = range(0, len(prompts), size)
+    with sampling(backbone, network):
+        for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
+            batch = slice(start, start + size)
+            pictures += run(backbone, prompts[batch], seeds[batch], settings)
+    return pictures
+
+
+def at_once(backbone: Backbone, settings: PictureSettings) -> int:
+    """How many pictures a batch has."""
+    return min(settings.batch, backbone.prompts_at_once or settings.batch)
+
+
+@contextmanager
+def sampling(backbone: Backbone, network: Any) -> Iterator[None]:
+    """Inside, the pipeline samples with this network, without gradients."""
     was_training = network.training
     network.eval()
-    pictures: list[Image.Image] = []
-    at_once = min(settings.batch, backbone.prompts_at_once or settings.batch)
-    starts = range(0, len(prompts), at_once)
     half = mixed_with(backbone, network)
     with (
         torch.no_grad(),
         torch.autocast(network.device.type, half, enabled=half is not None),
         swapped(backbone, network),
     ):
-        for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
-            batch = slice(start, start + at_once)
-            pictures += run(backbone, prompts[batch], seeds[batch], settings)
+        yield
     network.train(was_training)
-    return pictures
 
 
 @contextmanager
