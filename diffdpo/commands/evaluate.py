@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from diffdpo.commands.contest import REFERENCE, Scores, best_of, diversity, drift
+from diffdpo.commands.contest import Scores, best_of, diversity, drift
 from diffdpo.commands.evaluate_page import compose
 from diffdpo.commands.evaluation_job import Evaluation, prepared, sampled
 from diffdpo.commands.findings import Findings, Judges, Standing, summary
@@ -25,6 +25,7 @@ from diffdpo.image.bundled import draws_emoji
 from diffdpo.image.comparison import Accuracy, picture_page, preferred_pictures, scored, traits
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import open_to_sample
+from diffdpo.image.labels import REFERENCE
 from diffdpo.image.sample import as_png, save_picture
 from diffdpo.image.samples import INDEX, write_lines
 from diffdpo.metrics import open_rewards
