@@ -20,8 +20,7 @@ from diffdpo.engine.console import (
 from diffdpo.engine.failures import in_one_line, is_lost_peer, peer_line
 from diffdpo.engine.interrupts import INTERRUPTED, answering, farewell, moment
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import SharedError, UserError
-from diffdpo.flags import nearest
+from diffdpo.errors import SharedError, UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,16 @@ COMMANDS = {
         "runs/train --step 500",
     ),
     "evaluate": Command(
-        "policy against reference: win rate, pictures, report",
+        "policies against their reference and each other: win rates, pictures, report",
         "diffdpo.image.evaluate_settings:EvaluateSettings",
         "--policy runs/train",
+        "interrupted; the pictures so far are kept, and the same command goes on",
+        shares_work=True,
+    ),
+    "compare": Command(
+        "several runs on one page: curves, settings that differ, figures, pictures",
+        "diffdpo.commands.compare_settings:CompareSettings",
+        "runs/first runs/second",
     ),
     "evaluate_text": Command(
         "language model against its reference: reward, KL, report",
@@ -108,6 +114,11 @@ COMMANDS = {
         "sample two pictures a prompt and let a reward choose",
         "diffdpo.image.evaluate_settings:PairSettings",
         "--reward colourfulness --output_dir runs/pairs",
+    ),
+    "annotate": Command(
+        "a page on which people choose between two pictures, texts or clips",
+        "diffdpo.annotate.settings:AnnotateSettings",
+        "PAIRS --output_dir runs/votes",
     ),
     "fit_bradley_terry": Command(
         "strengths and ranks from comparisons",

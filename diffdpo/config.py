@@ -6,20 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
-from diffdpo.errors import UserError, short
-from diffdpo.flags import (
-    StrictParser,
-    inner,
-    nearest,
-    one_of,
-    optional,
-    out_of_bounds,
-    unfit_text,
-)
+from diffdpo.errors import UserError, nearest, short
+from diffdpo.flags import StrictParser, one_of, out_of_bounds, unfit_text
+from diffdpo.words import as_word, misfit
 
 Settings = TypeVar("Settings", bound="BaseSettings")
 
@@ -223,29 +216,6 @@ def other_names(cls: type[BaseSettings]) -> dict[str, str]:
         for field in dataclasses.fields(cls)
         for alias in field.metadata.get("aliases", [])
     }
-
-
-def misfit(value: Any, hint: Any, is_choice: bool) -> str:
-    """The reason why a YAML value does not fit the type ``hint``; '' where it may be read."""
-    kind = inner(hint)
-    many = get_origin(kind) is list
-    if value is None:
-        return "" if optional(hint) else "has no value; give one or leave the line out"
-    if isinstance(value, dict) or (isinstance(value, list) and not many):
-        return f"is {'nested' if isinstance(value, dict) else 'a list'}; one value is wanted"
-    items = value if isinstance(value, list) else [value]
-    if any(isinstance(item, (dict, list)) or item is None for item in items):
-        return "is a list of something other than plain values"
-    texts = kind is str or (many and kind.__args__[0] is str)
-    # YAML 1.1 reads no, off and yes as booleans; a word is meant where words are listed.
-    if texts and not is_choice and any(isinstance(item, bool) for item in items):
-        return f"is the boolean {str(items[0]).lower()} in YAML; put the word in quotes"
-    return ""
-
-
-def as_word(value: Any) -> str:
-    """A plain YAML value as a word on the command line."""
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def default_of(cls: type[BaseSettings], name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 
@@ -33,6 +35,14 @@ def short(foreign: object, letters: int = 80) -> str:
     return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
+def nearest(word: str, names: Iterable[str]) -> str:
+    """' (did you mean X?)' where one of the names comes close."""
+    match = difflib.get_close_matches(word, list(names), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+PAGE = "the page to choose on needs starlette, uvicorn and krippendorff: pip install"
+PAGE += " 'diffdpo[annotate]'"
 # Packages that come with an optional extra, and the line that asks for each.
 EXTRAS = {
     "av": "videos need PyAV: pip install 'diffdpo[video]'; lists of pictures do not",
@@ -41,10 +51,13 @@ EXTRAS = {
     "vaderSentiment": (
         "the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'"
     ),
+    "starlette": PAGE,
+    "uvicorn": PAGE,
+    "krippendorff": PAGE,
 }
 
 
 def not_installed(*packages: str) -> list[str]:
-    """A line for each of the packages that is missing."""
+    """A line for each of the packages that is missing, or for several of one extra."""
     # Looked for and not imported: settings are checked before anything heavy loads.
-    return [EXTRAS[name] for name in packages if find_spec(name) is None]
+    return list(dict.fromkeys(EXTRAS[name] for name in packages if find_spec(name) is None))

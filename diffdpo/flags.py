@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import operator
 import re
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from argparse import RawDescriptionHelpFormatter as PlainFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from types import NoneType, UnionType
-from typing import Any, NoReturn, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypedDict, get_origin, get_type_hints
 
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError, nearest, short
+from diffdpo.words import reader
 
 
 class Bounds(TypedDict, total=False):
@@ -28,7 +26,6 @@ class Bounds(TypedDict, total=False):
 GROUPS = {name: name for name in ("options", "data", "model", "training", "loss", "optimizer")}
 GROUPS |= {"flow": "flow models", "caching": "caching", "logging": "checkpoints and logging"}
 GROUPS |= {"evaluation": "evaluation and sampling", "rewards": "rewards"}
-METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
 # What a bound asks of a number, and how a line says it.
 BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "least": (operator.ge, "at least"),
@@ -36,10 +33,8 @@ BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "below": (operator.lt, "below"),
     "most": (operator.le, "at most"),
 }
-NONE = ("none", "null")
 # Random numbers have keys of 64 bits; other seeds would share theirs with one of these.
 SEEDS: Bounds = {"least": -(2**63), "most": 2**64 - 1}
-TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 FLAG = re.compile(r"--[\w-]+(=|$)")
 
 
@@ -56,11 +51,12 @@ def flag(
 ) -> Any:
     """A settings field that is also a command-line flag.
 
-    ``aliases`` are its names in other programs. ``changes`` names the stored numbers that depend
-    on it, see ``cache/keys.py``. ``group`` is its heading in --help, ``choices`` are the words it
+    ``aliases`` are its names in other programs. ``changes`` names the stored numbers that depend on
+    it, see ``cache/keys.py``. ``group`` is its heading in --help, ``choices`` are the words it
     takes, and ``read`` converts a word to a value where the type alone is not enough. A
-    ``positional`` one may be given without the flag. ``bounds`` are those of a number: ``least``,
-    ``above``, ``below`` and ``most``. A number is finite unless ``most`` is infinite.
+    ``positional`` one may be given without the flag; a list takes all such words. ``bounds`` are
+    those of a number: ``least``, ``above``, ``below`` and ``most``. A number is finite unless
+    ``most`` is infinite.
     """
     assert group is None or group in GROUPS, f"--help has no heading for {group}"
     assert set(bounds) <= set(BOUNDS), f"bounds are {', '.join(BOUNDS)}"
@@ -131,12 +127,6 @@ def unfit_text(name: str, value: Any) -> list[str]:
     return []
 
 
-def nearest(word: str, names: Iterable[str]) -> str:
-    """' (did you mean X?)' where one of the names comes close."""
-    match = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
-
-
 class StrictParser(ArgumentParser):
     """One flag for every field of a settings class, hyphens or underscores; no abbreviations."""
 
@@ -150,10 +140,11 @@ class StrictParser(ArgumentParser):
             argument_default=SUPPRESS,  # so that ``read`` returns what was given and nothing else
             formatter_class=wide,
         )
-        self.positional = [f.name for f in dataclasses.fields(cls) if "positional" in f.metadata]
+        hints = get_type_hints(cls)
+        named = [f.name for f in dataclasses.fields(cls) if "positional" in f.metadata]
+        self.positional = {name: get_origin(hints[name]) is list for name in named}
         self.spellings: list[str] = []
         self.repeated: list[str] = []
-        hints = get_type_hints(cls)
         for name, title in GROUPS.items():
             group = self.add_argument_group(title)
             for field in dataclasses.fields(cls):
@@ -215,8 +206,11 @@ class StrictParser(ArgumentParser):
         if action is not None and action.dest in vars(given):
             self.repeated.append(action.dest)
         _, stray = self.parse_known_args(chunk, given)
-        for dest in self.positional:
-            if stray and dest not in vars(given):
+        for dest, many in self.positional.items():
+            if many and stray:
+                setattr(given, dest, [*vars(given).get(dest, []), *stray])
+                stray = []
+            elif stray and dest not in vars(given):
                 setattr(given, dest, stray.pop(0))
         return [f"stray word {short(repr(word))}" for word in stray]
 
@@ -230,57 +224,6 @@ def by_flag(words: Sequence[str]) -> list[list[str]]:
         else:
             chunks[-1].append(word)
     return chunks
-
-
-def reader(hint: Any) -> dict[str, Any]:
-    """argparse's options for a value of the type ``hint``."""
-    kind = inner(hint)
-    if kind is bool:
-        return {"type": truth, "nargs": "?", "const": True, "metavar": METAVARS[bool]}
-    many = get_origin(kind) is list
-    element = get_args(kind)[0] if many else kind
-    options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
-    if element is str and optional(hint):
-        options["type"] = lambda word: word or None  # an empty word takes a setting back
-    if element in (int, float):
-        options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
-    return options | ({"nargs": "+"} if many else {})
-
-
-def number(word: str, kind: type, may_be_none: bool) -> float | None:
-    """The number that a word says; None for "none" or "null" where the setting may be left out.
-
-    Raises ArgumentTypeError for any other word.
-    """
-    if may_be_none and word.lower() in NONE:
-        return None
-    try:
-        return kind(word)
-    except ValueError:
-        raise ArgumentTypeError(f"invalid {kind.__name__} value: {short(repr(word))}") from None
-
-
-def inner(hint: Any) -> Any:
-    """``X`` of ``X | None``, and any other type as it is."""
-    if get_origin(hint) not in (Union, UnionType):
-        return hint
-    (kind,) = [argument for argument in get_args(hint) if argument is not NoneType]
-    return kind
-
-
-def optional(hint: Any) -> bool:
-    """Whether the type ``hint`` allows None."""
-    return get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
-
-
-def truth(word: str) -> bool:
-    """The value of a switch.
-
-    Raises ArgumentTypeError for a word that means neither: ``bool("false")`` would be True.
-    """
-    if word.lower() not in TRUE + FALSE:
-        raise ArgumentTypeError(f"{short(repr(word))} is neither true nor false")
-    return word.lower() in TRUE
 
 
 def help_text(field: dataclasses.Field[Any]) -> str:

@@ -15,9 +15,9 @@ from torch import Tensor
 from diffdpo.errors import UserError, short
 from diffdpo.extensions import named_row
 from diffdpo.losses import LOSSES, Loss, as_loss, preference_loss
-from diffdpo.means import Metrics, by_label
+from diffdpo.losses.means import Metrics, by_label
+from diffdpo.losses.safeguard import Residuals, loser_scale, with_loser_scaled
 from diffdpo.preference import summary
-from diffdpo.safeguard import Residuals, loser_scale, with_loser_scaled
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class Term:
 class Objective:
     """Σ weight · loss. Either all terms judge pairs, or the only term judges single items.
 
-    ``safeguard`` is the μ of ``diffdpo.safeguard``; None leaves the loser's gradient as it is.
+    ``safeguard`` is the μ of ``diffdpo.losses.safeguard``; None leaves the loser's gradient as it
+    is.
     """
 
     terms: tuple[Term, ...]

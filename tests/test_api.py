@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import diffdpo
 from diffdpo.commands.api import IN_MEMORY
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
+from tests.commands.image_runs import flags, metrics, train
 from tests.factory import read_jsonl
 from tests.text import runs
 

@@ -8,14 +8,14 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 
 # The floors, from the ground up: a module imports its own room and those below.
 FLOORS = [
-    {"errors", "flags", "preference", "draws"},
-    {"means", "safeguard", "loss_row", "config", "extensions"},
-    {"losses"},
+    {"errors", "words", "flags", "preference", "draws"},
+    {"losses", "config", "extensions"},
     {"objective"},
     {"reference"},
     {"engine", "data"},
     {"cache", "report"},
     {"image", "text", "metrics", "ranking"},
+    {"annotate"},
     {"commands"},
     {"cli", "__init__"},
     {"__main__"},

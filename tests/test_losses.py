@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffdpo.losses import LOSSES, kto_loss, log_odds, orpo_loss, preference_loss
+from diffdpo.losses import LOSSES, kto_loss, orpo_loss, preference_loss
+from diffdpo.preference import log_odds
 
 BETA = 0.1
 SMOOTH = {"exo_pair": 1e-3}

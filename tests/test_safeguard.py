@@ -8,8 +8,8 @@ import torch
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES
+from diffdpo.losses.safeguard import Residuals, loser_scale, with_loser_scaled
 from diffdpo.objective import Objective, Scores, StepContext, Term
-from diffdpo.safeguard import Residuals, loser_scale, with_loser_scaled
 
 
 def products(winner, loser):

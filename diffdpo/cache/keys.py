@@ -107,7 +107,8 @@ def network_digest(network: nn.Module) -> str:
     total.update(json.dumps(list(configurations(network)), sort_keys=True, default=str).encode())
     device = torch.device("cpu")
     for name, tensor in fixed_tensors(network):
-        device = tensor.device
+        # Some of them may wait on the host for their turn.
+        device = device if tensor.device.type == "cpu" else tensor.device
         # peft inserts this word into the name of a weight under an adapter.
         shape = f"{name.replace('.base_layer', '')} {tensor.dtype} {tuple(tensor.shape)}"
         total.update(shape.encode())

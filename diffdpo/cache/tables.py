@@ -3,14 +3,17 @@
 A table is a folder ``<kind>-<digest of its facts>`` of Arrow shards, read through memory maps. Each
 shard is written whole or not at all, ends with a digest of its bytes, and belongs to a fixed range
 of rows. So a killed run goes on where it stopped, with any number of processes, and a damaged shard
-is computed anew.
+is computed anew. Processes take the next shard that none has claimed, whether a launcher has
+started them together or not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from datasets import Dataset, Features, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
+from diffdpo.cache.claims import claim_of, claimed
 from diffdpo.cache.keys import Key
 from diffdpo.cache.seal import Shard, seal, state_of
 from diffdpo.engine.console import say
@@ -30,30 +34,38 @@ from diffdpo.errors import UserError, short
 # exceed 512 rows: a kill loses at most one shard a process.
 SHARDS, LARGEST = 16, 512
 STEP = 16  # shards are a multiple of it, so that batches of the usual sizes fill them evenly
+POLL = 0.5  # seconds between two looks at shards that other processes compute
 
 Compute = Callable[[range], Iterable[dict[str, Any]]]
 
 
 def table(
-    root: str, key: Key, features: Features, rows: int, compute: Compute, accelerator: Accelerator
+    root: str,
+    key: Key,
+    features: Features,
+    rows: int,
+    compute: Compute,
+    accelerator: Accelerator,
+    ranges: Sequence[range] | None = None,
 ) -> Dataset:
     """A table of ``rows`` rows: read from disk, with missing shards computed and stored first.
 
     ``compute`` yields the rows of a range in their order. Every process computes a share of the
-    missing shards.
+    missing shards. ``ranges`` are those of the shards, for a table of others than ``shards(rows)``.
 
     Raises UserError where the folder cannot be written, or where a shard that another process wrote
     cannot be read here.
     """
-    if root.encode(errors="ignore").decode() != root:
-        raise UserError(f"--precompute_dir {short(ascii(root))}: holds bytes that are not text")
-    base = Path(root).expanduser()
+    base = place(root)
     folder = base / key.folder
-    ranges = shards(rows)
+    ranges = shards(rows) if ranges is None else ranges
     # Where all have gathered, all have looked before anyone writes.
     missing = missing_shards(folder, ranges, accelerator)
     if accelerator.is_main_process:
         tidy(folder)
+        with writable(folder):
+            for span in missing:  # from here on a shard that is there is whole
+                shard_path(folder, span).unlink(missing_ok=True)
     reason = reason_to_compute(base, key, len(missing) < len(ranges))
     accelerator.wait_for_everyone()
     if missing:
@@ -66,7 +78,14 @@ def table(
     return read_whole(folder, ranges)
 
 
-def missing_shards(folder: Path, ranges: list[range], accelerator: Accelerator) -> list[range]:
+def place(root: str) -> Path:
+    """The folder that holds tables. Raises UserError where its name is no text."""
+    if root.encode(errors="ignore").decode() != root:
+        raise UserError(f"--precompute_dir {short(ascii(root))}: holds bytes that are not text")
+    return Path(root).expanduser()
+
+
+def missing_shards(folder: Path, ranges: Sequence[range], accelerator: Accelerator) -> list[range]:
     """The shards that are to be computed: those that are not there, and those that are damaged.
 
     Every process checks a share of them, and all get the same list.
@@ -86,7 +105,7 @@ def missing_shards(folder: Path, ranges: list[range], accelerator: Accelerator) 
     return [span for span, state in found if state in (Shard.MISSING, Shard.DAMAGED)]
 
 
-def read_whole(folder: Path, ranges: list[range]) -> Dataset:
+def read_whole(folder: Path, ranges: Sequence[range]) -> Dataset:
     """All rows in their order. Raises UserError where a shard is missing."""
     # Never fewer rows: those after the gap would be taken for other pairs' rows.
     stored = [read_shard(folder, span) for span in ranges]
@@ -100,15 +119,22 @@ def read_whole(folder: Path, ranges: list[range]) -> Dataset:
     return concatenate_datasets(whole)
 
 
-def is_complete(root: str, key: Key, rows: int, accelerator: Accelerator) -> bool:
+def is_complete(
+    root: str,
+    key: Key,
+    rows: int,
+    accelerator: Accelerator,
+    ranges: Sequence[range] | None = None,
+) -> bool:
     """Whether all rows of the table are stored already, and whole; to be asked by all processes."""
-    return not missing_shards(Path(root).expanduser() / key.folder, shards(rows), accelerator)
+    ranges = shards(rows) if ranges is None else ranges
+    return not missing_shards(place(root) / key.folder, ranges, accelerator)
 
 
-def shards(rows: int) -> list[range]:
+def shards(rows: int, largest: int = LARGEST) -> list[range]:
     """The ranges of rows of the shards, a function of the number of rows alone."""
     # Not of the number of processes: another number must find the same files.
-    size = min(LARGEST, STEP * -(-rows // (SHARDS * STEP)))
+    size = min(largest, STEP * -(-rows // (SHARDS * STEP)))
     return [range(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 
@@ -143,29 +169,61 @@ def write_missing(
     compute: Compute,
     accelerator: Accelerator,
 ) -> None:
-    """Compute and store this process's share of the missing shards."""
-    own = missing[accelerator.process_index :: accelerator.num_processes]
+    """Compute and store the missing shards that no other process computes, and wait for those."""
     quiet = not accelerator.is_local_main_process
-    try:
+    with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # By every process: the content is the same, and an atomic write may meet another.
         write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
         with tqdm(
-            total=sum(map(len, own)), desc=key.kind, unit="row", disable=quiet, leave=False
+            total=sum(map(len, missing)), desc=key.kind, unit="row", disable=quiet, leave=False
         ) as bar:
-            for span in own:
-                with atomic_file(shard_path(folder, span)) as draft:
-                    with ArrowWriter(path=str(draft), features=features) as writer:
-                        for row in compute(span):
-                            writer.write(row)
-                            bar.update()
-                        writer.finalize()
-                    seal(draft)
+            left = missing
+            while left:
+                busy = [span for span in left if not settle(folder, span, features, compute, bar)]
+                if len(busy) == len(left):
+                    time.sleep(POLL)
+                left = busy
+        for span in missing:  # of processes that ended between the shard and the claim
+            claim_of(shard_path(folder, span)).unlink(missing_ok=True)
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turns a disk that takes no more into a UserError."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"--precompute_dir {folder.parent}: cannot be written ({error.strerror or error}); what"
             " is whole is kept"
         ) from error
+
+
+def settle(folder: Path, span: range, features: Features, compute: Compute, bar: Any) -> bool:
+    """Compute and store a shard, unless it is there; returns False where another process is at
+    it."""
+    path = shard_path(folder, span)
+    if not path.exists():
+        with claimed(path) as ours:
+            if not ours:
+                return False
+            if not path.exists():
+                write_shard(path, features, compute(span), bar)
+                return True
+    bar.update(len(span))
+    return True
+
+
+def write_shard(path: Path, features: Features, rows: Iterable[dict[str, Any]], bar: Any) -> None:
+    """Store the rows of a shard, whole or not at all."""
+    with atomic_file(path) as draft:
+        with ArrowWriter(path=str(draft), features=features) as writer:
+            for row in rows:
+                writer.write(row)
+                bar.update()
+            writer.finalize()
+        seal(draft)
 
 
 def reason_to_compute(base: Path, key: Key, begun: bool) -> str:

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled, is_bundled
 from diffdpo.draws import epoch_order
+from diffdpo.engine.accelerator import sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
@@ -77,7 +78,7 @@ def resolved(settings: EvaluateTextSettings) -> EvaluateTextSettings:
 def open_comparison(settings: EvaluateTextSettings) -> Comparison:
     """Reference, pairs and prompts. Raises UserError for whatever cannot be opened."""
     reward = TEXT_REWARDS[settings.reward]()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = sampling_device()
     name = str(settings.model_name_or_path)
     reference = load_scorer(name, "model_name_or_path", settings, device)
     tokenizer = load_tokenizer(reference.network, settings)

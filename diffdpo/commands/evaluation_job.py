@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffdpo.commands.contest import REFERENCE, Entrant, entrants
+from diffdpo.commands.contest import Entrant, entrants
+from diffdpo.commands.labels import REFERENCE
 from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew

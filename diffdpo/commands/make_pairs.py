@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from PIL import Image
 
-from diffdpo.engine.accelerator import DTYPES
+from diffdpo.engine.accelerator import DTYPES, sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file
 from diffdpo.engine.run_folder import writable
@@ -29,7 +28,7 @@ def main(settings: PairSettings) -> int:
     path = folder / f"{settings.dataset_split_name}-00000.parquet"
     if path.exists():
         raise UserError(f"--output_dir {folder}: holds {path.name} already; choose another")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = sampling_device()
     precision = DTYPES[settings.reward_precision]
     rewards = open_rewards(settings.reward, settings.reward_paths, device, precision)
     (name, reward), *_ = rewards.items()

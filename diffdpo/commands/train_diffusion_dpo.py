@@ -31,14 +31,14 @@ from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import StoredPrompts, store_encodings
 from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.network import make_reference, make_trainable, resolve_lora
+from diffdpo.image.network import base_copy, make_reference, make_trainable, resolve_lora
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.image.validation import ValidationPictures
-from diffdpo.reference import Reference
+from diffdpo.reference import OtherModel, Reference
 
 
 def main(settings: ImageSettings) -> int:
@@ -157,10 +157,11 @@ def prepare_images(
     # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
     load_trained(backbone)
     dtype = DTYPES[settings.mixed_precision or "no"]
+    base = base_copy(backbone, settings, accelerator.device)
     network = make_trainable(backbone, settings, dtype, accelerator.device)
     draws, device = draw_settings(settings), accelerator.device
     task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
-    reference = make_reference(network, settings)
+    reference = make_reference(network, settings, base)
     run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
     if settings.reference_draws and encoded.encoders:
         store_reference(run, encoded.encoders, settings, accelerator)
@@ -212,8 +213,9 @@ def store_reference(
     run: ImageRun, encoders: EncoderDigests, settings: ImageSettings, accelerator: Accelerator
 ) -> None:
     """Replace the reference of a run by its stored scores."""
-    # The digest is that of the policy's network before its first step: the same function.
-    network = network_digest(run.network)
+    # The digest of the policy's network before its first step where that is the same function.
+    source = run.reference
+    network = network_digest(source.copy if isinstance(source, OtherModel) else run.network)
     key = reference_key(run.pairs, run.process, encoders, network, settings)
     draws, batch, root = (
         settings.reference_draws,

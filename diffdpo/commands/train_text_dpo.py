@@ -90,7 +90,7 @@ def train(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
     )
     trainer.recorder.on_step = on_step
-    check_mismatch(run.objective, trainer.effective_batch)
+    check_mismatch(run.objective, trainer.plan.effective_batch)
 
     def validation() -> Validation | None:
         return held_out_measures(run, trainer)
@@ -161,7 +161,8 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
     settings = run.settings
     if run.held_out is None:
         return None
-    every = settings.eval_steps if settings.eval_strategy == "steps" else trainer.steps_per_epoch
+    by_steps = settings.eval_strategy == "steps"
+    every = settings.eval_steps if by_steps else trainer.plan.steps_per_epoch
     return Validation(
         settings,
         run.scorer,

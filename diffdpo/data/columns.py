@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from datasets import Dataset
 
-from diffdpo.errors import UserError, short
-from diffdpo.flags import nearest
+from diffdpo.errors import UserError, nearest, short
 
 
 def renamed(

@@ -10,8 +10,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from diffdpo.data.splits import data_files, with_rows
-from diffdpo.errors import UserError, short
-from diffdpo.flags import nearest
+from diffdpo.errors import UserError, nearest, short
 
 
 def configured(folder: Path, config: str | None) -> dict[str, list[Path]] | None:

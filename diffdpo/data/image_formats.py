@@ -2,7 +2,8 @@
 and the label.
 
 A data set has the first format of the table whose columns it has. ``first_wins`` gives for every
-row P(first image ≻ second image): 1, 0, 1/2 for a tie, NaN where the label cannot be read.
+row P(first image ≻ second image): 1, 0, 1/2 for a tie, NaN where the label cannot be read. A row
+may hold a ranking in place of a pair; ``expand`` then gives its pairs.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 from datasets import Dataset
 
 from diffdpo.data.columns import check_given, closest, listed
+from diffdpo.data.ranked import Expand, best_of, groups, lists, taken_apart
 from diffdpo.data.source import check_columns
 from diffdpo.errors import UserError
 from diffdpo.extensions import named_row
 
 ROLES = ("chosen", "rejected", "prompt", "label")  # each has a flag that names its column
 NO_FLAGS: Mapping[str, str | None] = MappingProxyType({})
+RESPONSES = {"image_1": 1.0, "image_2": 0.0, "both_good": 0.5, "both_bad": 0.5}
 
 
 def always(dataset: Dataset) -> np.ndarray:
@@ -35,6 +38,48 @@ def pickapic_label(dataset: Dataset) -> np.ndarray:
         # Labels that do not add up to 1 are no vote; label_0 alone would pass for one.
         first = np.where(np.isclose(first + numbers(dataset, "label_1"), 1), first, np.nan)
     return np.where((first >= 0) & (first <= 1), first, np.nan)
+
+
+def votes(first: str, second: str) -> Callable[[Dataset], np.ndarray]:
+    """The first image's share of the votes; of none there is no label."""
+
+    def share(dataset: Dataset) -> np.ndarray:
+        counts = [numbers(dataset, column) for column in (first, second)]
+        given = (counts[0] >= 0) & (counts[1] >= 0) & (counts[0] + counts[1] > 0)
+        total = np.where(given, counts[0] + counts[1], 1)
+        return np.where(given, counts[0] / total, np.nan)
+
+    return share
+
+
+def left_or_right(dataset: Dataset) -> np.ndarray:
+    """1 for the left image, -1 for the right one, 0 for neither."""
+    preferred = numbers(dataset, "pref")
+    return np.where(np.isin(preferred, (-1, 0, 1)), (preferred + 1) / 2, np.nan)
+
+
+def choices(dataset: Dataset) -> np.ndarray:
+    """HPDv3's votes, of which the first are those of the image that was preferred."""
+    return np.array([share_of_first(cell) for cell in dataset["choice_dist"][:]])
+
+
+def share_of_first(cell: object) -> float:
+    """The first of two counts as a share of both; NaN where there are no two."""
+    both = [as_number(value) for value in cell] if isinstance(cell, list) else []
+    good = len(both) == 2 and min(both) >= 0 and sum(both) > 0
+    return both[0] / sum(both) if good else float("nan")
+
+
+def responses(dataset: Dataset) -> np.ndarray:
+    """The mean of the words of all annotators: for the first image 1, for neither 1/2."""
+    return np.array([mean_response(cell) for cell in dataset["preference.responses"][:]])
+
+
+def mean_response(words: object) -> float:
+    """The mean over one row; NaN where there are no words, or others."""
+    values = [RESPONSES.get(word) for word in words] if isinstance(words, list) else []
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else float("nan")
 
 
 def numbers(dataset: Dataset, column: str) -> np.ndarray:
@@ -60,10 +105,16 @@ class ImageFormat:
     first_wins: Callable[[Dataset], np.ndarray] = always
     labels: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()  # further columns that are read where they are there
+    expand: Expand | None = None  # of rankings: both sides have one column of pictures
+    # Of other columns than those of the images: which, and what makes these of them.
+    made_of: tuple[str, ...] = ()
+    prepare: Callable[[Dataset], Dataset] | None = None
 
     @property
     def names(self) -> dict[str, str]:
         """The column of each role that a flag ``--{role}_column`` can name."""
+        if self.expand or self.made_of:  # no column is that of a side
+            return {"prompt": self.prompt}
         return dict(zip(ROLES, self.columns, strict=False))
 
     @property
@@ -74,10 +125,20 @@ class ImageFormat:
     @property
     def columns(self) -> list[str]:
         """The columns that a data set must have to be read in this format."""
-        return [self.first, self.second, self.prompt, *self.labels]
+        sides = self.made_of or self.sides
+        return list(dict.fromkeys([*sides, self.prompt, *self.labels]))
 
 
-IMAGE_FORMATS = {
+def ranking(pictures: str, ranks: str, higher_wins: bool = False) -> ImageFormat:
+    """A row with a list of pictures and one of their ranks."""
+    expand = lists(pictures, ranks, higher_wins)
+    return ImageFormat(pictures, pictures, "prompt", labels=(ranks,), expand=expand)
+
+
+FOUR = tuple(f"image_{number}_uid" for number in (1, 2, 3, 4))
+CHOICES = ("choice_dist",)
+
+GENERAL = {
     "pick-a-pic": ImageFormat(
         "jpg_0", "jpg_1", "caption", pickapic_label, ("label_0",), ("label_1",)
     ),
@@ -91,6 +152,51 @@ IMAGE_FORMATS = {
     ),
     "file names": ImageFormat("chosen_file_name", "rejected_file_name", "prompt"),
 }
+# Each is that of one public data set, or of a few.
+SETS = {
+    "HPDv2 pairs": ranking("file_path", "human_preference", higher_wins=True),
+    "HPDv2 pairs by image_path": ranking("image_path", "human_preference", higher_wins=True),
+    "HPDv2 rankings": ranking("image_path", "rank"),
+    "HPDv2 left and right": ImageFormat(
+        "image_left_id", "image_right_id", "prompt", left_or_right, ("pref",)
+    ),
+    "HPDv3": ImageFormat("path1", "path2", "prompt"),
+    "HPDv3 votes": ImageFormat("path1", "path2", "prompt", choices, CHOICES),
+    "ImageRewardDB": ranking("generations", "ranking"),
+    "ImageRewardDB pairs": ImageFormat("img_better", "img_worse", "prompt"),
+    "ImageRewardDB images": ImageFormat(
+        "image",
+        "image",
+        "prompt",
+        labels=("rank", "prompt_id", "image_amount_in_total"),
+        expand=groups("image", "prompt_id", "rank"),
+    ),
+    "ImageRewardDB groups": ranking("image", "rank"),
+    "Rapidata votes": ImageFormat(
+        "image1",
+        "image2",
+        "prompt",
+        votes("votes_image1", "votes_image2"),
+        ("votes_image1", "votes_image2"),
+    ),
+    "Pick-a-Pic rankings": ImageFormat(
+        FOUR[0],
+        FOUR[0],
+        "prompt",
+        labels=("best_image_uid", *FOUR),
+        expand=best_of(FOUR, "best_image_uid"),
+    ),
+    "open-image-preferences": ImageFormat(
+        "image_1",
+        "image_2",
+        "prompt",
+        responses,
+        ("preference.responses",),
+        made_of=("images",),
+        prepare=taken_apart("images", "image_1", "image_2"),
+    ),
+}
+IMAGE_FORMATS = GENERAL | SETS
 
 
 def as_format(value: object) -> ImageFormat:
@@ -120,15 +226,30 @@ def detect(
     for row in IMAGE_FORMATS.values():
         if set(row.columns) <= set(after(columns, given, row)) and not unused(given, row):
             return row
-    needs = "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in IMAGE_FORMATS.items())
-    fitting = {n: row.columns for n, row in IMAGE_FORMATS.items() if not unused(given, row)}
+    raise UserError(
+        f"no image pairs in columns {listed(columns, 90)}; needed are {needs()};"
+        f" {near(columns, given)}; name yours with"
+        f" {', '.join(f'--{role}_column' for role in ROLES)}"
+    )
+
+
+def needs() -> str:
+    """The columns that each format reads, but for those of single data sets."""
+    rows = {name: row for name, row in IMAGE_FORMATS.items() if name not in SETS}
+    return "; ".join(f"{name}: {', '.join(row.columns)}" for name, row in rows.items())
+
+
+def near(columns: list[str], given: Mapping[str, str | None]) -> str:
+    """The format that comes near the columns; that of a single data set where it lacks few."""
+    fitting = {
+        name: row.columns
+        for name, row in IMAGE_FORMATS.items()
+        if not unused(given, row)
+        and (name not in SETS or 2 * len(set(row.columns) - set(columns)) < len(row.columns))
+    }
     if not any("video" in column for column in columns):  # a prompt alone makes no videos
         fitting = {n: names for n, names in fitting.items() if "video" not in names[0]}
-    near = closest(columns, fitting)
-    raise UserError(
-        f"no image pairs in columns {listed(columns, 90)}; needed are {needs}; {near}; name yours"
-        f" with {', '.join(f'--{role}_column' for role in ROLES)}"
-    )
+    return closest(columns, fitting)
 
 
 def after(columns: list[str], given: Mapping[str, str | None], row: ImageFormat) -> list[str]:

@@ -11,6 +11,8 @@ from huggingface_hub import constants
 
 from diffdpo.errors import short
 
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of pictures that are named without one
+
 
 class BadName(ValueError):
     """A name in a data set that leads to no file, or to one that the data set may not name."""
@@ -45,13 +47,13 @@ class Place:
 
     def file(self, name: str, folder: str | Path | None = None) -> Path:
         """The file that a row names; a relative name is relative to ``folder``, or to the data
-        folder.
+        folder. Sets that name pictures by an id leave the ending out.
 
         In a local data set an absolute name may lie anywhere. Raises BadName otherwise, and for
         what is no regular file: opening a pipe or a device may never end.
         """
         base = Path(folder or "") if self.roots is None else Path(folder or self.roots[0])
-        path = base / name
+        path = with_ending(base / name)
         checked = self.from_hub or (self.roots is not None and not Path(name).is_absolute())
         try:
             if checked and not any(
@@ -69,4 +71,14 @@ class Place:
             raise BadName(f"no such file: {short(name)!r}") from error
         if not stat.S_ISREG(mode):
             raise BadName(f"{short(name)!r} is a folder, a pipe or a device, not a file")
+        return path
+
+
+def with_ending(path: Path) -> Path:
+    """The path with the first of ``ENDINGS`` that makes it a file's, where it is none without."""
+    try:
+        if path.suffix or path.exists():
+            return path
+        return next((file for e in ENDINGS if (file := Path(f"{path}{e}")).exists()), path)
+    except (OSError, ValueError):  # a name that no file can have
         return path

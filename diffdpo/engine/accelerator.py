@@ -1,4 +1,5 @@
-"""Sets accelerate up for a run: device, precision, tracker, and faster PyTorch on a CPU."""
+"""The device that a command samples on; and accelerate set up for a run: device, precision,
+tracker, and faster PyTorch on a CPU."""
 
 from __future__ import annotations
 
@@ -66,6 +67,11 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             " config)"
         )
     return accelerator
+
+
+def sampling_device() -> torch.device:
+    """The device of a command that samples and judges: one GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def usable_precision(precision: str, cpu: bool) -> str:

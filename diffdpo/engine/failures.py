@@ -19,6 +19,7 @@ NO_DETERMINISM = re.compile(r"(\S+) does not have a deterministic implementation
 LESS_MEMORY = {
     "train_batch_size": "a smaller --train_batch_size with more --gradient_accumulation_steps",
     "gradient_checkpointing": "--gradient_checkpointing",
+    "offload": "--offload under a LoRA",
     "resolution": "a smaller --resolution",
     "max_length": "a smaller --max_length",
     "rank": "a smaller --rank",

@@ -41,16 +41,16 @@ class Holder:
         return mine and not (is_alive(self.process) and self.started == start_of(self.process))
 
 
-def take(folder: Path) -> None:
-    """Lock a folder for this process.
+def take(folder: Path, does: str = "trains") -> None:
+    """Lock a folder for this process; ``does`` says what the holder of the lock does there.
 
-    Raises UserError where another one trains in it, or the disk does not take the lock.
+    Raises UserError where another one holds it, or the disk does not take the lock.
     """
     path = folder.resolve() / FILE
     if path in held:
         return
     try:
-        held[path] = locked(path, folder)
+        held[path] = locked(path, folder, does)
     except OSError as error:
         raise UserError(
             f"--output_dir {folder}: {FILE} cannot be written ({error.strerror}); mend that and"
@@ -58,12 +58,12 @@ def take(folder: Path) -> None:
         ) from error
 
 
-def locked(path: Path, folder: Path) -> int:
+def locked(path: Path, folder: Path, does: str) -> int:
     """The open lock file, locked and with the name of this process in it."""
     own = Holder(HOST, os.getpid(), start_of(os.getpid()))
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        claim(descriptor, folder)
+        claim(descriptor, folder, does)
         if is_file_of(path, descriptor):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(own)).encode(), 0)
@@ -72,10 +72,10 @@ def locked(path: Path, folder: Path) -> int:
         os.close(descriptor)
         raise
     os.close(descriptor)
-    return locked(path, folder)  # the holder before deleted the file meanwhile
+    return locked(path, folder, does)  # the holder before deleted the file meanwhile
 
 
-def claim(descriptor: int, folder: Path) -> None:
+def claim(descriptor: int, folder: Path, does: str) -> None:
     """Lock an open file, or find that nobody holds it. Raises UserError where somebody does."""
     holder = read_holder(descriptor)
     try:
@@ -92,8 +92,8 @@ def claim(descriptor: int, folder: Path) -> None:
     elsewhere = holder is not None and holder.host != HOST
     way = f" (where that has ended, delete {folder / FILE})" if elsewhere else ""
     raise UserError(
-        f"--output_dir {folder}: {holder or 'another process'} trains in it{way}; wait for its end,"
-        " or choose another --output_dir"
+        f"--output_dir {folder}: {holder or 'another process'} {does} in it{way}; wait for its"
+        " end, or choose another --output_dir"
     )
 
 

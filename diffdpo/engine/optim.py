@@ -100,8 +100,3 @@ def make_schedule(
         reason = " ".join(str(error).split())
         raise UserError(f"--lr_scheduler {settings.lr_scheduler}: {reason}") from error
     return scheduler.lr_lambdas[0]
-
-
-def planned_steps(steps: int | None, epochs: float, rows: int, effective_batch: int) -> int:
-    """The number of optimizer steps of a run: ``steps``, or else that of so many epochs."""
-    return steps if steps is not None else max(1, round(epochs * rows / effective_batch))

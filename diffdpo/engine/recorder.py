@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from diffdpo.engine.journal import Journal
-from diffdpo.means import Metrics, fraction, means_of
+from diffdpo.losses.means import Metrics, fraction, means_of
 
 StepCallback = Callable[[dict[str, Any]], object]  # gets the record of a step
 TOTALS = {"num_tokens"}  # metrics that add up over a run, as TRL's do

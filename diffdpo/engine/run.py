@@ -71,7 +71,7 @@ def carry_out(
     say(*moved_rates(settings, trainer, start.state.get("settings")))
     measures = validation()
     done = trainer.fit(start, measures.after_step) if measures else trainer.fit(start)
-    if done == trainer.total_steps:
+    if done == trainer.plan.total_steps:
         trainer.end_on_average()
         if measures:
             measures.final(done)
@@ -79,10 +79,10 @@ def carry_out(
         settings,
         trainer.accelerator,
         done,
-        trainer.total_steps,
+        trainer.plan.total_steps,
         lambda: export(trainer.recorder.journal.last()),
     )
-    return done == trainer.total_steps
+    return done == trainer.plan.total_steps
 
 
 def moved_rates(
@@ -95,8 +95,8 @@ def moved_rates(
     """
     if earlier is None or settings.lr_scheduler.startswith("constant"):
         return []
-    before = trainer.planned(earlier["max_train_steps"], earlier["num_train_epochs"])
-    after = trainer.total_steps
+    before = trainer.plan.steps_of(earlier["max_train_steps"], earlier["num_train_epochs"])
+    after = trainer.plan.total_steps
     if before == after:
         return []
     return [

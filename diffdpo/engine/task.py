@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from diffdpo.means import Metrics
+from diffdpo.losses.means import Metrics
 from diffdpo.objective import Draw, Scores, StepContext
 
 

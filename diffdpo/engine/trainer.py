@@ -23,7 +23,8 @@ from diffdpo.engine.checkpoint import trainable
 from diffdpo.engine.compilation import compilation, compile_networks
 from diffdpo.engine.interrupts import moment
 from diffdpo.engine.keeper import Keeper
-from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
+from diffdpo.engine.optim import make_optimizer, make_schedule
+from diffdpo.engine.plan import Plan
 from diffdpo.engine.recorder import Recorder
 from diffdpo.engine.resume import Start
 from diffdpo.engine.settings import TrainSettings
@@ -31,7 +32,7 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
-from diffdpo.means import Metrics
+from diffdpo.losses.means import Metrics, mean_of
 from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores, unwrapped
@@ -66,20 +67,18 @@ class Trainer:
         self.accelerator, self.settings, self.notice = accelerator, settings, notice
         self.task, self.reference, self.objective, self.rows = task, reference, objective, rows
         self.output_dir = Path(settings.output_dir)
-        check_batch(self.effective_batch, len(rows))
+        self.plan = Plan(settings, len(rows), accelerator.num_processes)
+        batch = self.plan.effective_batch
+        check_batch(batch, len(rows))
         self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = make_optimizer(self.parameters, settings, notice)
         if settings.torch_compile:
             compile_networks(model, reference)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.schedule = make_schedule(settings, self.total_steps, self.peak_rate)
+        self.schedule = make_schedule(settings, self.plan.total_steps, self.plan.peak_rate)
         self.stream = Stream(rows, settings.seed)
-        self.bad_steps = BadSteps(
-            settings.max_bad_steps, self.stream, self.effective_batch, accelerator, notice
-        )
-        self.recorder = Recorder(
-            self.output_dir, accelerator, self.effective_batch, self.bad_steps.judge
-        )
+        self.bad_steps = BadSteps(settings.max_bad_steps, self.stream, batch, accelerator, notice)
+        self.recorder = Recorder(self.output_dir, accelerator, batch, self.bad_steps.judge)
         weights = trainable(unwrapped(self.model))
         self.averages = averages_of(reference, weights, settings.ema_decay)
         self.keeper = Keeper(
@@ -87,7 +86,7 @@ class Trainer:
             settings,
             self.model,
             self.optimizer,
-            self.effective_batch,
+            batch,
             rows.fingerprint,
             notice,
             self.averages,
@@ -145,11 +144,7 @@ class Trainer:
         for average in self.averages.values():
             average.update(self.finite)
         self.optimizer.zero_grad()
-        means = {
-            name: torch.stack([metrics[name] for metrics in every_metrics]).mean(dim=0)
-            for name in every_metrics[0]
-        }
-        return {**means, "grad_norm": norm.float()}
+        return {**mean_of(every_metrics), "grad_norm": norm.float()}
 
     def context(self, micro_batches: list[Any]) -> StepContext:
         """What every micro-batch of a step must know of all of them, over all processes."""
@@ -181,7 +176,6 @@ class Trainer:
         begun = done = start.step
         self.recorder.keep_until(done)
         moment.checkpoints = self.keeper.checkpoints
-        settings, accelerator = self.settings, self.accelerator
         saving = False
         self.model.train()
         self.recorder.start_clock()
@@ -191,46 +185,55 @@ class Trainer:
                 if not self.finite:
                     self.flush(bar)
                 stop.last = self.next_pause(done)
-                rate = self.peak_rate * self.schedule(done)
-                with compilation(settings.torch_compile and done == begun, self.notice):
+                rate = self.plan.peak_rate * self.schedule(done)
+                with compilation(self.settings.torch_compile and done == begun, self.notice):
                     metrics = self.step(micro_batches, rate, first=done == 0)
                 done += 1
                 self.recorder.add(done, rate, metrics)
                 bar.update()
-                saving |= done % settings.checkpointing_steps == 0 or done == self.total_steps
-                due = saving or done % settings.logging_steps == 0
-                # To agree, processes wait for each other: they do it where they wait anyway.
-                if due or accelerator.num_processes == 1:
-                    stop.agree(accelerator)
-                saving |= stop.agreed
-                if due or saving:
-                    # Before a checkpoint: a run resumed from it must find all its lines.
-                    self.flush(bar)
-                # One that falls due after a bad step waits until a step shows the weights to work.
-                if saving and not self.bad_steps.in_a_row:
-                    self.keeper.save(done)
-                    saving = False
+                saving = self.settle(done, saving, stop, bar)
                 after_step(done)
                 if stop.agreed and not saving:
                     break
         if saving:
             self.bad_steps.refuse_result(self.keeper.left)
         self.keeper.wait()  # raises what went wrong with the last checkpoint
-        accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()
         return done
+
+    def settle(self, done: int, saving: bool, stop: StopRequest, bar: tqdm) -> bool:
+        """Write what is due after step ``done``, metrics and a checkpoint, and agree to stop.
+
+        ``saving``: a checkpoint has been due since a step before. Returns whether one still is.
+        """
+        settings, accelerator = self.settings, self.accelerator
+        saving |= done % settings.checkpointing_steps == 0 or done == self.plan.total_steps
+        due = saving or done % settings.logging_steps == 0
+        # To agree, processes wait for each other: they do it where they wait anyway.
+        if due or accelerator.num_processes == 1:
+            stop.agree(accelerator)
+        saving |= stop.agreed
+        if due or saving:
+            # Before a checkpoint: a run resumed from it must find all its lines.
+            self.flush(bar)
+        # One that falls due after a bad step waits until a step shows the weights to work.
+        if saving and not self.bad_steps.in_a_row:
+            self.keeper.save(done)
+            saving = False
+        return saving
 
     def next_pause(self, done: int) -> int:
         """The step after which the processes next agree to stop, if one of them was asked to."""
         if self.accelerator.num_processes == 1:
             return done + 1
         every = (self.settings.checkpointing_steps, self.settings.logging_steps)
-        return min(self.total_steps, *(n * (done // n + 1) for n in every))
+        return min(self.plan.total_steps, *(n * (done // n + 1) for n in every))
 
     def bar(self, done: int) -> tqdm:
         """The progress bar, on the first process of each machine."""
         quiet = not self.accelerator.is_local_main_process
         return tqdm(
-            total=self.total_steps, initial=done, desc="training", unit="step", disable=quiet
+            total=self.plan.total_steps, initial=done, desc="training", unit="step", disable=quiet
         )
 
     def end_on_average(self) -> None:
@@ -249,7 +252,7 @@ class Trainer:
         accumulation = settings.gradient_accumulation_steps
         plan = positions(
             start,
-            self.total_steps,
+            self.plan.total_steps,
             settings.train_batch_size,
             accumulation,
             accelerator.process_index,
@@ -257,45 +260,3 @@ class Trainer:
         )
         workers = settings.dataloader_num_workers
         return step_batches(self.stream, plan, self.task.collate, accumulation, workers)
-
-    @property
-    def effective_batch(self) -> int:
-        """Pairs per optimizer step, over all processes and micro-batches."""
-        settings = self.settings
-        per_process = settings.train_batch_size * settings.gradient_accumulation_steps
-        return per_process * self.accelerator.num_processes
-
-    @property
-    def peak_rate(self) -> float:
-        """The learning rate after ``--scale_lr``."""
-        return self.settings.learning_rate * (self.effective_batch if self.settings.scale_lr else 1)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The number of optimizer steps in which every row is seen about once."""
-        return max(1, round(len(self.rows) / self.effective_batch))
-
-    @property
-    def total_steps(self) -> int:
-        """The number of optimizer steps of the whole run."""
-        return self.planned(self.settings.max_train_steps, self.settings.num_train_epochs)
-
-    def planned(self, steps: int | None, epochs: float) -> int:
-        """The number of optimizer steps of a run of ``steps`` or, where None, of ``epochs``."""
-        return planned_steps(steps, epochs, len(self.rows), self.effective_batch)
-
-    def plan(self, what: str) -> dict[str, str]:
-        """Batch, rate and steps, for the lines at the start; ``what`` names the rows."""
-        settings, steps = self.settings, self.total_steps
-        batch, accumulated = settings.train_batch_size, settings.gradient_accumulation_steps
-        scaled = " (scaled)" if settings.scale_lr else ""
-        epochs = steps * self.effective_batch / len(self.rows)
-        decay = settings.ema_decay
-        ema = "" if decay is None else f"; exported: their moving average, decay {decay:g}"
-        return {
-            "batch": f"{self.effective_batch} {what} = {batch} x {accumulated} accumulated"
-            f" x {self.accelerator.num_processes} processes",
-            "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler},"
-            f" {settings.warmup_steps(steps)} warm-up steps",
-            "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}{ema}",
-        }

@@ -58,6 +58,12 @@ class AdapterSettings(BaseSettings):
         choices=BASE_PRECISIONS,
         changes="scores",
     )
+    offload: bool = flag(
+        False,
+        "keep the weights that are frozen under adapters in host memory, and copy those of a block"
+        " to the device when it runs; implies what gradient_checkpointing does",
+        group="model",
+    )
     unet_init: str | None = flag(
         None,
         "start policy and reference from these weights instead of the model's: the folder of a"
@@ -74,8 +80,8 @@ class AdapterSettings(BaseSettings):
     )
     reference: str = flag(
         "start",
-        "start: the policy as it was; base: under --init_lora, the model without it; ema: a moving"
-        " average of the policy",
+        "start: the policy as it was; base: the model without what --init_lora or --init_policy"
+        " brings; ema: a moving average of the policy",
         group="model",
         choices=REFERENCES,
     )
@@ -92,10 +98,17 @@ class AdapterSettings(BaseSettings):
         elif self.unet_init:
             lora = "--init_lora" if self.init_lora else "--rank"
             lines.append(f"--unet_init starts a full fine-tune; leave out {lora}")
-        if self.reference == "base" and not self.init_lora:
-            lines.append("--reference base goes with --init_lora; leave it out")
+        if self.reference == "base" and not (self.init_lora or self.unet_init):
+            lines.append("--reference base goes with --init_lora or --init_policy; leave it out")
         if self.base_precision and not self.is_lora:
             lines.append(f"--base_precision {self.base_precision} {NEEDS_LORA}")
+        if self.offload and not self.is_lora:
+            lines.append("--offload is for a frozen base under a LoRA; add --rank or leave it out")
+        if self.offload and self.base_precision == "nf4":
+            lines.append(
+                "--offload: nf4 weights are made on the GPU and stay there; take --base_precision"
+                " int8"
+            )
         lines += bits_problems(self.base_precision)
         if self.use_dora and self.base_precision not in (None, "bf16"):
             lines.append("--use_dora reads the model's weights; leave out --base_precision")

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image
 
+from diffdpo.data.modes import BadImage
 from diffdpo.errors import short
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -22,10 +23,6 @@ CHANNELS = (1, 3, 4)
 WANTED = "images are bytes, file names, base64, {bytes, path} or arrays"
 
 Find = Callable[[str], Path]  # the file of a name; raises ValueError where it may not be read
-
-
-class BadImage(ValueError):
-    """Something that cannot be read as an image; the reason in a few words."""
 
 
 def unpack(cell: Any, find: Find) -> bytes | Path | Image.Image:

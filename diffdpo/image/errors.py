@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffdpo.safeguard import Residuals
+from diffdpo.losses.safeguard import Residuals
 
 
 def cell_weights(masks: list[Tensor], grid: tuple[int, ...]) -> Tensor:

@@ -46,7 +46,7 @@ def image_facts(
             f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
         ),
         **flow_line(settings, backbone, process),
-        **trainer.plan("pairs"),
+        **trainer.plan.lines("pairs"),
         "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
     if beside := beside_read(settings, pairs):
@@ -130,8 +130,10 @@ def kept_pairs(settings: ImageSettings, pairs: ImagePairs) -> str:
     counts = [(tally.without_prompt, "without a prompt")]
     counts += [(tally.several_captions, "with a list of captions, one of them drawn")]
     bare = "".join(f", {count} {what}" for count, what in counts if count)
+    traps = f", {tally.traps}" if tally.traps and str(tally.traps) else ""
+    what = "rows" if tally.rankings is None else f"pairs of {tally.rankings:,} rankings"
     coin = "; LABELS TOSSED BY COIN" if settings.random_labels else ""
     return (
-        f"{len(pairs):,} of {tally.rows:,} rows; {ties}, {tally.unlabelled} unlabelled{bare},"
-        f" {unread}{coin}"
+        f"{len(pairs):,} of {tally.rows:,} {what}; {ties}, {tally.unlabelled} unlabelled{bare},"
+        f" {unread}{traps}{coin}"
     )

@@ -59,11 +59,7 @@ def open_pipeline(
     """
     settings = with_bundled_pairs(settings)
     if pipeline is not None:
-        if base_precision not in (None, "bf16"):
-            raise UserError(
-                f"--base_precision {base_precision} is one of loading, and this model is in memory"
-                " in full; hand over its folder"
-            )
+        check_may_be_in_memory(base_precision)
         backbone = backbone_of(pipeline, settings.is_turbo, dtype, encoder_dtype)
     else:
         backbone = load_backbone(
@@ -79,7 +75,25 @@ def open_pipeline(
         )
     if settings.max_sequence_length is not None:
         backbone.limit_text(settings.max_sequence_length)
-    resolution, factor = settings.resolution or backbone.native_resolution, backbone.pixel_multiple
+    resolution = settings.resolution or backbone.native_resolution
+    check_resolution(resolution, backbone)
+    backbone.num_frames = settings.num_frames or 1
+    check_frames(backbone.num_frames, backbone.frame_factor)
+    return replace(settings, resolution=resolution), backbone
+
+
+def check_may_be_in_memory(base_precision: str | None) -> None:
+    """Raise UserError where a model in memory cannot have this precision any more."""
+    if base_precision not in (None, "bf16"):
+        raise UserError(
+            f"--base_precision {base_precision} is one of loading, and this model is in memory"
+            " in full; hand over its folder"
+        )
+
+
+def check_resolution(resolution: int, backbone: Backbone) -> None:
+    """Raise UserError for a resolution, in pixels, that the model cannot have."""
+    factor = backbone.pixel_multiple
     if resolution % factor:
         near = max(factor, round(resolution / factor) * factor)
         raise UserError(f"--resolution {resolution} is not a multiple of {factor}; take {near}")
@@ -88,9 +102,6 @@ def open_pipeline(
             f"--resolution {resolution}: the model has positions for pictures of"
             f" {backbone.largest_resolution:g} pixels at most"
         )
-    backbone.num_frames = settings.num_frames or 1
-    check_frames(backbone.num_frames, backbone.frame_factor)
-    return replace(settings, resolution=resolution), backbone
 
 
 def open_to_sample(

@@ -118,7 +118,9 @@ def store_latents(
     rows = table(root, key, ROW, len(pairs), compute, accelerator)
     reasons = rows["unreadable"][:]
     pairs.tally.unreadable = [
-        f"row {pairs.rows[n]}: {reason}" for n, reason in enumerate(reasons) if reason is not None
+        f"{pairs.named(int(pairs.rows[n]))}: {reason}"
+        for n, reason in enumerate(reasons)
+        if reason is not None
     ]
     readable = [n for n, reason in enumerate(reasons) if reason is None]
     indices = np.array(readable, dtype=np.int64)

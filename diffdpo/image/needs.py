@@ -6,7 +6,7 @@ Weights are counted. Activations are arithmetic, and told with an "about".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.finite import plain_tensors
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.backbones.offload import host_weights
 from diffdpo.image.settings import ImageSettings
 
 GIB = 2**30
@@ -25,13 +26,13 @@ ITEMS = 2  # of a pair
 
 def size(modules: Iterable[nn.Module]) -> int:
     """The bytes of the weights and buffers of modules."""
-    tensors = {
-        id(tensor): tensor
-        for module in modules
-        for each in (*module.parameters(), *module.buffers())
-        for _, tensor in plain_tensors("", each)
-    }
-    return sum(map(size_of, tensors.values()))
+    return size_of_all(x for module in modules for x in (*module.parameters(), *module.buffers()))
+
+
+def size_of_all(tensors: Iterable[Tensor]) -> int:
+    """The bytes of tensors, each of which counts once."""
+    plain = {id(one): one for tensor in tensors for _, one in plain_tensors("", tensor)}
+    return sum(map(size_of, plain.values()))
 
 
 def size_of(tensor: Tensor) -> int:
@@ -50,14 +51,15 @@ def activations(backbone: Backbone, network: Any, settings: ImageSettings) -> in
     """About how many bytes of activations a pair takes; None where its network is no row of
     blocks of one width, as a UNet's are not.
 
-    Checkpointed: the input of each block, and what one block computes on its way back.
+    Checkpointed, as offloaded blocks are: the input of each, and what one computes on its way back.
     """
     width, blocks = width_of(network.config), blocks_in(network)
     if width is None or not blocks:
         return None
     tokens = backbone.tokens(settings.resolution or 0) + backbone.longest_prompt
     itemsize = DTYPES[settings.mixed_precision or "no"].itemsize
-    states = blocks + IN_A_BLOCK if settings.gradient_checkpointing else blocks * IN_A_BLOCK
+    again = settings.gradient_checkpointing or settings.offload
+    states = blocks + IN_A_BLOCK if again else blocks * IN_A_BLOCK
     return states * tokens * width * itemsize * ITEMS * settings.timesteps_per_pair
 
 
@@ -85,14 +87,26 @@ def memory_line(
 ) -> str:
     """What will be in memory; the first of the ``networks`` is trained."""
     networks = list(networks)
-    weights, state = size(networks), state_size(trained, settings)
-    parts = [f"weights {gib(weights)}", f"gradients and optimizer {gib(state)}"]
+    state = state_size(trained, settings)
+    parts = [weights_line(networks), f"gradients and optimizer {gib(state)}"]
     if backbone.encoders():
         parts.append(f"encoders {gib(size(backbone.encoders()))}")
     pair = activations(backbone, networks[0], settings)
     if pair is not None:
         parts.append(f"activations of a pair about {gib(pair)}")
     return f"{', '.join(parts)} GiB"
+
+
+def weights_line(networks: Sequence[nn.Module]) -> str:
+    """The weights of networks; of those that are offloaded, where they lie."""
+    blocks = [size_of_all(weights) for each in networks for weights in host_weights(each)]
+    if not blocks:
+        return f"weights {gib(size(networks))}"
+    rest = size(networks) - sum(blocks)
+    return (
+        f"weights {gib(sum(blocks))} on the host and {gib(rest)} on the device, where"
+        f" {gib(max(blocks))} of the largest block come and go"
+    )
 
 
 def latents_size(backbone: Backbone, settings: ImageSettings, pairs: int, itemsize: int) -> int:

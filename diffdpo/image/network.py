@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
 from diffdpo.image.backbones.low_bits import leave_to_each_process, recomputed_whole, store_in_fp8
+from diffdpo.image.backbones.offload import offload
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.lora import FirstState, in_float32, read_lora
 from diffdpo.image.lora_export import why_no_kohya
@@ -30,6 +32,7 @@ from diffdpo.reference import (
     BaseModel,
     FrozenCopy,
     InitialNetwork,
+    OtherModel,
     Reference,
     Zero,
     without_dropout,
@@ -101,6 +104,20 @@ def matched(network: nn.Module, targets: Iterable[str]) -> set[str]:
     return {name for name, _ in network.named_modules() if f".{name}".endswith(ends)}
 
 
+def base_copy(
+    backbone: Backbone, settings: AdapterSettings, device: torch.device
+) -> nn.Module | None:
+    """A copy of the model's network as it was loaded, where a full fine-tune that starts from other
+    weights has the model itself as its reference; else None. To be made before
+    ``make_trainable``."""
+    if not (settings.unet_init and settings.reference == "base"):
+        return None
+    # In the precision of the policy, which is trained in full.
+    network = copy.deepcopy(backbone.network).to(device, torch.float32)
+    without_dropout(network)
+    return network
+
+
 def make_trainable(
     backbone: Backbone, settings: ImageSettings, dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
@@ -120,11 +137,13 @@ def make_trainable(
         else:
             add_lora(network, settings, backbone.lora_targets)
         lower(network, settings.base_precision)
-        network.to(device)  # only now, when it is as small as it gets
+        # Only now, when it is as small as it gets.
+        offload(network, device) if settings.offload else network.to(device)
     else:
         network.requires_grad_(True).to(device, torch.float32)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
-    if settings.gradient_checkpointing:
+    # The blocks of an offloaded network are computed again as it is.
+    if settings.gradient_checkpointing and not settings.offload:
         if not network._supports_gradient_checkpointing:
             kind = type(network).__name__
             raise UserError(f"--gradient_checkpointing: {kind} has none; leave the flag out")
@@ -175,21 +194,27 @@ def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:
     first.attach(network, AdapterCopy.trained)
 
 
-def make_reference(network: nn.Module, settings: ImageSettings) -> Reference:
-    """The reference of a run: zero, a moving average of the policy, or what training starts
-    from."""
+def make_reference(
+    network: nn.Module, settings: ImageSettings, base: nn.Module | None = None
+) -> Reference:
+    """The reference of a run: zero, a moving average of the policy, what training starts from, or
+    ``base``, see ``base_copy``."""
     if image_objective(settings).reference_free:
         return Zero()
     if settings.reference == "ema":
         decay = settings.reference_decay
         decay = REFERENCE_DECAY if decay is None else decay
         return MovingReference(MovingAverage(trainable(network), decay))
-    return starting_point(network, settings)
+    return starting_point(network, settings, base)
 
 
-def starting_point(network: nn.Module, settings: ImageSettings) -> Reference:
+def starting_point(
+    network: nn.Module, settings: ImageSettings, base: nn.Module | None = None
+) -> Reference:
     """The network as it is now as a reference, by the cheapest means; or, where asked for, the
-    model without the LoRA that is trained further."""
+    model without what is trained further."""
+    if base is not None:
+        return OtherModel(base, "the model without what is trained further")
     if settings.init_lora:
         return BaseModel() if settings.reference == "base" else AdapterCopy()
     if settings.is_lora:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
@@ -26,8 +26,10 @@ from diffdpo.image.cells import BadImage
 from diffdpo.image.framing import FrameSettings, Picture
 from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
-from diffdpo.image.side_columns import NOTHING, SideColumns, Sides
+from diffdpo.image.side_columns import NOTHING, SideColumns, Sides, check_alone
 from diffdpo.image.stored import StoredImages
+from diffdpo.image.tally import PairTally
+from diffdpo.image.traps import Traps, find_traps
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
 MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
@@ -53,20 +55,6 @@ class PairItem:
     flip: bool = False
 
 
-@dataclass
-class PairTally:
-    """The number of rows of the source, and of those left out, by reason."""
-
-    rows: int = 0
-    ties: int = 0
-    unlabelled: int = 0
-    without_prompt: int = 0
-    several_captions: int = 0  # rows of whose captions one is drawn
-    unread_columns: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    checked: bool = True  # False: images are checked as they are read
-
-
 class ImagePairs(Rows):
     """The pairs of a data set by row; ``read`` applies the augmentation of a visit."""
 
@@ -80,11 +68,17 @@ class ImagePairs(Rows):
     ) -> None:
         """``called`` has the user's own names of columns of the format."""
         self.format, self.framing, self.called = format, framing, called
-        self.stored = StoredImages(dataset, {c: self.shown(c) for c in format.sides}, place)
-        self.tally, self.seen = PairTally(rows=len(dataset)), 0
-        self.first_wins = format.first_wins(dataset)
+        ranked = self.ranked = format.expand(dataset) if format.expand else None
+        shown = {column: self.shown(column) for column in format.sides}
+        self.stored = StoredImages(dataset, shown, place, ranked)
+        self.first_wins = ranked.first_wins_P if ranked else format.first_wins(dataset)
+        self.tally, self.seen = PairTally(rows=len(self.first_wins)), 0
         captions = dataset[format.prompt][:]
         self.captions = prompts_of(captions, self.shown(format.prompt), framing.seed)
+        if ranked:
+            self.tally.rankings = ranked.rankings
+            self.captions = [self.captions[row] for row in ranked.row_P]
+            check_alone(framing.beside)
         self.tally.without_prompt = self.captions.count("")
         self.tally.several_captions = sum(isinstance(caption, list) for caption in captions)
         self.beside = SideColumns(dataset, framing.beside, place)
@@ -97,7 +91,7 @@ class ImagePairs(Rows):
             # After ``usable``, so that the control trains on the same rows as the run.
             coins = [
                 generator(framing.seed, Purpose.LABEL_NOISE, row).integers(2)
-                for row in range(len(dataset))
+                for row in range(len(self.first_wins))
             ]
             self.first_wins = np.array(coins, dtype=np.float64)
             self.beside.toss(self.first_wins)
@@ -106,19 +100,31 @@ class ImagePairs(Rows):
         """The rows without ties and broken labels. Raises UserError where none are left."""
         tie, broken = self.first_wins == 0.5, np.isnan(self.first_wins)
         self.tally.ties, self.tally.unlabelled = int(tie.sum()), int(broken.sum())
-        if too_many(self.tally.unlabelled, self.tally.rows):
+        labels = self.tally.rows if self.tally.rankings is None else self.tally.rankings
+        if too_many(self.tally.unlabelled, labels):
+            what = "rankings cannot be read" if self.ranked else "labels are not 0, 0.5 or 1"
             raise UserError(
-                f"data: {self.tally.unlabelled} of {self.tally.rows} labels are not 0, 0.5 or 1"
-                f" (first in row {int(np.flatnonzero(broken)[0])}); mend column"
+                f"data: {self.tally.unlabelled} of {labels} {what} (first in row"
+                f" {self.row_of(int(np.flatnonzero(broken)[0]))}); mend column"
                 f" {self.shown(self.format.labels[0])}"
             )
         rows = np.flatnonzero(~broken & (~tie | (self.framing.ties == "soft")))
+        if self.tally.rows == 0:
+            raise UserError(f"data: none of the {labels} rankings has two pictures")
         if len(rows) == 0:
             raise UserError(
                 f"data: all {self.tally.rows} rows are ties; nothing to learn from (see --ties"
                 " soft)"
             )
         return rows
+
+    def row_of(self, pair: int) -> int:
+        """The row of the data set that holds a pair."""
+        return int(self.ranked.row_P[pair]) if self.ranked else pair
+
+    def named(self, pair: int) -> str:
+        """A pair for a line to the user."""
+        return f"pair {pair}, row {self.row_of(pair)}" if self.ranked else f"row {pair}"
 
     def shown(self, column: str) -> str:
         """A column of the format under the name that the user's data have for it."""
@@ -167,6 +173,7 @@ class ImagePairs(Rows):
         self.tally.checked = len(self.rows) <= CHECK_UP_TO
         if not self.tally.checked:
             return
+        self.tally.traps = self.traps()
         good = []
         on_terminals = True if quiet else None  # tqdm: None disables it where there is no terminal
         for row in tqdm(
@@ -176,8 +183,19 @@ class ImagePairs(Rows):
                 self.try_row(int(row))
                 good.append(row)
             except BadImage as error:
-                self.tally.unreadable.append(f"row {row}: {error}")
+                self.tally.unreadable.append(f"{self.named(row)}: {error}")
         self.keep(np.array(good, dtype=np.int64))
+
+    def traps(self) -> Traps:
+        """What the labels of the usable rows may hide."""
+        # Digests, not contents: all pictures together may not fit into memory.
+        names = [[digest(one) for one in self.stored.contents(int(row))] for row in self.rows]
+        pairs = [
+            (row, (both[0], both[1])) for row, both in zip(self.rows, names, strict=True) if both
+        ]
+        prompts = [self.captions[row] for row, _ in pairs]
+        wins = [float(self.first_wins[row]) for row, _ in pairs]
+        return find_traps([both for _, both in pairs], prompts, wins)
 
     def try_row(self, row: int) -> None:
         """Read a source row as training will. Raises BadImage where that fails."""
@@ -212,14 +230,14 @@ class ImagePairs(Rows):
 
     def skip(self, row: int, error: BadImage) -> None:
         """Count and report an unreadable row. Raises UserError where there are too many."""
-        self.tally.unreadable.append(f"row {row}: {error}")
-        tqdm.write(f"skipped      row {row}: {error}", file=sys.stderr)
+        self.tally.unreadable.append(f"{self.named(row)}: {error}")
+        tqdm.write(f"skipped      {self.named(row)}: {error}", file=sys.stderr)
         self.seen += 1
         # Five in any case: at the beginning 5 % of the rows seen is less than one.
         if len(self.tally.unreadable) > max(5, MAX_BROKEN * self.seen):
             raise UserError(
-                f"data: {len(self.tally.unreadable)} of {self.seen} pairs are unreadable; last row"
-                f" {row}"
+                f"data: {len(self.tally.unreadable)} of {self.seen} pairs are unreadable; the last"
+                f" is {self.named(row)}"
             )
 
     def read(self, row: int, visit: int) -> PairItem:
@@ -270,4 +288,5 @@ def image_pairs(
         dataset = dataset.remove_columns("label_1")  # the other half of a label that is not read
     called = {format.names[role]: column for role, column in given.items() if column}
     rows, place = renamed(dataset, given, format.names), Place.of(name, cache_dir)
+    rows = format.prepare(rows) if format.prepare else rows
     return ImagePairs(rows, format, place, framing, called)

@@ -20,6 +20,7 @@ from diffdpo.image.backbones.weights import PICKLED, load_network
 from diffdpo.image.lora import EveryAdapterOff, load_lora
 from diffdpo.image.lora_file import LORA_FILE, lora_in
 from diffdpo.image.network import (
+    base_copy,
     first_state,
     make_trainable,
     start_from,
@@ -47,7 +48,7 @@ def load_policy(
     folder, network, what = Path(run), backbone.network, f"--policy {run}"
     if is_checkpoint(folder):
         return load_saved(backbone, folder, start)
-    if start.unet_init:
+    if start.unet_init and start.reference != "base":
         start_from(backbone, start.unet_init)
     # In train mode as in training, because some layers round otherwise in eval mode.
     network.requires_grad_(False).train()
@@ -82,15 +83,16 @@ def load_saved(
         # A reference that moved is told by no checkpoint as it was: then it is the start.
         reference="base" if start.reference == "base" else "start",
     )
+    base = base_copy(backbone, settings, torch.device("cpu"))
     network = untrained(backbone, settings).train()
-    reference = starting_point(network, replace(settings, reference_draws=0))
+    reference = starting_point(network, replace(settings, reference_draws=0), base)
     checkpoint.load_result(folder, network, state)
     return network.requires_grad_(False), reference
 
 
 def untrained(backbone: Backbone, settings: ImageSettings) -> nn.Module:
     """The network of a run before its first step, under adapters in the precision it has."""
-    settings = replace(settings, gradient_checkpointing=False)
+    settings = replace(settings, gradient_checkpointing=False, offload=False)
     return make_trainable(backbone, settings, backbone.network.dtype, torch.device("cpu"))
 
 

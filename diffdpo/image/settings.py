@@ -237,6 +237,10 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
                 f"--base_precision {self.base_precision} computes in bf16; leave out"
                 f" --mixed_precision {self.mixed_precision}"
             )
+        if self.offload and self.torch_compile:
+            lines.append(
+                "--offload and --torch_compile exclude each other; leave out one of the two"
+            )
         if self.choice_model:
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
         if holds_lora(self.resume_from_checkpoint):
@@ -260,7 +264,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
         sampling = {"run_validation", "validation_steps", "validation_prompts"}
         sampling |= {"num_inference_steps", "guidance_scale"}
         written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
-        return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype"}
+        return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype", "offload"}
 
     @classmethod
     def inert(cls) -> dict[str, str]:

@@ -53,6 +53,13 @@ class Sides:
 NOTHING = Sides()
 
 
+def check_alone(beside: SideSettings) -> None:
+    """Raises UserError where columns are asked for that rankings do not have."""
+    if beside.scores or beside.noise or beside.mask:
+        flag = "score_column" if beside.scores else "given_noise" if beside.noise else "mask_column"
+        raise UserError(f"--{flag} reads columns of pairs, and the data are rankings; leave it out")
+
+
 class Framing(Protocol):
     """How pictures are framed."""
 

@@ -22,7 +22,7 @@ from diffdpo.image.noise import Process, stack_normal
 from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
 from diffdpo.image.start_noise import own_noise
-from diffdpo.means import Metrics
+from diffdpo.losses.means import Metrics
 from diffdpo.objective import Scores, StepContext
 
 

@@ -16,7 +16,7 @@ from diffdpo.extensions import named_row
 from diffdpo.metrics.bundled import bundled_style_reward
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.jpeg import jpeg_compressibility, jpeg_incompressibility
-from diffdpo.metrics.reward import Reward, Row, own_rule, rule
+from diffdpo.metrics.reward import Reward, Row, later, own_rule, rule
 from diffdpo.metrics.sentiment import load_sentiment
 
 TextReward = Callable[[Sequence[str]], np.ndarray]  # of prompts with their completions
@@ -26,6 +26,14 @@ REWARDS: dict[str, Row] = {
     "colourfulness": rule("colourfulness", colourfulness),
     "jpeg_compressibility": rule("jpeg_compressibility", jpeg_compressibility),
     "jpeg_incompressibility": rule("jpeg_incompressibility", jpeg_incompressibility),
+    "pickscore": later("clip", "pickscore"),
+    "hpsv2": later("clip", "hpsv2"),
+    "hpsv2.1": later("clip", "hpsv2.1"),
+    "clipscore": later("clip", "clipscore"),
+    "laion_aesthetic": later("clip", "laion_aesthetic"),
+    "imagereward": later("blip", "imagereward"),
+    "vqascore": later("vqa", "vqascore"),
+    "judge": later("judge", "judge"),
 }
 TEXT_REWARDS: dict[str, Callable[[], TextReward]] = {"sentiment": load_sentiment}
 

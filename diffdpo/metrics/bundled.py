@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffdpo.data.bundled import bundled
 from diffdpo.engine.digests import file_digest
+from diffdpo.metrics.pixels import as_rgb
 from diffdpo.metrics.reward import Reward
 
 JUDGE_SIDE = 64  # pixels: the size of the pictures that the judge was trained on
@@ -26,7 +27,7 @@ def bundled_style_reward(path: str | None = None) -> Reward:
     judge = load_style_judge(str(folder)).eval()
 
     def style(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
-        small = [picture.convert("RGB").resize((JUDGE_SIDE, JUDGE_SIDE)) for picture in pictures]
+        small = [as_rgb(picture).resize((JUDGE_SIDE, JUDGE_SIDE)) for picture in pictures]
         pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in small])).permute(
             0, 3, 1, 2
         )

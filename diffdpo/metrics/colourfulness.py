@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from diffdpo.metrics.pixels import as_rgb
+
 
 def colourfulness(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
     """√(σ_rg² + σ_yb²) + 0.3 √(μ_rg² + μ_yb²) on 8-bit opponent colours (Hasler & Süsstrunk 2003,
     eq. 7)."""
-    return np.array(
-        [_one(np.asarray(picture.convert("RGB"), dtype=np.float64)) for picture in pictures]
-    )
+    return np.array([_one(np.asarray(as_rgb(picture), dtype=np.float64)) for picture in pictures])
 
 
 def _one(rgb: np.ndarray) -> float:

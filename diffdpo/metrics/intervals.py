@@ -170,6 +170,40 @@ def clustered_share(values: Sequence[float], clusters: Sequence[Any], seed: int 
     return replace(estimate, interval=wilson(estimate.value, estimate.clusters), method="wilson")
 
 
+def crossed_share(
+    values: Sequence[float], prompts: Sequence[Any], annotators: Sequence[Any], seed: int = 0
+) -> Estimate:
+    """The mean of numbers from 0 to 1, each of one prompt and one annotator, with a percentile
+    interval from resampling both at once: a value counts as often as its prompt was drawn times as
+    often as its annotator was (the pigeonhole bootstrap: Owen 2007).
+
+    Of one annotator it is ``clustered_share``; so it is where all values are 0 or all are 1, and of
+    few prompts.
+    """
+    alone = clustered_share(values, prompts, seed)
+    people = sorted(set(map(str, annotators)))
+    if len(people) == 1 or alone.method == "wilson":
+        return alone
+    names, row = np.unique(np.asarray([str(name) for name in prompts]), return_inverse=True)
+    column = np.searchsorted(people, [str(name) for name in annotators])
+    total_GA, count_GA = np.zeros((2, len(names), len(people)))
+    np.add.at(total_GA, (row, column), np.asarray(values, dtype=np.float64))
+    np.add.at(count_GA, (row, column), 1.0)
+    random, means = generator(seed, Purpose.BOOTSTRAP), np.empty(RESAMPLES)
+    step = max(1, AT_ONCE // len(names))
+    for first in range(0, RESAMPLES, step):
+        block = means[first : first + step]
+        times_BG, times_BA = (
+            random.multinomial(size, np.full(size, 1 / size), size=len(block))
+            for size in (len(names), len(people))
+        )
+        sums = [((times_BG @ table) * times_BA).sum(axis=1) for table in (total_GA, count_GA)]
+        with np.errstate(invalid="ignore"):  # a resample may hold none of the values
+            block[:] = sums[0] / sums[1]
+    low, high = np.nanquantile(means, [0.025, 0.975])
+    return replace(alone, interval=(float(low), float(high)))
+
+
 def wilson(share: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share (Wilson 1927)."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from diffdpo.metrics.pixels import as_rgb
+
 
 def jpeg_compressibility(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
     """Minus the size of the JPEG at quality 95, in kB (the reward of Black et al. 2023, DDPO)."""
@@ -21,5 +23,5 @@ def jpeg_incompressibility(pictures: Sequence[Image.Image], prompts: Sequence[st
 
 def _kilobytes(picture: Image.Image) -> float:
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, format="JPEG", quality=95)
+    as_rgb(picture).save(buffer, format="JPEG", quality=95)
     return buffer.tell() / 1000

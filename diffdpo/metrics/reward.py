@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from PIL import Image
 from diffdpo.engine.digests import text_digest
 from diffdpo.errors import UserError
 
-Score = Callable[[Sequence[Image.Image], Sequence[str]], np.ndarray]
+Pictures = Sequence[Image.Image]
+Score = Callable[[Pictures, Sequence[str]], np.ndarray]
+Compare = Callable[[Pictures, Pictures, Sequence[str]], np.ndarray]
 
 
 def none_too_long(prompts: Sequence[str]) -> int:
@@ -30,7 +33,8 @@ class Reward:
     ``identity`` holds by name all that the numbers depend on: the digest of the weights, the rule
     by which pictures are made small, the scale, the length of the text. It is printed with every
     figure, and names the table in which scores are stored. ``model`` is the network behind the
-    function, None where there is none; ``too_long`` counts the prompts that it would cut.
+    function, None where there is none; ``too_long`` counts the prompts that it would cut;
+    ``versus`` is for a judge that looks at two pictures at once.
     """
 
     name: str
@@ -38,15 +42,25 @@ class Reward:
     identity: Mapping[str, str]
     model: Any = None
     too_long: Callable[[Sequence[str]], int] = none_too_long
+    versus: Compare | None = None
 
-    def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
+    def __call__(self, pictures: Pictures, prompts: Sequence[str]) -> np.ndarray:
         return self.score(pictures, prompts)
+
+    def compare(self, first: Pictures, second: Pictures, prompts: Sequence[str]) -> np.ndarray:
+        """Whether the first of two pictures is the better one, ``(N,)``: 1, 0, or 0.5 for a tie."""
+        if self.versus is not None:
+            return self.versus(first, second, prompts)
+        gap = np.asarray(self(first, prompts)) - np.asarray(self(second, prompts))
+        return (np.sign(gap) + 1) / 2
 
     def to(self, device: Any, dtype: Any) -> Reward:
         """The same reward with its model on ``device`` in ``dtype``, a torch.dtype."""
-        if self.model is not None:
-            self.model.to(device, dtype)
-        return self
+        if self.model is None:
+            return self
+        self.model.to(device, dtype)
+        precision = str(dtype).removeprefix("torch.")
+        return replace(self, identity={**self.identity, "precision": precision})
 
     @property
     def signature(self) -> str:
@@ -57,14 +71,30 @@ class Reward:
 Row = Callable[..., Reward]  # (path of the weights or None) → reward
 
 
-def rule(name: str, score: Score, version: str = "1") -> Row:
-    """A row of the table for a function that has no weights; ``version`` is raised whenever its
-    numbers change."""
+def without_weights(reward: Reward) -> Row:
+    """A row of the table for a reward that has no weights to be named."""
 
     def row(path: str | None = None) -> Reward:
         if path is not None:
+            name = reward.name
             raise UserError(f"--reward_model {name}={path}: {name} has no weights; leave it out")
-        return Reward(name, score, {"rule": name, "version": version})
+        return reward
+
+    return row
+
+
+def rule(name: str, score: Score, version: str = "1") -> Row:
+    """A row of the table for a function; ``version`` is raised whenever its numbers change."""
+    return without_weights(Reward(name, score, {"rule": name, "version": version}))
+
+
+def later(module: str, name: str) -> Row:
+    """A row of the table whose network is loaded by ``open_reward`` of a module of this package,
+    which is imported only then."""
+
+    def row(path: str | None = None) -> Reward:
+        opened: Reward = importlib.import_module(f"{__package__}.{module}").open_reward(name, path)
+        return opened
 
     return row
 
@@ -75,11 +105,21 @@ def own_rule(own: Any) -> Row:
     Raises TypeError where it is not a function.
     """
     if isinstance(own, Reward):
-        return lambda path=None: own
+        return without_weights(own)
     if not callable(own):
         raise TypeError("is not a function")
     name = getattr(own, "__qualname__", type(own).__qualname__)
     return rule(name, own, version=source_digest(own))
+
+
+def introductions(rewards: Mapping[str, Reward], prompts: Sequence[str]) -> list[str]:
+    """The lines that introduce rewards: the identity of each, and how many prompts it cuts."""
+    lines = []
+    for name, reward in rewards.items():
+        lines.append(f"reward       {name}: {reward.signature}")
+        if cut := reward.too_long(prompts):
+            lines.append(f"note         {name} cuts {cut:,} of {len(prompts):,} prompts: too long")
+    return lines
 
 
 def source_digest(own: Any) -> str:

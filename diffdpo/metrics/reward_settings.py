@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffdpo.config import BaseSettings
-from diffdpo.data.paths import missing_folder
+from diffdpo.data.paths import is_path
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.flags import flag
 from diffdpo.metrics import REWARDS, reward_problems
@@ -22,7 +23,8 @@ class RewardSettings(BaseSettings):
     )
     reward_model: list[str] = flag(
         [],
-        "NAME=PATH: the folder or hub id of a reward's weights, where not those of its row",
+        "NAME=PATH: the folder or hub id of a reward's weights, where not those of its row; of"
+        " judge: the YAML file of its service",
         group="rewards",
     )
     reward_batch_size: int = flag(16, "pictures judged at once", group="rewards", least=1)
@@ -38,7 +40,8 @@ class RewardSettings(BaseSettings):
                 lines.append(f"--reward_model {word}: is not of the form NAME=PATH")
             elif name not in self.reward:
                 lines.append(f"--reward_model {word}: {name} is not among --reward")
-            lines += missing_folder(path, f"--reward_model {word}: no such folder")
+            if is_path(path) and not Path(path).expanduser().exists():
+                lines.append(f"--reward_model {word}: no such file or folder")
         return lines
 
     @property

@@ -49,7 +49,7 @@ def text_facts(
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": f"{' + '.join(terms)}; beta {settings.beta:g}",
-        **trainer.plan(what),
+        **trainer.plan.lines(what),
     }
     return lines | balance(settings, objective, rows)
 

@@ -4,15 +4,12 @@ has come from there."""
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
-from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,14 +19,10 @@ from transformers import (
 from transformers.utils import find_adapter_config_file
 
 from diffdpo.data.paths import is_path
-from diffdpo.engine.finite import names_not_finite
+from diffdpo.engine.loaded import check_finite, check_keys, some
 from diffdpo.errors import UserError, short
 from diffdpo.text.settings import TextModelSettings
 
-# Tables that older checkpoints hold beside their weights; models compute them anew.
-HARMLESS = re.compile(
-    r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|rope\.freqs)$"
-)
 ADAPTER = "default"
 PREFIX = "base_model.model."  # that peft puts before the names in an adapter's file
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -112,32 +105,6 @@ def attach(network: PreTrainedModel, name: str, place: str, options: dict[str, A
     other = [key for key in stored if not torch.equal(loaded[key].float(), stored[key].float())]
     if other:
         raise UserError(f"{place}: {len(other)} of its weights cannot be loaded ({some(other)})")
-
-
-def check_keys(place: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    """Raises UserError where weights have no place in the network, or places no weights."""
-    lacking = sorted(key for key in missing if not HARMLESS.search(key))
-    left = sorted(key for key in unexpected if not HARMLESS.search(key))
-    lines = []
-    if lacking:
-        lines.append(f"{place}: lacks {len(lacking)} of the network's weights ({some(lacking)})")
-    if left:
-        lines.append(
-            f"{place}: holds {len(left)} weights that the network has no place for ({some(left)})"
-        )
-    if lines:
-        raise UserError(*lines)
-
-
-def some(names: list[str]) -> str:
-    """The first of many names."""
-    return short(", ".join(names[:3]), 160) + (", …" if len(names) > 3 else "")
-
-
-def check_finite(network: nn.Module, place: str) -> None:
-    """Raises UserError where a weight is NaN or infinite."""
-    if bad := names_not_finite(network.named_parameters()):
-        raise UserError(f"{place}: {len(bad)} of its weights are not finite ({some(bad)})")
 
 
 def reasons(name: str, place: str, error: Exception) -> list[str]:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from diffdpo.means import Metrics, by_label
+from diffdpo.losses.means import Metrics, by_label
 from diffdpo.objective import Objective, Scores, StepContext
 from diffdpo.text.batch import TextBatch, TextDraw, collate, make_draw
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.flags import SEEDS, flag, number, restated
+from diffdpo.flags import SEEDS, flag, restated
+from diffdpo.words import number
 
 EIGHT_BIT = ["adamw_8bit", "adamw_bnb_8bit"]
 OPTIMIZERS = ["adamw_torch", "adamw_torch_fused", *EIGHT_BIT, "adafactor"]

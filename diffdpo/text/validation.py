@@ -14,7 +14,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.step_context import step_context
-from diffdpo.means import Metrics, fraction, means_of
+from diffdpo.losses.means import Metrics, fraction, means_of
 from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores

@@ -1,7 +1,7 @@
 """Changes the code in one point at a time and runs the nearest tests on it; a change that they do
 not notice survives.
 
-    python scripts/mutants --modules draws losses --max 40
+    python scripts/mutants --modules draws losses/pairs --max 40
 
 Works on a copy of the checkout. Every result is a line of the log, so a run that was interrupted
 goes on where it stopped. ``--again`` repeats what has survived, for use after new tests.
@@ -30,8 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info", "__pycache__")
 # The tests of a module, the nearest first; the first failure ends a run.
 TESTS = {
-    "losses": ["test_losses.py"],
-    "safeguard": ["test_safeguard.py"],
+    "losses/__init__": ["test_losses.py"],
+    "losses/pairs": ["test_losses.py"],
+    "losses/reference_free": ["test_losses.py"],
+    "losses/items": ["test_losses.py"],
+    "losses/safeguard": ["test_safeguard.py"],
     "objective": [
         "test_objective.py",
         "engine/test_step_context.py",

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, network_digest
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
+from tests.commands.image_runs import flags, metrics, train
 from tests.factory import unet
 from tests.text import runs
 from tests.text.factory import model

@@ -13,11 +13,11 @@ from diffdpo.text.settings import TextSettings
 from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
-LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags"}
+LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"}
 LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
-JUDGES |= {"metrics.reward", "engine.digests"}
+JUDGES |= {"metrics.reward", "metrics.pixels", "engine.digests", "data.modes"}
 RUN = {"engine.run_config", "extensions", "metrics", "metrics.reward_settings", *JUDGES}
 IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
 IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
@@ -26,6 +26,7 @@ TEXT = {"text", "text.settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
+ANNOTATE = {"annotate", "annotate.settings"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
 
 # What each command imports of the package before its settings are right, and for its --help.
@@ -35,7 +36,9 @@ IMPORTS = {
     "evaluate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
     "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
+    "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
+    "compare": LIGHT | {"commands", "commands.compare_settings", "engine.run_config", "extensions"},
     "precompute": BOTH,
     "export": BOTH,
     "demo": BOTH,
@@ -43,7 +46,8 @@ IMPORTS = {
     "demo_text": BOTH,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
-ALSO = {name: {"numpy", "PIL"} for name in ("evaluate", "evaluate_text", "make_pairs")}
+REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate")
+ALSO = {name: {"numpy", "PIL"} for name in REWARDED}
 ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """
 import json, sys

@@ -12,9 +12,10 @@ from diffdpo.cli import main, run_command
 from diffdpo.config import parse
 from diffdpo.errors import UserError
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from tests.commands.test_train_diffusion_dpo import flags, train
-from tests.conftest import run, script
+from tests.commands.image_runs import flags, train
+from tests.conftest import script
 from tests.factory import make_pairs, pickapic_rows
+from tests.processes import run_forked
 
 QUICK = (
     "--num_prompts 4 --images_per_prompt 2 --num_inference_steps 2 --implicit_draws 3"
@@ -47,7 +48,7 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
     words = evaluate(
         models(), pairs, policy, tmp_path, "--reward", "jpeg_incompressibility", "colourfulness"
     )
-    found = run(script("evaluate", *words))
+    found = run_forked(script("evaluate", *words))
     assert found.returncode == 0, found.stderr
     result = json.loads((tmp_path / "evaluation.json").read_text())
     rate = result["win_rate"]

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from diffdpo.cli import run_command
 from diffdpo.config import parse
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from tests.conftest import run, script
+from tests.conftest import script
+from tests.processes import run_forked
 from tests.text.factory import save_model
 from tests.text.runs import flags, train
 
@@ -38,7 +39,7 @@ def evaluate(lm, pairs, policy, out, *more):
 
 
 def test_the_evaluation_is_complete(lm, data, policy, tmp_path):
-    found = run(script("evaluate_text", *evaluate(lm, data["pairs"], policy, tmp_path)))
+    found = run_forked(script("evaluate_text", *evaluate(lm, data["pairs"], policy, tmp_path)))
     assert found.returncode == 0, found.stderr
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert result["implicit_accuracy"]["value"] == 1  # of the rows it was trained on

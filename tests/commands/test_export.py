@@ -16,10 +16,11 @@ from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.policy import load_policy
+from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.commands.test_evaluate import judge
-from tests.commands.test_train_diffusion_dpo import flags, metrics, same, train, weights
-from tests.conftest import run, script
+from tests.conftest import script
 from tests.image.test_lora_files import in_train_mode, output
+from tests.processes import run_forked
 from tests.text import runs
 
 KOHYA = "pytorch_lora_weights_kohya.safetensors"
@@ -70,7 +71,7 @@ def test_a_full_run_gives_a_pipeline_while_it_goes_on(models, pairs, tmp_path):
     train(*flags(models(), pairs, out, rank=None, **{**FOUR, "max_train_steps": 2}))
     lock.take(out)  # as the run does as long as it trains
     try:
-        done = run(script("export", out, "--step", "1"))
+        done = run_forked(script("export", out, "--step", "1"))
     finally:
         lock.release()
     assert done.returncode == 0, done.stderr

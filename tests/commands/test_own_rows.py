@@ -9,7 +9,7 @@ from diffdpo import LOSSES, REWARDS
 from diffdpo.cli import run_command
 from diffdpo.data.image_formats import IMAGE_FORMATS
 from diffdpo.metrics import TEXT_REWARDS
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
+from tests.commands.image_runs import flags, metrics, train
 from tests.factory import read_jsonl
 from tests.text import runs
 

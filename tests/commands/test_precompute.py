@@ -4,8 +4,9 @@ or two."""
 import pytest
 
 from diffdpo.cli import run_command
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
-from tests.conftest import run, two_processes
+from tests.commands.image_runs import flags, metrics, train
+from tests.conftest import script
+from tests.processes import run_two
 
 
 def precompute(*words):
@@ -82,7 +83,7 @@ def test_in_bfloat16_the_difference_is_small_and_said(models, pairs, tmp_path, c
 def test_two_processes_write_one_cache(models, pairs, tmp_path, capsys):
     shared = {"precompute_dir": tmp_path / "cache", "reference_draws": 2, "cache_latents": True}
     words = flags(models(), pairs, tmp_path / "two", **shared, train_batch_size=2)
-    found = run(two_processes("precompute", *words), ACCELERATE_USE_CPU="true")
+    found = run_two(script("precompute", *words))
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("computing") == 3
     alone = {**shared, "precompute_dir": tmp_path / "alone", "train_batch_size": 2}
@@ -98,7 +99,7 @@ def test_two_processes_write_one_cache(models, pairs, tmp_path, capsys):
     train(*flags(models(), pairs, tmp_path / "live"))
     for live, stored in zip(metrics(tmp_path / "live"), metrics(tmp_path / "one"), strict=True):
         assert stored == pytest.approx(live, rel=1e-4, abs=1e-6)
-    both = run(two_processes("train_diffusion_dpo", *words), ACCELERATE_USE_CPU="true")
+    both = run_two(script("train_diffusion_dpo", *words))
     assert both.returncode == 0, both.stderr
     for live, stored in zip(metrics(tmp_path / "live"), metrics(tmp_path / "two"), strict=True):
         assert stored == pytest.approx(live, rel=1e-3, abs=1e-4)

@@ -31,7 +31,7 @@ def test_a_file_of_any_kind_gives_its_distinct_prompts(tmp_path, name, content):
 def test_a_data_set_gives_those_of_the_split(tmp_path):
     Dataset.from_dict({"text": PROMPTS}).to_parquet(tmp_path / "test-00000.parquet")
     assert read_prompts(str(tmp_path), "test") == PROMPTS
-    with pytest.raises(UserError, match="has no split .train"):
+    with pytest.raises(UserError, match=r"has no split .train"):
         read_prompts(str(tmp_path))
 
 

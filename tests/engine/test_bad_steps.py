@@ -14,7 +14,7 @@ from diffdpo.engine.bad_steps import all_finite, not_finite, take_step
 from diffdpo.engine.checkpoint_state import read_state, seal
 from diffdpo.engine.journal import Journal
 from diffdpo.losses import LOSSES
-from tests.commands.test_train_diffusion_dpo import flags as image_flags
+from tests.commands.image_runs import flags as image_flags
 from tests.text.runs import flags, train
 
 # A loss whose value in one row of a step is no number.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,9 +11,10 @@ import time
 import pytest
 
 from diffdpo.engine.interrupts import is_importing
-from tests.commands.test_train_diffusion_dpo import wait_for_lines
+from tests.commands.image_runs import wait_for_lines
 from tests.conftest import ROOT, THREADS, two_processes
 from tests.factory import read_jsonl
+from tests.processes import Started, start_two
 from tests.text.runs import flags
 
 # Sends itself Ctrl-C when a module is looked for, which is while it is being imported.
@@ -76,22 +76,9 @@ def words(lm, data, out, **changes):
     return [str(word) for word in flags(lm, data["pairs"], out, **{**options, **changes})]
 
 
-def start(command, **environment):
-    env = {**os.environ, **THREADS, "PYTHONPATH": str(ROOT), **environment}
+def start(command):
+    env = {**os.environ, **THREADS, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=-1, stderr=-1, text=True)
-
-
-def pair_of(code, flags):
-    """Two processes of one run without a launcher; their codes, and their stderr lines."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2"}
-    return [
-        start([sys.executable, "-c", code, *flags], RANK=str(n), LOCAL_RANK=str(n), **shared)
-        for n in (0, 1)
-    ]
 
 
 def told(process):
@@ -117,7 +104,7 @@ def test_ctrl_c_during_imports_is_a_line(lm, data, tmp_path, module):
 
 def test_ctrl_c_at_the_export_names_the_checkpoint(lm, data, tmp_path):
     out = tmp_path / "run"
-    code, (line,) = told(start([sys.executable, "-c", AT_EXPORT, *words(lm, data, out)]))
+    code, (line,) = told(Started([sys.executable, "-c", AT_EXPORT, *words(lm, data, out)]))
     assert code == 130
     assert line == (
         f"interrupted; {out / 'checkpoint-4'} is whole, go on with --resume_from_checkpoint latest"
@@ -126,7 +113,7 @@ def test_ctrl_c_at_the_export_names_the_checkpoint(lm, data, tmp_path):
 
 def test_a_signal_is_answered_with_the_step_that_is_saved(lm, data, tmp_path):
     out = tmp_path / "run"
-    process = start([sys.executable, "-c", PLAIN, *words(lm, data, out, max_train_steps=100_000)])
+    process = Started([sys.executable, "-c", PLAIN, *words(lm, data, out, max_train_steps=100_000)])
     wait_for_lines(process, out, 2)
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=60)
@@ -140,7 +127,7 @@ def test_a_signal_is_answered_with_the_step_that_is_saved(lm, data, tmp_path):
 def test_when_one_process_ends_the_other_says_a_line(lm, data, tmp_path, code):
     out = tmp_path / "run"
     long = {"max_train_steps": 100_000, "checkpointing_steps": 3}
-    first, second = pair_of(code, words(lm, data, out, **long))
+    first, second = start_two([sys.executable, "-c", code, *words(lm, data, out, **long)])
     if code == PLAIN:
         wait_for_lines(first, out, 2)
         second.kill()
@@ -164,7 +151,7 @@ def test_all_processes_decide_alike_on_a_bad_step(lm, data, tmp_path):
     path.write_text(BROKEN_IN_ONE)
     out = tmp_path / "run"
     bad = {"loss_type": f"{path}:broken", "max_bad_steps": 2, "checkpointing_steps": 1}
-    first, second = pair_of(PLAIN, words(lm, data, out, **bad))
+    first, second = start_two([sys.executable, "-c", PLAIN, *words(lm, data, out, **bad)])
     code, (line,) = told(first)
     assert code == 2
     assert "2 steps in a row" in line

@@ -9,7 +9,8 @@ from diffusers.optimization import get_scheduler
 from safetensors.torch import load_file
 
 from diffdpo.cli import run_command
-from diffdpo.engine.optim import make_optimizer, make_schedule, planned_steps
+from diffdpo.engine.optim import make_optimizer, make_schedule
+from diffdpo.engine.plan import planned_steps
 from diffdpo.engine.settings import SCHEDULES, TrainSettings
 from diffdpo.errors import UserError
 from tests.factory import read_jsonl

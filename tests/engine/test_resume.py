@@ -12,7 +12,7 @@ from diffdpo.engine.files import HOST
 from diffdpo.engine.resume import check_same_run
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
+from tests.commands.image_runs import flags, metrics, train
 
 
 def test_what_lies_ahead_of_an_older_checkpoint_is_set_aside(models, pairs, tmp_path, capsys):

@@ -103,7 +103,7 @@ CASES = [
     Bad("an average that stands still", TRAIN, image_run("--rank", 2, "--ema_decay", 1),
         r"--ema_decay must be below 1"),
     Bad("a base without a LoRA", TRAIN, image_run("--rank", 2, "--reference", "base"),
-        r"--reference base goes with --init_lora"),
+        r"--reference base goes with --init_lora or --init_policy"),
     Bad("a LoRA that is not there", TRAIN, image_run("--init_lora", "no/run"),
         r"--init_lora no/run: no such folder or file"),
     Bad("a folder without a LoRA", TRAIN, image_run("--init_lora", "."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Callable
@@ -39,11 +38,6 @@ def table(*rows: dict[str, Any], name: str = "train.parquet") -> Callable[[Path]
         return folder
 
     return write
-
-
-def cells(cell: Any) -> Callable[[Path], Path]:
-    """Four rows with this in the place of the second image."""
-    return table(*[{"chosen": GOOD, "rejected": cell, "prompt": "p"}] * 4)
 
 
 def captioned(caption: Any) -> Callable[[Path], Path]:
@@ -103,31 +97,7 @@ def saved(folder: Path) -> Path:
     return folder
 
 
-def unreadable(column: str, reason: str) -> str:
-    """The line for four rows of which none can be read."""
-    return rf"data: 4 of 4 pairs are unreadable \(row 0: column {column}: {reason}"
-
-
 TRAIN = "train_diffusion_dpo"
-CELLS: dict[str, tuple[Any, str]] = {
-    "a number": (7, "holds '7'; images are bytes"),
-    "a fraction": (0.5, "holds '0.5'"),
-    "true or false": (True, "holds 'True'"),
-    "nothing": (None, "empty"),
-    "empty bytes": (b"", "empty"),
-    "a record without bytes and path": ({"bytes": None, "path": None}, "empty"),
-    "a record of another kind": ({"url": "x"}, "holds an object with url"),
-    "a web address": ("https://example.org/a.png", "web addresses are not fetched"),
-    "long text": ("lorem ipsum " * 2000, "holds text that is neither a file name nor base64"),
-    "base64 of no image": (base64.b64encode(bytes(5000)).decode(), "in no image format"),
-    "two images": ([GOOD, GOOD], "holds a list of 2 values; one image is wanted"),
-    "a row of numbers": ([1, 2, 3], "holds an array of 3; H x W"),
-    "numbers beyond a byte": ([[300, 2], [3, 4]], "holds whole numbers from 2 to 300"),
-    "fractions below zero": ([[-0.5, 0.5]], "holds fractions from -0.5 to 0.5"),
-    "a program": (encoded(picture(0), "EPS"), "EPS is a program"),
-    "an image cut short": (encoded(picture(0), "BMP")[:300], "image file is truncated"),
-    "a strip": (encoded(picture(0, (600, 2))), r"600 x 2 pixels: .*\(--max_image_ratio\)"),
-}
 NAMES = {
     "a name that leaves the folder": ("../outside.png", "leads out of the data folder"),
     "a link that leaves the folder": ("link.png", "leads out of the data folder"),
@@ -144,15 +114,6 @@ CAPTIONS = {
 }
 
 CASES = [
-    *(
-        Bad(
-            f"an image column with {name}",
-            TRAIN,
-            reading(cells(cell)),
-            unreadable("rejected", line),
-        )
-        for name, (cell, line) in CELLS.items()
-    ),
     *(
         Bad(
             f"metadata with {name}",
@@ -255,6 +216,18 @@ CASES = [
         TRAIN,
         reading(table({"winner": GOOD, "loser": GOOD, "text": "p"})),
         r"no image pairs in columns winner, loser, text; .*--chosen_column, --rejected_column",
+    ),
+    Bad(
+        "rankings without lists",
+        TRAIN,
+        reading(table({"generations": GOOD, "ranking": [1], "prompt": "p"})),
+        r"data: column generations holds binary; a ranking has a list of pictures",
+    ),
+    Bad(
+        "rankings of other lengths",
+        TRAIN,
+        reading(table(*[{"generations": [GOOD, GOOD], "ranking": [1], "prompt": "p"}] * 3)),
+        r"data: 3 of 3 rankings cannot be read .first in row 0.; mend column ranking",
     ),
     Bad(
         "a column of nearly the right name",

@@ -91,6 +91,15 @@ IMAGES = {
         r"--loss_type 'sigmod' is unknown; known: sigmoid, ipo",
     ),
     "no target modules": (["--rank", "2", "--lora_target_modules", "nothing"], ".*nothing"),
+    "offload of what is trained": (["--offload"], "--offload is for a frozen base under a LoRA"),
+    "offload of compiled blocks": (
+        ["--rank", "2", "--offload", "--torch_compile"],
+        "--offload and --torch_compile exclude each other",
+    ),
+    "offload of nf4": (
+        ["--rank", "2", "--offload", "--base_precision", "nf4"],
+        "--offload: nf4 weights are made on the GPU and stay there",
+    ),
     "a switch that is a word": (["--random_crop", "perhaps"], "--random_crop: 'perhaps' is"),
     "a word too many": (["--seed", "1", "2"], "stray word '2'"),
     "two exclusive flags": (["--use_8bit_adam", "--use_adafactor"], "--use_8bit_adam and"),

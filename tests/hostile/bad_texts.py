@@ -1,16 +1,11 @@
-"""Text data, language models and their tokenizers that cannot be trained on."""
+"""Text data and registries of data sets that cannot be trained on."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
-from peft import LoraConfig
-from safetensors.torch import load_file, save_file
 
 from tests.hostile.case import Bad, Material
 
@@ -54,89 +49,6 @@ def entry(entries: object, *words: object) -> Callable[[Material], list[str]]:
         return flags(material, material.lm, "mine", "--dataset_info", file, *words)
 
     return make
-
-
-def model(spoil: Callable[[Path], None], *words: object) -> Callable[[Material], list[str]]:
-    """Training a copy of the good model that ``spoil`` has changed."""
-
-    def make(material: Material) -> list[str]:
-        folder = material.folder / "model"
-        shutil.copytree(material.lm, folder)
-        spoil(folder)
-        return flags(material, folder, material.texts["chats"], *words)
-
-    return make
-
-
-def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
-    """Changes the weights in a folder."""
-
-    def spoil(folder: Path) -> None:
-        file = folder / "model.safetensors"
-        tensors = load_file(file)
-        change(tensors)
-        save_file(tensors, file, metadata={"format": "pt"})
-
-    return spoil
-
-
-def poison(tensors: dict[str, torch.Tensor]) -> None:
-    tensors["model.norm.weight"][3] = float("nan")
-
-
-def configuration(file: str = "config.json", **changes: Any) -> Callable[[Path], None]:
-    """Changes values of a JSON file in a folder."""
-
-    def spoil(folder: Path) -> None:
-        content = json.loads((folder / file).read_text())
-        (folder / file).write_text(json.dumps({**content, **changes}))
-
-    return spoil
-
-
-def pickled(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
-def template(source: str) -> Callable[[Path], None]:
-    """Gives the tokenizer of a folder another chat template."""
-    return lambda folder: (folder / "chat_template.jinja").write_text(source) and None
-
-
-def adapter(**changes: Any) -> Callable[[Material], list[str]]:
-    """Training an adapter of the good model further, with changes to its configuration."""
-
-    def make(material: Material) -> list[str]:
-        from transformers import AutoModelForCausalLM
-
-        folder = material.folder / "adapter"
-        network = AutoModelForCausalLM.from_pretrained(material.lm)
-        network.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
-        network.save_pretrained(folder)
-        base = {"base_model_name_or_path": str(material.lm)}
-        configuration("adapter_config.json", **{**base, **changes})(folder)
-        return flags(material, folder, material.texts["pairs"])
-
-    return make
-
-
-def other_tokenizer(material: Material) -> list[str]:
-    folder = material.folder / "other"
-    shutil.copytree(material.lm, folder)
-    words = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = words["model"]["vocab"]
-    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    (folder / "tokenizer.json").write_text(json.dumps(words))
-    pairs = material.texts["pairs"]
-    return flags(material, material.lm, pairs, "--ref_model_name_or_path", folder)
-
-
-def no_tokenizer(material: Material) -> list[str]:
-    folder = material.folder / "other"
-    shutil.copytree(material.lm, folder, ignore=shutil.ignore_patterns("*token*", "*.jinja"))
-    pairs = material.texts["pairs"]
-    return flags(material, material.lm, pairs, "--ref_model_name_or_path", folder)
 
 
 MINE = {"file_name": "rows.json", "ranking": True}
@@ -262,71 +174,8 @@ REGISTRIES = {
         r"--dataset_info .*none.json is not there",
     ),
 }
-NAME = r"--model_name_or_path \S+: "
-MODELS = {
-    "no head": (
-        model(weights(lambda tensors: tensors.pop("lm_head.weight"))),
-        NAME + r"lacks 1 of the network's weights \(lm_head.weight\)",
-    ),
-    "a layer too many": (
-        model(weights(lambda tensors: tensors.update({"model.extra.weight": torch.ones(2)}))),
-        NAME + r"holds 1 weights that the network has no place for \(model.extra.weight\)",
-    ),
-    "a layer that the file lacks": (
-        model(configuration(num_hidden_layers=2)),
-        NAME + r"lacks \d+ of the network's weights \(model.layers.1",
-    ),
-    "a weight that is no number": (model(weights(poison)), NAME + r"1 of its weights are not fin"),
-    "weights of another size": (model(configuration(hidden_size=64)), NAME + "cannot be loaded"),
-    "a size that is a word": (model(configuration(hidden_size="abc")), NAME + "cannot be loaded"),
-    "no attention heads": (model(configuration(num_attention_heads=0)), NAME + "cannot be loaded"),
-    "an architecture unknown": (model(configuration(model_type="x")), NAME + "cannot be loaded"),
-    "pickled weights": (model(pickled), NAME + r"its weights are pickled \(pytorch_model.bin\)"),
-    "a broken tokenizer": (
-        model(lambda folder: (folder / "tokenizer.json").write_text("{") and None),
-        NAME + "its tokenizer cannot be read",
-    ),
-    "a template that refuses": (
-        model(template("{{ raise_exception('no') }}")),
-        r"data: 12 of 12 rows cannot be used \(row 0: the chat template refuses it \(no\)",
-    ),
-    "a template that divides by zero": (
-        model(template("{{ 1 // 0 }}")),
-        r"data: 12 of 12 rows .*the chat template refuses it",
-    ),
-    "a template that calls itself": (
-        model(template("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}")),
-        r"data: 12 of 12 rows .*the chat template refuses it",
-    ),
-    "a template with a long range": (
-        model(template("{% for i in range(1000000000) %}x{% endfor %}")),
-        r"data: 12 of 12 rows .*the chat template refuses it",
-    ),
-    "a template that is none": (model(template("{% if %}")), r"data: 12 of 12 rows .*refuses it"),
-    "a base that is not there": (
-        adapter(base_model_name_or_path="./gone"),
-        r"\S+adapter: its adapter_config.json names the base model ./gone, and there is no such",
-    ),
-    "an adapter of a kind unknown": (adapter(peft_type="MAGIC"), NAME + "cannot be loaded"),
-    "an adapter of other layers": (
-        adapter(target_modules=["v_proj"]),
-        NAME + r"lacks \d+ of the network's weights",
-    ),
-    "an adapter with biases": (adapter(bias="lora_only"), NAME + "its adapter trains biases"),
-    "a reference with other words": (
-        other_tokenizer,
-        r"--ref_model_name_or_path \S+: has another tokenizer \(2 words differ, such as 'a'\)",
-    ),
-    "a reference without words": (no_tokenizer, r"--ref_model_name_or_path \S+: no tokenizer th"),
-    "experts where there are none": (
-        lambda material: flags(
-            material, material.lm, material.texts["pairs"], "--router_aux_loss_coef", 0.1
-        ),
-        r"--router_aux_loss_coef 0.1: LlamaForCausalLM is no mixture of experts",
-    ),
-}
 CASES = [
     Bad(name, "train_text_dpo", make, line)
-    for table in (READERS, REGISTRIES, MODELS)
+    for table in (READERS, REGISTRIES)
     for name, (make, line) in table.items()
 ]

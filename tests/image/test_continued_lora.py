@@ -14,8 +14,8 @@ from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
 from diffdpo.image.network import make_trainable, resolve_lora, starting_point
 from diffdpo.image.settings import ImageSettings
+from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.commands.test_evaluate import judge
-from tests.commands.test_train_diffusion_dpo import flags, metrics, same, train, weights
 from tests.image.test_lora_files import CPU, KINDS, exported, in_train_mode, output
 
 LN2 = 0.6931471824645996

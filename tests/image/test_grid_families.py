@@ -19,7 +19,7 @@ from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from tests.families import factory
-from tests.image.test_families import inputs
+from tests.families.work import inputs
 
 FAMILIES = [
     *("SanaPipeline", "Lumina2Pipeline", "AuraFlowPipeline", "CogView4Pipeline"),

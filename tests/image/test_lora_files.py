@@ -16,6 +16,7 @@ from diffdpo.image.network import make_trainable, matched, resolve_lora
 from diffdpo.image.policy import load_policy
 from diffdpo.image.settings import ImageSettings
 from tests.families import factory
+from tests.families.work import inputs
 from tests.image.comfy_names import (
     diffusers_keys,
     flux_layers,
@@ -23,7 +24,6 @@ from tests.image.comfy_names import (
     sd3_layers,
     unet_layers,
 )
-from tests.image.test_families import inputs
 
 CPU = torch.device("cpu")
 SD, SDXL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"

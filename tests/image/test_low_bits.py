@@ -18,9 +18,9 @@ from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
-from tests.commands.test_train_diffusion_dpo import flags, metrics, train
-from tests.families import factory, side
-from tests.image.test_families import batch_of, task_of
+from tests.commands.image_runs import flags, metrics, train
+from tests.families import side
+from tests.families.work import batch_of, task_of
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
@@ -31,13 +31,6 @@ NETWORKS = ["StableDiffusionPipeline", "StableDiffusion3Pipeline", "FluxPipeline
 @pytest.fixture(scope="module", params=NETWORKS)
 def family(request):
     return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    factory(family).tiny().save_pretrained(folder)
-    return folder
 
 
 def settings_of(folder, family, bits, **changes):

@@ -10,7 +10,7 @@ from torch import nn
 from diffdpo.image import needs
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.settings import ImageSettings
-from tests.commands.test_train_diffusion_dpo import flags, train
+from tests.commands.image_runs import flags, train
 from tests.families import factory
 
 GIB = 2**30

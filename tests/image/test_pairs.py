@@ -9,7 +9,7 @@ from datasets import Dataset
 from datasets import Image as ImageFeature
 from datasets import Sequence as List
 
-from diffdpo.data.image_formats import IMAGE_FORMATS, detect
+from diffdpo.data.image_formats import detect
 from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
 from diffdpo.image.decode import open_image
@@ -22,26 +22,6 @@ PLAIN = FrameSettings(seed=0, resolution=32)
 
 def load(rows, framing=PLAIN):
     return image_pairs(Dataset.from_list(rows), framing)
-
-
-def stored(name, index):
-    """A row of the format, first image preferred."""
-    row = IMAGE_FORMATS[name]
-    values = {row.first: encoded(picture(2 * index)), row.second: encoded(picture(2 * index + 1))}
-    return {**values, row.prompt: f"p{index}", **dict.fromkeys(row.labels, 1.0)}
-
-
-@pytest.mark.parametrize("name", IMAGE_FORMATS)
-def test_every_format_is_told_by_its_columns_and_keeps_the_winner(name):
-    pairs = load([stored(name, i) for i in range(3)])
-    item = pairs.read(1, 0)
-    expected = [picture(2).getpixel((0, 0)), picture(3).getpixel((0, 0))]
-    colours = [
-        tuple(((x.pixels_CHW[:, 0, 0] + 1) * 127.5).round().int().tolist())
-        for x in (item.chosen, item.rejected)
-    ]
-    assert colours == expected
-    assert (item.prompt, item.pair, item.outcome) == ("p1", 1, 1.0)
 
 
 def test_an_unknown_format_names_what_it_found_and_what_it_needs():

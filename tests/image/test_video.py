@@ -1,4 +1,4 @@
-"""Families of video, beyond what ``test_families`` asks of all."""
+"""Families of video, beyond what ``test_family_*`` ask of all."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ from diffdpo.image.processes import process_for
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from tests.families import cogvideox, hunyuan_video, ltx, wan
+from tests.families.work import Spied
 from tests.image.test_clips import listed
-from tests.image.test_families import Spied
 
 
 def test_tokens_of_one_timestep_each_are_those_of_one_for_all(monkeypatch):

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from tests.conftest import run, two_processes
+from tests.conftest import script
+from tests.processes import run_two
 from tests.text.runs import flags, metrics, train
 
 
@@ -37,7 +38,7 @@ def test_the_first_step_is_ln_2_whether_prompts_are_shared_or_not(
 def test_two_processes_with_shared_prompts_and_like_lengths(lm, data, tmp_path):
     changes = {"share_prefix": True, "group_by_length": True}
     words = flags(lm, data["pairs"], tmp_path / "two", train_batch_size=2, **changes)
-    process = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
+    process = run_two(script("train_text_dpo", *words))
     assert process.returncode == 0, process.stderr
     train(*flags(lm, data["pairs"], tmp_path / "one", **changes))
     assert close(tmp_path / "one", tmp_path / "two")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.conftest import run, two_processes
+from tests.conftest import script
 from tests.factory import read_jsonl
+from tests.processes import run_two
 from tests.text.factory import label_rows, pair_rows, write_jsonl
 from tests.text.runs import fails_with, flags, metrics, train
 
@@ -54,7 +55,7 @@ def test_two_processes_share_the_scoring(lm, data, tmp_path):
         "train_batch_size": 2,
     }
     words = flags(lm, data["pairs"], tmp_path / "two", **stored)
-    process = run(two_processes("train_text_dpo", *words), ACCELERATE_USE_CPU="true")
+    process = run_two(script("train_text_dpo", *words))
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("computing 12 of 12 rows") == 1
     train(*flags(lm, data["pairs"], tmp_path / "one"))

@@ -14,8 +14,7 @@ from diffdpo.data.text.alpaca import alpaca_labels, alpaca_pairs
 from diffdpo.data.text.llama_factory import labelled_turns, turns_and_pairs
 from diffdpo.data.text.record import MEDIA, Record
 from diffdpo.data.text.schema import Example
-from diffdpo.errors import UserError, short
-from diffdpo.flags import nearest
+from diffdpo.errors import UserError, nearest, short
 
 # The keys of an entry that say something about preferences; others are refused.
 KEYS = {"file_name", "hf_hub_url", "formatting", "ranking", "columns", "tags", "subset", "split"}

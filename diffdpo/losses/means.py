@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,14 @@ def by_label(name: str, value_N: Tensor, desirable_N: Tensor) -> Metrics:
     return {
         f"{name}/{side}": torch.stack([(value_N * has_N).sum(), has_N.sum().float()])
         for side, has_N in labels.items()
+    }
+
+
+def mean_of(every_metrics: Sequence[Metrics]) -> Metrics:
+    """The means over micro-batches of equal size, still on the device."""
+    return {
+        name: torch.stack([metrics[name] for metrics in every_metrics]).mean(dim=0)
+        for name in every_metrics[0]
     }
 
 

@@ -1,0 +1,108 @@
+"""ADD A LOSS HERE: one pure function in a file of this folder, and one row in the table below; the
+tests find it by themselves.
+
+A loss maps the rewards of ``B`` pairs (policy score − reference score, before beta, higher is
+better) to ``B`` un-reduced losses in float32 at least. A reference-free loss reads the policy's
+score itself: its reference score is zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffdpo.losses.items import (
+    apo_zero_unpaired_loss,
+    kto_loss,
+)
+from diffdpo.losses.pairs import (
+    apo_down_loss,
+    apo_zero_loss,
+    bco_pair_loss,
+    capo_loss,
+    dpop_loss,
+    exo_pair_loss,
+    hinge_loss,
+    ipo_loss,
+    linear_loss,
+    nca_pair_loss,
+    robust_loss,
+    sigmoid_loss,
+    sigmoid_norm_loss,
+    sppo_hard_loss,
+)
+from diffdpo.losses.reference_free import (
+    mapo_loss,
+    orpo_loss,
+    sft_loss,
+    simpo_loss,
+)
+from diffdpo.losses.row import Loss, as_loss
+from diffdpo.preference import at_least_float32
+
+__all__ = ["LOSSES", "Loss", "as_loss", "preference_loss"]
+
+LOSSES = {
+    "sigmoid": Loss(sigmoid_loss),
+    "ipo": Loss(ipo_loss, mean_tokens=True),
+    "hinge": Loss(hinge_loss),
+    "robust": Loss(robust_loss),
+    "exo_pair": Loss(exo_pair_loss),
+    "nca_pair": Loss(nca_pair_loss),
+    "apo_zero": Loss(apo_zero_loss),
+    "apo_down": Loss(apo_down_loss),
+    "sppo_hard": Loss(sppo_hard_loss),
+    "bco_pair": Loss(bco_pair_loss),
+    "dpop": Loss(dpop_loss),
+    "linear": Loss(linear_loss),
+    "capo": Loss(capo_loss, only="images"),
+    "mapo": Loss(mapo_loss, reference_free=True, only="images"),
+    "sigmoid_norm": Loss(sigmoid_norm_loss, mean_tokens=True, only="text"),
+    "simpo": Loss(simpo_loss, reference_free=True, mean_tokens=True, only="text"),
+    "orpo": Loss(orpo_loss, reference_free=True, mean_tokens=True, only="text"),
+    "sft": Loss(sft_loss, reference_free=True, mean_tokens=True, mean_of_batch=True),
+    "kto": Loss(kto_loss, paired=False, needs_kl=True),
+    "apo_zero_unpaired": Loss(apo_zero_unpaired_loss, paired=False),
+}
+
+
+def preference_loss(
+    name: str,
+    chosen_B: Tensor,
+    rejected_B: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float | None = None,
+    kl: Tensor | float = 0.0,
+    nll_B: Tensor | None = None,
+    gap_B: Tensor | None = None,
+    **options: float,
+) -> Tensor:
+    """Loss per pair, shape ``(B,)``, float32 at least, of the row ``name`` of ``LOSSES``.
+
+    ``chosen_B`` and ``rejected_B`` are rewards before beta: policy score − reference score in nats
+    (for a reference-free loss the policy score). An unpaired loss counts both items of a pair and
+    returns their mean. ``label_smoothing`` None means the loss's own default. 0 is
+    taken by losses without smoothing too, but not by exo_pair, whose divergence is infinite there.
+
+    Raises ValueError for an unknown name, a beta that is not positive, a missing gap, and a setting
+    that the loss does not read or not take.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
+    if not beta > 0:
+        raise ValueError(f"beta must be positive, got {beta}")
+    row = LOSSES[name]
+    if label_smoothing is not None and (label_smoothing != 0 or "label_smoothing" in row.options):
+        options["label_smoothing"] = label_smoothing
+    if unread := set(options) - row.options:
+        raise ValueError(f"loss {name!r} does not read {', '.join(sorted(unread))}")
+    if row.reads_gap and gap_B is None:
+        raise ValueError(f"loss {name!r} needs the gap of every pair, gap_B")
+    chosen_B, rejected_B = at_least_float32(chosen_B), at_least_float32(rejected_B)
+    if row.paired:
+        data = {"nll_B": nll_B} if row.reads_nll else {"gap_B": gap_B} if row.reads_gap else {}
+        return row.fn(chosen_B, rejected_B, beta=beta, **data, **options)
+    yes_B, no_B = torch.ones_like(chosen_B), torch.zeros_like(rejected_B)
+    chosen_loss_B = row.fn(chosen_B, yes_B, kl, beta=beta, **options)
+    return (chosen_loss_B + row.fn(rejected_B, no_B, kl, beta=beta, **options)) / 2

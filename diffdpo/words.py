@@ -1,0 +1,106 @@
+"""What a word on the command line means as a value of a type."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentTypeError
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from diffdpo.errors import short
+
+METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
+NONE = ("none", "null")
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+
+
+def reader(hint: Any) -> dict[str, Any]:
+    """argparse's options for a value of the type ``hint``."""
+    kind = inner(hint)
+    if kind is bool:
+        return {"type": truth, "nargs": "?", "const": True, "metavar": METAVARS[bool]}
+    if get_origin(kind) is dict:
+        return {"type": mapping, "metavar": "JSON"}
+    many = get_origin(kind) is list
+    element = get_args(kind)[0] if many else kind
+    options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
+    if element is str and optional(hint):
+        options["type"] = lambda word: word or None  # an empty word takes a setting back
+    if element in (int, float):
+        options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
+    return options | ({"nargs": "+"} if many else {})
+
+
+def mapping(word: str) -> dict[str, Any]:
+    """The object that JSON says. Raises ArgumentTypeError for any other word."""
+    try:
+        value = json.loads(word)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"{short(repr(word))} is no JSON object of names and values")
+    return value
+
+
+def number(word: str, kind: type, may_be_none: bool) -> float | None:
+    """The number that a word says; None for "none" or "null" where the setting may be left out.
+
+    Raises ArgumentTypeError for any other word.
+    """
+    if may_be_none and word.lower() in NONE:
+        return None
+    try:
+        return kind(word)
+    except ValueError:
+        raise ArgumentTypeError(f"invalid {kind.__name__} value: {short(repr(word))}") from None
+
+
+def inner(hint: Any) -> Any:
+    """``X`` of ``X | None``, and any other type as it is."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    (kind,) = [argument for argument in get_args(hint) if argument is not NoneType]
+    return kind
+
+
+def optional(hint: Any) -> bool:
+    """Whether the type ``hint`` allows None."""
+    return get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
+
+
+def truth(word: str) -> bool:
+    """The value of a switch.
+
+    Raises ArgumentTypeError for a word that means neither: ``bool("false")`` would be True.
+    """
+    if word.lower() not in TRUE + FALSE:
+        raise ArgumentTypeError(f"{short(repr(word))} is neither true nor false")
+    return word.lower() in TRUE
+
+
+def misfit(value: Any, hint: Any, is_choice: bool) -> str:
+    """The reason why a YAML value does not fit the type ``hint``; '' where it may be read."""
+    kind = inner(hint)
+    many = get_origin(kind) is list
+    if value is None:
+        return "" if optional(hint) else "has no value; give one or leave the line out"
+    if get_origin(kind) is dict:
+        return "" if isinstance(value, dict) else "is one value; names with values are wanted"
+    if isinstance(value, dict) or (isinstance(value, list) and not many):
+        return f"is {'nested' if isinstance(value, dict) else 'a list'}; one value is wanted"
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, (dict, list)) or item is None for item in items):
+        return "is a list of something other than plain values"
+    texts = kind is str or (many and kind.__args__[0] is str)
+    # YAML 1.1 reads no, off and yes as booleans; a word is meant where words are listed.
+    if texts and not is_choice and any(isinstance(item, bool) for item in items):
+        return f"is the boolean {str(items[0]).lower()} in YAML; put the word in quotes"
+    return ""
+
+
+def as_word(value: Any) -> str:
+    """A YAML value, plain or nested, as a word on the command line."""
+    if isinstance(value, dict):
+        return json.dumps(value, default=str)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -1,0 +1,116 @@
+"""Real processes that begin at once: forks of a server that has imported the libraries.
+
+Exit codes, signals, groups of processes and what a killed one leaves are those of a process of its
+own; only the seconds of importing are spared. What is about imports, launchers or the installed
+commands themselves starts a fresh interpreter with ``tests.conftest.run``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from tests.conftest import ROOT
+
+COMMANDS = ("train_diffusion_dpo", "train_text_dpo", "precompute", "evaluate", "evaluate_text")
+LAZY = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # imported when first named
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    [
+        *(f"diffdpo.commands.{name}" for name in (*COMMANDS, "export")),
+        *("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "peft", "datasets"),
+        *("transformers.models.llama.modeling_llama", "matplotlib.figure", "torch.distributed"),
+    ]
+)
+
+
+class Started:
+    """A running command, with the part of ``subprocess.Popen`` that tests use.
+
+    ``command`` is what Popen would get: the interpreter, then ``-c`` and code or a script's path,
+    then the flags.
+    """
+
+    def __init__(self, command: list[Any], **environment: str) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.files = [Path(self.folder.name) / name for name in ("out", "err")]
+        words = [str(word) for word in command[1:]]
+        self.process = SERVER.Process(target=carry_out, args=(words, environment, self.files))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        return self.process.exitcode
+
+    returncode = property(poll)
+
+    def send_signal(self, number: int) -> None:
+        """As from another shell."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Without a word."""
+        self.process.kill()
+
+    def communicate(self, timeout: float = 180) -> tuple[str, str]:
+        """Wait for its end; what it printed and what it complained of."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.kill()
+            raise TimeoutError(f"{timeout} s: {self.files[1].read_text()[-2000:]}")
+        printed, complaint = (file.read_text() for file in self.files)
+        return printed, complaint
+
+
+def carry_out(words: list[str], environment: dict[str, str], files: list[Path]) -> None:
+    """In the fork: what the interpreter would do with these words."""
+    for stream, path in zip((1, 2), files, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    is_code = words[0] == "-c"
+    sys.argv = ["-c", *words[2:]] if is_code else words
+    try:
+        if is_code:
+            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing leaves these out
+
+
+def run_forked(command: list[Any], **environment: str) -> CompletedProcess[str]:
+    """``tests.conftest.run`` without the seconds of importing."""
+    return finished([Started(command, **environment)])
+
+
+def start_two(command: list[Any]) -> list[Started]:
+    """Two processes of one run on this machine, as a launcher would start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2"}
+    return [Started(command, RANK=str(n), LOCAL_RANK=str(n), **shared) for n in (0, 1)]
+
+
+def run_two(command: list[Any]) -> CompletedProcess[str]:
+    """The same to the end: what both printed, and the first code that is not 0."""
+    return finished(start_two(command))
+
+
+def finished(processes: list[Started]) -> CompletedProcess[str]:
+    """All to their end, as one."""
+    told = [process.communicate() for process in processes]
+    codes = [process.returncode for process in processes]
+    printed, complaint = ("".join(texts) for texts in zip(*told, strict=True))
+    return CompletedProcess([], next((code for code in codes if code), 0), printed, complaint)
