@@ -1,7 +1,8 @@
-# make setup | demo | demo-flow | control | demo-text | frontier | test | check; every target makes the environment it needs.
+# make setup | demo | demo-flow | control | demo-text | frontier | browser | test | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: setup demo demo-flow control demo-text frontier test check clean
 
@@ -34,6 +35,12 @@ demo-text: setup
 # Reward against KL over several betas: assets/reward-kl.png.
 frontier: setup
 	$(PYTHON) scripts/reward_frontier.py
+
+# The browser for the tests of the page on which people choose; without it they are left out.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || { $(SUDO) apt-get update -qq \
+		&& $(SUDO) apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 test: setup
 	$(PYTHON) -m pytest -n 2

@@ -111,9 +111,16 @@ COMMANDS = {
         "--policy runs/train",
     ),
     "make_pairs": Command(
-        "sample two pictures a prompt and let a reward choose",
-        "diffdpo.image.evaluate_settings:PairSettings",
-        "--reward colourfulness --output_dir runs/pairs",
+        "from prompts to pairs: sample candidates, let rewards choose",
+        "diffdpo.image.pair_settings:PairSettings",
+        "--prompts prompts.txt --policy runs/train --reward colourfulness --output_dir runs/pairs",
+        "interrupted; what is stored whole is kept, and the same command goes on",
+        shares_work=True,
+    ),
+    "convert_reward": Command(
+        "the official file of a reward's weights as the folder that is read here",
+        "diffdpo.metrics.convert_settings:ConvertSettings",
+        "hpsv2.1 HPS_v2.1_compressed.pt weights/hpsv2.1",
     ),
     "annotate": Command(
         "a page on which people choose between two pictures, texts or clips",

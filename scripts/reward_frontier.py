@@ -26,12 +26,13 @@ from diffdpo.engine.checkpoint import list_checkpoints, read_tensors
 from diffdpo.engine.console import quiet_libraries
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.report.plots import as_png, figure
-from diffdpo.text.comparison import Comparison, Written, compare, write
+from diffdpo.text.comparison import Comparison, Written, compare, compare_rewards, write
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.scorer import TokenScorer
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "runs" / "frontier"
+REWARD = "sentiment"
 FIGURES = ("policy_reward", "difference", "kl", "win_rate", "implicit_accuracy", "policy_tokens")
 Row = dict[str, Any]
 
@@ -71,7 +72,9 @@ def measure(name: str, folder: Path, compared: Comparison, before: Written) -> l
     policy, rows = load_scorer(str(folder), "policy", settings, device), []
     for path in list_checkpoints(folder):
         load_weights(policy, path)
-        figures = compare(compared, policy, before, write(compared, policy))
+        after = write(compared, policy)
+        figures = compare(compared, policy, before, after)
+        figures |= compare_rewards(compared, before, after)[REWARD]
         step = int(path.name.split("-")[1])
         rows.append({"run": name, "step": step, **{key: figures[key].as_dict() for key in FIGURES}})
         rounded = {key: round(figures[key].value, 3) for key in FIGURES}
@@ -135,7 +138,7 @@ def main() -> None:
         rows += measure(
             name, train(name, [*flags, *extra], chosen.every, chosen.epochs), compared, before
         )
-    reference = float(before.rewards.mean())
+    reference = float(before.rewards[REWARD].mean())
     result = {
         "reference_reward": reference,
         "prompts": len(compared.prompts),

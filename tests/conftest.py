@@ -87,6 +87,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For evaluations whose numbers are looked at: the plots of a report take half their time."""
+    from diffdpo.report.page import Report
+
+    monkeypatch.setattr(Report, "plot", lambda self, draw, alt: None)
+
+
 def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A command as a user types it, from the repository's root."""
     env = {**os.environ, **THREADS, **environment}

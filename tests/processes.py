@@ -14,6 +14,7 @@ import runpy
 import socket
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -35,8 +36,8 @@ SERVER.set_forkserver_preload(
 class Started:
     """A running command, with the part of ``subprocess.Popen`` that tests use.
 
-    ``command`` is what Popen would get: the interpreter, then ``-c`` and code or a script's path,
-    then the flags.
+    ``command`` is what Popen would get: the interpreter, then ``-c`` and code, ``-m`` and a module
+    or a script's path, then the flags.
     """
 
     def __init__(self, command: list[Any], **environment: str) -> None:
@@ -77,15 +78,18 @@ def carry_out(words: list[str], environment: dict[str, str], files: list[Path]) 
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.environ.update(environment)
     os.chdir(ROOT)
-    is_code = words[0] == "-c"
-    sys.argv = ["-c", *words[2:]] if is_code else words
+    how, argument = words[0], words[1] if len(words) > 1 else ""
+    sys.argv = words[1:] if how == "-m" else ["-c", *words[2:]] if how == "-c" else words
     try:
-        if is_code:
-            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+        if how == "-c":
+            exec(compile(argument, "<string>", "exec"), {"__name__": "__main__"})
+        elif how == "-m":
+            runpy.run_module(argument, run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(words[0], run_name="__main__")
+            runpy.run_path(how, run_name="__main__")
     finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves these out
+        threading._shutdown()  # an interpreter's end, of which multiprocessing leaves this out:
+        atexit._run_exitfuncs()  # first its threads, then what was registered
 
 
 def run_forked(command: list[Any], **environment: str) -> CompletedProcess[str]:

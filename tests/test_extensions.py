@@ -12,7 +12,7 @@ from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES
 from diffdpo.objective import make_objective
-from tests.conftest import run
+from tests.processes import run_forked
 
 OWN = """
 import torch
@@ -118,7 +118,7 @@ def wrong(chosen_B, rejected_B, *, beta):
     def passes(name):
         words = ["-m", "pytest", "-q", "-p", "no:xdist", "tests/test_losses.py"]
         words += ["--own-loss", f"{path}:{name}", "-k", "my.py"]
-        done = run([sys.executable, *words])
+        done = run_forked([sys.executable, *words])
         assert "my.py" in done.stdout or done.returncode == 0, done.stdout + done.stderr
         return done.returncode == 0
 

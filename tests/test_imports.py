@@ -14,7 +14,7 @@ FLOORS = [
     {"reference"},
     {"engine", "data"},
     {"cache", "report"},
-    {"image", "text", "metrics", "ranking"},
+    {"image", "text", "metrics", "pairs", "ranking"},
     {"annotate"},
     {"commands"},
     {"cli", "__init__"},

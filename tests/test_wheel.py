@@ -63,11 +63,15 @@ def test_the_package_is_the_installed_one_and_brings_what_it_needs(installed, tm
     assert version[0].isdigit()
     package = Path(file).parent
     assert (package / "py.typed").exists()
+    assert (package / "annotate" / "page" / "page.js").exists()
     assert not (package / "benchmark").exists()
     assert not list(package.rglob("*test*.py"))
 
 
-@pytest.mark.parametrize("way", ["diffdpo", "module", "launcher"])
+@pytest.mark.parametrize(
+    "way",
+    ["diffdpo", *(pytest.param(way, marks=pytest.mark.slow) for way in ("module", "launcher"))],
+)
 def test_the_bundled_run_starts_from_anywhere(installed, tmp_path, way):
     python = str(installed / "python")
     launcher = [python, "-m", "accelerate.commands.launch", "--num_processes", "1"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from diffdpo.annotate.media import Media, is_video_file, shown, stored
 from diffdpo.cache.keys import digest
@@ -22,6 +22,7 @@ from diffdpo.image.cells import BadImage
 from diffdpo.image.pairs import ImagePairs, too_many
 
 MODELS = ("model_0", "model_1")  # columns of Pick-a-Pic
+NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8")
 CERTAIN = 40.0  # σ(40) is 1 in double precision
 
 
@@ -123,8 +124,8 @@ def score_gaps(dataset: Dataset) -> dict[str, np.ndarray]:
         other = f"{name}_1"
         if name == column or name in ("label", "seed") or other not in dataset.column_names:
             continue
-        kinds = {str(dataset.features[c].dtype) for c in (column, other)}
-        if kinds <= {"float64", "float32", "int64", "int32"}:
+        kinds = [dataset.features[c] for c in (column, other)]
+        if all(isinstance(kind, Value) and kind.dtype in NUMBERS for kind in kinds):
             values = [np.array(dataset[c][:], dtype=np.float64) for c in (column, other)]
             gaps[name] = values[0] - values[1]
     return gaps

@@ -144,10 +144,14 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def configured(app: ASGIApp) -> uvicorn.Config:
+    """A server that prints nothing, tells nobody what it is, and does not wait for pages that stay
+    open when it ends."""
+    options: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off"}
+    options |= {"server_header": False, "proxy_headers": False, "timeout_graceful_shutdown": 2}
+    return uvicorn.Config(app, **options)
+
+
 def serve(app: ASGIApp, found: socket.socket) -> None:
     """Serve until a signal ends it."""
-    options: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off"}
-    config = uvicorn.Config(
-        app, server_header=False, proxy_headers=False, timeout_graceful_shutdown=2, **options
-    )
-    Server(config).run(sockets=[found])
+    Server(configured(app)).run(sockets=[found])

@@ -12,23 +12,26 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled, is_bundled
+from diffdpo.data.text.record import Record
 from diffdpo.draws import epoch_order
-from diffdpo.engine.accelerator import sampling_device
+from diffdpo.engine.accelerator import DTYPES, sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
-from diffdpo.metrics import TEXT_REWARDS
+from diffdpo.metrics import open_text_rewards
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
-from diffdpo.text.comparison import Comparison, compare, overlaps, write
+from diffdpo.text.bundled import PAIRS, PREFIXES
+from diffdpo.text.comparison import Comparison, compare, compare_rewards, overlaps, write
 from diffdpo.text.data_settings import TABLE
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.findings import Findings, compose, rows_side_by_side, summary
 from diffdpo.text.generate import SampleSettings, check_sampling
-from diffdpo.text.inputs import PAIRS, PREFIXES, open_table, with_bundled_reviews
+from diffdpo.text.inputs import open_table, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_words, position_count
 from diffdpo.text.loading import find_tokenizer, load_model, load_tokenizer
 from diffdpo.text.rows import RowSettings, TextRows
@@ -49,7 +52,10 @@ def main(settings: EvaluateTextSettings) -> int:
     seen = overlaps(run, compared)
     before = write(compared, compared.reference, "reference writes")
     after = write(compared, policy, "policy writes")
-    found = Findings(compare(compared, policy, before, after), settings.reward, *seen)
+    figures = compare(compared, policy, before, after)
+    judged = compare_rewards(compared, before, after)
+    identities = {name: dict(reward.identity) for name, reward in compared.rewards.items()}
+    found = Findings(figures, judged, identities, *seen)
     texts = rows_side_by_side(compared, before, after)
 
     def fill(report: Report) -> None:
@@ -72,20 +78,28 @@ def resolved(settings: EvaluateTextSettings) -> EvaluateTextSettings:
     say(*(f"note         {line}" for line in settings.departures))
     data = str(settings.dataset_name)
     prompts = bundled(PREFIXES) if is_bundled(data, PAIRS) else data
-    return replace(settings, prompts_name=settings.prompts_name or prompts)
+    if not settings.judged_by:
+        say("note         no --reward: the figures are implicit accuracy and KL")
+    return replace(
+        settings, prompts_name=settings.prompts_name or prompts, reward=settings.judged_by
+    )
 
 
 def open_comparison(settings: EvaluateTextSettings) -> Comparison:
     """Reference, pairs and prompts. Raises UserError for whatever cannot be opened."""
-    reward = TEXT_REWARDS[settings.reward]()
     device = sampling_device()
+    precision = DTYPES[settings.reward_precision]
+    rewards = open_text_rewards(settings.reward, settings.reward_paths, device, precision)
     name = str(settings.model_name_or_path)
     reference = load_scorer(name, "model_name_or_path", settings, device)
     tokenizer = load_tokenizer(reference.network, settings)
-    pairs = read_rows(settings, str(settings.dataset_name), tokenizer, paired=True)
+    pairs, _ = read_rows(settings, str(settings.dataset_name), tokenizer, paired=True)
     # Read as single items, a form that rows of pairs can be brought into as well.
-    rows = read_rows(settings, str(settings.prompts_name), tokenizer, paired=False)
-    prompts = list(dict.fromkeys(tuple(item.prompt) for item in rows.items if item.prompt))
+    rows, table = read_rows(settings, str(settings.prompts_name), tokenizer, paired=False)
+    first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
+    for item in rows.items:
+        first.setdefault(tuple(item.prompt), item.row)
+    prompts = [(prompt, row) for prompt, row in first.items() if prompt]
     if not prompts:
         raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
     picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
@@ -97,14 +111,24 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
         len(tokenizer),
     )
     check_sampling(len(picked), sampling)
-    task, chosen = TextTask(device, nullcontext), [prompts[i] for i in picked]
-    return Comparison(reference, tokenizer, task, chosen, pairs, settings.reward, reward, sampling)
+    chosen = [prompts[i] for i in picked]
+    return Comparison(
+        reference,
+        tokenizer,
+        TextTask(device, nullcontext),
+        [prompt for prompt, _ in chosen],
+        [rows.format.read(Record(table[row])).prompt for _, row in chosen],
+        pairs,
+        rewards,
+        settings.reward_batch_size,
+        sampling,
+    )
 
 
 def read_rows(
     settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
-) -> TextRows:
-    """The rows of the data set ``name`` to judge on."""
+) -> tuple[TextRows, Dataset]:
+    """The rows of the data set ``name`` to judge on, tokenised and as they are."""
     # Another data set has its own configuration and format.
     own = name == settings.dataset_name
     data_format = settings.data_format if own else None
@@ -118,7 +142,7 @@ def read_rows(
         truncation_mode=settings.truncation_mode,
         registered=entry,
     )
-    return TextRows(rows, tokenizer, row_settings)
+    return TextRows(rows, tokenizer, row_settings), rows
 
 
 def load_scorer(

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from datasets.data_files import FILES_TO_IGNORE, NON_WORDS_CHARS, SPLIT_KEYWORDS
 
+from diffdpo.data.made_pairs import RECORD
 from diffdpo.errors import UserError, short
 
 BUILDERS = {
@@ -52,7 +53,7 @@ def with_rows(paths: Iterable[Path]) -> list[Path]:
 
 def is_data(name: str) -> bool:
     """Whether a file of this name holds rows."""
-    ignored = name.startswith(".") or name in FILES_TO_IGNORE
+    ignored = name.startswith(".") or name in FILES_TO_IGNORE or name == RECORD
     return Path(name).suffix in BUILDERS and not ignored
 
 

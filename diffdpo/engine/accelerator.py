@@ -9,12 +9,13 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
 
 from diffdpo.engine import lock
 from diffdpo.engine.console import say
@@ -72,6 +73,23 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
 def sampling_device() -> torch.device:
     """The device of a command that samples and judges: one GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def sharing_accelerator() -> Accelerator:
+    """Accelerate for a command that trains nothing, and whose processes share its work."""
+    cpu = (
+        not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
+    )
+    if cpu:
+        tune_cpu()
+    try:
+        # Whoever is done waits however long another process still writes.
+        patient = InitProcessGroupKwargs(timeout=timedelta(days=7))
+        accelerator = Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patient])
+    except ValueError as error:  # this program has set accelerate up for something else before
+        raise UserError(f"accelerate: {short(error, 200)}") from error
+    name_cpu_alike(accelerator)
+    return accelerator
 
 
 def usable_precision(precision: str, cpu: bool) -> str:

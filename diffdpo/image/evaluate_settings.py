@@ -1,4 +1,4 @@
-"""Settings of the two commands that sample pictures: evaluation, and pairs labelled by a reward."""
+"""The settings of the evaluation of an image policy."""
 
 from __future__ import annotations
 
@@ -152,6 +152,11 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
         return lines + missing_lora(self.init_lora) + self.policy_problems()
 
     @property
+    def needs_pairs(self) -> bool:
+        """Whether the prompts are those of pairs."""
+        return self.prompts is None
+
+    @property
     def runs(self) -> list[str]:
         """The results that are judged: the policies and the control."""
         return [*self.policy, *([self.control] if self.control else [])]
@@ -219,38 +224,3 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
         own = {} if run == self.policy[0] else recorded(run_of(run))
         names = ("unet_init", "init_lora", "reference")
         return AdapterSettings(**{name: own.get(name, getattr(self, name)) for name in names})
-
-
-@dataclass(frozen=True)
-class PairSettings(RewardSettings, ImageDataSettings):
-    """All flags of ``make_pairs.py``; the prompts are those of the data set."""
-
-    reward: list[str] = flag(
-        ["colourfulness"],
-        "a row of diffdpo.metrics.REWARDS, or file.py:function; the higher score is preferred",
-        group="rewards",
-    )
-    mixed_precision: str | None = flag(
-        None,
-        "precision of the model: no, bf16 or fp16; default: no",
-        group="evaluation",
-        choices=PRECISIONS,
-    )
-    output_dir: str = flag("runs/pairs", "folder of the new data set", group="evaluation")
-    num_inference_steps: int = flag(20, "sampling steps", group="evaluation", least=1, most=1000)
-    guidance_scale: float = flag(
-        1.5,
-        "classifier-free guidance; low, so that the two pictures differ",
-        group="evaluation",
-        least=0,
-    )
-    sample_batch_size: int = flag(16, "pictures sampled at once", group="evaluation", least=1)
-    seed: int = flag(1, "seed of the starting noise", group="evaluation", **SEEDS)
-
-    def problems(self) -> list[str]:
-        lines = super().problems()
-        if (self.num_frames or 1) > 1:
-            lines.append(
-                f"--num_frames {self.num_frames}: pairs are made of pictures; leave it out"
-            )
-        return lines

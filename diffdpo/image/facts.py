@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffdpo.data.columns import listed
+from diffdpo.data.made_pairs import foreign
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
@@ -51,8 +52,9 @@ def image_facts(
     }
     if beside := beside_read(settings, pairs):
         lines["read too"] = beside
-    if pairs.tally.unread_columns:
-        lines["not read"] = f"columns {listed(pairs.tally.unread_columns)}"
+    unread = pairs.tally.unread_columns
+    if others := foreign(unread, unread):
+        lines["not read"] = f"columns {listed(others)}"
     prompts = list(dict.fromkeys(pairs.prompts()))
     if cut := backbone.cut_prompts(prompts):
         lines["prompts"] = (

@@ -18,9 +18,10 @@ from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.bundled import MODEL, PAIRS
 from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.decode import Limits
-from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.loss_settings import image_objective
+from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.pairs import ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 from diffdpo.image.side_columns import SideSettings

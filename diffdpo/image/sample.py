@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,12 @@ class PictureSettings:
             settings.sample_batch_size,
             settings.resolution,
         )
+
+
+def usual_guidance(backbone: Backbone) -> float:
+    """The guidance scale of the pipeline's call where none is given: as the model is used."""
+    name = next(iter(backbone.sampling_options(1.0)))
+    return float(inspect.signature(type(backbone.pipeline).__call__).parameters[name].default)
 
 
 def check_steps(backbone: Backbone, settings: PictureSettings) -> None:

@@ -6,10 +6,8 @@ or nothing, and returns the reward, so that a model behind it is loaded only whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from diffdpo.errors import UserError
 from diffdpo.extensions import named_row
@@ -17,9 +15,11 @@ from diffdpo.metrics.bundled import bundled_style_reward
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.jpeg import jpeg_compressibility, jpeg_incompressibility
 from diffdpo.metrics.reward import Reward, Row, later, own_rule, rule
-from diffdpo.metrics.sentiment import load_sentiment
+from diffdpo.metrics.sentiment import sentiment_reward
+from diffdpo.metrics.text_reward import TextReward, TextRow, later_text, own_text_rule
 
-TextReward = Callable[[Sequence[str]], np.ndarray]  # of prompts with their completions
+Judge = TypeVar("Judge", Reward, TextReward)
+
 
 REWARDS: dict[str, Row] = {
     "style": bundled_style_reward,
@@ -35,17 +35,12 @@ REWARDS: dict[str, Row] = {
     "vqascore": later("vqa", "vqascore"),
     "judge": later("judge", "judge"),
 }
-TEXT_REWARDS: dict[str, Callable[[], TextReward]] = {"sentiment": load_sentiment}
+TEXT_REWARDS: dict[str, TextRow] = {
+    "sentiment": sentiment_reward,
+    "classifier": later_text("classifier"),
+}
 
-as_reward = own_rule
-
-
-def as_text_reward(own: object) -> Callable[[], Any]:
-    """A row of the table for texts from a user's own function. Raises TypeError for anything
-    else."""
-    if not callable(own):
-        raise TypeError("is not a function")
-    return lambda: own
+as_reward, as_text_reward = own_rule, own_text_rule
 
 
 def reward_problems(
@@ -70,4 +65,22 @@ def open_rewards(
 
     Raises UserError where one cannot be loaded.
     """
-    return {name: REWARDS[name](paths.get(name)).to(device, dtype) for name in names}
+    return opened(REWARDS, names, paths, device, dtype)
+
+
+def open_text_rewards(
+    names: Iterable[str], paths: Mapping[str, str], device: Any, dtype: Any
+) -> dict[str, TextReward]:
+    """The same of texts."""
+    return opened(TEXT_REWARDS, names, paths, device, dtype)
+
+
+def opened(
+    table: Mapping[str, Callable[..., Judge]],
+    names: Iterable[str],
+    paths: Mapping[str, str],
+    device: Any,
+    dtype: Any,
+) -> dict[str, Judge]:
+    """Rows of a table, loaded."""
+    return {name: table[name](paths.get(name)).to(device, dtype) for name in names}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import BlipTextModel, BlipVisionModel
 
 from diffdpo.errors import UserError
-from diffdpo.metrics.identity import digest_of, network_name, tokenizer_digest, weight_files
+from diffdpo.metrics.identity import digest_of, network_name, origin, tokenizer_digest, weight_files
 from diffdpo.metrics.network_reward import Words, remembering
 from diffdpo.metrics.pixels import CROP_EVEN
 from diffdpo.metrics.reward import Reward
@@ -78,6 +78,7 @@ def open_reward(name: str, path: str | None = None) -> Reward:
     parts = [folder / "vision_model", folder / "text_model"]
     files = [file for part in parts for file in weight_files(part)]
     identity = {
+        **origin(folder),
         "weights": digest_of([*files, folder / "head.safetensors"]),
         "network": " ".join(network_name(part, part.name) for part in parts),
         "pictures": f"{side} px, {CROP_EVEN.text}",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from diffdpo.metrics.identity import digest_of, network_name, tokenizer_digest, weight_files
+from diffdpo.metrics.identity import digest_of, network_name, origin, tokenizer_digest, weight_files
 from diffdpo.metrics.network_reward import Words, remembering
 from diffdpo.metrics.pixels import CROP, CROP_EVEN, PAD, ImageRule
 from diffdpo.metrics.reward import Reward
@@ -95,6 +95,7 @@ def clip_reward(name: str, path: str | None) -> Reward:
         return row.score((picture * prompt).sum(dim=1), scale).double().cpu().numpy()
 
     identity = {
+        **origin(folder),
         "weights": digest_of(weight_files(folder)),
         "network": network_name(folder, "CLIPModel"),
         "pictures": f"{side} px, {row.rule.text}",
@@ -131,6 +132,7 @@ def laion(path: str | None) -> Reward:
         return (unit @ head["weight"][0] + head["bias"]).numpy()
 
     identity = {
+        **origin(folder),
         "weights": digest_of([*weight_files(folder), folder / "head.safetensors"]),
         "network": network_name(folder, "CLIPVisionModelWithProjection"),
         "pictures": f"{side} px, {CROP_EVEN.text}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from diffdpo.engine.digests import file_digest, text_digest
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SOURCE = "source.json"  # in a converted folder: the official file
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
 TOKENIZER += ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
@@ -35,3 +36,11 @@ def tokenizer_digest(folder: Path) -> str:
 def network_name(folder: Path, kind: str) -> str:
     """A network's class with 8 letters for its settings, which decide what its weights mean."""
     return f"{kind} {digest_of([folder / 'config.json'])[:8]}"
+
+
+def origin(folder: Path) -> dict[str, str]:
+    """The official file that a folder was converted from, where it was."""
+    if not (folder / SOURCE).is_file():
+        return {}
+    source = json.loads((folder / SOURCE).read_text())
+    return {"from": f"{source['file']} {source['sha256'][:16]}"}

@@ -85,7 +85,7 @@ class PairwiseJudge:
         pairs = list(zip(first, second, prompts, strict=True))
         questions = [question(PAIR, prompt, one, two) for one, two, prompt in pairs]
         questions += [question(PAIR, prompt, two, one) for one, two, prompt in pairs]
-        sides = in_turn(lambda asked: named_side(self.chat, asked), questions, self.requests)
+        sides = in_turn(self.chat, questions, named_side, self.requests)
         forth, back = np.array(sides[: len(pairs)]), np.array(sides[len(pairs) :])
         wins = (forth == 1) & (back == 2)
         losses = (forth == 2) & (back == 1)
@@ -115,8 +115,7 @@ def open_reward(name: str, path: str | None = None) -> Reward:
 
     def points(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
         questions = [question(POINTS, p, one) for one, p in zip(pictures, prompts, strict=True)]
-        given = in_turn(lambda asked: given_points(chat, asked), questions, settings.requests)
-        return np.array(given)
+        return np.array(in_turn(chat, questions, given_points, settings.requests))
 
     identity = {
         "model": chat.model,
@@ -143,20 +142,26 @@ def question(text: str, prompt: str, *pictures: Image.Image) -> Question:
 
 
 def in_turn(
-    ask: Callable[[Question], Answer], questions: Sequence[Question], at_once: int
+    chat: Chat, questions: Sequence[Question], read: Callable[[Chat, str], Answer], at_once: int
 ) -> list[Answer]:
-    """The answers to all questions, in their order, some of them asked at once."""
+    """What ``read`` makes of the answers to all questions, in their order.
+
+    Some are asked at once, and each of equal ones once.
+    """
+    keys = [chat.kept_at(one) for one in questions]
+    distinct = dict(zip(keys, questions, strict=True))
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            return list(pool.map(ask, questions))
+            found = pool.map(lambda one: read(chat, chat.ask(one)), distinct.values())
+            answers = dict(zip(distinct, found, strict=True))
         except BaseException:  # Ctrl-C as well: what is not asked yet stays so
             pool.shutdown(cancel_futures=True)
             raise
+    return [answers[key] for key in keys]
 
 
-def given_points(chat: Chat, asked: Question) -> float:
+def given_points(chat: Chat, answer: str) -> float:
     """The points from 1 to 10 that a judge gives. Raises UserError for any other answer."""
-    answer = chat.ask(asked)
     match = OF_TEN.fullmatch(spoken(answer))
     if match is None or not 1 <= float(match[1]) <= 10:
         raise UserError(
@@ -165,9 +170,8 @@ def given_points(chat: Chat, asked: Question) -> float:
     return float(match[1])
 
 
-def named_side(chat: Chat, asked: Question) -> int:
+def named_side(chat: Chat, answer: str) -> int:
     """1, 2, or 0 for neither. Raises UserError for any other answer."""
-    answer = chat.ask(asked)
     match = SIDE.fullmatch(spoken(answer))
     if match is None:
         raise UserError(f"judge {chat.model}: answers {short(answer)!r}, and 1, 2 or 0 is needed")

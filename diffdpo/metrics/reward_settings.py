@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffdpo.config import BaseSettings
 from diffdpo.data.paths import is_path
 from diffdpo.engine.settings import PRECISIONS
-from diffdpo.flags import flag
-from diffdpo.metrics import REWARDS, reward_problems
+from diffdpo.errors import not_installed
+from diffdpo.flags import flag, restated
+from diffdpo.metrics import REWARDS, TEXT_REWARDS, as_reward, as_text_reward, reward_problems
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class RewardSettings(BaseSettings):
     )
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *reward_problems(self.reward, REWARDS)]
+        lines = [*super().problems(), *reward_problems(self.reward, *self.judges)]
         for word in self.reward_model:
             name, _, path = word.partition("=")
             if not path:
@@ -45,7 +48,37 @@ class RewardSettings(BaseSettings):
         return lines
 
     @property
+    def judges(self) -> tuple[dict[str, Any], Callable[[Any], Any]]:
+        """The table of rewards, and what makes a row of an object of the user's."""
+        return REWARDS, as_reward
+
+    @property
     def reward_paths(self) -> dict[str, str]:
         """The path of the weights of each reward that has one named."""
         pairs = (word.partition("=") for word in self.reward_model)
         return {name: path for name, _, path in pairs}
+
+
+@dataclass(frozen=True)
+class TextRewardSettings(RewardSettings):
+    """The same for rewards of texts."""
+
+    reward: list[str] = flag(
+        [],
+        "rows of diffdpo.metrics.TEXT_REWARDS, or file.py:function of texts; the first gives the"
+        " win rate",
+        group="rewards",
+    )
+    reward_batch_size: int = restated(
+        RewardSettings, "reward_batch_size", help="texts judged at once"
+    )
+
+    def problems(self) -> list[str]:
+        return super().problems() + (
+            not_installed("vaderSentiment") if "sentiment" in self.reward else []
+        )
+
+    @property
+    def judges(self) -> tuple[dict[str, Any], Callable[[Any], Any]]:
+        """The table of rewards of texts."""
+        return TEXT_REWARDS, as_text_reward

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import numpy as np
 
 from diffdpo.errors import EXTRAS, UserError
+from diffdpo.metrics.text_reward import TextReward, of_whole_texts
 
 
 def load_sentiment() -> Callable[[Sequence[str]], np.ndarray]:
@@ -24,3 +26,10 @@ def load_sentiment() -> Callable[[Sequence[str]], np.ndarray]:
         return np.array([analyzer.polarity_scores(text)["compound"] for text in texts])
 
     return sentiment
+
+
+def sentiment_reward(path: str | None = None) -> TextReward:
+    """VADER's compound score of prompt and completion together. Raises UserError as above."""
+    judge = load_sentiment()
+    identity = {"rule": f"VADER {version('vaderSentiment')}", "scale": "-1 to 1"}
+    return of_whole_texts("sentiment", judge, identity)(path)

@@ -144,3 +144,13 @@ def accuracy_by_timestep(rows: list[dict[str, Any]]) -> bytes:
     axis.set_xlabel("timestep (little noise → much noise)", fontsize=9)
     axis.set_ylabel("implicit accuracy", fontsize=9)
     return as_png(page)
+
+
+def gap_histogram(gap_B: Sequence[float], name: str) -> bytes:
+    """A PNG of how the gaps of pairs are distributed; ``name`` says what they are measured by."""
+    page, axes = figure(1, 1, 5, 3)
+    axis = axes[0][0]
+    axis.hist(gap_B, bins=min(40, max(5, len(gap_B) // 5)))
+    axis.set_xlabel(f"score of the better minus that of the worse ({name})")
+    axis.set_ylabel("pairs")
+    return as_png(page)

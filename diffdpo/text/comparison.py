@@ -6,7 +6,7 @@ Shapes: ``N`` completions, ``B`` pairs. Log-ratios are in nats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.data.text.messages import Text
+from diffdpo.data.text.schema import common_length
 from diffdpo.engine.trained_on import Overlap, known, overlap
 from diffdpo.errors import short
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, win_rate
-from diffdpo.metrics.judged import judged
+from diffdpo.metrics.judged import scores_of
+from diffdpo.metrics.text_reward import TextReward
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.text.batch import TextBatch
 from diffdpo.text.generate import SampleSettings, sample
@@ -29,21 +32,31 @@ from diffdpo.text.task import TextTask
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two models are compared on: prompts to continue, pairs, and the reward that judges
-    texts."""
+    """What two models are compared on: prompts to continue, pairs, and the rewards that judge
+    texts, ``batch`` of them at once. ``chats`` are the prompts as the data have them, text or
+    conversations."""
 
     reference: TokenScorer
     tokenizer: PreTrainedTokenizerBase
     task: TextTask
     prompts: list[Sequence[int]]
+    chats: list[Text]
     pairs: TextRows
-    reward_name: str
-    reward: Callable[[Sequence[str]], np.ndarray]
+    rewards: dict[str, TextReward]
+    batch: int
     settings: SampleSettings
 
     def repeated_prompts(self) -> list[Sequence[int]]:
         """The prompt of every continuation, in the order of ``sample``."""
         return [prompt for prompt in self.prompts for _ in range(self.settings.visits)]
+
+    def prompts_for(self, reward: TextReward, heads: Sequence[str]) -> list[Any]:
+        """The prompt of every continuation as a reward reads it; ``heads`` are they as texts."""
+        repeated = [chat for chat in self.chats for _ in range(self.settings.visits)]
+        both = zip(repeated, heads, strict=True)
+        return [
+            head if isinstance(chat, str) or not reward.reads_chats else chat for chat, head in both
+        ]
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Written:
 
     completions: list[list[int]]  # tokens, without the prompt
     texts: list[str]  # with the prompt before each
-    rewards: np.ndarray
+    rewards: dict[str, np.ndarray]  # by the name of the reward
 
 
 def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written:
@@ -69,7 +82,17 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written
     # Decoded as one sequence: a character may be split between the prompt and its continuation.
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in wholes]
     names = [f"text {row}, {short(text, 60)!r}" for row, text in enumerate(texts)]
-    return Written(completions, texts, judged(compared.reward_name, compared.reward, names, texts))
+    # What both share, where a character is split between them: prompt and rest are the whole.
+    pairs = zip(as_texts(tokenizer, prompts), texts, strict=True)
+    heads = [text[: common_length(head, text)] for head, text in pairs]
+    tails = [text[len(head) :] for head, text in zip(heads, texts, strict=True)]
+
+    def scores(name: str, reward: TextReward) -> np.ndarray:
+        given, label = compared.prompts_for(reward, heads), title and f"{name} judges"
+        return scores_of(name, reward, names, given, tails, compared.batch, label or None)
+
+    rewards = {name: scores(name, reward) for name, reward in compared.rewards.items()}
+    return Written(completions, texts, rewards)
 
 
 def as_texts(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> list[str]:
@@ -99,7 +122,8 @@ def overlaps(run: str, compared: Comparison) -> tuple[Overlap, Overlap]:
 def compare(
     compared: Comparison, policy: TokenScorer, before: Written, after: Written
 ) -> dict[str, Estimate]:
-    """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals."""
+    """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals;
+    those of rewards apart."""
     settings, prompts = compared.settings, compared.repeated_prompts()
     seed, size = settings.seed, settings.batch_size
     ratio_N = log_ratios(
@@ -113,17 +137,28 @@ def compare(
         return clustered_mean(values, prompts, seed)
 
     return {
-        "policy_reward": mean(after.rewards.tolist()),
-        "reference_reward": mean(before.rewards.tolist()),
-        "difference": mean((after.rewards - before.rewards).tolist()),
-        "win_rate": win_rate(
-            after.rewards, before.rewards, [str(prompt) for prompt in prompts], seed
-        ),
         "kl": mean(ratio_N.tolist()),
         "policy_tokens": mean([len(ids) for ids in after.completions]),
         "reference_tokens": mean([len(ids) for ids in before.completions]),
         "implicit_accuracy": clustered_share(accuracy(margin_B).tolist(), pair_prompts, seed),
     }
+
+
+def compare_rewards(
+    compared: Comparison, before: Written, after: Written
+) -> dict[str, dict[str, Estimate]]:
+    """By reward, the means of both, their difference and the win rate, with intervals."""
+    prompts, seed = [str(prompt) for prompt in compared.repeated_prompts()], compared.settings.seed
+
+    def figures(policy: np.ndarray, reference: np.ndarray) -> dict[str, Estimate]:
+        return {
+            "policy_reward": clustered_mean(policy.tolist(), prompts, seed),
+            "reference_reward": clustered_mean(reference.tolist(), prompts, seed),
+            "difference": clustered_mean((policy - reference).tolist(), prompts, seed),
+            "win_rate": win_rate(policy, reference, prompts, seed),
+        }
+
+    return {name: figures(after.rewards[name], before.rewards[name]) for name in compared.rewards}
 
 
 def log_ratios(

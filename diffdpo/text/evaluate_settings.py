@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffdpo.config import Layer
+from diffdpo.data.bundled import is_bundled
 from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.engine.run_config import (
     chosen,
@@ -15,9 +16,9 @@ from diffdpo.engine.run_config import (
     recorded,
     result_problems,
 )
-from diffdpo.errors import not_installed
 from diffdpo.flags import SEEDS, flag
-from diffdpo.metrics import TEXT_REWARDS, as_text_reward, reward_problems
+from diffdpo.metrics.reward_settings import TextRewardSettings
+from diffdpo.text.bundled import PAIRS
 from diffdpo.text.data_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
@@ -31,7 +32,7 @@ TIED = {
 
 
 @dataclass(frozen=True)
-class EvaluateTextSettings(TextModelSettings, TextTableSettings):
+class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSettings):
     """All flags of ``evaluate_text.py``."""
 
     policy: str | None = flag(None, "the output folder of a finished run", group="model")
@@ -64,10 +65,11 @@ class EvaluateTextSettings(TextModelSettings, TextTableSettings):
     output_dir: str = flag(
         "runs/text-evaluation", "where evaluation.json and report.html go", group="evaluation"
     )
-    reward: str = flag(
-        "sentiment",
-        "a row of diffdpo.metrics.TEXT_REWARDS, or file.py:function of texts",
-        group="evaluation",
+    reward: list[str] = flag(
+        [],
+        "rows of diffdpo.metrics.TEXT_REWARDS, or file.py:function of texts; the first gives the"
+        " win rate; default: none, and sentiment of the bundled reviews",
+        group="rewards",
     )
     num_prompts: int = flag(400, "at most so many distinct prompts", group="evaluation", least=1)
     samples_per_prompt: int = flag(
@@ -87,9 +89,13 @@ class EvaluateTextSettings(TextModelSettings, TextTableSettings):
         named = {"model_name_or_path": model, "dataset_name": data}
         lines += result_problems(self.policy, RESULTS, named)
         lines += missing_models(self, ["model_name_or_path"])
-        lines += missing_data(data) + missing_data(self.prompts_name)
-        lines += reward_problems([self.reward], TEXT_REWARDS, as_text_reward)
-        return lines + (not_installed("vaderSentiment") if self.reward == "sentiment" else [])
+        return lines + missing_data(data) + missing_data(self.prompts_name)
+
+    @property
+    def judged_by(self) -> list[str]:
+        """The rewards: those that are named, else the one that knows the bundled reviews."""
+        ours = self.dataset_name is None or is_bundled(self.dataset_name, PAIRS)
+        return self.reward or (["sentiment"] if ours else [])
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:

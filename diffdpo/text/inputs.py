@@ -15,13 +15,10 @@ from diffdpo.data.source import open_dataset
 from diffdpo.data.text import TextFormat
 from diffdpo.data.text.registry import registered
 from diffdpo.errors import UserError
+from diffdpo.text.bundled import MODEL, PAIRS
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.settings import TextSettings
-
-MODEL = "assets/reviews-model"
-PAIRS = "assets/reviews/pairs"
-PREFIXES = "assets/reviews/labels"
 
 Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)
 

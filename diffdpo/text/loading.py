@@ -115,7 +115,7 @@ def reasons(name: str, place: str, error: Exception) -> list[str]:
     if pickled and not any(file.endswith(".safetensors") for file in files):
         return [
             f"{place}: its weights are pickled ({short(pickled[0])}), which is not read; if you"
-            ' trust them: python -c "from transformers import AutoModelForCausalLM as M;'
+            f' trust them: python -c "from transformers import AutoModelForCausalLM as M;'
             f" M.from_pretrained('{name}').save_pretrained('{name}')\""
         ]
     reason = short(error, 200) or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from diffdpo.data.made_pairs import foreign
 from diffdpo.errors import UserError, short
 
 TOLERATED = 0.05  # share of rows that may be bad before the run stops; at least one row may
@@ -64,8 +65,8 @@ class Tally:
         lines = {"length": length}
         if self.endless:
             lines["end"] = "the tokenizer has no EOS, so that no end of a text is learned"
-        if self.unread:
-            lines["not read"] = f"columns {short(', '.join(self.unread), 200)}"
+        if others := foreign(self.unread, self.unread):
+            lines["not read"] = f"columns {short(', '.join(others), 200)}"
         if self.left_out:
             lines["template"] = (
                 f"writes a part of the completions or tools of {len(self.left_out)} rows not at"

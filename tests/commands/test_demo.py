@@ -10,6 +10,7 @@ from diffdpo.commands.settings import DemoFlowSettings, DemoSettings, DemoTextSe
 from diffdpo.engine.run import TrainingResult
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("no_plots")
 SHORT_IMAGES = (
     "--max_train_steps 1 --max_train_samples 16 --report_to none",
     "--num_prompts 2 --images_per_prompt 1 --num_inference_steps 2 --implicit_draws 1",

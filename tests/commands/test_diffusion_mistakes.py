@@ -7,8 +7,9 @@ import pytest
 
 from diffdpo.cli import run_command
 from tests.commands.image_runs import flags, train
-from tests.conftest import run, script, two_processes
+from tests.conftest import script
 from tests.factory import make_pairs
+from tests.processes import run_forked, run_two
 
 # What newcomers do wrong: one line each on stderr, exit code 2, no traceback.
 MISTAKES = {
@@ -52,7 +53,7 @@ def test_all_wrong_settings_are_named_at_once(models, pairs, tmp_path, capsys):
 def test_mistakes_leave_no_traceback_in_a_real_process(models, pairs, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
-    found = run(script("train_diffusion_dpo", *flags(models(), pairs, blocked)))
+    found = run_forked(script("train_diffusion_dpo", *flags(models(), pairs, blocked)))
     assert found.returncode == 2
     assert (
         found.stderr.strip()
@@ -62,7 +63,7 @@ def test_mistakes_leave_no_traceback_in_a_real_process(models, pairs, tmp_path):
 
 def test_two_processes_say_a_mistake_once(models, pairs, tmp_path):
     words = flags(models(), tmp_path, tmp_path / "run")
-    found = run(two_processes("train_diffusion_dpo", *words), ACCELERATE_USE_CPU="true")
+    found = run_two(script("train_diffusion_dpo", *words))
     assert found.returncode != 0
     assert sum(line.startswith("error: ") for line in found.stderr.splitlines()) == 1
 

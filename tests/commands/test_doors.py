@@ -17,13 +17,16 @@ LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"
 LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
 DATA = {"data", "data.bundled", "data.paths"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
-JUDGES |= {"metrics.reward", "metrics.pixels", "engine.digests", "data.modes"}
+JUDGES |= {"metrics.reward", "metrics.text_reward", "metrics.pixels", "engine.digests"}
+JUDGES |= {"data.modes"}
+RUN_REWARDS = {"extensions", "metrics", "metrics.convert_settings", *JUDGES}
+RUN_REWARDS |= {"data", "data.bundled"}
 RUN = {"engine.run_config", "extensions", "metrics", "metrics.reward_settings", *JUDGES}
 IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
 IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
 IMAGE |= {"image.lora_file"}
 TEXT = {"text", "text.settings"}
-TEXT |= {"text.data_settings", "text.train_settings", "text.inert"}
+TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
 ANNOTATE = {"annotate", "annotate.settings"}
@@ -36,6 +39,7 @@ IMPORTS = {
     "evaluate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
     "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
+    "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
     "compare": LIGHT | {"commands", "commands.compare_settings", "engine.run_config", "extensions"},
@@ -46,7 +50,7 @@ IMPORTS = {
     "demo_text": BOTH,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
-REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate")
+REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate", "convert_reward")
 ALSO = {name: {"numpy", "PIL"} for name in REWARDED}
 ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """
@@ -174,6 +178,7 @@ def test_the_package_runs_as_a_module():
     [
         ("evaluate_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
         ("demo_text", "vaderSentiment", "pip install 'diffdpo[sentiment]'"),
+        ("annotate", "krippendorff", "pip install 'diffdpo[annotate]'"),
     ],
 )
 def test_a_missing_extra_is_asked_for_before_work_begins(
@@ -187,7 +192,9 @@ def test_a_missing_extra_is_asked_for_before_work_begins(
     )
     (tmp_path / "config.json").touch()  # of a result
     both = ["--model_name_or_path", str(tmp_path), "--dataset_name", str(tmp_path)]
-    words = ["--policy", str(tmp_path), *both] if name.startswith("evaluate") else []
+    words = ["--policy", str(tmp_path), *both, "--reward", "sentiment"]
+    words = words if name.startswith("evaluate") else []
+    words += [str(tmp_path)] if name == "annotate" else []
     assert main([name, *words, "--output_dir", str(tmp_path / "out")]) == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert line in shown

@@ -17,10 +17,11 @@ from tests.conftest import script
 from tests.factory import make_pairs, pickapic_rows
 from tests.processes import run_forked
 
-QUICK = (
-    "--num_prompts 4 --images_per_prompt 2 --num_inference_steps 2 --implicit_draws 3"
-    " --sample_batch_size 3".split()
-)
+pytestmark = pytest.mark.usefixtures("no_plots")  # but for real processes, which draw them
+
+SMALL = "--num_inference_steps 2 --sample_batch_size 3".split()
+QUICK = [*SMALL, *"--num_prompts 4 --images_per_prompt 2 --implicit_draws 1".split()]
+WHOLE = [*SMALL, *"--num_prompts 4 --images_per_prompt 2 --implicit_draws 3".split()]
 
 
 @pytest.fixture(scope="module", params=[4, None], ids=["lora", "full"])
@@ -30,7 +31,10 @@ def policy(request, models, pairs, tmp_path_factory):
     return out
 
 
-def evaluate(model, data, policy, out, *more):
+ONE_POLICY = pytest.mark.parametrize("policy", [4], ids=["lora"], indirect=True)
+
+
+def evaluate(model, data, policy, out, *more, size=QUICK):
     words = [
         "--pretrained_model_name_or_path",
         model,
@@ -41,13 +45,12 @@ def evaluate(model, data, policy, out, *more):
         "--output_dir",
         out,
     ]
-    return [str(word) for word in [*words, "--split", "train", *QUICK, *more]]
+    return [str(word) for word in [*words, "--split", "train", *size, *more]]
 
 
 def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
-    words = evaluate(
-        models(), pairs, policy, tmp_path, "--reward", "jpeg_incompressibility", "colourfulness"
-    )
+    rewards = ["--reward", "jpeg_incompressibility", "colourfulness"]
+    words = evaluate(models(), pairs, policy, tmp_path, *rewards, size=WHOLE)
     found = run_forked(script("evaluate", *words))
     assert found.returncode == 0, found.stderr
     result = json.loads((tmp_path / "evaluation.json").read_text())
@@ -77,6 +80,7 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
     assert "held-out" not in page
 
 
+@ONE_POLICY
 def test_held_out_is_said_where_it_was_checked(models, pairs, policy, tmp_path, capsys):
     words = ["--reward", "colourfulness", "--implicit_draws", "1"]
     rows = [row | {"caption": f"new {row['caption']}"} for row in pickapic_rows(4)]
@@ -116,19 +120,19 @@ def test_a_policy_against_itself_is_a_tie(models, pairs, tmp_path):
 def test_a_run_in_bfloat16_is_judged_in_bfloat16(models, pairs, tmp_path, rank):
     """Network, encoders and policy are loaded in it; another precision is one flag away."""
     out = tmp_path / "run"
-    more = {"mixed_precision": "bf16", "learning_rate": 1e-2, "max_train_steps": 3}
+    more = {"mixed_precision": "bf16", "learning_rate": 1e-2, "max_train_steps": 1}
     train(*flags(models(), pairs, out, rank=rank, **more))
-    found = {}
-    for name, words in {"own": [], "same": ["bf16"], "full": ["no"]}.items():
+    few, found = ["--num_prompts", "2", "--reward", "colourfulness"], {}
+    for name, words in {"own": [], "full": ["no"]}.items():
         given = ["--mixed_precision", *words] if words else []
-        command = evaluate(models(), pairs, out, tmp_path / name, *given)
+        command = evaluate(models(), pairs, out, tmp_path / name, *few, *given)
         assert run_command("evaluate", command) == 0
         found[name] = json.loads((tmp_path / name / "evaluation.json").read_text())
-    accuracies = {name: one["implicit_accuracy"]["by_timestep"] for name, one in found.items()}
-    assert accuracies["own"] == accuracies["same"]
-    assert found["own"]["rewards"] == found["same"]["rewards"] != found["full"]["rewards"]
+    assert found["own"]["settings"]["mixed_precision"] == "bf16"
+    assert found["own"]["rewards"] != found["full"]["rewards"]
 
 
+@ONE_POLICY
 def test_the_same_evaluation_twice_gives_the_same_numbers(models, pairs, policy, tmp_path):
     results = []
     for name in ("a", "b"):
@@ -230,6 +234,7 @@ def test_a_run_from_another_unet_is_judged_against_that_unet(models, pairs, tmp_
     assert f"not the run's --unet_init none: the run was trained with {tmp_path / 'first'}" in shown
 
 
+@ONE_POLICY
 def test_model_and_data_come_from_the_run_unless_told_otherwise(models, pairs, policy, tmp_path):
     told = evaluate(models(), pairs, policy, tmp_path / "told", "--reward", "colourfulness")
     assert run_command("evaluate", told) == 0

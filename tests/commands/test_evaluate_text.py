@@ -14,7 +14,9 @@ from tests.processes import run_forked
 from tests.text.factory import save_model
 from tests.text.runs import flags, train
 
+pytestmark = pytest.mark.usefixtures("no_plots")
 QUICK = "--split train --num_prompts 6 --samples_per_prompt 2 --max_new_tokens 8".split()
+QUICK += ["--reward", "sentiment"]
 
 
 @pytest.fixture(scope="module", params=[True, None], ids=["lora", "full"])

@@ -23,6 +23,7 @@ from tests.image.test_lora_files import in_train_mode, output
 from tests.processes import run_forked
 from tests.text import runs
 
+pytestmark = pytest.mark.usefixtures("no_plots")
 KOHYA = "pytorch_lora_weights_kohya.safetensors"
 FOUR = {"max_train_steps": 4, "checkpointing_steps": 1, "learning_rate": 1e-2}
 

@@ -35,7 +35,6 @@ FLOW = {
     "wan": "WanPipeline",
 }
 FAMILIES = {**TRIED, **FLOW}
-LAUNCHED = "sd35_medium"  # by default; the others under -m slow
 UNITS = r"(\d+) on the mean = (\S+) on the sum = (\S+) nats at t = 1/2, of ([\d x]+) latents"
 
 
@@ -125,17 +124,15 @@ def up_weight(name):
     return name.endswith(("lora.up.weight", "lora_B.weight"))
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != LAUNCHED])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_recipe_runs_two_steps_on_a_small_model(name, pairs, tmp_path):
     words = words_of(name, pairs, tmp_path)
     assert run_command("train_diffusion_dpo", words) == 0
     check_run(name, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name == LAUNCHED else [pytest.mark.slow]) for name in FLOW],
-)
+@pytest.mark.slow  # another run of the tests above, under the launcher
+@pytest.mark.parametrize("name", FLOW)
 def test_a_flow_recipe_is_launched_for_two_steps(name, pairs, tmp_path):
     assert family_of(FLOW[name]).is_flow
     words = words_of(name, pairs, tmp_path)

@@ -1,8 +1,6 @@
 """The real command line on real files: two steps, resume, processes, a stop."""
 
-import os
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -10,12 +8,13 @@ import yaml
 
 from diffdpo.losses import LOSSES
 from tests.commands.image_runs import flags, metrics, same, train, wait_for_lines, weights
-from tests.conftest import ROOT, THREADS, accelerate, run, script, two_processes
+from tests.conftest import accelerate, run, script
 from tests.factory import make_pairs, read_jsonl
+from tests.processes import Started, run_forked, run_two
 
 
 def test_accelerate_launch_trains_saves_and_resumes(models, pairs, tmp_path):
-    """Two steps, then two more by the same command; equal to four in one go, bit for bit."""
+    """Two steps, then two more without the launcher; equal to four in one go, bit for bit."""
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     train(*flags(models(), pairs, straight))
     first = run(
@@ -34,7 +33,7 @@ def test_accelerate_launch_trains_saves_and_resumes(models, pairs, tmp_path):
     ):
         assert word in first.stdout
     again = flags(models(), pairs, cut, resume_from_checkpoint="latest", checkpointing_steps=2)
-    second = run(accelerate("train_diffusion_dpo", *again))
+    second = run_forked(script("train_diffusion_dpo", *again))
     assert second.returncode == 0, second.stderr
     assert "resumed" in second.stdout
     assert metrics(cut) == metrics(straight)
@@ -92,7 +91,7 @@ def test_every_loss_trains_on_images(models, pairs, tmp_path, loss):
     )
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+@pytest.mark.parametrize("loss", ["sigmoid", pytest.param("ipo", marks=pytest.mark.slow)])
 def test_margins_grow_when_the_same_pairs_come_again(models, tmp_path, loss):
     data = make_pairs(tmp_path / "few", 2)
     plain = {"no_hflip": True, "proportion_empty_prompts": 0, "train_batch_size": 2, "rank": None}
@@ -114,7 +113,7 @@ def test_the_cut_into_processes_and_micro_batches_changes_nothing(models, pairs,
     for name, changes in cuts.items():
         train(*flags(models(), pairs, tmp_path / name, loss_type=loss, **changes))
     words = flags(models(), pairs, tmp_path / "processes", loss_type=loss, train_batch_size=2)
-    found = run(two_processes("train_diffusion_dpo", *words), ACCELERATE_USE_CPU="true")
+    found = run_two(script("train_diffusion_dpo", *words))
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("4 pairs = 2 x 1 accumulated x 2 processes") == 1
     reference = metrics(tmp_path / "whole")
@@ -142,13 +141,11 @@ def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):
         *flags(models(), pairs, killed, resume_from_checkpoint="latest", **changes),
     )
     for least in (1, 5, 17):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-3, stderr=-3
-        )
+        process = Started(command)
         wait_for_lines(process, killed, least)
         process.kill()
-        process.wait()
-    assert run(command).returncode == 0
+        process.communicate()
+    assert run_forked(command).returncode == 0
     assert metrics(killed) == metrics(straight)
     assert same(weights(killed), weights(straight))
     assert len(list(killed.glob("checkpoint-*"))) == 2
@@ -158,9 +155,7 @@ def test_a_killed_run_goes_on_to_the_same_end(models, pairs, tmp_path):
 def test_a_polite_stop_saves_and_says_how_to_go_on(models, pairs, tmp_path, number):
     out = tmp_path / "run"
     command = script("train_diffusion_dpo", *flags(models(), pairs, out, max_train_steps=5000))
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=-1, stderr=-1, text=True
-    )
+    process = Started(command)
     wait_for_lines(process, out, 2)
     process.send_signal(number)
     printed, complaint = process.communicate(timeout=60)
@@ -271,7 +266,7 @@ sys.exit(main(["train_diffusion_dpo", *sys.argv[1:]]))
 )
 def test_an_interrupted_run_says_what_it_leaves(models, pairs, tmp_path, saving, line):
     words = flags(models(), pairs, tmp_path / "run")
-    found = run([sys.executable, "-c", INTERRUPTED.format(saving=saving), *map(str, words)])
+    found = run_forked([sys.executable, "-c", INTERRUPTED.format(saving=saving), *map(str, words)])
     assert found.returncode == 130
     assert found.stderr.strip().splitlines()[-1].endswith(line)
     assert (tmp_path / "run" / "checkpoint-3").is_dir() == ("3" in line)

@@ -14,9 +14,10 @@ from diffdpo.engine.accelerator import usable_precision
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone, load_trained
 from diffdpo.image.backbones.base import in_precision
-from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import open_to_sample
 from diffdpo.image.network import make_trainable
+from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.settings import ImageSettings
 from tests.factory import FAMILIES, pickapic_rows
 from tests.families import factory

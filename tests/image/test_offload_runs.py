@@ -13,10 +13,11 @@ from diffdpo.engine.finite import plain_tensors
 from diffdpo.image import needs
 from diffdpo.image.backbones import load_backbone, offload
 from tests.commands.test_train_diffusion_dpo import flags, metrics, same, train, weights
-from tests.conftest import run, two_processes
+from tests.conftest import script
 from tests.families import factory
 from tests.image.test_families import batch_of, task_of
 from tests.image.test_offload import CPU, META, assert_same, opened, steps, trained_in
+from tests.processes import run_two
 
 FLUX = "FluxPipeline"
 
@@ -107,7 +108,7 @@ def test_a_run_is_that_without_it(models, pairs, tmp_path, capsys):
 @pytest.mark.slow
 def test_two_processes_train_as_one_without_it(models, pairs, tmp_path):
     words = flags(models(), pairs, tmp_path / "on", max_train_steps=2, offload=True)
-    done = run(two_processes("train_diffusion_dpo", *words), ACCELERATE_USE_CPU="true")
+    done = run_two(script("train_diffusion_dpo", *words))
     assert done.returncode == 0, done.stderr
     cut = {"gradient_accumulation_steps": 2}  # in one process: the same pairs a step
     train(*flags(models(), pairs, tmp_path / "plain", max_train_steps=2, **cut))

@@ -1,4 +1,4 @@
-"""The encoders of a pipeline on disk or on the hub: their location, configuration and version.
+"""A pipeline and its encoders on disk or on the hub: location, configuration and version.
 
 No network is loaded: a run whose encodings are all stored never needs one.
 """
@@ -61,6 +61,16 @@ def text_identity(name: str, family: Any, hub: dict[str, Any]) -> str:
     }
     folders = [folder for part in index if (folder := Path(name) / part).is_dir()]
     return digest(json.dumps(index), *map(files_digest, folders))
+
+
+def whole_identity(name: str, hub: dict[str, Any]) -> str:
+    """A digest of all files of a pipeline, or its commit on the hub."""
+    if not Path(name).is_dir():
+        options = {k: v for k, v in hub.items() if k != "variant"}
+        return at_commit(DiffusionPipeline, name, options, hub)
+    index = read_index(name, hub)
+    folders = [folder for part in sorted(index) if (folder := Path(name) / part).is_dir()]
+    return digest(json.dumps(index, sort_keys=True), *map(files_digest, folders))
 
 
 def at_commit(kind: Any, name: str, options: dict[str, Any], hub: dict[str, Any]) -> str:

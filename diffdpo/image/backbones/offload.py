@@ -30,7 +30,8 @@ def offload(network: Any, device: torch.device) -> None:
     """
     for block in blocks_of(network):
         run = FromHost(block, device)
-        block.forward, block._apply = run, run.apply
+        block.forward = run
+        block._apply = run.apply  # type: ignore[method-assign]
     frozen = [weight for weights in host_weights(network) for weight in weights]
     for weight in frozen:
         if weight.device.type != "cpu":  # of a model that a program has on a GPU already

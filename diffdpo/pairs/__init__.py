@@ -1,0 +1,1 @@
+"""From candidates and their scores to preference pairs: tables, selections, records."""
