@@ -44,6 +44,7 @@ IMPORTS = {
     "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
+    "compare": LIGHT | {"commands", "commands.compare_settings", "engine.run_config", "extensions"},
     "precompute": BOTH,
     "export": BOTH,
     "demo": BOTH,

@@ -38,6 +38,17 @@ def picture_result(*words: str, **files: str | bytes) -> Make:
     return make
 
 
+def prompts_of(content: bytes) -> Make:
+    """An evaluation on the prompts in a text file with this content."""
+
+    def make(material: Material) -> list[str]:
+        path = material.folder / "list.txt"
+        path.write_bytes(content)
+        return picture_result("--prompts", str(path), **RESULT)(material)
+
+    return make
+
+
 def lora(value: float) -> bytes:
     """A LoRA file of one layer of the small pipelines, with one value throughout."""
     layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora"
@@ -172,7 +183,47 @@ CASES = [
         "a thousand million pictures",
         JUDGE,
         picture_result("--images_per_prompt", "1000000000", **RESULT),
-        "4,000,000,000 pictures of 32 pixels need 11,444 GiB of memory.*4,000,000,000 sampling",
+        "4,000,000,000 pictures of 32 pixels need about 3,815 GiB of disk.*4,000,000,000 sampling",
+    ),
+    Bad(
+        "prompts that are none",
+        JUDGE,
+        prompts_of(b""),
+        r"prompts .*list\.txt: none is there",
+    ),
+    Bad(
+        "prompts in UTF-16",
+        JUDGE,
+        prompts_of("a cat".encode("utf-16")),
+        r"prompts .*list\.txt: cannot be read as UTF-8",
+    ),
+    Bad(
+        "votes that are none",
+        JUDGE,
+        picture_result("--votes", __file__, **RESULT),
+        r".*: \d+ of \d+ lines are no votes",
+    ),
+    Bad(
+        "an image tower that is none",
+        JUDGE,
+        lambda material: picture_result(
+            "--diversity_model", str(run_folder(material, **RESULT)), **RESULT
+        )(material),
+        r"--diversity_model .*: config\.json is missing there",
+    ),
+    Bad(
+        "a best of one",
+        JUDGE,
+        picture_result("--best_of", "1", **RESULT),
+        "--best_of must be at least 2",
+    ),
+    Bad(
+        "one policy twice",
+        JUDGE,
+        lambda material: picture_result(
+            "--policy", *[str(run_folder(material, **RESULT))] * 2, **RESULT
+        )(material),
+        "--policy .*: is named twice",
     ),
     Bad(
         "guidance that is no number",
