@@ -119,7 +119,7 @@ COMMANDS = {
     ),
     "make_pairs": Command(
         "from prompts to pairs: sample candidates, let rewards choose",
-        "diffdpo.image.pair_settings:PairSettings",
+        "diffdpo.commands.settings:pair_settings",
         "--prompts prompts.txt --policy runs/train --reward colourfulness --output_dir runs/pairs",
         "interrupted; what is stored whole is kept, and the same command goes on",
         shares_work=True,
