@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from diffdpo.commands.contest import Scores, best_of, diversity, drift
+from diffdpo.commands import people
+from diffdpo.commands.contest import Scores, best_of, diversity, drift, entrants
 from diffdpo.commands.evaluate_page import compose
 from diffdpo.commands.evaluation_job import Evaluation, prepared, sampled
 from diffdpo.commands.findings import Findings, Judges, Standing, summary
@@ -57,10 +58,14 @@ def main(settings: EvaluateSettings, alone: bool = False) -> int:
         # Rewards and pairs before anything is sampled: what is missing stops the command at once.
         rewards = open_judges(settings, team)
         tower = open_tower(settings.diversity_model, team.device, DTYPES[settings.reward_precision])
+        names = [REFERENCE, *(one.label for one in entrants(settings.policy, settings.control))]
+        votes = people.read_votes(settings.votes, names) if settings.votes else []
         job = prepared(settings, backbone, folder, headline, made)
         accuracies = sampled(job, backbone, team)
         if team.first:
             found, scores = judged(job, rewards, tower, accuracies)
+            if votes:
+                found = replace(found, votes=people.figures(votes, names, settings.seed))
             with writing(folder):
                 write(job, found, scores)
     return 0

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate.state import PartialState
 
+from diffdpo.engine.accelerator import sampling_device
 from diffdpo.engine.console import fail
 from diffdpo.engine.run_folder import RELEASE_SECONDS
 from diffdpo.errors import UserError
@@ -54,10 +55,10 @@ def crew(alone: bool = False) -> Iterator[Crew]:
 
     A mistake that another than the first one meets is told by that one itself.
     """
-    there = torch.cuda.is_available()
     if alone or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Crew(torch.device("cuda" if there else "cpu"))
+        yield Crew(sampling_device())
         return
+    there = torch.cuda.is_available()
     state: Any = PartialState(cpu=not there, timeout=PATIENCE)
     number = state.process_index
     device = state.device if there else torch.device("cpu")
