@@ -38,6 +38,7 @@ IMPORTS = {
     "train_text_dpo": LIGHT | DATA | TEXT,
     "evaluate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
+    "score": BOTH | RUN | {"commands.score_settings"},
     "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
@@ -49,7 +50,7 @@ IMPORTS = {
     "demo_text": BOTH,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
-REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate", "convert_reward")
+REWARDED = ("evaluate", "evaluate_text", "score", "make_pairs", "annotate", "convert_reward")
 ALSO = {name: {"numpy", "PIL"} for name in REWARDED}
 ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """
