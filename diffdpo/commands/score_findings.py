@@ -108,8 +108,10 @@ def accuracy_text(found: Accuracy) -> str:
     )
 
 
-def calibration_text(found: Calibration) -> str:
+def calibration_text(found: Calibration | None) -> str:
     """A calibration in a few words."""
+    if found is None:
+        return "none: too few prompts, or gaps that point away from the labels, or all to them"
     return (
         f"tau {found.tau:.4g}, error {100 * found.error:.1f} %, log-loss {found.loss:.3f} nats"
         " (cross-fitted over halves of the prompts)"
@@ -133,7 +135,7 @@ def summary(found: Findings) -> list[str]:
         lines.append(f"mean         {name}: {row.mean:.4g}")
         if row.accuracy:
             lines.append(f"accuracy     {name}: {accuracy_text(row.accuracy)}")
-        if row.calibration:
+        if row.accuracy:
             lines.append(f"calibration  {name}: {calibration_text(row.calibration)}")
     for (first, second), one in found.agreements.items():
         lines.append(f"agreement    {first}, {second}: {agreement_text(one)}")

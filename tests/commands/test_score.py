@@ -136,7 +136,9 @@ def test_a_picture_of_a_ranking_is_judged_once(tmp_path, own, capsys):
     assert lines[0][f"{own}:redness_0"] == by[0][f"{own}:redness_0"]
     accuracy = found["rewards"][f"{own}:redness"]["accuracy"]
     assert (accuracy["n"], accuracy["clusters"], accuracy["label_ties"]) == (5, 1, 1)
-    assert "6 pairs of 6 pairs of 1 rankings, 4 pictures" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "6 pairs of 6 pairs of 1 rankings, 4 pictures" in shown
+    assert "redness: none: too few prompts" in shown
 
 
 def test_scores_come_back_as_columns_that_training_reads(tmp_path):
