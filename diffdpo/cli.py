@@ -131,6 +131,13 @@ COMMANDS = {
         "interrupted; what is finished is kept, and the same command goes on",
         shares_work=True,
     ),
+    "score": Command(
+        "let rewards judge pictures, pairs or texts, and say how far labels agree",
+        "diffdpo.commands.score_settings:ScoreSettings",
+        "--dataset_name PAIRS --reward pickscore hpsv2.1 --output_dir runs/score",
+        "interrupted; what is stored whole is kept, and the same command goes on",
+        shares_work=True,
+    ),
     "convert_reward": Command(
         "the official file of a reward's weights as the folder that is read here",
         "diffdpo.metrics.convert_settings:ConvertSettings",

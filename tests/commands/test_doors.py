@@ -42,6 +42,7 @@ IMPORTS = {
     "evaluate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
     "make_pairs": LIGHT | DATA | IMAGE | RUN | PAIRS,
+    "score": BOTH | RUN | {"commands.score_settings"},
     "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
@@ -55,7 +56,7 @@ IMPORTS = {
     "demo_rounds": LIGHT | DATA | RUN | ROUNDS,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
-REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate", "convert_reward")
+REWARDED = ("evaluate", "evaluate_text", "score", "make_pairs", "annotate", "convert_reward")
 REWARDED += ("rounds", "demo_rounds")
 ALSO = {name: {"numpy", "PIL"} for name in REWARDED}
 ALSO["fit_bradley_terry"] = {"numpy"}
