@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from diffdpo.commands.contest import REFERENCE, Scores, best_of, diversity, drift
+from diffdpo.commands import people
+from diffdpo.commands.contest import Scores, best_of, diversity, drift, entrants
 from diffdpo.commands.evaluate_page import compose
 from diffdpo.commands.evaluation_job import Evaluation, prepared, sampled
 from diffdpo.commands.findings import Findings, Judges, Standing, summary
@@ -25,6 +26,7 @@ from diffdpo.image.bundled import draws_emoji
 from diffdpo.image.comparison import Accuracy, picture_page, preferred_pictures, scored, traits
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import open_to_sample
+from diffdpo.image.labels import REFERENCE
 from diffdpo.image.sample import as_png, save_picture
 from diffdpo.image.samples import INDEX, write_lines
 from diffdpo.metrics import open_rewards
@@ -56,10 +58,14 @@ def main(settings: EvaluateSettings, alone: bool = False) -> int:
         # Rewards and pairs before anything is sampled: what is missing stops the command at once.
         rewards = open_judges(settings, team)
         tower = open_tower(settings.diversity_model, team.device, DTYPES[settings.reward_precision])
+        names = [REFERENCE, *(one.label for one in entrants(settings.policy, settings.control))]
+        votes = people.read_votes(settings.votes, names) if settings.votes else []
         job = prepared(settings, backbone, folder, headline, made)
         accuracies = sampled(job, backbone, team)
         if team.first:
             found, scores = judged(job, rewards, tower, accuracies)
+            if votes:
+                found = replace(found, votes=people.figures(votes, names, settings.seed))
             with writing(folder):
                 write(job, found, scores)
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffdpo.commands.contest import REFERENCE
 from diffdpo.commands.findings import (
     NO_CONTROL,
     TIES,
@@ -18,6 +17,7 @@ from diffdpo.commands.findings import (
     signed,
     verdict,
 )
+from diffdpo.image.labels import REFERENCE
 from diffdpo.metrics.significance import resolution
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffdpo.commands.contest import REFERENCE, Entrant, entrants
+from diffdpo.commands.contest import Entrant, entrants
 from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
@@ -20,6 +20,7 @@ from diffdpo.image.comparison import Accuracy, implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample
+from diffdpo.image.labels import REFERENCE
 from diffdpo.image.network import lower
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.policy import load_policy

@@ -148,4 +148,5 @@ def laion(path: str | None) -> Reward:
         "pictures": f"{side} px, {CROP_EVEN.text}",
         "scale": "as published",
     }
-    return Reward(name, remembering(score, network), identity, network)
+    again = remembering(score, network)
+    return Reward(name, again, identity, network, reads_prompts=False)
