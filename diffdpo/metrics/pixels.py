@@ -77,7 +77,7 @@ def padded(picture: Image.Image, side: int) -> np.ndarray:
     for channel in range(3):
         one = Image.fromarray(np.ascontiguousarray(values[..., channel]))
         small = one.resize((width, height), Image.Resampling.BICUBIC)
-        square[top : top + height, left : left + width, channel] = small
+        square[top : top + height, left : left + width, channel] = np.asarray(small)
     return square
 
 
