@@ -84,7 +84,7 @@ def padded(picture: Image.Image, side: int) -> np.ndarray:
 # The two libraries that the public rewards used put the square of an odd margin half a pixel apart.
 CROP = ImageRule("8-bit bicubic crop", lambda picture, side: cropped(picture, side, half_down))
 CROP_EVEN = ImageRule(
-    "8-bit bicubic crop, halves to even", lambda picture, side: cropped(picture, side, half_even)
+    "8-bit bicubic crop (halves to even)", lambda picture, side: cropped(picture, side, half_even)
 )
 PAD = ImageRule("float bicubic on black", padded)
 
