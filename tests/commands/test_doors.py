@@ -30,7 +30,8 @@ TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundle
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
 PAIRS = {"image.evaluate_settings", "image.pair_settings", "pairs", "pairs.settings"}
-PAIRS |= {"pairs.select", "draws"}
+PAIRS |= {"pairs.select", "draws", "commands", "commands.settings"}
+PAIRS |= TEXT | {"text.pair_settings", "text.evaluate_settings"}
 ANNOTATE = {"annotate", "annotate.settings"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
 

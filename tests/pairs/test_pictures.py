@@ -19,7 +19,6 @@ from diffdpo.cli import run_command
 from diffdpo.image import candidates
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.candidates import policy_identity
-from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.sample import PictureSettings, sample, usual_guidance
 from diffdpo.metrics import REWARDS
 from tests.commands.test_train_diffusion_dpo import flags, metrics, train
@@ -220,15 +219,6 @@ def test_identical_candidates_are_counted(words, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "6 of 9 candidates are another's twin" in shown
     assert "3 of equal scores" in shown
-
-
-def test_settings_that_change_pictures_are_in_the_key_and_others_are_not():
-    marked = {
-        name
-        for name, field in PairSettings.__dataclass_fields__.items()
-        if field.metadata.get("changes") == "candidates"
-    }
-    assert marked == {"num_inference_steps", "guidance_scale", "seed"}
 
 
 def tables_of(folder):
