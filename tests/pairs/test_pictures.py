@@ -8,9 +8,11 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset
 from PIL import Image
 from pyarrow import parquet
@@ -19,6 +21,7 @@ from diffdpo.cli import run_command
 from diffdpo.image import candidates
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.candidates import policy_identity
+from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.sample import PictureSettings, sample, usual_guidance
 from diffdpo.metrics import REWARDS
 from tests.commands.test_train_diffusion_dpo import flags, metrics, train
@@ -176,6 +179,17 @@ def test_a_policy_samples_with_its_weights_and_the_settings_of_its_run(
     step = {**named, "policy": run / "checkpoint-1"}
     assert run_command("make_pairs", words("step", **step)) == 0
     assert [row["jpg_0"] for row in rows_of(tmp_path / "step")] == [row["jpg_0"] for row in policy]
+
+
+def test_the_pipeline_samples_on_the_device_of_the_process(monkeypatch):
+    moved = []
+    pipeline = SimpleNamespace(to=moved.append)
+    model = SimpleNamespace(network=torch.nn.Linear(1, 1), pipeline=pipeline)
+    monkeypatch.setattr(candidates, "open_to_sample", lambda settings, device: (settings, model))
+    settings = PairSettings(pretrained_model_name_or_path="any", prompts="any")
+    backbone, network = candidates.open_sampler(settings, torch.device("cuda", 3))
+    assert moved == [torch.device("cuda", 3)]
+    assert (backbone, network) == (model, model.network)
 
 
 def test_identities_are_those_of_weights_and_not_of_their_place(tmp_path):
