@@ -16,7 +16,7 @@ from datasets import Dataset, Features, Value
 from PIL import Image
 from torch import nn
 
-from diffdpo.cache.keys import Key, arithmetic, digest, files_digest
+from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, files_digest
 from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.accelerator import usable_precision
 from diffdpo.engine.digests import file_digest
@@ -93,7 +93,7 @@ def pictures_key(
         "device": arithmetic(device),
         "prompts": digest(*prompts),
     }
-    return Key.of("candidates", settings, ("candidates",), facts)
+    return Key.of("candidates", settings, CANDIDATES, facts)
 
 
 def sampler_identity(skeleton: Backbone) -> str:

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffdpo.cache.keys import Key, arithmetic, digest, network_digest
+from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, network_digest
 from diffdpo.data.prompts import read_prompts
 from diffdpo.data.text.messages import Text
 from diffdpo.data.text.record import Record
@@ -183,7 +183,7 @@ def texts_key(settings: TextPairSettings, writer: Writer, device: torch.device) 
         "prompts": digest(*(np.asarray(ids, dtype=np.int64).tobytes() for ids in writer.tokens)),
         "device": arithmetic(device),
     }
-    return Key.of("candidates", settings, ("candidates",), facts)
+    return Key.of("candidates", settings, CANDIDATES, facts)
 
 
 def prompt_for(reward: TextReward, prompt: Text, head: str) -> Any:

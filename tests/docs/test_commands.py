@@ -172,7 +172,7 @@ def bare(source: str) -> str:
 PLANS = [block for page in PAGES for block in blocks_of(page) if block.kind == "yaml rounds"]
 
 
-@pytest.mark.parametrize("block", PLANS, ids=name_of)
+@pytest.mark.parametrize("block", PLANS, ids=lambda block: block.where)
 def test_plans_of_rounds_have_settings_that_exist(block, tmp_path):
     content = yaml.safe_load(block.text)
     for name in ("prompts", "eval_prompts"):
