@@ -94,9 +94,16 @@ COMMANDS = {
         "runs/train --step 500",
     ),
     "evaluate": Command(
-        "policy against reference: win rate, pictures, report",
+        "policies against their reference and each other: win rates, pictures, report",
         "diffdpo.image.evaluate_settings:EvaluateSettings",
         "--policy runs/train",
+        "interrupted; the pictures so far are kept, and the same command goes on",
+        shares_work=True,
+    ),
+    "compare": Command(
+        "several runs on one page: curves, settings that differ, figures, pictures",
+        "diffdpo.commands.compare_settings:CompareSettings",
+        "runs/first runs/second",
     ),
     "evaluate_text": Command(
         "language model against its reference: reward, KL, report",

@@ -56,7 +56,12 @@ class AnnotateSettings(BaseSettings):
         choices=["drop", "tie"],
     )
     seed: int = flag(0, "seed of sides, order and repeats, and of sampled runs", **SEEDS)
-    dataset_split_name: str = restated(ImageDataSettings, "dataset_split_name")
+    dataset_split_name: str | None = flag(
+        None,
+        "split to read; default: train, and for the prompts of runs that of an evaluation",
+        aliases=["--split"],
+        group="data",
+    )
     dataset_config_name: str | None = restated(ImageDataSettings, "dataset_config_name")
     cache_dir: str | None = restated(ImageDataSettings, "cache_dir")
     chosen_column: str | None = restated(ImageDataSettings, "chosen_column")

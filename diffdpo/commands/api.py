@@ -7,6 +7,7 @@ place of names.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +82,22 @@ def train_text(
         return train_text_dpo.train(checked, begin(checked), objects, on_step)
 
 
-def evaluate(policy: str | Path, **settings: Any) -> dict[str, Any]:
+def evaluate(policy: str | Path | Sequence[str | Path], **settings: Any) -> dict[str, Any]:
     """Compare policy and reference; returns the content of evaluation.json.
 
-    ``policy`` is the folder of a finished run, or a checkpoint of an image run. The run's
-    config.yaml decides between the commands ``evaluate`` and ``evaluate_text``, whose flags
-    ``settings`` are.
+    ``policy`` is the folder of a finished run, or a checkpoint of an image run; of image runs it
+    may be several. The run's config.yaml decides between the commands ``evaluate`` and
+    ``evaluate_text``, whose flags ``settings`` are.
 
     Raises UserError with a line for every mistake.
     """
-    if "model_name_or_path" in recorded(run_of(policy)):
-        text = settings_of(EvaluateTextSettings, policy=str(policy), **settings)
+    policies = [policy] if isinstance(policy, (str, Path)) else list(policy)
+    if len(policies) == 1 and "model_name_or_path" in recorded(run_of(policies[0])):
+        text = settings_of(EvaluateTextSettings, policy=str(policies[0]), **settings)
         evaluate_text.main(text)
         folder = text.output_dir
     else:
-        images = settings_of(EvaluateSettings, policy=str(policy), **settings)
+        images = settings_of(EvaluateSettings, policy=list(map(str, policies)), **settings)
         evaluate_images.main(images)
         folder = images.output_dir
     content: dict[str, Any] = json.loads((Path(folder) / "evaluation.json").read_text())

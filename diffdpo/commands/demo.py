@@ -20,4 +20,4 @@ def main(settings: DemoSettings) -> int:
         return result.exit_code
     evaluation, notices = parse(EvaluateSettings, settings.evaluation)
     say(*notices)
-    return evaluate.main(evaluation)
+    return evaluate.main(evaluation, alone=True)

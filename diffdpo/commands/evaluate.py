@@ -1,112 +1,73 @@
-"""Compares an image policy with its reference: win rate, implicit accuracy, pictures, report."""
+"""Compares image policies with their reference: win rates, implicit accuracy, pictures, report."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from diffdpo.engine.accelerator import DTYPES, sampling_device
+from diffdpo.commands import people
+from diffdpo.commands.contest import Scores, best_of, diversity, drift, entrants
+from diffdpo.commands.evaluate_page import compose
+from diffdpo.commands.evaluation_job import Evaluation, prepared, sampled
+from diffdpo.commands.findings import Findings, Judges, Standing, summary
+from diffdpo.commands.layouts import export
+from diffdpo.commands.strengths import all_duels, strengths
+from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.console import say
+from diffdpo.engine.crew import Crew, crew
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
-from diffdpo.engine.trained_on import Overlap, overlap
-from diffdpo.image.adapter_settings import AdapterSettings
+from diffdpo.engine.trained_on import overlap
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import draws_emoji
-from diffdpo.image.clip_length import settle_frames
-from diffdpo.image.comparison import (
-    Accuracy,
-    draw_pictures,
-    implicit_accuracy,
-    judge,
-    picture_page,
-)
+from diffdpo.image.comparison import Accuracy, picture_page, preferred_pictures, scored, traits
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs, open_to_sample
-from diffdpo.image.network import lower
-from diffdpo.image.policy import load_policy
-from diffdpo.image.sample import PictureSettings, as_png, check_sampling, save_picture
-from diffdpo.metrics import REWARDS, open_rewards
-from diffdpo.metrics.intervals import Estimate
+from diffdpo.image.inputs import open_to_sample
+from diffdpo.image.labels import REFERENCE
+from diffdpo.image.sample import as_png, save_picture
+from diffdpo.image.samples import INDEX, write_lines
+from diffdpo.metrics import open_rewards
+from diffdpo.metrics.diversity import Tower, open_tower
+from diffdpo.metrics.made_by import headline_of, judges_of
+from diffdpo.metrics.reward import Reward
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
-from diffdpo.report.plots import accuracy_by_timestep
 
-Rows = dict[str, dict[str, Any]]  # the figures of each reward
+SCORES = "scores.jsonl"
 # The style judge knows the bundled pictures only.
 WITHOUT_A_JUDGE = ["colourfulness", "jpeg_compressibility"]
 MIDDLE = "Of clips of {} frames the middle one is shown and judged."
-GLOSS = "How often the policy's own reward, log π − log π_ref, is larger for the chosen picture."
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What an evaluation found, and on what."""
+def main(settings: EvaluateSettings, alone: bool = False) -> int:
+    """Load, sample, score, write; returns the exit code.
 
-    rows: Rows  # the first reward's win rate is the headline
-    accuracy: Accuracy | None
-    prompts: Overlap  # of the pictures' prompts with the training set
-    pairs: Overlap  # the same of the prompts of the pairs
-
-    @property
-    def reward(self) -> str:
-        """The first reward."""
-        return next(iter(self.rows))
-
-    @property
-    def win_rate(self) -> Estimate:
-        """The first reward's win rate."""
-        rate: Estimate = self.rows[self.reward]["win_rate"]
-        return rate
-
-
-def main(settings: EvaluateSettings) -> int:
-    """Load, sample, score, write; returns the exit code."""
-    look_ahead(run_of(str(settings.policy)))
+    ``alone``: in this process, whatever a launcher says.
+    """
+    for run in settings.runs:
+        look_ahead(run_of(run))
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
-    device = sampling_device()
-    settings, backbone = resolved(settings, device)
-    # Rewards and pairs before anything is sampled: what is missing stops the command at once.
-    precision = DTYPES[settings.reward_precision]
-    rewards = open_rewards(settings.reward, settings.reward_paths, device, precision)
-    # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
-    pairs = open_pairs(settings, FrameSettings(settings.seed, settings.resolution or 0))
-    settle_frames(pairs, backbone, settings.num_frames)
-    settings = replace(settings, num_frames=backbone.num_frames)
-    count = 2 * min(settings.num_prompts, len(set(pairs.prompts()))) * settings.images_per_prompt
-    check_sampling(backbone, count, PictureSettings.of(settings))
-    pairs.check(quiet=False)
-    start = AdapterSettings(
-        unet_init=settings.unet_init, init_lora=settings.init_lora, reference=settings.reference
-    )
-    network, reference = load_policy(backbone, str(settings.policy), start)
-    lower(network, settings.base_precision)
-    backbone.pipeline.to(device)
-    prompts = list(dict.fromkeys(pairs.prompts()))[: settings.num_prompts]
-    run = str(settings.policy)
-    overlaps = [overlap(run_of(run), texts) for texts in (prompts, pairs.prompts())]
-    pictures = draw_pictures(settings, backbone, network, reference, prompts)
-    rows = judge(pictures, rewards, settings.seed, settings.reward_batch_size)
-    accuracy = None
-    if settings.implicit_draws:
-        accuracy = implicit_accuracy(settings, backbone, pairs, network, reference, device)
-    found = Findings(rows, accuracy, *overlaps)
-    page = picture_page(pictures)
-    clips = [MIDDLE.format(backbone.num_frames)] if backbone.num_frames > 1 else []
-
-    def fill(report: Report) -> None:
-        data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
-        compose(report, found, as_png(page), [data, *clips, *settings.departures])
-
-    start = None if settings.reference == "base" else settings.init_lora or settings.unet_init
-    base = str(start or settings.pretrained_model_name_or_path)
-    with writing(folder):
-        publish(folder, run, base, settings, figures(found), fill, summary(found))
-        save_picture(page, folder / "sheet.png")
+    with crew(alone) as team:
+        settings, backbone = resolved(settings, team.device)
+        made = {name for run in settings.policy for name in judges_of(run)}
+        headline = headline_of(settings.reward, made, settings.headline)
+        # Rewards and pairs before anything is sampled: what is missing stops the command at once.
+        rewards = open_judges(settings, team)
+        tower = open_tower(settings.diversity_model, team.device, DTYPES[settings.reward_precision])
+        names = [REFERENCE, *(one.label for one in entrants(settings.policy, settings.control))]
+        votes = people.read_votes(settings.votes, names) if settings.votes else []
+        job = prepared(settings, backbone, folder, headline, made)
+        accuracies = sampled(job, backbone, team)
+        if team.first:
+            found, scores = judged(job, rewards, tower, accuracies)
+            if votes:
+                found = replace(found, votes=people.figures(votes, names, settings.seed))
+            with writing(folder):
+                write(job, found, scores)
     return 0
 
 
@@ -118,61 +79,109 @@ def resolved(settings: EvaluateSettings, device: torch.device) -> tuple[Evaluate
     settings, backbone = open_to_sample(settings, device, settings.base_precision)
     say(*(f"note         {line}" for line in settings.departures))
     ours = draws_emoji(str(settings.pretrained_model_name_or_path))
-    default = list(REWARDS)[:3] if ours else WITHOUT_A_JUDGE
+    default = ["style", *WITHOUT_A_JUDGE] if ours else WITHOUT_A_JUDGE
     return replace(settings, reward=settings.reward or default), backbone
 
 
-def figures(found: Findings) -> dict[str, Any]:
-    """The content of evaluation.json, with the first reward's win rate on top."""
-    top = {"win_rate": found.win_rate, "reward": found.reward, "rewards": found.rows}
-    top["trained_on"] = {"prompts": found.prompts.as_dict(), "pairs": found.pairs.as_dict()}
-    return {**top, "implicit_accuracy": found.accuracy} if found.accuracy else top
+def open_judges(settings: EvaluateSettings, team: Crew) -> dict[str, Reward]:
+    """The rewards, in the one process that judges."""
+    if not team.first:
+        return {}
+    precision = DTYPES[settings.reward_precision]
+    return open_rewards(settings.reward, settings.reward_paths, team.device, precision)
 
 
-def verdict(found: Findings) -> str:
-    """The win rate and all that it has to be read with."""
-    rate = found.win_rate
-    return (
-        f"{rate.percent()} by {found.reward}, {rate.n} pictures of {found.prompts}"
-        f"{rate.doubt(0.5, '50 %')}"
+def judged(
+    job: Evaluation,
+    rewards: Mapping[str, Reward],
+    tower: Tower,
+    accuracies: Mapping[str, Accuracy],
+) -> tuple[Findings, list[dict[str, Any]]]:
+    """What the pictures show, and the line of each picture with its scores."""
+    settings, batch = job.settings, job.settings.reward_batch_size
+    names = [REFERENCE, *(one.label for one in job.entrants)]
+    pictures, prompts = job.pictures, [picture.prompt for picture in job.pictures]
+    by_label, lines = {}, []
+    further: dict[str, Any] = {}
+    for label in names:
+        album = job.album(label)
+        side = "policy" if label != REFERENCE and len(job.entrants) == 1 else label
+        plans = [*pictures, *(job.more if label == REFERENCE else [])]
+        columns = {
+            name: scored(name, reward, side, plans, album.files(plans), batch)
+            for name, reward in rewards.items()
+        }
+        lines += [
+            album.line(picture) | {name: float(column[row]) for name, column in columns.items()}
+            for row, picture in enumerate(plans)
+        ]
+        by_label[label] = {name: column[: len(pictures)] for name, column in columns.items()}
+        if label == REFERENCE:
+            further = {name: column[len(pictures) :] for name, column in columns.items()}
+    times, count = job.plan.times, settings.best_of
+    best = {name: best_of(by_label[REFERENCE][name], more, times, count)
+            for name, more in further.items() if count}  # fmt: skip
+    scores = Scores(prompts, by_label, best, settings.seed)
+    first = job.album(REFERENCE).files(pictures)
+    like = {label: traits(job.album(label).files(pictures), first, tower, batch)
+            for label in names}  # fmt: skip
+    standings = [
+        Standing(
+            one,
+            scores.rows(one.label),
+            accuracies.get(one.label),
+            overlap(run_of(one.run), job.plan.prompts),
+            job.pairs and overlap(run_of(one.run), job.pairs.prompts()),
+            diversity(like[one.label], like[REFERENCE], job.plan.prompts, times, settings.seed),
+            drift(like[one.label], like[REFERENCE], prompts, settings.seed),
+        )
+        for one in job.entrants
+    ]
+    judges = Judges(
+        job.headline,
+        {name: reward.identity for name, reward in rewards.items()},
+        sorted(job.made_pairs & set(rewards)),
+        {name: reward.too_long(job.plan.prompts) for name, reward in rewards.items()},
     )
+    several = len(names) > 2
+    duels = [row for name in rewards for row in scores.duels(name)] if several else []
+    gaps = [row for name in rewards for row in scores.differences(name)]
+
+    def wins(one: str, other: str) -> Any:
+        return scores.wins(one, other, job.headline)
+
+    fit = strengths(names, all_duels(names, wins), prompts) if several else None
+    found = Findings(standings, judges, duels, gaps, fit, tower.name, job.sampled,
+                     len(job.plan.prompts), count)  # fmt: skip
+    return found, lines
 
 
-def accuracy_line(found: Findings, estimate: Estimate) -> str:
-    """The implicit accuracy and all that it has to be read with."""
-    return f"{estimate.percent()} accuracy on {estimate.n} pairs of {found.pairs}"
+def write(job: Evaluation, found: Findings, lines: Sequence[dict[str, Any]]) -> None:
+    """Print the result and write everything that is kept of it."""
+    settings, folder = job.settings, job.folder
+    own = ("policy", "prompt", "prompt_index", "seed", "file")
+    write_lines(folder / INDEX, ({name: line[name] for name in own} for line in lines))
+    write_lines(folder / SCORES, lines)
+    firsts = [picture for picture in job.pictures if picture.number == 0]
+    names = [REFERENCE, *(one.label for one in job.entrants)]
+    heads = names if len(job.entrants) > 1 else [REFERENCE, "policy"]
+    columns = {
+        head: job.album(label).files(firsts) for head, label in zip(heads, names, strict=True)
+    }
+    shown = preferred_pictures(job.pairs, job.plan.prompts) if job.pairs else {}
+    page = picture_page(job.plan.prompts, columns, shown)
+    data = f"Pairs: {settings.dataset_name}, split {settings.dataset_split_name}."
+    notes = [data] if job.pairs else ["Pairs: none, so there is no implicit accuracy."]
+    notes += [f"Prompts: {settings.prompts}."] if settings.prompts else []
+    notes += [MIDDLE.format(settings.num_frames)] if (settings.num_frames or 1) > 1 else []
 
+    def fill(report: Report) -> None:
+        compose(report, found, as_png(page), [*notes, *settings.departures])
 
-def summary(found: Findings) -> list[str]:
-    """The result in a few lines, to print."""
-    lines = []
-    if found.accuracy:
-        lines.append(f"implicit     {accuracy_line(found, found.accuracy.estimate)}")
-    return [*lines, f"win rate     {verdict(found)}"]
-
-
-def compose(report: Report, found: Findings, page: bytes, notes: list[str]) -> None:
-    """Fill the report with result, ``notes`` on it, pictures and tables."""
-    report.headline(
-        f"Win rate {verdict(found)}",
-        "Share of pictures on which the policy scores higher, same seeds, ties as 1/2.",
-    )
-    report.notes(notes)
-    report.section("Before and after", "The same prompts and the same starting noise.")
-    report.picture(page, "reference beside policy")
-    report.section("Rewards", "95 % intervals over prompts.")
-    header = ["reward", "win rate", "reference", "policy", "difference"]
-    report.table(header, [reward_row(name, row) for name, row in found.rows.items()])
-    if found.accuracy:
-        report.section("Implicit accuracy", accuracy_line(found, found.accuracy.estimate))
-        report.notes([GLOSS])
-        buckets = found.accuracy.by_timestep
-        report.plot(lambda: accuracy_by_timestep(buckets), "accuracy by timestep")
-
-
-def reward_row(name: str, row: dict[str, Any]) -> list[str]:
-    """The row of one reward in the report's table."""
-    low, high = row["difference"].interval
-    difference = f"{row['difference'].value:+.3g} [{low:+.3g}, {high:+.3g}]"
-    means = [f"{row[key]:.4g}" for key in ("reference_mean", "policy_mean")]
-    return [name, row["win_rate"].percent(), *means, difference]
+    start = None if settings.reference == "base" else settings.init_lora or settings.unet_init
+    base = str(start or settings.pretrained_model_name_or_path)
+    save_picture(page, folder / "sheet.png")
+    albums = [job.album(label) for label in names]
+    source = settings.prompts or settings.dataset_name
+    say(*export(settings.export, folder, albums, job.pictures, source))
+    publish(folder, settings.policy, base, settings, found.as_dict(), fill, summary(found))

@@ -24,7 +24,8 @@ from diffdpo.draws import epoch_order
 from diffdpo.engine.console import rank, say
 from diffdpo.engine.files import atomic_file
 from diffdpo.engine.run_folder import begin, writable
-from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.metrics.intervals import Estimate, win_rate
 

@@ -90,3 +90,15 @@ def column_of(name: str, columns: list[str]) -> str:
     raise UserError(
         f"prompts {name}: no column {', '.join(COLUMNS)}; there are {listed(columns, 90)}"
     )
+
+
+def read_rows(name: str) -> dict[str, dict[str, Any]]:
+    """The objects of a .json or .jsonl file of prompts, by prompt; none of any other source."""
+    path = Path(name)
+    if not path.is_file() or path.suffix.lower() not in (".json", ".jsonl"):
+        return {}
+    rows = [row for row in json_rows(read_text(path)) if isinstance(row, dict)]
+    column = (
+        column_of(name, list(dict.fromkeys(key for row in rows for key in row))) if rows else ""
+    )
+    return {" ".join(row[column].split()): row for row in rows if isinstance(row.get(column), str)}

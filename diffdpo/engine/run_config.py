@@ -70,28 +70,32 @@ def chosen(
 
 
 def result_problems(
-    policy: str | None, marks: Iterable[str], named: Mapping[str, Any], checkpoints: bool = False
+    policy: str | None,
+    marks: Iterable[str],
+    named: Mapping[str, Any],
+    checkpoints: bool = False,
+    flag: str = "policy",
 ) -> list[str]:
     """Why ``policy`` cannot be judged: it is no folder with a result, of which every one holds one
     of ``marks``; or one of the settings ``named`` is known neither from the user nor the run.
 
-    ``checkpoints``: those of a run count as results.
+    ``checkpoints``: those of a run count as results. ``flag`` is the one that named it.
     """
     if not policy:
-        return ["--policy is needed: the output folder of a finished run"]
+        return [f"--{flag} is needed: the output folder of a finished run"]
     folder = Path(policy)
     if not folder.is_dir():
         why = (
             "is a file, not a folder" if folder.exists() else "no such folder; did its run finish?"
         )
-        return [f"--policy {policy}: {why}"]
+        return [f"--{flag} {policy}: {why}"]
     saved = is_checkpoint(folder)
     if (folder / "trainable.safetensors").exists() and not (saved and checkpoints):
         step = folder.name.rpartition("-")[2]
         way = f"diffdpo export {folder.parent} --step {step}" if saved else "let its run finish"
-        return [f"--policy {policy}: is a checkpoint, not a result; {way}"]
+        return [f"--{flag} {policy}: is a checkpoint, not a result; {way}"]
     if not saved and not any((folder / mark).exists() for mark in marks):
-        return [f"--policy {policy}: has no result ({', '.join(marks)}); did its run finish?"]
+        return [f"--{flag} {policy}: has no result ({', '.join(marks)}); did its run finish?"]
     if missing := [f"--{name}" for name, value in named.items() if value in (None, IN_MEMORY)]:
         run = run_of(folder)
         why = f"its {FILE} names none on disk" if (run / FILE).is_file() else f"has no {FILE}"

@@ -180,6 +180,7 @@ def picture_source(
         prompts=prompts,
         key=key,
         features=STORED,
+        prepare=opened,
         compute=compute,
         judges={name: judge(name, reward) for name, reward in rewards.items()},
         facts=facts_of(settings, skeleton, key),

@@ -1,4 +1,4 @@
-"""Compares policy and reference: pictures, their rewards, implicit accuracy on pairs."""
+"""Compares policies and reference: implicit accuracy on pairs, pictures and what they are like."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -17,83 +18,75 @@ from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora import EveryAdapterOff
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
-from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
+from diffdpo.image.sample import sheet
+from diffdpo.image.samples import PictureFiles, Planned
 from diffdpo.image.task import DrawSettings, ImageTask
-from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall
-from diffdpo.metrics.intervals import Estimate, clustered_mean, win_rate
+from diffdpo.metrics.colourfulness import colourfulness
+from diffdpo.metrics.diversity import Tower
+from diffdpo.metrics.drift import clipped_share, distance
+from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall, winners_error
+from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.judged import scores_of
 from diffdpo.metrics.reward import Reward
 from diffdpo.reference import Reference
 
 SHEET_ROWS = 24
+NARROW = 4  # columns of a sheet, of which two stand beside each other
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Implicit accuracy, and the same by timestep."""
+    """Implicit accuracy, the same by timestep, and what became of the chosen picture's error."""
 
     estimate: Estimate
     draws: int
     by_timestep: list[dict[str, Any]]
+    winner: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        rest = {"draws": self.draws, "by_timestep": self.by_timestep}
+        rest = {"draws": self.draws, "by_timestep": self.by_timestep, "winners_error": self.winner}
         return {**self.estimate.as_dict(), **rest}
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The pictures of reference and policy, ``times`` of them for each prompt."""
+class Traits:
+    """What the ``N`` pictures of one policy are like, whatever a reward makes of them."""
 
-    prompts: list[str]  # the prompt of every picture
-    times: int
-    before: list[Image.Image]
-    after: list[Image.Image]
-
-    def names(self, side: str) -> list[str]:
-        """What each picture of one side is, for an error line."""
-        return [
-            f"picture {index % self.times + 1} of the {side}, prompt {short(prompt, 60)!r}"
-            for index, prompt in enumerate(self.prompts)
-        ]
+    embedding_ND: np.ndarray
+    clipped_N: np.ndarray  # the share of values that are 250 or more
+    colour_N: np.ndarray
+    distance_N: np.ndarray  # from the reference's picture of the same seed
 
 
-def draw_pictures(
-    settings: EvaluateSettings,
-    backbone: Backbone,
-    network: nn.Module,
-    reference: Reference,
-    prompts: Sequence[str],
-) -> Pictures:
-    """Pictures of reference and policy at the same prompts and seeds."""
-    repeated = [prompt for prompt in prompts for _ in range(settings.images_per_prompt)]
-    seeds = seeds_for(settings.seed, len(repeated))
-    sampling = PictureSettings.of(settings)
-    with reference.network(network) as frozen:
-        before = sample(backbone, frozen, repeated, seeds, sampling, "sampling reference")
-    after = sample(backbone, network, repeated, seeds, sampling, "sampling policy")
-    return Pictures(repeated, settings.images_per_prompt, before, after)
+def scored(
+    name: str,
+    reward: Reward,
+    side: str,
+    planned: Sequence[Planned],
+    files: PictureFiles,
+    batch: int,
+) -> np.ndarray:
+    """The scores ``(N,)`` of one policy's pictures, which an error line calls those of ``side``.
 
-
-def judge(
-    pictures: Pictures, rewards: Mapping[str, Reward], seed: int, batch: int
-) -> dict[str, dict[str, Any]]:
-    """Win rate, mean difference and both mean rewards, for every reward.
-
-    Raises UserError where a reward fails on a picture or gives no finite number for it.
+    Raises UserError where the reward fails on a picture or gives no finite number for it.
     """
-    rows, prompts = {}, pictures.prompts
-    for name, reward in rewards.items():
-        old = scores_of(name, reward, pictures.names("reference"), pictures.before, prompts, batch)
-        new = scores_of(name, reward, pictures.names("policy"), pictures.after, prompts, batch)
-        rows[name] = {
-            "win_rate": win_rate(new, old, prompts, seed),
-            "difference": clustered_mean((new - old).tolist(), prompts, seed),
-            "reference_mean": float(old.mean()),
-            "policy_mean": float(new.mean()),
-        }
-    return rows
+    names = [f"picture {p.number + 1} of the {side}, prompt {short(p.prompt, 60)!r}"
+             for p in planned]  # fmt: skip
+    prompts = [picture.prompt for picture in planned]
+    return scores_of(name, reward, names, files, prompts, batch, f"judging {side} by {name}")
+
+
+def traits(files: PictureFiles, reference: PictureFiles, tower: Tower, batch: int) -> Traits:
+    """What pictures are like, ``batch`` of them at a time."""
+    columns: list[list[np.ndarray]] = [[], [], [], []]
+    for start in range(0, len(files), batch):
+        part = slice(start, start + batch)
+        pictures, others = files[part], reference[part]
+        found = tower.embed(pictures), clipped_share(pictures), colourfulness(pictures, [])
+        for column, values in zip(columns, (*found, distance(pictures, others)), strict=True):
+            column.append(values)
+    return Traits(*(np.concatenate(column) for column in columns))
 
 
 def implicit_accuracy(
@@ -126,21 +119,51 @@ def implicit_accuracy(
         pairs, task, network, reference, settings.implicit_draws, settings.sample_batch_size
     )
     buckets = by_timestep(margins, process.timesteps, settings.seed)
-    return Accuracy(overall(margins, settings.seed), settings.implicit_draws, buckets)
+    winner = winners_error(margins, settings.seed)
+    return Accuracy(overall(margins, settings.seed), settings.implicit_draws, buckets, winner)
 
 
-def picture_page(pictures: Pictures) -> Image.Image:
-    """The first picture of each prompt, of reference and policy."""
+def picture_page(
+    prompts: Sequence[str],
+    columns: Mapping[str, Sequence[Image.Image]],
+    preferred: Mapping[str, tuple[Image.Image, Image.Image]],
+) -> Image.Image:
+    """The first picture of each prompt: a column for each network, behind the chosen and the
+    rejected picture of a pair with that prompt, where ``preferred`` has one."""
+    shown = list(prompts)[:SHEET_ROWS]
+    names, sides = list(columns), [list(pictures)[: len(shown)] for pictures in columns.values()]
+    if any(prompt in preferred for prompt in shown):
+        blank = Image.new("RGB", sides[0][0].size, "white")
+        both = [preferred.get(prompt, (blank, blank)) for prompt in shown]
+        names = ["chosen", "rejected", *names]
+        sides = [[pair[0] for pair in both], [pair[1] for pair in both], *sides]
+    rows = list(zip(shown, zip(*sides, strict=True), strict=True))
     # In two sheets side by side, so that the page is about as wide as tall.
-    firsts = [side[:: pictures.times] for side in (pictures.before, pictures.after)]
-    prompts = pictures.prompts[:: pictures.times]
-    rows = list(zip(prompts, zip(*firsts, strict=True), strict=True))[:SHEET_ROWS]
-    half = -(-len(rows) // 2)
-    sides = [
-        sheet(column, ["reference", "policy"]) for column in (rows[:half], rows[half:]) if column
-    ]
-    width = sum(side.width for side in sides) + 20 * (len(sides) - 1)
-    page = Image.new("RGB", (width, sides[0].height), "white")
-    for index, side in enumerate(sides):
-        page.paste(side, (index * (sides[0].width + 20), 0))
+    half = -(-len(rows) // 2) if len(names) <= NARROW else len(rows)
+    sheets = [sheet(part, names) for part in (rows[:half], rows[half:]) if part]
+    width = sum(side.width for side in sheets) + 20 * (len(sheets) - 1)
+    page = Image.new("RGB", (width, sheets[0].height), "white")
+    for index, side in enumerate(sheets):
+        page.paste(side, (index * (sheets[0].width + 20), 0))
     return page
+
+
+def preferred_pictures(
+    pairs: ImagePairs, prompts: Sequence[str]
+) -> dict[str, tuple[Image.Image, Image.Image]]:
+    """The chosen and the rejected picture of the first pair of each of these prompts."""
+    texts, wanted, found = pairs.prompts(), set(prompts), dict[str, Any]()
+    for row, prompt in enumerate(texts):
+        if prompt in wanted and prompt not in found:
+            item = pairs.read(row, 0)
+            found[prompt] = tuple(as_picture(side) for side in (item.chosen, item.rejected))
+    return found
+
+
+def as_picture(framed: Any) -> Image.Image:
+    """A picture as training reads it, of clips the middle frame, from values of -1 to 1."""
+    pixels = framed.pixels_CHW
+    if pixels.dim() == 4:  # frames are beside each other in the second dimension
+        pixels = pixels[:, pixels.shape[1] // 2]
+    values = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(values.permute(1, 2, 0).numpy())

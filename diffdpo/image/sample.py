@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -18,9 +18,11 @@ from diffdpo.draws import Purpose, generator
 from diffdpo.engine.failures import machine_memory
 from diffdpo.engine.files import atomic_file
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.lettering import SIZE, lettered
 from diffdpo.image.start_noise import start_generator
+
+if TYPE_CHECKING:  # what only shows pictures loads no models
+    from diffdpo.image.backbones.base import Backbone
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,34 @@ def sample(
 
     The starting noise of a picture depends on its seed alone. ``label`` shows a progress bar.
     """
+    pictures: list[Image.Image] = []
+    size = at_once(backbone, settings)
+    starts = range(0, len(prompts), size)
+    with sampling(backbone, network):
+        for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
+            batch = slice(start, start + size)
+            pictures += run(backbone, prompts[batch], seeds[batch], settings)
+    return pictures
+
+
+def at_once(backbone: Backbone, settings: PictureSettings) -> int:
+    """How many pictures a batch has."""
+    return min(settings.batch, backbone.prompts_at_once or settings.batch)
+
+
+@contextmanager
+def sampling(backbone: Backbone, network: Any) -> Iterator[None]:
+    """Inside, the pipeline samples with this network, without gradients."""
     was_training = network.training
     network.eval()
-    pictures: list[Image.Image] = []
-    at_once = min(settings.batch, backbone.prompts_at_once or settings.batch)
-    starts = range(0, len(prompts), at_once)
     half = mixed_with(backbone, network)
     with (
         torch.no_grad(),
         torch.autocast(network.device.type, half, enabled=half is not None),
         swapped(backbone, network),
     ):
-        for start in tqdm(starts, desc=label, unit="batch", disable=label is None):
-            batch = slice(start, start + at_once)
-            pictures += run(backbone, prompts[batch], seeds[batch], settings)
+        yield
     network.train(was_training)
-    return pictures
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from diffdpo.metrics.weights import (
     load_network,
     load_tokenizer,
     place_of,
+    side_of,
 )
 
 HOLDS = "a CLIPModel and its tokenizer, each by save_pretrained"
@@ -79,7 +80,7 @@ def clip_reward(name: str, path: str | None) -> Reward:
     row = ROWS[name]
     folder, place = folder_of(name, path, row.hub, HOLDS), place_of(name, path)
     network = load_network(CLIPModel, folder, place)
-    text, side = network.config.text_config, network.config.vision_config.image_size
+    text, side = network.config.text_config, side_of(network.config.vision_config, place)
     text_folder = folder if path not in (None, row.hub) else folder_of(name, None, row.words, HOLDS)
     tokenizer = load_tokenizer(text_folder, place, text.vocab_size)
     words = Words(tokenizer, text.max_position_embeddings)
@@ -122,7 +123,7 @@ def laion(path: str | None) -> Reward:
     network = load_network(CLIPVisionModelWithProjection, folder, place, spare=("text_", "logit_"))
     head = load_head(folder, place)
     check_shapes(head, {"weight": (1, network.config.projection_dim), "bias": (1,)}, place)
-    side = network.config.image_size
+    side = side_of(network.config, place)
 
     @torch.no_grad()
     def score(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffdpo.metrics.intervals import Estimate, clustered_share
+from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.reference import Reference
 
@@ -22,11 +22,13 @@ BUCKETS = 5  # of the timestep
 
 @dataclass(frozen=True)
 class Margins:
-    """Implicit margins of ``P`` pairs at ``K`` draws each, and the timesteps of the draws."""
+    """Implicit margins of ``P`` pairs at ``K`` draws each, the timesteps of the draws, and the
+    scores of the chosen items by policy and reference."""
 
     margin_PK: Tensor
     timestep_PK: Tensor
     prompts: list[str]
+    chosen_PK2: Tensor | None = None
 
 
 def implicit_margins(
@@ -39,7 +41,7 @@ def implicit_margins(
     quiet: bool = False,
 ) -> Margins:
     """The margins of every pair at ``draws`` draws, where visit k gives draw k."""
-    margins, timesteps, prompts = [], [], []
+    margins, timesteps, scores, prompts = [], [], [], []
     starts = [range(i, min(i + batch, len(rows))) for i in range(0, len(rows), batch)]
     for numbers in tqdm(starts, desc="implicit accuracy", unit="batch", disable=quiet):
         columns = []
@@ -47,15 +49,20 @@ def implicit_margins(
             items = [rows.read(row, visit) for row in numbers]
             draw = task.draw(task.collate(items))
             with torch.no_grad():
-                reward_N = implicit_reward(
-                    task.score(model, draw).score_N, reference.score(task.score, model, draw)
-                )
+                policy_N = task.score(model, draw).score_N
+                reference_N = reference.score(task.score, model, draw)
+                reward_N = implicit_reward(policy_N, reference_N)
             chosen_B, rejected_B = reward_N.chunk(2)
-            columns.append((chosen_B - rejected_B, draw.timestep_N.chunk(2)[0]))
+            both_N2 = torch.stack([policy_N, torch.zeros_like(policy_N) + reference_N], dim=1)
+            columns.append(
+                (chosen_B - rejected_B, draw.timestep_N.chunk(2)[0], both_N2.chunk(2)[0])
+            )
         prompts += [item.prompt for item in items]
-        margins.append(torch.stack([margin for margin, _ in columns], dim=1).cpu())
-        timesteps.append(torch.stack([timestep for _, timestep in columns], dim=1).cpu())
-    return Margins(torch.cat(margins), torch.cat(timesteps), prompts)
+        for kept, column in zip(
+            (margins, timesteps, scores), zip(*columns, strict=True), strict=True
+        ):
+            kept.append(torch.stack(column, dim=1).cpu())
+    return Margins(torch.cat(margins), torch.cat(timesteps), prompts, torch.cat(scores))
 
 
 def overall(margins: Margins, seed: int) -> Estimate:
@@ -64,6 +71,20 @@ def overall(margins: Margins, seed: int) -> Estimate:
     This is the figure in the table of implicit accuracies of Wallace et al. 2023.
     """
     return clustered_share(accuracy(margins.margin_PK.mean(dim=1)).tolist(), margins.prompts, seed)
+
+
+def winners_error(margins: Margins, seed: int) -> dict[str, Any]:
+    """The mean squared error of the chosen pictures by policy and by reference, and the difference.
+
+    A score is minus half such an error. It rises where a policy leaves what people preferred,
+    although every margin may be right.
+    """
+    assert margins.chosen_PK2 is not None, "of draws alone"
+    error_P2 = -2 * margins.chosen_PK2.double().mean(dim=1).numpy()
+    change_P = (error_P2[:, 0] - error_P2[:, 1]).tolist()
+    policy, reference = error_P2.mean(axis=0).tolist()
+    difference = clustered_mean(change_P, margins.prompts, seed)
+    return {"policy": policy, "reference": reference, "difference": difference}
 
 
 def by_timestep(margins: Margins, timesteps: float, seed: int) -> list[dict[str, Any]]:

@@ -67,10 +67,9 @@ def scores_of(
     Raises UserError as ``judged`` does.
     """
     parts = [slice(start, start + batch) for start in range(0, len(pictures), batch)]
-    scores = [
-        judged(name, reward, names[part], pictures[part], prompts[part])
-        for part in tqdm(parts, desc=label, unit="batch", disable=label is None)
-    ]
+    # Closed where a reward fails as well, so that the line on it is one of its own.
+    with tqdm(parts, desc=label, unit="batch", disable=label is None) as bar:
+        scores = [judged(name, reward, names[part], pictures[part], prompts[part]) for part in bar]
     return np.concatenate(scores) if scores else np.empty(0)
 
 

@@ -116,16 +116,6 @@ def own_rule(own: Any) -> Row:
     return rule(name, own, version=source_digest(own))
 
 
-def introductions(rewards: Mapping[str, Reward], prompts: Sequence[str]) -> list[str]:
-    """The lines that introduce rewards: the identity of each, and how many prompts it cuts."""
-    lines = []
-    for name, reward in rewards.items():
-        lines.append(f"reward       {name}: {reward.signature}")
-        if cut := reward.too_long(prompts):
-            lines.append(f"note         {name} cuts {cut:,} of {len(prompts):,} prompts: too long")
-    return lines
-
-
 def source_digest(own: Any) -> str:
     """The digest of the file that defines an object; 'unknown' where there is none."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,29 @@ def load_network(
     except Exception as error:  # its files may hold anything
         reason = short(error, 200) or type(error).__name__
         raise UserError(f"{place}: cannot be loaded ({reason})") from error
+    check_kind(kind, folder, place)
     left = [key for key in info["unexpected_keys"] if not key.startswith(spare)]
     check_keys(place, info["missing_keys"], left)
     check_finite(network, place)
     return network.eval().requires_grad_(False)
+
+
+def check_kind(kind: Any, folder: Path, place: str) -> None:
+    """Raises UserError where a folder is of another kind of network than the class ``kind``."""
+    wanted = getattr(kind, "config_class", None)  # None: of a class that takes many
+    found = json.loads((folder / "config.json").read_text()).get("model_type")
+    if wanted is not None and found.split("_")[0] != wanted.model_type.split("_")[0]:
+        raise UserError(f"{place}: of a {short(found)}, and a {wanted.model_type} is needed")
+
+
+def side_of(config: Any, place: str) -> int:
+    """The side in pixels of the square pictures that a network reads. Raises UserError where its
+    settings name none."""
+    size = config.image_size
+    sides = set(size) if isinstance(size, (list, tuple)) else {size}
+    if len(sides) != 1 or not isinstance(side := sides.pop(), int):
+        raise UserError(f"{place}: image_size {short(size)} in config.json is no square's side")
+    return side
 
 
 def check_file(folder: Path, names: tuple[str, ...], place: str) -> None:

@@ -21,7 +21,14 @@ from diffdpo.engine.console import say
 from diffdpo.errors import UserError, not_installed
 from diffdpo.pairs.record import is_finished, write_once, write_pairs
 from diffdpo.pairs.select import Chosen, Pair, SelectSettings, combined, select
-from diffdpo.pairs.tables import Layout, candidates, prompt_key, scores, scores_key
+from diffdpo.pairs.tables import (
+    Layout,
+    candidates,
+    is_sampled,
+    prompt_key,
+    scores,
+    scores_key,
+)
 from diffdpo.report.plots import gap_histogram
 
 Rows = Iterator[dict[str, Any]]
@@ -43,6 +50,7 @@ class Source:
     prompts: list[str]  # by which draws are made
     key: Key  # of the table of candidates
     features: Features  # of its rows, which have a column "digest"
+    prepare: Callable[[], object]  # loads what samples
     compute: Callable[[range], Rows]
     judges: Mapping[str, Judge]
     facts: Mapping[str, Any]  # for the record
@@ -73,6 +81,8 @@ def make(source: Source, plan: Plan, accelerator: Accelerator) -> None:
     if is_finished(plan.folder, facts):
         say(f"pairs        finished before: {plan.folder}")
         return
+    if not is_sampled(plan.root, source.key, layout, accelerator):
+        source.prepare()
     table = candidates(plan.root, source.key, source.features, layout, source.compute, accelerator)
     judges = {name: partial(judge.of, table) for name, judge in source.judges.items()}
     score_PNR = scores(plan.root, keys, layout, judges, plan.batch, accelerator)
@@ -152,8 +162,8 @@ def findings(
     if chosen.contradicted:
         left.append(f"{chosen.contradicted:,} prompts left out, on which the rewards contradict")
     lines = [
-        f"pairs        {len(chosen.pairs):,} of {layout.prompts:,} prompts by {plan.select.select}:"
-        f" {'; '.join(left)}"
+        f"pairs        {len(chosen.pairs):,} from {layout.prompts:,} prompts by"
+        f" {plan.select.select}: {'; '.join(left)}"
     ]
     if len(chosen.pairs):
         low, middle, high = np.quantile(chosen.gap_B, [0.25, 0.5, 0.75])

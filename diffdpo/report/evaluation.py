@@ -38,7 +38,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 def publish(
     folder: Path,
-    policy: str,
+    policy: str | Sequence[str],
     reference: str,
     settings: BaseSettings,
     figures: Mapping[str, Any],
@@ -47,18 +47,22 @@ def publish(
 ) -> None:
     """Print the result, and write evaluation.json and report.html.
 
-    ``policy`` and ``reference`` are the names of what was compared. ``fill`` composes the upper
-    part of the page; training curves and settings follow below.
+    ``policy`` and ``reference`` are the names of what was compared; of several policies the first
+    is on top. ``fill`` composes the upper part of the page; training curves and settings follow
+    below.
     """
     say(*lines)  # first: these stay where the disk takes no more
+    names = [policy] if isinstance(policy, str) else list(policy)
     written = asdict(settings)
-    content = {"policy": policy, **figures, "settings": written}
+    if written.get("policy") == names[:1]:  # a list of one is written as what it was before
+        written["policy"] = names[0]
+    content = {"policy": names[0], **figures, "settings": written}
     # What JSON does not know among the figures is an estimate, or an accuracy that holds some.
     text = json.dumps(content, indent=2, default=lambda figure: figure.as_dict())
     write_atomically(folder / "evaluation.json", text + "\n")
-    run, page = run_of(policy), folder / "report.html"
-    report = Report(f"{policy} against {reference}")
+    page = folder / "report.html"
+    report = Report(f"{', '.join(names)} against {reference}")
     fill(report)
-    report.about_run(run, written)
+    report.about_run(run_of(names[0]), written)
     report.save(page)
     say(f"report       {page}")

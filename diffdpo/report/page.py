@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import Journal
@@ -16,17 +18,29 @@ from diffdpo.errors import UserError, not_installed, short
 from diffdpo.report.plots import training_curves
 
 METRICS = "metrics.jsonl"
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1d1d1f;
-  max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem}
-h2{font-size:1.1rem;margin-top:2rem;border-bottom:1px solid #ddd}
-.headline{font-size:1.9rem;font-weight:600;margin:.4rem 0} .note{color:#666}
-img{max-width:100%;height:auto} table{border-collapse:collapse}
-td,th{padding:.25rem .8rem;text-align:left;vertical-align:top;border-bottom:1px solid #eee}
-td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
-pre{background:#f6f6f7;padding:.8rem;overflow:auto;font-size:12px}
-"""
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@lru_cache(maxsize=1)
+def templates() -> Environment:
+    """The templates; every text that is put into them is escaped."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+
+
+def block(name: str, *values: Any) -> str:
+    """A piece of a page, a macro of ``blocks.html``, as HTML."""
+    module: Any = templates().get_template("blocks.html").module
+    return getattr(module, name)(*values)
+
+
+def as_text(png: bytes) -> str:
+    """A picture as it stands in a page: inside, so that it can be mailed or moved as one file."""
+    return base64.b64encode(png).decode()
 
 
 @dataclass
@@ -38,28 +52,28 @@ class Report:
 
     def headline(self, text: str, note: str = "") -> None:
         """Add the result in large letters, and a line on what it means."""
-        self.blocks.append(
-            f'<p class="headline">{html.escape(text)}</p><p class="note">{html.escape(note)}</p>'
-        )
+        self.blocks.append(block("headline", text, note))
 
     def notes(self, lines: Sequence[str]) -> None:
         """Add lines of explanation."""
-        self.blocks += [f'<p class="note">{html.escape(line)}</p>' for line in lines]
+        self.blocks += [block("note", line) for line in lines]
 
     def section(self, title: str, note: str = "") -> None:
         """Add a heading with a line of explanation."""
-        self.blocks.append(f'<h2>{html.escape(title)}</h2><p class="note">{html.escape(note)}</p>')
+        self.blocks.append(block("section", title, note))
 
     def picture(self, png: bytes, alt: str) -> None:
         """Add a PNG."""
-        # Inside the page, so that it can be mailed or moved as one file.
-        data = base64.b64encode(png).decode()
-        self.blocks.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">')
+        self.blocks.append(block("picture", as_text(png), alt))
+
+    def pictures(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Add PNGs side by side, each with its title; below each other on a narrow screen."""
+        self.blocks.append(block("pictures", [(title, as_text(png)) for title, png in items]))
 
     def plot(self, draw: Callable[[], bytes], alt: str) -> None:
         """Add what ``draw`` draws, or the line that says what drawing needs where it is missing."""
         if missing := not_installed("matplotlib"):
-            self.blocks.append(f'<p class="note">{html.escape(missing[0])}</p>')
+            self.notes(missing[:1])
         else:
             self.picture(draw(), alt)
 
@@ -67,21 +81,17 @@ class Report:
         self, header: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True
     ) -> None:
         """Add a table, with text in its first column and, unless told otherwise, numbers, aligned
-        to the right, in the others."""
+        to the right, in the others.
 
-        def line(cells: Sequence[str], tag: str) -> str:
-            marks = ["", *[' class="number"' if numbers else ""] * (len(cells) - 1)]
-            inner = "".join(
-                f"<{tag}{m}>{html.escape(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)
-            )
-            return f"<tr>{inner}</tr>"
-
-        body = "".join(line(row, "td") for row in rows)
-        self.blocks.append(f"<table>{line(header, 'th')}{body}</table>")
+        Raises ValueError where a row is longer or shorter than the header.
+        """
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError(f"a row without {len(header)} cells, as the header has")
+        self.blocks.append(block("table", header, rows, numbers))
 
     def code(self, text: str) -> None:
         """Add settings or commands as plain text."""
-        self.blocks.append(f"<pre>{html.escape(text)}</pre>")
+        self.blocks.append(block("code", text))
 
     def about_run(self, run: Path, settings: Mapping[str, object]) -> None:
         """Add the curves and settings of a training run, if any, and those of this evaluation."""
@@ -91,18 +101,12 @@ class Report:
         self.section("Settings")
         if (run / "config.yaml").is_file():
             self.code((run / "config.yaml").read_text(errors="replace"))
-        self.code(json.dumps(settings, indent=2))
+        self.code(json.dumps(settings, indent=2, ensure_ascii=False))
 
     def save(self, path: Path) -> None:
         """Write the page to ``path``."""
-        head = (
-            f'<meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style>'
-        )
-        body = "\n".join(self.blocks)
-        write_atomically(
-            path,
-            f"<!doctype html><html lang=en>{head}<h1>{html.escape(self.title)}</h1>{body}</html>\n",
-        )
+        page = templates().get_template("page.html").render(title=self.title, blocks=self.blocks)
+        write_atomically(path, page)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -121,9 +125,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def training_note(records: Sequence[Mapping[str, Any]]) -> str:
-    """What the curves show: how many steps, which, and how they are drawn."""
+    """What the curves show: how many steps, which, how fast, and how they are drawn."""
     first, last = records[0]["step"], records[-1]["step"]
+    speeds = [record.get("pairs_per_second") for record in records]
+    known = [speed for speed in speeds if isinstance(speed, (int, float)) and speed > 0]
+    # The mean over time: steps have equal numbers of pairs.
+    pace = f" {len(known) / sum(1 / speed for speed in known):.3g} pairs a second;" if known else ""
     return (
-        f"{len(records)} records, steps {first} to {last}; thin lines are single records, thick"
-        " ones running means."
+        f"{len(records)} records, steps {first} to {last};{pace} thin lines are single records,"
+        " thick ones running means."
     )

@@ -29,6 +29,8 @@ TEXT = {"text", "text.settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
+PAIRS = {"image.evaluate_settings", "image.pair_settings", "pairs", "pairs.settings"}
+PAIRS |= {"pairs.select", "draws"}
 ANNOTATE = {"annotate", "annotate.settings"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
 
@@ -39,10 +41,11 @@ IMPORTS = {
     "evaluate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
     "score": BOTH | RUN | {"commands.score_settings"},
-    "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
+    "make_pairs": LIGHT | DATA | IMAGE | RUN | PAIRS,
     "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
+    "compare": LIGHT | {"commands", "commands.compare_settings", "engine.run_config", "extensions"},
     "precompute": BOTH,
     "export": BOTH,
     "demo": BOTH,

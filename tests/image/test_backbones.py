@@ -97,7 +97,9 @@ def test_a_result_loads_back_to_the_same_function(folder, tmp_path, rank):
         assert torch.allclose(again.predict(policy.eval(), *call), expected, atol=1e-5)
         with reference.network(policy) as frozen:
             assert not torch.allclose(again.predict(frozen, *call), expected, atol=1e-5)
-    assert "base_model" in (tmp_path / "run" / "README.md").read_text()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"of `{folder}`" in card
+    assert "base_model" not in card  # a path on this disk, which the hub refuses
 
 
 def test_a_full_result_is_a_pipeline_of_the_same_class(family, folder, tmp_path):

@@ -117,6 +117,7 @@ def test_make_pairs_writes_the_seeds_that_its_pictures_were_sampled_with(models,
     words += ["--split", "train", "--reward", "colourfulness", "--num_inference_steps", 2]
     words += ["--guidance_scale", 3]
     words += ["--output_dir", tmp_path / "made", "--resolution", 32]
+    words += ["--precompute_dir", tmp_path / "tables"]
     assert run_command("make_pairs", [str(word) for word in words]) == 0
     made = str(tmp_path / "made" / "*.parquet")
     row = load_dataset("parquet", data_files=made, split="train")[1]

@@ -14,7 +14,7 @@ from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
 from tests.families import factory
-from tests.image.test_families import batch_of, settings_of, task_of
+from tests.families.work import batch_of, settings_of, task_of
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 QUICK = ["StableDiffusionPipeline", "StableDiffusion3Pipeline", "FluxPipeline"]

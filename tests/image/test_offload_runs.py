@@ -12,10 +12,10 @@ from diffdpo.cache.keys import network_digest
 from diffdpo.engine.finite import plain_tensors
 from diffdpo.image import needs
 from diffdpo.image.backbones import load_backbone, offload
-from tests.commands.test_train_diffusion_dpo import flags, metrics, same, train, weights
+from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.conftest import script
 from tests.families import factory
-from tests.image.test_families import batch_of, task_of
+from tests.families.work import batch_of, task_of
 from tests.image.test_offload import CPU, META, assert_same, opened, steps, trained_in
 from tests.processes import run_two
 

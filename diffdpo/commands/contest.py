@@ -1,0 +1,161 @@
+"""Who is compared in an evaluation of images, and the figures of the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from diffdpo.image.comparison import Traits
+from diffdpo.image.labels import REFERENCE, labels
+from diffdpo.metrics.diversity import between_seeds
+from diffdpo.metrics.intervals import clustered_mean, win_rate
+from diffdpo.metrics.significance import LEVEL, holm, sign_flip
+
+Rows = dict[str, dict[str, Any]]  # the figures of each reward
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A result that is judged, under the name that its pictures and figures have."""
+
+    label: str
+    run: str
+    is_control: bool = False
+
+
+def entrants(policies: Sequence[str], control: str | None) -> list[Entrant]:
+    """The policies and the control, each with a label of its own."""
+    runs = [*policies, *([control] if control else [])]
+    return [
+        Entrant(label, run, run == control) for label, run in zip(labels(runs), runs, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of ``N`` pictures of each policy and of the reference, by label and reward; of the
+    reference also the best of several pictures of the same prompt."""
+
+    prompts: list[str]  # of each picture
+    by_label: Mapping[str, Mapping[str, np.ndarray]]
+    best: Mapping[str, np.ndarray]
+    seed: int
+
+    def wins(self, one: str, other: str, reward: str) -> np.ndarray:
+        """(N,): 1 where a picture of ``one`` scores higher, ½ where both score the same."""
+        return shares(self.by_label[one][reward], self.by_label[other][reward])
+
+    def row(self, label: str, reward: str) -> dict[str, Any]:
+        """The figures of a policy against the reference by one reward."""
+        old, new = self.by_label[REFERENCE][reward], self.by_label[label][reward]
+        wins = shares(new, old)
+        row = {
+            "win_rate": win_rate(new, old, self.prompts, self.seed),
+            "difference": clustered_mean((new - old).tolist(), self.prompts, self.seed),
+            "reference_mean": float(old.mean()),
+            "policy_mean": float(new.mean()),
+            "ties": int((wins == 0.5).sum()),
+            "p_value": sign_flip((wins - 0.5).tolist(), self.prompts, self.seed),
+        }
+        if reward in self.best:
+            best = self.best[reward]
+            row["best_of"] = {
+                "win_rate": win_rate(new, best, self.prompts, self.seed),
+                "reference_mean": float(best.mean()),
+            }
+        return row
+
+    def rows(self, label: str) -> Rows:
+        """The figures of a policy by every reward; p-values also corrected for their number."""
+        rows = {reward: self.row(label, reward) for reward in self.by_label[label]}
+        for reward, value in holm({name: row["p_value"] for name, row in rows.items()}).items():
+            rows[reward]["p_holm"] = value
+        return rows
+
+    def duels(self, reward: str) -> list[dict[str, Any]]:
+        """The win rate of the second over the first, of every two."""
+        return [
+            {
+                "reward": reward,
+                "policy": other,
+                "against": one,
+                "win_rate": win_rate(
+                    self.by_label[other][reward],
+                    self.by_label[one][reward],
+                    self.prompts,
+                    self.seed,
+                ),
+            }
+            for one, other in combinations(self.by_label, 2)
+        ]
+
+    def differences(self, reward: str) -> list[dict[str, Any]]:
+        """The win rate of the second over the reference minus that of the first, of every two
+        policies: paired by prompt, and so narrower than two intervals side by side."""
+        own = [label for label in self.by_label if label != REFERENCE]
+        found = []
+        for one, other in combinations(own, 2):
+            gap = self.wins(other, REFERENCE, reward) - self.wins(one, REFERENCE, reward)
+            found.append(
+                {
+                    "reward": reward,
+                    "policy": other,
+                    "minus": one,
+                    "difference": clustered_mean(gap.tolist(), self.prompts, self.seed),
+                }
+            )
+        return found
+
+
+def shares(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """(N,): 1 where the first number is larger, ½ where both are equal."""
+    return (np.sign(new - old) + 1) / 2
+
+
+def significant(rows: Rows) -> int:
+    """How many rewards show a difference that holds for all of them together."""
+    return sum(row["p_holm"] <= LEVEL for row in rows.values())
+
+
+def best_of(scores: np.ndarray, more: np.ndarray, times: int, count: int) -> np.ndarray:
+    """(N,): the highest of the first ``count`` scores of each prompt, once for each of its
+    ``times`` pictures; ``scores`` are those of these pictures, ``more`` of further ones."""
+    prompts = len(scores) // times
+    both_PK = np.concatenate([scores.reshape(prompts, -1), more.reshape(prompts, -1)], axis=1)
+    return np.repeat(both_PK[:, :count].max(axis=1), times)
+
+
+def diversity(
+    own: Traits, reference: Traits, prompts: Sequence[str], times: int, seed: int
+) -> dict[str, Any] | None:
+    """How much pictures of a prompt differ between seeds, by policy and reference; None of one
+    picture a prompt."""
+    if times < 2:
+        return None
+    policy_P, reference_P = (
+        between_seeds(each.embedding_ND.reshape(len(prompts), times, -1))
+        for each in (own, reference)
+    )
+    return compared(policy_P, reference_P, prompts, seed)
+
+
+def drift(own: Traits, reference: Traits, clusters: Sequence[str], seed: int) -> dict[str, Any]:
+    """What the pictures became that nobody asked for."""
+    return {
+        "clipped": compared(own.clipped_N, reference.clipped_N, clusters, seed),
+        "colourfulness": compared(own.colour_N, reference.colour_N, clusters, seed),
+        "distance": clustered_mean(own.distance_N.tolist(), clusters, seed),
+    }
+
+
+def compared(
+    own: np.ndarray, reference: np.ndarray, clusters: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Both means, and the difference, paired."""
+    difference = clustered_mean((own - reference).tolist(), clusters, seed)
+    means = {"policy": float(own.mean()), "reference": float(reference.mean())}
+    return {**means, "difference": difference}

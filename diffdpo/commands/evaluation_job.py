@@ -1,0 +1,143 @@
+"""What is settled before an evaluation samples, and the sampling itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffdpo.commands.contest import Entrant, entrants
+from diffdpo.data.prompts import read_prompts
+from diffdpo.engine.console import say
+from diffdpo.engine.crew import Crew
+from diffdpo.errors import UserError
+from diffdpo.image import sampled_by
+from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.clip_length import settle_frames
+from diffdpo.image.comparison import Accuracy, implicit_accuracy
+from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.framing import FrameSettings
+from diffdpo.image.inputs import open_pairs, open_to_sample
+from diffdpo.image.labels import REFERENCE
+from diffdpo.image.network import lower
+from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.policy import load_policy
+from diffdpo.image.sample import PictureSettings, check_steps
+from diffdpo.image.samples import Album, Plan, Planned
+from diffdpo.metrics.significance import resolution
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is settled before anything is sampled."""
+
+    settings: EvaluateSettings
+    folder: Path
+    entrants: list[Entrant]
+    headline: str
+    made_pairs: set[str]  # rewards that made training pairs of a policy
+    pairs: ImagePairs | None
+    plan: Plan
+    more: list[Planned]  # further pictures of the reference, of which the best is taken
+    sampled: Mapping[str, Any]  # how pictures are sampled, for the report
+
+    @property
+    def pictures(self) -> list[Planned]:
+        """Those of every policy."""
+        return self.plan.pictures
+
+    def album(self, label: str) -> Album:
+        """The pictures of a policy or of the reference."""
+        return Album(self.folder, label)
+
+
+def prepared(
+    settings: EvaluateSettings, backbone: Backbone, folder: Path, headline: str, made: set[str]
+) -> Evaluation:
+    """Pairs, prompts and the pictures to be made. Says what they can show.
+
+    Raises UserError for what cannot be read, or would not fit on the disk.
+    """
+    pairs = None
+    if settings.dataset_name is not None:
+        # Without flips and random crops, and with ties dropped: an accuracy needs a winner.
+        pairs = open_pairs(settings, FrameSettings(settings.seed, settings.resolution or 0))
+        settle_frames(pairs, backbone, settings.num_frames)
+    elif backbone.frame_factor is not None:
+        backbone.num_frames = settings.num_frames or backbone.native_frames or 1
+    settings = replace(settings, num_frames=backbone.num_frames)
+    texts = prompts_of(settings, pairs)[: settings.num_prompts]
+    who = entrants(settings.policy, settings.control)
+    each = len(texts) * settings.images_per_prompt
+    extra = len(texts) * max(0, (settings.best_of or 0) - settings.images_per_prompt)
+    sampling = PictureSettings.of(settings)
+    check_steps(backbone, sampling)
+    check_disk(folder, backbone, each * (1 + len(who)) + extra, sampling)
+    if pairs is not None:
+        pairs.check(quiet=False)
+    plan = Plan(texts, settings.images_per_prompt, settings.seed)
+    say(f"power        {resolution(len(texts))} of a win rate")
+    say(f"pictures     {each * (1 + len(who)) + extra:,} in {folder / 'samples'}, of"
+        f" {REFERENCE}, {', '.join(one.label for one in who)}")  # fmt: skip
+    how = sampled_by.sampler(backbone, sampling)
+    more = plan.more(settings.best_of or 0)
+    return Evaluation(settings, folder, who, headline, made, pairs, plan, more, how)
+
+
+def prompts_of(settings: EvaluateSettings, pairs: ImagePairs | None) -> list[str]:
+    """The distinct prompts that are sampled: those named, or those of the pairs."""
+    if settings.prompts is None:
+        assert pairs is not None, "a setting that problems() asks for"
+        return list(dict.fromkeys(pairs.prompts()))
+    split, config = settings.dataset_split_name, settings.dataset_config_name
+    return read_prompts(settings.prompts, split, config, settings.cache_dir)
+
+
+def check_disk(folder: Path, backbone: Backbone, count: int, settings: PictureSettings) -> None:
+    """Raise UserError where so many pictures would not fit on the disk of ``folder``."""
+    side = settings.resolution or backbone.native_resolution
+    needed, free = count * side**2, shutil.disk_usage(folder).free  # a PNG is a third of its pixels
+    if needed > free:
+        raise UserError(
+            f"{count:,} pictures of {side} pixels need about {needed / 2**30:,.0f} GiB of disk,"
+            f" {folder} has {free / 2**30:,.0f}, and {settings.steps * count:,} sampling steps;"
+            " take fewer prompts or pictures of each"
+        )
+
+
+def sampled(job: Evaluation, backbone: Backbone, team: Crew) -> dict[str, Accuracy]:
+    """Sample all pictures that are not there; returns the implicit accuracies, by label."""
+    settings, accuracies = job.settings, {}
+    facts: dict[str, Any] = {}
+    for place, entrant in enumerate(job.entrants):
+        if place:  # loading a policy changes the model
+            del network, reference  # noqa: F821
+            _, backbone = open_to_sample(settings, team.device, settings.base_precision)
+            backbone.num_frames = settings.num_frames or 1
+        start = settings.start_of(entrant.run)
+        if team.first:
+            facts = facts or sampled_by.model(backbone, settings) | dict(job.sampled)
+            begun = {name: sampled_by.weights(getattr(start, name))
+                     for name in ("unet_init", "init_lora")}  # fmt: skip
+            key = facts | begun | {"reference": start.reference} | job.plan.facts()
+            if not place:
+                job.album(REFERENCE).prepare(key)
+            job.album(entrant.label).prepare(key | {"policy": sampled_by.weights(entrant.run)})
+        team.wait()
+        network, reference = load_policy(backbone, entrant.run, start)
+        lower(network, settings.base_precision)
+        backbone.pipeline.to(team.device)
+        sampling = PictureSettings.of(settings)
+        if not place:
+            with reference.network(network) as frozen:
+                groups = [job.pictures, job.more]
+                job.album(REFERENCE).fill(backbone, frozen, groups, sampling, team)
+        job.album(entrant.label).fill(backbone, network, [job.pictures], sampling, team)
+        if team.first and job.pairs is not None and settings.implicit_draws:
+            accuracies[entrant.label] = implicit_accuracy(
+                settings, backbone, job.pairs, network, reference, team.device
+            )
+    team.wait()
+    return accuracies

@@ -1,0 +1,208 @@
+"""What an evaluation of images found: for JSON, and in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffdpo.commands.contest import Entrant, Rows, significant
+from diffdpo.engine.trained_on import Overlap
+from diffdpo.image.comparison import Accuracy
+from diffdpo.metrics.intervals import Estimate
+from diffdpo.metrics.significance import ENOUGH, resolution
+
+NO_CONTROL = (
+    "No coin-toss control: train the same run once more with --random_labels, and name it with"
+    " --control. What it wins is not preference."
+)
+TIES = "equal scores count 1/2"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What was found about one policy."""
+
+    entrant: Entrant
+    rows: Rows
+    accuracy: Accuracy | None
+    prompts: Overlap  # of the pictures' prompts with the training set
+    pairs: Overlap | None  # the same of the prompts of the pairs
+    diversity: dict[str, Any] | None
+    drift: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        overlaps = {"prompts": self.prompts, "pairs": self.pairs}
+        held = {name: found.as_dict() for name, found in overlaps.items() if found is not None}
+        rest = {"implicit_accuracy": self.accuracy, "diversity": self.diversity}
+        return {
+            "run": self.entrant.run,
+            "control": self.entrant.is_control,
+            "rewards": self.rows,
+            "trained_on": held,
+            **{name: value for name, value in rest.items() if value is not None},
+            "drift": self.drift,
+        }
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The rewards by name: what the numbers of each depend on, those that made training pairs, and
+    the one on top."""
+
+    headline: str
+    identities: Mapping[str, Mapping[str, str]]
+    trained_on: Sequence[str]
+    too_long: Mapping[str, int]  # prompts that a reward reads in part
+
+    def named(self, reward: str) -> str:
+        """The reward's name, marked where it made the training pairs."""
+        return f"{reward} (trained on)" if reward in self.trained_on else reward
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an evaluation found, and on what."""
+
+    standings: list[Standing]  # of the policies in their order, and then of the control
+    judges: Judges
+    duels: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+    strengths: dict[str, Any] | None
+    tower: str
+    sampled: Mapping[str, Any]  # how
+    prompts: int
+    best_of: int | None
+    votes: dict[str, Any] | None = None
+
+    @property
+    def policies(self) -> list[Standing]:
+        """All but the control."""
+        return [standing for standing in self.standings if not standing.entrant.is_control]
+
+    @property
+    def control(self) -> Standing | None:
+        """The policy that was trained on coin tosses, if any."""
+        return next((one for one in self.standings if one.entrant.is_control), None)
+
+    def rate(self, standing: Standing) -> Estimate:
+        """The win rate on top."""
+        rate: Estimate = standing.rows[self.judges.headline]["win_rate"]
+        return rate
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of evaluation.json, with the first policy's figures on top."""
+        first = self.policies[0]
+        top: dict[str, Any] = {"win_rate": self.rate(first), "reward": self.judges.headline}
+        own = first.as_dict()
+        top |= {name: own[name] for name in ("rewards", "trained_on")}
+        if first.accuracy:
+            top["implicit_accuracy"] = first.accuracy
+        top["policies"] = {one.entrant.label: one.as_dict() for one in self.standings}
+        top["judges"] = {
+            name: {**identity, "made the training pairs": name in self.judges.trained_on,
+                   "prompts cut": self.judges.too_long[name]}
+            for name, identity in self.judges.identities.items()
+        }  # fmt: skip
+        top["table"], top["differences"] = self.duels, self.differences
+        top["strengths"], top["votes"] = self.strengths, self.votes
+        top["diversity_by"], top["sampling"] = self.tower, dict(self.sampled)
+        return {name: value for name, value in top.items() if value not in (None, [])}
+
+
+def verdict(found: Findings, one: Standing) -> str:
+    """The win rate and all that it has to be read with."""
+    rate, reward = found.rate(one), found.judges.headline
+    few = f"; {resolution(rate.clusters)}" if rate.clusters < ENOUGH else ""
+    return (
+        f"{rate.percent()} by {found.judges.named(reward)}, {rate.n} pictures of {one.prompts}"
+        f"{rate.doubt(0.5, '50 %')}{few}"
+    )
+
+
+def accuracy_line(standing: Standing) -> str:
+    """The implicit accuracy and all that it has to be read with."""
+    assert standing.accuracy is not None
+    estimate = standing.accuracy.estimate
+    return f"{estimate.percent()} accuracy on {estimate.n} pairs of {standing.pairs}"
+
+
+def family_line(one: Standing) -> str:
+    """'2 of 3 rewards significant after Holm'."""
+    return f"{significant(one.rows)} of {len(one.rows)} rewards significant after Holm"
+
+
+def signed(estimate: Estimate, scale: float = 1.0, digits: int = 3) -> str:
+    """'+0.31 [+0.2, +0.41]'."""
+    low, high = estimate.interval
+    value, low, high = (scale * number for number in (estimate.value, low, high))
+    return f"{value:+.{digits}g} [{low:+.{digits}g}, {high:+.{digits}g}]"
+
+
+def changed(figure: Mapping[str, Any], scale: float = 1.0) -> str:
+    """'0.21, reference 0.24, difference −0.03 [−0.05, −0.01]'."""
+    policy, reference = (f"{scale * figure[who]:.3g}" for who in ("policy", "reference"))
+    doubt = figure["difference"].doubt(0, "0")
+    return f"{policy}, reference {reference}, {signed(figure['difference'], scale)}{doubt}"
+
+
+def beside(found: Findings, one: Standing) -> dict[str, str]:
+    """What stands beside the win rate of a policy: a line for each of control and best of n."""
+    lines, reward = {}, found.judges.headline
+    if found.control is not None and found.control is not one:
+        rate = found.rate(found.control)
+        pair = {found.control.entrant.label, one.entrant.label}
+        gap = next(
+            row["difference"]
+            for row in found.differences
+            if row["reward"] == reward and {row["policy"], row["minus"]} == pair
+        )
+        # Differences are of the later minus the earlier; the control is the last.
+        gap = Estimate(-gap.value, (-gap.interval[1], -gap.interval[0]), gap.n, gap.clusters)
+        lines["control"] = (
+            f"{rate.percent()} on coin-toss labels; the policy is {signed(gap, 100)} points"
+            f" above{gap.doubt(0, '0')}"
+        )
+    if best := one.rows[reward].get("best_of"):
+        lines["best of n"] = (
+            f"{best['win_rate'].percent()} against the best of {found.best_of} pictures of the"
+            f" reference, by {found.judges.named(reward)}"
+            f"{best['win_rate'].doubt(0.5, '50 %')}"
+        )
+    return lines
+
+
+def about(found: Findings, one: Standing) -> dict[str, str]:
+    """What the pictures of a policy became besides, by name."""
+    lines = {}
+    if one.diversity:
+        lines["diversity"] = f"{changed(one.diversity)} between seeds, by {found.tower}"
+    lines["clipped"] = f"{changed(one.drift['clipped'], 100)} % of values at 250 or more"
+    lines["colour"] = f"{changed(one.drift['colourfulness'])} (colourfulness)"
+    gone = one.drift["distance"]
+    lines["distance"] = f"{gone.value:.3g} of 255 from the reference's picture of the same seed"
+    if one.accuracy:
+        error = one.accuracy.winner
+        lines["error"] = f"{changed(error)} on the chosen pictures"
+    return lines
+
+
+def summary(found: Findings) -> list[str]:
+    """The result in a few lines, to print."""
+    lines, several = [], len(found.standings) > 1
+    for one in found.standings:
+        name = f"{one.entrant.label}: " if several else ""
+        lines.append(f"rewards      {name}{family_line(one)}")
+        if not one.entrant.is_control:
+            figures = {**about(found, one), **beside(found, one)}
+            shown = ("diversity", "control", "best of n")
+            lines += [f"{key:<12} {name}{figures[key]}" for key in shown if key in figures]
+        if one.accuracy:
+            lines.append(f"implicit     {name}{accuracy_line(one)}")
+    if found.votes:
+        lines += [f"votes        {line}" for line in found.votes["lines"]]
+    for one in found.standings:
+        name = f"{one.entrant.label}: " if several else ""
+        lines.append(f"win rate     {name}{verdict(found, one)}")
+    return lines

@@ -1,0 +1,73 @@
+"""The processes that share the work of a command which does not train."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from accelerate.state import PartialState
+
+from diffdpo.engine.accelerator import sampling_device
+from diffdpo.engine.console import fail
+from diffdpo.engine.run_folder import RELEASE_SECONDS
+from diffdpo.errors import UserError
+
+# A process that has done its share waits for the others however long they take; only one that is
+# gone ends the wait.
+PATIENCE = timedelta(days=7)
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """This process among those of a launcher: its number, how many there are, its device."""
+
+    device: torch.device
+    number: int = 0
+    size: int = 1
+    state: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that does what only one may do."""
+        return self.number == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process's part of the items: every one belongs to one process."""
+        return items[self.number :: self.size]
+
+    def wait(self) -> None:
+        """Wait until all are here."""
+        if self.state is not None:
+            self.state.wait_for_everyone()
+
+
+@contextmanager
+def crew(alone: bool = False) -> Iterator[Crew]:
+    """All processes that a launcher started, or this one alone.
+
+    A mistake that another than the first one meets is told by that one itself.
+    """
+    if alone or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Crew(sampling_device())
+        return
+    there = torch.cuda.is_available()
+    state: Any = PartialState(cpu=not there, timeout=PATIENCE)
+    number = state.process_index
+    device = state.device if there else torch.device("cpu")
+    try:
+        yield Crew(device, number, state.num_processes, state)
+    except UserError as error:
+        if number:
+            fail(error, own=True)
+        raise
+    state.wait_for_everyone()
+    time.sleep(RELEASE_SECONDS)  # see its other use
+    state.destroy_process_group()
