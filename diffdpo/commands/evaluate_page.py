@@ -93,7 +93,7 @@ def policies(report: Report, found: Findings) -> None:
         report.section("Differences of win rates", "Points, paired by prompt.")
         rows = [[f"{row['policy']} − {row['minus']}", signed(row["difference"], 100)
                  + row["difference"].doubt(0, "0")] for row in gaps]  # fmt: skip
-        report.table(["", "difference"], rows)
+        report.table(["", "difference"], rows, numbers=False)
     if found.strengths:
         prior = found.strengths["prior_std"]
         note = f" With a prior of {prior:g} nats, as one always wins." if prior else ""

@@ -55,6 +55,13 @@ class Evaluation:
         """The labels of reference, policies and control."""
         return [REFERENCE, *(one.label for one in self.entrants)]
 
+    def is_sampled(self, entrant: Entrant) -> bool:
+        """Whether the pictures that are made with this policy are there already."""
+        groups = {entrant.label: self.pictures}
+        if entrant is self.entrants[0]:
+            groups[REFERENCE] = [*self.pictures, *self.more]
+        return not any(self.album(label).missing([wanted]) for label, wanted in groups.items())
+
     def album(self, label: str) -> Album:
         """The pictures of a policy or of the reference."""
         return Album(self.folder, label)
@@ -144,7 +151,7 @@ def sampled(job: Evaluation, models: Models, team: Crew) -> dict[str, Accuracy]:
         facts = sampled_by.model(models.first, job.settings) | dict(job.sampled) | job.plan.facts()
     found = {}
     for entrant in job.entrants:
-        accuracy = sampled_by_one(job, entrant, models.take(job.settings, team), facts, team)
+        accuracy = sampled_by_one(job, entrant, models, facts, team)
         if accuracy is not None:
             found[entrant.label] = accuracy
     team.wait()
@@ -152,7 +159,7 @@ def sampled(job: Evaluation, models: Models, team: Crew) -> dict[str, Accuracy]:
 
 
 def sampled_by_one(
-    job: Evaluation, entrant: Entrant, backbone: Backbone, facts: dict[str, Any], team: Crew
+    job: Evaluation, entrant: Entrant, models: Models, facts: dict[str, Any], team: Crew
 ) -> Accuracy | None:
     """Sample the pictures of one policy, and with the first one those of the reference; returns
     its implicit accuracy in the first process, where that is asked for."""
@@ -165,6 +172,10 @@ def sampled_by_one(
             job.album(REFERENCE).prepare(key)
         job.album(entrant.label).prepare(key | {"policy": sampled_by.weights(entrant.run)})
     team.wait()  # nobody samples before the folders are ready
+    judges = team.first and job.pairs is not None and settings.implicit_draws > 0
+    if not judges and job.is_sampled(entrant):
+        return None
+    backbone = models.take(settings, team)
     network, reference = load_policy(backbone, entrant.run, start)
     lower(network, settings.base_precision)
     backbone.pipeline.to(team.device)
@@ -173,6 +184,6 @@ def sampled_by_one(
             groups = [job.pictures, job.more]
             job.album(REFERENCE).fill(backbone, frozen, groups, sampling, team)
     job.album(entrant.label).fill(backbone, network, [job.pictures], sampling, team)
-    if not team.first or job.pairs is None or not settings.implicit_draws:
+    if not judges or job.pairs is None:
         return None
     return implicit_accuracy(settings, backbone, job.pairs, network, reference, team.device)

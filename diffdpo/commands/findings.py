@@ -159,7 +159,7 @@ def above_control(found: Findings, one: Standing) -> Estimate | None:
     )
     # Differences are of the later minus the earlier, and the control is the last.
     low, high = gap.interval
-    return replace(gap, value=-gap.value, interval=(-high, -low))
+    return replace(gap, value=0.0 - gap.value, interval=(0.0 - high, 0.0 - low))  # no −0
 
 
 def beside(found: Findings, one: Standing) -> dict[str, str]:
