@@ -39,4 +39,4 @@ def bundled_style_reward(path: str | None = None) -> Reward:
 
     weights = file_digest(folder / "model.safetensors")[:16]
     identity = {"weights": weights, "pictures": f"{JUDGE_SIDE} px, Pillow", "scale": "log-odds"}
-    return Reward("style", style, identity, judge)
+    return Reward("style", style, identity, judge, reads_prompts=False)

@@ -89,6 +89,8 @@ def write_pairs(
     """
     with atomic_files(folder) as draft:
         files = list(write_rows(draft, iter(rows), features, record))
+        if not files:
+            raise UserError("pairs: one of the two is empty in every pair; nothing can be learned")
         content = json.dumps({**record, "files": files}, indent=2, ensure_ascii=False)
         for name, page in pages.items():
             (draft / name).write_bytes(page)
