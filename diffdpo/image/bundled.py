@@ -6,6 +6,8 @@ PAIRS = "assets/emoji-pairs"
 MODEL, RECIPE = "assets/emoji-pipeline", "scripts/recipes/emoji.yaml"
 FLOW_MODEL, FLOW_RECIPE = "assets/emoji-flow", "scripts/recipes/emoji_flow.yaml"
 
+GUIDANCE = 3.0  # that the bundled models are evaluated at
+
 
 def draws_emoji(path: str) -> bool:
     """Whether ``path`` is one of the bundled models, whose pictures the style judge knows."""
