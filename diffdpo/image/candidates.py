@@ -66,13 +66,14 @@ def prompts_of(settings: PairSettings) -> list[str]:
     """The distinct prompts to sample. Raises UserError where there is none."""
     if settings.prompts is not None:
         split, config = settings.dataset_split_name, settings.dataset_config_name
-        return read_prompts(settings.prompts, split, config, settings.cache_dir)
+        named = read_prompts(settings.prompts, split, config, settings.cache_dir)
+        return named[: settings.num_prompts]
     # With ties kept: their prompts are as good as others.
     framing = FrameSettings(settings.seed, settings.resolution or 0, ties="soft")
     prompts = list(dict.fromkeys(p for p in open_pairs(settings, framing).prompts() if p))
     if not prompts:
         raise UserError(f"data set {settings.dataset_name}: no pair has a prompt; name --prompts")
-    return prompts
+    return prompts[: settings.num_prompts]
 
 
 def pictures_key(
