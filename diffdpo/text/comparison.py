@@ -79,14 +79,9 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written
         scorer.network, compared.prompts, tokenizer.eos_token_id, compared.settings, title
     )
     prompts = compared.repeated_prompts()
-    wholes = [[*prompt, *ids] for prompt, ids in zip(prompts, completions, strict=True)]
-    # Decoded as one sequence: a character may be split between the prompt and its continuation.
-    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in wholes]
+    heads, tails = taken_apart(tokenizer, prompts, completions)
+    texts = [head + tail for head, tail in zip(heads, tails, strict=True)]
     names = [f"text {row}, {short(text, 60)!r}" for row, text in enumerate(texts)]
-    # What both share, where a character is split between them: prompt and rest are the whole.
-    pairs = zip(as_texts(tokenizer, prompts), texts, strict=True)
-    heads = [text[: common_length(head, text)] for head, text in pairs]
-    tails = [text[len(head) :] for head, text in zip(heads, texts, strict=True)]
 
     def scores(name: str, reward: TextReward) -> np.ndarray:
         given, label = compared.prompts_for(reward, heads), title and f"{name} judges"
@@ -96,6 +91,21 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written
 
     rewards = {name: scores(name, reward) for name, reward in compared.rewards.items()}
     return Written(completions, texts, rewards)
+
+
+def taken_apart(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+) -> tuple[list[str], list[str]]:
+    """Prompts and their completions as texts, which together are the whole."""
+    # Decoded as one sequence: a character may be split between the prompt and its continuation.
+    pairs = zip(prompts, completions, strict=True)
+    texts = as_texts(tokenizer, ([*prompt, *ids] for prompt, ids in pairs))
+    # What both share, where a character is split between them: prompt and rest are the whole.
+    both = zip(as_texts(tokenizer, prompts), texts, strict=True)
+    heads = [text[: common_length(head, text)] for head, text in both]
+    return heads, [text[len(head) :] for head, text in zip(heads, texts, strict=True)]
 
 
 def as_texts(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> list[str]:
