@@ -8,8 +8,9 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from diffdpo.engine.accelerator import DTYPES, own_state, sharing_accelerator
-from diffdpo.engine.console import say, start_lines
+from diffdpo.engine.console import fail, say, start_lines
 from diffdpo.engine.run_folder import end, writable
+from diffdpo.errors import UserError
 from diffdpo.image.candidates import picture_source, plan_lines, prompts_of, resolved
 from diffdpo.image.inputs import with_bundled_pairs
 from diffdpo.image.pair_settings import PairSettings
@@ -25,10 +26,15 @@ def main(settings: PairSettings | TextPairSettings) -> int:
     folder = writable(settings.output_dir)
     with own_state():
         accelerator = sharing_accelerator()
-        if isinstance(settings, PairSettings):
-            make_pictures(settings, folder, accelerator)
-        else:
-            make_texts(settings, folder, accelerator)
+        try:
+            if isinstance(settings, PairSettings):
+                make_pictures(settings, folder, accelerator)
+            else:
+                make_texts(settings, folder, accelerator)
+        except UserError as error:
+            if not accelerator.is_main_process:  # it may be this one's own: a reward that fails
+                fail(error, own=True)
+            raise
         end(accelerator)
     return 0
 

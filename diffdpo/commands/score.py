@@ -32,6 +32,7 @@ from diffdpo.metrics import (
     open_text_rewards,
     reward_problems,
 )
+from diffdpo.metrics.reward import introduction
 from diffdpo.metrics.stored import stored_scores
 from diffdpo.report.evaluation import writing
 from diffdpo.report.page import Report
@@ -99,16 +100,12 @@ def opened(settings: ScoreSettings, kind: str, accelerator: Accelerator) -> dict
 def introduced(subject: Subject, rewards: Mapping[str, Judge]) -> Iterator[str]:
     """The identity of each reward, and how many items it does not read to their end."""
     for name, reward in rewards.items():
-        yield f"reward       {name}: {reward.signature}"
         if subject.kind == PICTURES:
-            distinct = list(dict.fromkeys(subject.prompts))
-            cut, of = reward.too_long(distinct), f"{len(distinct):,} prompts"  # type: ignore[call-arg]
+            yield from introduction(name, reward, list(dict.fromkeys(subject.prompts)))
         else:
             items = subject.items(reward)
             columns = zip(*(items.read(number) for number in range(len(items))), strict=True)
-            cut, of = reward.too_long(*columns), f"{len(items):,} texts"  # type: ignore[call-arg]
-        if cut:
-            yield f"note         {name} reads {cut:,} of {of} without their end"
+            yield from introduction(name, reward, *columns, noun="texts")
 
 
 def scored(

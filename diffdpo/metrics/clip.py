@@ -108,8 +108,8 @@ def clip_reward(name: str, path: str | None) -> Reward:
         **origin(folder),
         "weights": digest_of(weight_files(folder)),
         "network": network_name(folder, "CLIPModel"),
-        "pictures": f"{side} px, {row.rule.text}",
-        "text": f"{words.length} tokens, {tokenizer_digest(text_folder)}",
+        "pictures": f"{side} px {row.rule.text}",
+        "text": f"{words.length} tokens of {tokenizer_digest(text_folder)}",
         "scale": row.scale,
     }
     return Reward(name, remembering(score, network), identity, network, words.too_long)
@@ -145,7 +145,7 @@ def laion(path: str | None) -> Reward:
         **origin(folder),
         "weights": digest_of([*weight_files(folder), folder / "head.safetensors"]),
         "network": network_name(folder, "CLIPVisionModelWithProjection"),
-        "pictures": f"{side} px, {CROP_EVEN.text}",
+        "pictures": f"{side} px {CROP_EVEN.text}",
         "scale": "as published",
     }
     again = remembering(score, network)

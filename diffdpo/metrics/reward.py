@@ -116,6 +116,15 @@ def own_rule(own: Any) -> Row:
     return rule(name, own, version=source_digest(own))
 
 
+def introduction(name: str, reward: Any, *read: Sequence[Any], noun: str = "prompts") -> list[str]:
+    """The lines that introduce a reward of pictures or of texts: its identity, and how much it
+    cuts of the columns of words that it ``read``s."""
+    lines = [f"reward       {name}: {reward.signature}"]
+    if cut := reward.too_long(*read):
+        lines.append(f"note         {name} cuts {cut:,} of {len(read[0]):,} {noun}: too long")
+    return lines
+
+
 def source_digest(own: Any) -> str:
     """The digest of the file that defines an object; 'unknown' where there is none."""
     try:

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from diffdpo.data.paths import is_path
 from diffdpo.engine.loaded import check_finite, check_keys
 from diffdpo.errors import UserError, short
-from diffdpo.metrics.identity import INDEX, TOKENIZER, WEIGHTS
+from diffdpo.metrics.identity import INDEX, WEIGHTS, WORDS
 
 # What is fetched: no pickles and no code, and of a tokenizer no weights beside it.
 READ = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -126,7 +126,7 @@ def load_tokenizer(folder: Path, place: str, rows: int) -> Any:
 
     Raises UserError where there is none, or one with more words than that.
     """
-    check_file(folder, TOKENIZER[:5], place)
+    check_file(folder, WORDS, place)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # its files may hold anything

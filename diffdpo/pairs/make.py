@@ -230,4 +230,4 @@ def gaps_page(chosen: Chosen, rewards: Sequence[str]) -> dict[str, bytes]:
     """The distribution of gaps as a picture, where matplotlib is installed."""
     if not chosen.pairs or not_installed("matplotlib"):
         return {}
-    return {"gaps.png": gap_histogram(chosen.gap_B, ", ".join(rewards))}
+    return {"gaps.png": gap_histogram(chosen.gap_B.tolist(), ", ".join(rewards))}

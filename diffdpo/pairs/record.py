@@ -70,9 +70,11 @@ def write_once(folder: Path, facts: Facts, write: Callable[[], None]) -> None:
     """Let one process ``write`` the pairs, and the others wait until they are there."""
     while not is_finished(folder, facts):
         with writing(folder), claimed(folder / RECORD) as ours:
-            if ours and not is_finished(folder, facts):
-                tidy(folder)
-                write()
+            if ours:
+                if not is_finished(folder, facts):
+                    tidy(folder)
+                    write()
+                return
         time.sleep(POLL)
 
 

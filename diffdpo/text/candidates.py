@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from diffdpo.cache.keys import Key, arithmetic, digest, network_digest
+from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, network_digest
 from diffdpo.data.prompts import read_prompts
 from diffdpo.data.text.messages import Text
 from diffdpo.data.text.record import Record
@@ -82,6 +82,7 @@ def read_texts(
     if settings.prompts is not None:
         split, config = settings.split, settings.dataset_config
         texts = read_prompts(settings.prompts, split, config, settings.cache_dir, as_written=True)
+        texts = texts[: settings.num_prompts]
         prompts: list[Text] = list(texts)
         if tokenizer.chat_template:
             prompts = [user_turn(text) for text in texts]
@@ -101,8 +102,9 @@ def read_texts(
     found = {tokens: row for tokens, row in first.items() if tokens}
     if not found:
         raise UserError(f"--dataset_name {settings.dataset_name}: no row has a prompt")
-    prompts = [table.format.read(Record(rows[row])).prompt for row in found.values()]
-    return prompts, list(found)
+    read = dict(list(found.items())[: settings.num_prompts])
+    prompts = [table.format.read(Record(rows[row])).prompt for row in read.values()]
+    return prompts, list(read)
 
 
 def prompt_tokens(prompt: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -181,7 +183,7 @@ def texts_key(settings: TextPairSettings, writer: Writer, device: torch.device) 
         "prompts": digest(*(np.asarray(ids, dtype=np.int64).tobytes() for ids in writer.tokens)),
         "device": arithmetic(device),
     }
-    return Key.of("candidates", settings, ("candidates",), facts)
+    return Key.of("candidates", settings, CANDIDATES, facts)
 
 
 def prompt_for(reward: TextReward, prompt: Text, head: str) -> Any:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.text.messages import Text
 from diffdpo.data.text.schema import common_length
+from diffdpo.engine.console import say
 from diffdpo.engine.trained_on import Overlap, known, overlap
 from diffdpo.errors import short
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, win_rate
@@ -84,6 +85,8 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written
 
     def scores(name: str, reward: TextReward) -> np.ndarray:
         given, label = compared.prompts_for(reward, heads), title and f"{name} judges"
+        if cut := reward.too_long(given, tails):
+            say(f"note         {name} cuts {cut:,} of {len(tails):,} texts: too long")
         return scores_of(name, reward, names, given, tails, compared.batch, label or None)
 
     rewards = {name: scores(name, reward) for name, reward in compared.rewards.items()}

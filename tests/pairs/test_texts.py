@@ -10,7 +10,6 @@ from diffdpo.cli import run_command
 from diffdpo.draws import Purpose
 from diffdpo.text import candidates
 from diffdpo.text.generate import SampleSettings, continued, uniforms
-from diffdpo.text.pair_settings import TextPairSettings
 from tests.text import runs
 
 PROMPTS = ["the cat", "a  dog\nsat", "one"]
@@ -144,12 +143,3 @@ def test_equal_scores_are_left_out_and_said(words, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "3 of equal scores, left out" in shown.out
     assert "all candidates of every prompt have equal scores" in shown.err
-
-
-def test_settings_that_change_completions_are_in_the_key_and_others_are_not():
-    marked = {
-        name
-        for name, field in TextPairSettings.__dataclass_fields__.items()
-        if field.metadata.get("changes") == "candidates"
-    }
-    assert marked == {"max_new_tokens", "seed"}
