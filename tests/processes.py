@@ -22,6 +22,7 @@ from typing import Any
 from tests.conftest import ROOT
 
 COMMANDS = ("train_diffusion_dpo", "train_text_dpo", "precompute", "evaluate", "evaluate_text")
+COMMANDS += ("annotate",)
 LAZY = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # imported when first named
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(

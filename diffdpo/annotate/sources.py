@@ -17,6 +17,7 @@ from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER, open_with_folders
 from diffdpo.data.splits import DEFAULT
 from diffdpo.data.text import TEXT_FORMATS, TextFormat
+from diffdpo.engine.console import quiet_libraries
 from diffdpo.extensions import is_own, load_object
 from diffdpo.image.cells import BadImage, Find, unpack
 from diffdpo.image.framing import FrameSettings
@@ -35,6 +36,7 @@ def open_pairs(settings: AnnotateSettings) -> Pairs:
         if not all(settings.holds_samples):
             from diffdpo.annotate.sampling import sampled  # heavy, and seldom needed
 
+            quiet_libraries()
             folders = [sampled(settings)]
         return RunPairs(all_samples(folders))
     (name,) = settings.names

@@ -25,8 +25,8 @@ LAST = 20  # records of which a mean is shown: a single one is one batch
 # Settings that say where a run is, not what it does.
 PLACES = {"output_dir", "logging_dir", "report_to", "tracker_name", "resume_from_checkpoint"}
 # The metrics of the table, where runs have them.
-METRIC_NAMES = ("loss", "rewards/accuracies", "rewards/margins", "error/policy_chosen")
-METRIC_NAMES += ("error/policy_rejected", "grad_norm", "pairs_per_second")
+METRIC_NAMES = ["loss", "rewards/accuracies", "rewards/margins", "error/policy_chosen"]
+METRIC_NAMES += ["error/policy_rejected", "grad_norm", "pairs_per_second"]
 # Figures of both kinds of evaluation, with how they are shown.
 FIGURES = ("win_rate", "implicit_accuracy", "difference", "kl")
 

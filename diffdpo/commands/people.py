@@ -44,15 +44,13 @@ def read_votes(path: str, labels: Sequence[str]) -> list[Vote]:
 def figures(votes: Sequence[Vote], labels: Sequence[str], seed: int) -> dict[str, Any]:
     """Win rates, clustered by prompt and by annotator, and strengths, for JSON and as lines."""
     rates = win_rates(votes, seed)
-    rows = [
-        {"policy": one, "against": other, "win_rate": rate}
-        for (one, other), rate in sorted(rates.items())
-    ]
+    ordered = sorted(rates.items())
+    rows = [{"policy": one, "against": two, "win_rate": rate} for (one, two), rate in ordered]
     people = len({vote.annotator for vote in votes})
     lines = [
-        f"{row['policy']} over {row['against']}: {row['win_rate'].percent()},"
-        f" {row['win_rate'].n} votes of {people} people{row['win_rate'].doubt(0.5, '50 %')}"
-        for row in rows
+        f"{one} over {two}: {rate.percent()}, {rate.n} votes of {people}"
+        f" {'person' if people == 1 else 'people'}{rate.doubt(0.5, '50 %')}"
+        for (one, two), rate in ordered
     ]
     named = [label for label in labels if any(label in pair for pair in rates)]
     duels = {pair: shares(votes, pair) for pair in rates}

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from accelerate.state import PartialState
+from accelerate.state import AcceleratorState, PartialState
 
 from diffdpo.engine.accelerator import sampling_device
 from diffdpo.engine.console import fail
@@ -59,6 +59,8 @@ def crew(alone: bool = False) -> Iterator[Crew]:
         yield Crew(sampling_device())
         return
     there = torch.cuda.is_available()
+    if not torch.distributed.is_initialized():  # a training before in the same process has ended it
+        AcceleratorState._reset_state(reset_partial_state=True)
     state: Any = PartialState(cpu=not there, timeout=PATIENCE)
     number = state.process_index
     device = state.device if there else torch.device("cpu")
@@ -71,3 +73,4 @@ def crew(alone: bool = False) -> Iterator[Crew]:
     state.wait_for_everyone()
     time.sleep(RELEASE_SECONDS)  # see its other use
     state.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)  # for a training behind it

@@ -16,7 +16,7 @@ from datasets import Dataset, Features, Value
 from PIL import Image
 from torch import nn
 
-from diffdpo.cache.keys import Key, arithmetic, digest, files_digest
+from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, files_digest
 from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.accelerator import usable_precision
 from diffdpo.engine.digests import file_digest
@@ -64,13 +64,14 @@ def prompts_of(settings: PairSettings) -> list[str]:
     """The distinct prompts to sample. Raises UserError where there is none."""
     if settings.prompts is not None:
         split, config = settings.dataset_split_name, settings.dataset_config_name
-        return read_prompts(settings.prompts, split, config, settings.cache_dir)
+        named = read_prompts(settings.prompts, split, config, settings.cache_dir)
+        return named[: settings.num_prompts]
     # With ties kept: their prompts are as good as others.
     framing = FrameSettings(settings.seed, settings.resolution or 0, ties="soft")
     prompts = list(dict.fromkeys(p for p in open_pairs(settings, framing).prompts() if p))
     if not prompts:
         raise UserError(f"data set {settings.dataset_name}: no pair has a prompt; name --prompts")
-    return prompts
+    return prompts[: settings.num_prompts]
 
 
 def pictures_key(
@@ -92,7 +93,7 @@ def pictures_key(
         "device": arithmetic(device),
         "prompts": digest(*prompts),
     }
-    return Key.of("candidates", settings, ("candidates",), facts)
+    return Key.of("candidates", settings, CANDIDATES, facts)
 
 
 def sampler_identity(skeleton: Backbone) -> str:

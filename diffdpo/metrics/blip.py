@@ -82,8 +82,8 @@ def open_reward(name: str, path: str | None = None) -> Reward:
         **origin(folder),
         "weights": digest_of([*files, folder / "head.safetensors"]),
         "network": " ".join(network_name(part, part.name) for part in parts),
-        "pictures": f"{side} px, {CROP_EVEN.text}",
-        "text": f"{words.length} tokens, {tokenizer_digest(folder / 'tokenizer')}",
+        "pictures": f"{side} px {CROP_EVEN.text}",
+        "text": f"{words.length} tokens of {tokenizer_digest(folder / 'tokenizer')}",
         "scale": "as published",
     }
     return Reward(name, remembering(score, network), identity, network, words.too_long)

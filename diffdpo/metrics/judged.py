@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from diffdpo.errors import UserError, short
-from diffdpo.metrics.reward import Reward
 
 Names = Sequence[str]
 
@@ -55,10 +53,10 @@ def judged(name: str, reward: Callable[..., Any], names: Names, *columns: Sequen
 
 def scores_of(
     name: str,
-    reward: Reward,
+    reward: Callable[..., Any],
     names: Names,
-    pictures: Sequence[Image.Image],
-    prompts: Sequence[str],
+    pictures: Sequence[Any],
+    prompts: Sequence[Any],
     batch: int,
     label: str | None = None,
 ) -> np.ndarray:

@@ -56,7 +56,7 @@ def open_reward(name: str, path: str | None = None) -> Reward:
         "weights": digest_of(weight_files(folder)),
         "network": network_name(folder, type(network).__name__),
         "pictures": f"{type(processor.image_processor).__name__} {digest_of(settings)[:8]}",
-        "text": f"{tokenizer_digest(folder)}, asked {text_digest(asked(processor, ''))[:8]}",
+        "text": f"{tokenizer_digest(folder)} asked {text_digest(asked(processor, ''))[:8]}",
         "scale": "P(Yes)",
     }
     return Reward(name, remembering(score, network), identity, network)

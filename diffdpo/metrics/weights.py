@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,21 @@ from transformers import AutoTokenizer
 from diffdpo.data.paths import is_path
 from diffdpo.engine.loaded import check_finite, check_keys
 from diffdpo.errors import UserError, short
-from diffdpo.metrics.identity import INDEX, TOKENIZER, WEIGHTS
+from diffdpo.metrics.identity import INDEX, WEIGHTS, WORDS
 
-READ = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # no pickles, no code
+# What is fetched: no pickles and no code, and of a tokenizer no weights beside it.
+READ = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 
 
-def folder_of(name: str, path: str | None, hub: str | None, holds: str) -> Path:
+def folder_of(
+    name: str, path: str | None, hub: str | None, holds: str, files: Sequence[str] = READ
+) -> Path:
     """The folder of a reward's weights: ``path``, a folder or hub id, or else the id ``hub``.
 
-    ``holds`` says what must be there. Raises UserError where there is none.
+    ``holds`` says what must be there, and ``files`` are fetched from the hub.
+
+    Raises UserError where there is none.
     """
     source = path or hub
     if source is None:
@@ -40,10 +45,10 @@ def folder_of(name: str, path: str | None, hub: str | None, holds: str) -> Path:
     if is_path(source):
         raise UserError(f"--reward_model {name}={source}: no such folder")
     try:
-        return Path(snapshot_download(source, allow_patterns=READ))
+        return Path(snapshot_download(source, allow_patterns=list(files)))
     except Exception as error:  # of the network, of the hub, of the disk
         raise UserError(
-            f"--reward {name}: its weights {source} are not on this machine and cannot be fetched"
+            f"--reward {name}: {source} is not on this machine and cannot be fetched"
             f" ({short(error)}); give --reward_model {name}=FOLDER, which holds {holds}"
         ) from error
 
@@ -121,7 +126,7 @@ def load_tokenizer(folder: Path, place: str, rows: int) -> Any:
 
     Raises UserError where there is none, or one with more words than that.
     """
-    check_file(folder, TOKENIZER[:5], place)
+    check_file(folder, WORDS, place)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # its files may hold anything

@@ -56,7 +56,8 @@ class Source:
     facts: Mapping[str, Any]  # for the record
     sides: tuple[str, str]  # what the columns of the two sides end in
     columns: Features  # of what ``row`` gives
-    row: Callable[[Dataset, Pair, tuple[int, int]], dict[str, Any]]  # … of two rows of the table
+    # … of two rows of the table; None where these are none to train on.
+    row: Callable[[Dataset, Pair, tuple[int, int]], dict[str, Any] | None]
     # Files beside the pairs, by name: made of the table, its layout and the pairs.
     pages: Callable[[Dataset, Layout, Chosen], dict[str, bytes]]
     ties: bool = True  # whether rows of equal scores are written
@@ -215,6 +216,8 @@ def pair_rows(
         both = pair.sides if source.ties else pair.chosen_first
         first, second = (layout.row(pair.prompt, candidate) for candidate in both)
         row = source.row(table, pair, (first, second))
+        if row is None:
+            continue
         for side, candidate in zip(source.sides, both, strict=True):
             named = dict(zip(source.judges, score_PNR[pair.prompt, candidate], strict=True))
             named["score"] = score_PN[pair.prompt, candidate]
@@ -227,4 +230,4 @@ def gaps_page(chosen: Chosen, rewards: Sequence[str]) -> dict[str, bytes]:
     """The distribution of gaps as a picture, where matplotlib is installed."""
     if not chosen.pairs or not_installed("matplotlib"):
         return {}
-    return {"gaps.png": gap_histogram(chosen.gap_B, ", ".join(rewards))}
+    return {"gaps.png": gap_histogram(chosen.gap_B.tolist(), ", ".join(rewards))}

@@ -67,9 +67,9 @@ def hub_id(name: str | None) -> str | None:
     return None if name is None or is_path(name) or Path(name).exists() else name
 
 
-def data_of(name: str | None) -> dict[str, list[str]]:
-    """The data set as the hub's entry, where it is one there."""
-    return {"datasets": [found]} if (found := hub_id(name)) else {}
+def data_of(name: str | None) -> list[str] | None:
+    """The data set as the hub lists it, where it is one there."""
+    return [found] if (found := hub_id(name)) else None
 
 
 def load_from(settings: TrainSettings) -> str:

@@ -41,7 +41,7 @@ def card(network: PreTrainedModel, settings: TextSettings, last: Mapping[str, fl
         base_model=hub_id(base),
         library_name="transformers",
         tags=["preference-optimization"],
-        **data_of(settings.dataset_name),
+        datasets=data_of(settings.dataset_name),
     )
     kind = "An adapter" if is_adapter(network) else "A full fine-tune"
     summary = f"{kind} of `{base}`, trained on text preferences ({losses}) by diffdpo."

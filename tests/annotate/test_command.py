@@ -1,11 +1,8 @@
 """The command as it is typed: one address, locks, kills, signals, and what is refused."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 
@@ -15,7 +12,8 @@ import diffdpo.commands.annotate as command
 from diffdpo.annotate.votes import VoteFile
 from diffdpo.cli import main
 from tests.annotate.made import data_set, rows, vote
-from tests.conftest import ROOT, THREADS
+from tests.conftest import script
+from tests.processes import Started
 
 ADDRESS = re.compile(r"https?://\S+")
 
@@ -24,16 +22,16 @@ class Served:
     """The command in a process of its own."""
 
     def __init__(self, *words):
-        line = [sys.executable, "scripts/annotate.py", *map(str, words), "--port", "0"]
-        env = {**os.environ, **THREADS, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            line, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        self.lines = []
-        while not (self.lines and ADDRESS.search(self.lines[-1])):
-            self.lines.append(self.process.stdout.readline())
-            assert self.lines[-1], "".join(self.lines)
-        self.url = ADDRESS.search(self.lines[-1])[0]
+        self.process = Started(script("annotate", *words, "--port", 0))
+        while not (found := ADDRESS.search("\n".join(self.lines))):
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.1)
+        self.url = found[0]
+
+    @property
+    def lines(self):
+        printed = self.process.files[0]
+        return printed.read_text().splitlines() if printed.exists() else []
 
     def post(self, path, **body):
         headers = {"Content-Type": "application/json", "Origin": self.url.rstrip("/")}
@@ -50,8 +48,22 @@ class Served:
 
     def end(self, number):
         self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, self.lines + rest.splitlines()
+        self.process.communicate(60)
+        return self.process.returncode, self.lines
+
+
+@pytest.fixture
+def started():
+    """``started(*words)``: the command in a process that the test's end takes with it."""
+    processes = []
+
+    def start(*words):
+        processes.append(Served(*words))
+        return processes[-1]
+
+    yield start
+    for one in processes:
+        one.process.kill()
 
 
 def refused(capsys, code):
@@ -60,9 +72,9 @@ def refused(capsys, code):
     return line
 
 
-def test_a_killed_server_has_every_vote_that_it_answered_and_the_next_one_goes_on(tmp_path, capsys):
+def test_a_killed_server_has_every_vote_that_it_answered(tmp_path, capsys, started):
     pairs, out = data_set(tmp_path / "pairs", rows(["p"] * 8)), tmp_path / "out"
-    first = Served(pairs, "--output_dir", out, "--repeat_share", "0")
+    first = started(pairs, "--output_dir", out, "--repeat_share", "0")
     for choice in ("left", "right", "tie"):
         first.choose(choice)
     with pytest.raises(urllib.error.HTTPError, match="409"):
@@ -79,7 +91,7 @@ def test_a_killed_server_has_every_vote_that_it_answered_and_the_next_one_goes_o
     assert len(before.splitlines()) == 3
     with (out / "votes.jsonl").open("a") as file:
         file.write('{"pair": 3, "prom')  # as a power cut may leave it
-    again = Served(pairs, "--output_dir", out, "--repeat_share", "0")
+    again = started(pairs, "--output_dir", out, "--repeat_share", "0")
     assert any("a last line of 17 bytes was cut short" in line for line in again.lines)
     assert again.choose("left")["progress"]["seen"] == 4
     code, lines = again.end(signal.SIGTERM)

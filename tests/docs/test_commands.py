@@ -13,10 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diffdpo.cli import COMMANDS, settings_class
+from diffdpo.commands.rounds import training_of
+from diffdpo.commands.rounds_settings import RoundsSettings
+from diffdpo.config import settings_of
 from diffdpo.errors import UserError
 from diffdpo.flags import StrictParser
+from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
 from tests.conftest import THREADS
 from tests.docs.blocks import KINDS, PAGES, ROOT, Block, blocks_of, command_lines, name_of
@@ -180,6 +185,20 @@ def bare(source: str) -> str:
     """Python lines without their comments and indentation."""
     lines = [line.split("  #")[0].strip() for line in source.splitlines()]
     return "\n".join(line for line in lines if line)
+
+
+PLANS = [block for page in PAGES for block in blocks_of(page) if block.kind == "yaml rounds"]
+
+
+@pytest.mark.parametrize("block", PLANS, ids=lambda block: block.where)
+def test_plans_of_rounds_have_settings_that_exist(block, tmp_path):
+    content = yaml.safe_load(block.text)
+    for name in ("prompts", "eval_prompts"):
+        (tmp_path / name).write_text("a cat\n")
+        content[name] = str(tmp_path / name)
+    plan = settings_of(RoundsSettings, **content)
+    training_of(plan, 2)
+    assert plan.section("train").keys() <= ImageSettings.__dataclass_fields__.keys()
 
 
 def test_a_flag_that_does_not_exist_is_noticed():

@@ -94,6 +94,7 @@ def test_flags_without_effect_stand_in_the_guide_with_their_reasons(settings):
         ("design.md", LOSSES),
         ("text.md", TEXT_FORMATS),
         ("choosing.md", REWARDS),
+        ("rewards.md", REWARDS),
         ("choosing.md", IMAGE_FORMATS),
     ],
 )

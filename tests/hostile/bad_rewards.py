@@ -110,7 +110,7 @@ CASES = [
         "weights on the hub, which is not reached",
         PAIRS,
         pairs("--reward", "pickscore"),
-        "--reward pickscore: its weights yuvalkirstain/PickScore_v1 are not on this machine",
+        "--reward pickscore: yuvalkirstain/PickScore_v1 is not on this machine",
     ),
     Bad(
         "weights that the hub has only pickled",

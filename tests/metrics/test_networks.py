@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel, CLIPVisionModelWithProjection
 
 from diffdpo.metrics import REWARDS
@@ -98,6 +98,16 @@ def test_a_score_is_the_published_formula(name, folders, rewards, pictures):
     assert scores == pytest.approx(expected, rel=2e-5, abs=2e-5)
 
 
+def test_clipscore_is_not_below_0(folders, rewards, pictures, tmp_path):
+    """Under a text tower whose embeddings point the other way, every cosine changes its sign."""
+    shutil.copytree(folders("clipscore"), tmp_path / "turned")
+    weights = load_file(tmp_path / "turned" / "model.safetensors")
+    weights["text_projection.weight"] *= -1
+    save_file(weights, tmp_path / "turned" / "model.safetensors", metadata={"format": "pt"})
+    turned = REWARDS["clipscore"](str(tmp_path / "turned"))(pictures, PROMPTS)
+    assert ((turned == 0) != (rewards("clipscore")(pictures, PROMPTS) == 0)).all()
+
+
 @pytest.mark.parametrize("name", tiny.WITH_WEIGHTS)
 def test_a_batch_is_its_pictures_one_by_one_in_their_order(name, folders, rewards, pictures):
     together = rewards(name)(pictures, PROMPTS)
@@ -121,10 +131,9 @@ def test_equal_pictures_tie_exactly_wherever_they_stand(name, folders, pictures)
 
 @pytest.mark.parametrize("name", tiny.WITH_WEIGHTS)
 def test_another_prompt_is_another_score_where_prompts_are_read(name, rewards, pictures):
-    one, other = (rewards(name)(pictures[:1], [prompt])[0] for prompt in ("a red cat", "xyz"))
-    if name in ("clipscore",):  # not below 0, where a tiny network may be
-        return
-    assert (one != pytest.approx(other, abs=1e-5)) is (name in READS)
+    prompts = ("a red cat", "xyz")
+    a, b = (rewards(name)(pictures, [prompt] * len(pictures)) for prompt in prompts)
+    assert (a != pytest.approx(b, abs=1e-5)) is (name in READS)
 
 
 @pytest.mark.parametrize("name", tiny.WITH_WEIGHTS)

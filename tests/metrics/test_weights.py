@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffdpo.errors import UserError
-from diffdpo.metrics import REWARDS
+from diffdpo.metrics import REWARDS, clip, weights
 from tests.metrics import tiny
 
 WEIGHTS, HEAD = "model.safetensors", "head.safetensors"
@@ -137,7 +137,7 @@ def test_where_nothing_is_named_the_line_says_what_to_give(name):
 def test_no_such_folder_and_no_such_hub_id():
     with pytest.raises(UserError, match=r"^--reward_model pickscore=/no/such: no such folder$"):
         REWARDS["pickscore"]("/no/such")
-    with pytest.raises(UserError, match="its weights no/such are not on this machine"):
+    with pytest.raises(UserError, match="no/such is not on this machine"):
         REWARDS["pickscore"]("no/such")
 
 
@@ -154,3 +154,22 @@ def test_the_aesthetic_tower_may_be_that_of_a_whole_clip(whole, tmp_path):
     )
     reward = REWARDS["laion_aesthetic"](str(tmp_path / "both"))
     assert reward.identity["network"].startswith("CLIPVisionModelWithProjection")
+
+
+def test_a_rows_own_ids_are_fetched_without_pickles_and_the_tokenizer_without_weights(
+    whole, monkeypatch
+):
+    asked = []
+
+    def fetch(name, allow_patterns):
+        asked.append((name, [p for p in allow_patterns if "safetensors" in p]))
+        assert not [p for p in allow_patterns if p.endswith((".bin", ".pt", ".py")) or p == "*"]
+        return whole / "pickscore"
+
+    monkeypatch.setattr(weights, "snapshot_download", fetch)
+    REWARDS["pickscore"]()
+    hub, words = clip.ROWS["pickscore"].hub, clip.ROWS["pickscore"].words
+    assert asked == [(hub, ["*.safetensors"]), (words, [])]
+    asked.clear()
+    REWARDS["pickscore"]("someone/else")
+    assert asked == [("someone/else", ["*.safetensors"])]

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset
 from PIL import Image
 from pyarrow import parquet
@@ -179,6 +181,17 @@ def test_a_policy_samples_with_its_weights_and_the_settings_of_its_run(
     assert [row["jpg_0"] for row in rows_of(tmp_path / "step")] == [row["jpg_0"] for row in policy]
 
 
+def test_the_pipeline_samples_on_the_device_of_the_process(monkeypatch):
+    moved = []
+    pipeline = SimpleNamespace(to=moved.append)
+    model = SimpleNamespace(network=torch.nn.Linear(1, 1), pipeline=pipeline)
+    monkeypatch.setattr(candidates, "open_to_sample", lambda settings, device: (settings, model))
+    settings = PairSettings(pretrained_model_name_or_path="any", prompts="any")
+    backbone, network = candidates.open_sampler(settings, torch.device("cuda", 3))
+    assert moved == [torch.device("cuda", 3)]
+    assert (backbone, network) == (model, model.network)
+
+
 def test_identities_are_those_of_weights_and_not_of_their_place(tmp_path):
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name / "unet").mkdir(parents=True)
@@ -220,15 +233,6 @@ def test_identical_candidates_are_counted(words, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "6 of 9 candidates are another's twin" in shown
     assert "3 of equal scores" in shown
-
-
-def test_settings_that_change_pictures_are_in_the_key_and_others_are_not():
-    marked = {
-        name
-        for name, field in PairSettings.__dataclass_fields__.items()
-        if field.metadata.get("changes") == "candidates"
-    }
-    assert marked == {"num_inference_steps", "guidance_scale", "seed"}
 
 
 def tables_of(folder):

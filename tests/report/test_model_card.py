@@ -70,8 +70,8 @@ def test_the_name_of_the_folder_is_text():
 def test_the_hub_is_told_of_what_it_knows_alone(tmp_path):
     assert hub_id("stable-diffusion-v1-5/stable-diffusion-v1-5") is not None
     assert (hub_id(str(tmp_path)), hub_id("./gone"), hub_id(None)) == (None, None, None)
-    assert data_of("yuvalkirstain/pickapic_v1") == {"datasets": ["yuvalkirstain/pickapic_v1"]}
-    assert data_of(str(tmp_path)) == {}
+    assert data_of("yuvalkirstain/pickapic_v1") == ["yuvalkirstain/pickapic_v1"]
+    assert data_of(str(tmp_path)) is None
     mine = TrainSettings(output_dir="runs/a", push_to_hub=True, hub_model_id="me/a")
     assert (load_from(mine), load_from(TrainSettings(output_dir="runs/a"))) == ("me/a", "runs/a")
     facts = ModelCardData(library_name="diffusers")
