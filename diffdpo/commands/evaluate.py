@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from diffdpo.image.sample import as_png, save_picture
 from diffdpo.image.samples import INDEX, write_lines
 from diffdpo.metrics import open_rewards
 from diffdpo.metrics.diversity import Tower, open_tower
+from diffdpo.metrics.judged import faced
 from diffdpo.metrics.made_by import headline_of, judges_of
 from diffdpo.metrics.reward import Reward
 from diffdpo.report.evaluation import look_ahead, publish, writing
@@ -119,7 +121,18 @@ def scores_of_all(
                 for name, column in columns.items()
             }
     prompts = [picture.prompt for picture in job.pictures]
-    return Scores(prompts, by_label, best, job.settings.seed), lines
+    files = {label: job.album(label).files(job.pictures) for label in job.names}
+    # Two at a time where a judge can: models are surer of a difference than of points.
+    seen = {
+        (name, other, one): faced(
+            reward, files[other], files[one], prompts, job.settings.reward_batch_size,
+            f"judging {other} against {one} by {name}",
+        )
+        for name, reward in rewards.items()
+        if reward.versus
+        for one, other in combinations(job.names, 2)
+    }  # fmt: skip
+    return Scores(prompts, by_label, best, job.settings.seed, seen), lines
 
 
 def standings(

@@ -71,6 +71,22 @@ def scores_of(
     return np.concatenate(scores) if scores else np.empty(0)
 
 
+def faced(
+    reward: Any,
+    first: Sequence[Any],
+    second: Sequence[Any],
+    prompts: Sequence[str],
+    batch: int,
+    label: str | None = None,
+) -> np.ndarray:
+    """Whether the first of two pictures is the better one, ``(N,)``: 1, 0, or ½ for a tie, by a
+    reward that looks at both; ``batch`` of them at once."""
+    parts = [slice(start, start + batch) for start in range(0, len(prompts), batch)]
+    with tqdm(parts, desc=label, unit="batch", disable=label is None) as bar:
+        wins = [reward.compare(first[part], second[part], prompts[part]) for part in bar]
+    return np.concatenate(wins) if wins else np.empty(0)
+
+
 def culprit(reward: Callable[..., Any], names: Names, columns: Sequence[Sequence[Any]]) -> str:
     """' for …': the first row on which the reward fails alone; '' where it fails on none."""
     for row, name in enumerate(names):
