@@ -18,9 +18,12 @@ from PIL import Image
 from pyarrow import parquet
 
 from diffdpo.cli import run_command
+from diffdpo.data.bundled import bundled
 from diffdpo.image import candidates
 from diffdpo.image.backbones import load_backbone
+from diffdpo.image.bundled import MODEL
 from diffdpo.image.candidates import policy_identity
+from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.sample import PictureSettings, sample, usual_guidance
 from diffdpo.metrics import REWARDS
@@ -190,6 +193,14 @@ def test_the_pipeline_samples_on_the_device_of_the_process(monkeypatch):
     backbone, network = candidates.open_sampler(settings, torch.device("cuda", 3))
     assert moved == [torch.device("cuda", 3)]
     assert (backbone, network) == (model, model.network)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 3.0), (1.5, 1.5)])
+def test_the_bundled_model_is_sampled_as_it_is_evaluated(given, expected):
+    settings = PairSettings(pretrained_model_name_or_path=bundled(MODEL), guidance_scale=given)
+    resolved, _ = candidates.resolved(settings, torch.device("cpu"))
+    assert resolved.guidance_scale == expected
+    assert EvaluateSettings().guidance_scale == 3.0
 
 
 def test_identities_are_those_of_weights_and_not_of_their_place(tmp_path):
