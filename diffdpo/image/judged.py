@@ -18,10 +18,11 @@ from diffdpo.cache.keys import digest
 from diffdpo.data.columns import listed
 from diffdpo.data.places import ENDINGS, Place
 from diffdpo.data.prompts import column_of, read_all
+from diffdpo.data.side_folders import caption_beside, pictures_in
 from diffdpo.data.source import open_dataset
 from diffdpo.engine.digests import file_digest
 from diffdpo.engine.files import atomic_file
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError
 from diffdpo.image.cache_keys import images_digest
 from diffdpo.image.cells import unpack
 from diffdpo.image.decode import Limits, open_image
@@ -125,13 +126,7 @@ def folder_pictures(name: str, prompts: str | None, limits: Limits) -> FolderPic
     Raises UserError where there is no picture, or where captions are not as many as these.
     """
     folder = Path(name)
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in ENDINGS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = pictures_in(folder)
     if not files:
         raise UserError(f"--images {name}: no {', '.join(ENDINGS)} files there")
     return FolderPictures(folder, files, captions_of(folder, files, prompts), limits)
@@ -152,16 +147,7 @@ def captions_of(folder: Path, files: Sequence[Path], prompts: str | None) -> lis
     for table in CAPTIONS:
         if (folder / table).is_file():
             return from_table(folder / table, [str(file.relative_to(folder)) for file in files])
-    return [beside(file) for file in files]
-
-
-def beside(file: Path) -> str:
-    """The caption in the .txt file of a picture's name. Raises UserError where it is no text."""
-    path = file.with_suffix(".txt")
-    try:
-        return path.read_text("utf-8-sig").strip() if path.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"caption {path}: cannot be read as UTF-8 ({short(error)})") from error
+    return [caption_beside(file) for file in files]
 
 
 def from_table(path: Path, files: Sequence[str]) -> list[str]:
