@@ -64,6 +64,15 @@ def texts(*rows: dict[str, object]) -> Make:
     return make
 
 
+def text_runs(material: Material) -> list[str]:
+    """Two runs of language models."""
+    names = [material.folder / name for name in ("a", "b")]
+    for name in names:
+        name.mkdir()
+        (name / "config.yaml").write_text("model_name_or_path: some/model\n")
+    return [*map(str, names), *OUT]
+
+
 def busy_port(material: Material) -> list[str]:
     """A port on which another program listens until the test's process ends."""
     found = socket.socket()
@@ -98,6 +107,7 @@ CASES = [
         ".*holds no samples.jsonl, as the other folders do"),
     Bad("folders that are no runs", "annotate",
         lambda m: [str(m.pairs), str(m.lm), *OUT], "--policy .*has no result"),
+    Bad("runs of texts", "annotate", text_runs, ".*/a: is a run of texts, which is not sampled"),
     Bad("one run alone", "annotate", runs([picture("a")]), "a: nothing to choose; one run alone"),
     Bad("runs at other seeds", "annotate", runs([picture("a")], [picture("b", 2)]),
         "a, b: nothing to choose; they share no prompt with a seed"),
