@@ -119,7 +119,8 @@ class RunPairs:
                 else:
                     self.pairs.append((key, one.name, other.name))
         if not self.pairs:
-            why = "all their pictures are equal" if equal else "they share no prompt with a seed"
+            why = "they share no prompt with a seed" if len(samples) > 1 else "one run alone"
+            why = "all their pictures are equal" if equal else why
             raise UserError(f"{short(', '.join(self.runs))}: nothing to choose; {why}")
         self.skipped = [f"{equal} pairs of equal pictures are left out"] if equal else []
         self.what = f"pairs of {len(self.runs)} runs: {short(', '.join(self.runs), 200)}"

@@ -149,15 +149,7 @@ def compose(
 ) -> None:
     """Fill the page."""
     names = [run.label for run in runs]
-    report.section("Evaluations", "95 % intervals over prompts; nothing where none was found.")
-    figures = [(run.figures(), run.evaluation.get("reward") or "") for run in runs]
-    rows = [[label, *(figure_cells(own)), reward] for label, (own, reward) in zip(
-        names, figures, strict=True)]  # fmt: skip
-    report.table(["run", *(name.replace("_", " ") for name in FIGURES), "by"], rows)
-    report.notes([
-        "Win rates against a run's own reference; for one table of win rates between policies,"
-        " name all of them in one evaluation: diffdpo evaluate --policy RUN RUN."
-    ])  # fmt: skip
+    evaluations(report, runs)
     report.section("End of training", f"Means of the last {LAST} records.")
     kept = [name for name in METRIC_NAMES if any(name in run.means() for run in runs)]
     rows = [[run.label, str(run.steps), *(number(run.means().get(name)) for name in kept)]
@@ -174,6 +166,20 @@ def compose(
     if sheets:
         report.section("Pictures", "The sheets of the evaluations.")
         report.pictures(sheets)
+
+
+def evaluations(report: Report, runs: Sequence[Run]) -> None:
+    """The figures of the evaluations that lie beside the runs."""
+    if not any(run.evaluation for run in runs):
+        report.section("Evaluations", "None lies in a run's folder, or in the one above it.")
+    else:
+        report.section("Evaluations", "Against each run's own reference; 95 % intervals.")
+        rows = [
+            [run.label, *figure_cells(run.figures()), str(run.evaluation.get("reward") or "")]
+            for run in runs
+        ]
+        report.table(["run", *(name.replace("_", " ") for name in FIGURES), "by"], rows)
+    report.notes(["Win rates between policies: diffdpo evaluate --policy RUN RUN."])
 
 
 def figure_cells(figures: Mapping[str, Estimate]) -> list[str]:

@@ -7,6 +7,8 @@ MODEL, RECIPE = "assets/emoji-pipeline", "scripts/recipes/emoji.yaml"
 FLOW_MODEL, FLOW_RECIPE = "assets/emoji-flow", "scripts/recipes/emoji_flow.yaml"
 ROUNDS_RECIPE = "scripts/recipes/rounds_emoji.yaml"
 
+GUIDANCE = 3.0  # that the bundled models are evaluated at
+
 
 def draws_emoji(path: str) -> bool:
     """Whether ``path`` is one of the bundled models, whose pictures the style judge knows."""

@@ -24,6 +24,7 @@ from diffdpo.engine.run_config import is_checkpoint
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.encoder_files import vae_identity, whole_identity
+from diffdpo.image.bundled import GUIDANCE, draws_emoji
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_pipeline, open_to_sample
 from diffdpo.image.lora_file import lora_in, lora_path
@@ -55,7 +56,8 @@ def resolved(settings: PairSettings, device: torch.device) -> tuple[PairSettings
     settings = replace(settings, mixed_precision=usable_precision(asked, device.type == "cpu"))
     settings, skeleton = open_pipeline(settings, encoders=False, network=False)
     if settings.guidance_scale is None:
-        settings = replace(settings, guidance_scale=usual_guidance(skeleton))
+        ours = draws_emoji(str(settings.pretrained_model_name_or_path))
+        settings = replace(settings, guidance_scale=GUIDANCE if ours else usual_guidance(skeleton))
     check_steps(skeleton, PictureSettings.of(settings))
     return settings, skeleton
 

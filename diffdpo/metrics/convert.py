@@ -260,7 +260,7 @@ def write(folder: Path, config: Any, kind: str, tensors: State) -> None:
 def save_tokenizer(base: str, folder: Path, added: Sequence[str] = ()) -> None:
     """Write a tokenizer with special words ``added``. Raises UserError where there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except Exception as error:  # of the network, of the hub, of its files
         reason = short(error, 120) or type(error).__name__
         raise UserError(f"--base {base}: no tokenizer can be read there ({reason})") from error

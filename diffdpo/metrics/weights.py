@@ -21,6 +21,8 @@ from diffdpo.metrics.identity import INDEX, WEIGHTS, WORDS
 
 # What is fetched: no pickles and no code, and of a tokenizer no weights beside it.
 READ = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+# Said, not left out: the libraries would ask on the terminal whether to run the code in a folder.
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -75,8 +77,8 @@ def load_network(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
-            local_files_only=True,
             output_loading_info=True,
+            **LOCAL,
             **options,
         )
     except Exception as error:  # its files may hold anything
@@ -128,7 +130,7 @@ def load_tokenizer(folder: Path, place: str, rows: int) -> Any:
     """
     check_file(folder, WORDS, place)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # its files may hold anything
         reason = short(error, 200) or type(error).__name__
         raise UserError(f"{place}: its tokenizer cannot be read ({reason})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
@@ -173,3 +174,21 @@ def test_a_rows_own_ids_are_fetched_without_pickles_and_the_tokenizer_without_we
     asked.clear()
     REWARDS["pickscore"]("someone/else")
     assert asked == [("someone/else", ["*.safetensors"])]
+
+
+@pytest.mark.parametrize(
+    "part", ["config.json", "tokenizer_config.json", "preprocessor_config.json"]
+)
+def test_code_in_a_folder_is_not_run_whatever_is_answered(
+    part, whole, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(whole / "vqascore", tmp_path / "own")
+    (tmp_path / "own" / "evil.py").write_text("print('ran')\nraise SystemExit\n")
+    names = ("AutoConfig", "AutoModelForImageTextToText", "AutoImageProcessor", "AutoProcessor")
+    own = dict.fromkeys(names, "evil.Evil") | {"AutoTokenizer": ["evil.Evil", None]}
+    changes = {"model_type": "x", "tokenizer_class": "x", "image_processor_type": "x"}
+    renamed_config(tmp_path / "own", part, auto_map=own, **changes)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with contextlib.suppress(UserError):
+        REWARDS["vqascore"](str(tmp_path / "own"))
+    assert "ran" not in capsys.readouterr().out.split()
