@@ -50,7 +50,7 @@ def pair_accuracy(
         return None
     product = np.sign(gap_P[decided]) * np.sign(outcome_P[decided] - 0.5)
     right = (product + 1) / 2
-    estimate = clustered_share(right.tolist(), [prompts[at] for at in decided], seed)
+    estimate = clustered_share(right.tolist(), [prompts[at] for at in decided.tolist()], seed)
     return Accuracy(estimate, len(gap_P) - len(decided), int((product == 0).sum()))
 
 
@@ -189,7 +189,9 @@ def agreement(
     scale = math.sqrt(np.count_nonzero(gap_P) * np.count_nonzero(other_P))
     if not len(both):
         return Agreement(None, 0.0 if scale else None, len(gap_P))
-    same = clustered_share(((product_P[both] + 1) / 2).tolist(), [prompts[at] for at in both], seed)
+    same = clustered_share(
+        ((product_P[both] + 1) / 2).tolist(), [prompts[at] for at in both.tolist()], seed
+    )
     return Agreement(same, float(product_P.sum() / scale), len(gap_P) - len(both))
 
 

@@ -286,6 +286,18 @@ def test_few_unreadable_pictures_are_left_out_and_many_stop_it(tmp_path, own, ca
     assert "7 of 24 pictures cannot be read (picture 1 of row 0: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_write_the_same(tmp_path):
+    from tests.conftest import run, two_processes
+
+    data = make_pairs(tmp_path / "data", 40)
+    flags = ["--dataset_name", data, "--reward", "style", "--reward_batch_size", 1]
+    places = ["--output_dir", tmp_path / "two", "--precompute_dir", tmp_path / "elsewhere"]
+    done = run(two_processes("score", *flags, *places))
+    assert done.returncode == 0, done.stderr
+    assert read_jsonl(tmp_path / "two" / "scores.jsonl") == score(tmp_path, *flags)[0]
+
+
 MISTAKES = {
     "nothing to judge": (["--reward", "style"], "either --dataset_name or --images"),
     "no judge": (["--images", "."], "--reward is needed"),
