@@ -95,11 +95,11 @@ def read_run(label: str, folder: Path) -> Run:
 
     Raises UserError for a file that cannot be read.
     """
+    settings, records = recorded(folder), read_metrics(folder / METRICS)
     evaluation, place = evaluation_of(folder)
     sheet = place / "sheet.png" if place else None
     there = sheet if sheet is not None and sheet.is_file() else None
-    records = read_metrics(folder / METRICS)
-    return Run(label, folder, recorded(folder), records, evaluation, there)
+    return Run(label, folder, settings, records, evaluation, there)
 
 
 def evaluation_of(run: Path) -> tuple[dict[str, Any], Path | None]:

@@ -107,9 +107,29 @@ def damaged_record(material: Material) -> list[str]:
 
 
 RESULT = {LORA.replace(".", "__"): lora(0.0)}
-JUDGE, TEXT = "evaluate", "evaluate_text"
+JUDGE, TEXT, BESIDE = "evaluate", "evaluate_text", "compare"
+
+
+def two_runs(evaluation: str = "{}", config: str = "loss_type: ipo\n") -> Make:
+    """Two runs to be compared, one of them with this evaluation and configuration."""
+
+    def make(material: Material) -> list[str]:
+        run = run_folder(material, config__yaml=config, evaluation__json=evaluation)
+        other = material.folder / "other"
+        other.mkdir()
+        (other / "config.yaml").write_text("loss_type: sigmoid\n")
+        return [str(run), str(other), "--output_dir", str(material.folder / "out")]
+
+    return make
+
 
 CASES = [
+    Bad("one run to compare", BESIDE, lambda material: [__file__], ".*two or more runs are needed"),
+    Bad("an evaluation of nobody", BESIDE, two_runs(), r".*evaluation\.json: no evaluation"),
+    Bad(
+        "an evaluation that is no JSON", BESIDE, two_runs("{"), r".*evaluation\.json: no evaluation"
+    ),
+    Bad("a configuration that is none", BESIDE, two_runs(config="a: [b\n"), r".*config\.yaml: "),
     Bad(
         "a result that is not there",
         JUDGE,
