@@ -82,7 +82,8 @@ def test_the_bundled_run_starts_from_anywhere(installed, tmp_path, way):
         "module": [python, "-m", "diffdpo"],
         "launcher": [*launcher, "-m", "diffdpo"],
     }
-    words = ["--max_train_steps", "1", "--report_to", "none", "--output_dir", "run"]
+    words = ["--max_train_steps", "1", "--max_train_samples", "8", "--train_batch_size", "2"]
+    words += ["--report_to", "none", "--output_dir", "run"]
     said = run([*starts[way], "train_diffusion_dpo", *words], tmp_path)
     assert "_bundled/assets/emoji-pipeline" in said
     assert (tmp_path / "run" / "metrics.jsonl").exists()

@@ -42,9 +42,9 @@ def test_a_demo_trains_judges_and_goes_on(name, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "train" / "metrics.jsonl").exists()
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result["settings"]["policy"] == str(tmp_path / "out" / "train")
-    if name == "demo-flow":  # as in the recipe, in the evaluation as well
+    if name == "demo-flow":
+        # As in the recipe, in the evaluation as well. What judges anew is the code of demo.
         assert result["settings"]["max_sequence_length"] == 8
-    if name == "demo-flow":  # what judges anew is the code of demo
         monkeypatch.setattr("diffdpo.commands.evaluate.main", lambda settings, alone: 0)
     assert main([name, "--output_dir", str(tmp_path / "out")]) == 0
     assert "resumed" in capsys.readouterr().out

@@ -49,6 +49,7 @@ def test_every_block_has_a_class(page):
     assert not unknown + indented
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_quick_blocks_run(page, scratch, monkeypatch):
     """Without the seconds in which shells, launchers and interpreters start; those are slow."""

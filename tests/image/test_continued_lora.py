@@ -116,6 +116,7 @@ def test_stored_scores_are_those_of_the_lora(first, models, pairs, tmp_path, cap
         assert (margin == 0) == (name == "start")
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_an_evaluation_has_the_runs_own_reference(first, models, pairs, tmp_path):
     still = {"rank": None, "init_lora": first, "learning_rate": 0, "max_train_steps": 1}
     train(*flags(models(), pairs, tmp_path / "start", **still))

@@ -115,6 +115,7 @@ def test_adapters_are_not_rounded_to_the_bits_beneath(folder, family):
 @pytest.mark.parametrize(
     "bits", [pytest.param(bits, marks=[pytest.mark.slow] * (bits != "fp8")) for bits in FEWER]
 )
+@pytest.mark.usefixtures("no_plots")
 def test_a_run_is_exported_and_judged(models, pairs, tmp_path, bits, capsys):
     out = tmp_path / "run"
     more = {"gradient_checkpointing": True, "max_train_steps": 2, "learning_rate": 1e-2}
