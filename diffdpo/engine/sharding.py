@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffdpo.engine.console import say
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,6 +50,11 @@ def check_launcher() -> None:
         for name, what in unknown.items()
         if is_set(name)
     ]
+    if os.environ.get("FSDP_AUTO_WRAP_POLICY", "").upper() == "SIZE_BASED_WRAP":
+        mistakes.append(
+            "fsdp_auto_wrap_policy SIZE_BASED_WRAP: FSDP2 takes the network's own blocks; leave it"
+            " out"
+        )
     if mistakes:
         raise UserError(*mistakes)
     if is_set("FSDP_CPU_RAM_EFFICIENT_LOADING"):
@@ -59,10 +64,17 @@ def check_launcher() -> None:
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:
-    """Let accelerate shard on CPUs, where it would go on with DistributedDataParallel, silently."""
+    """Let accelerate shard on CPUs, where it would go on with DistributedDataParallel, silently.
+
+    Raises UserError where a program has set it to spread weights in another way than FSDP2.
+    """
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
+    others = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+    if accelerator.distributed_type in others and not is_sharded(accelerator):
+        kind = accelerator.distributed_type.value
+        raise UserError(f"accelerate is set to {kind}; diffdpo spreads weights by FSDP2: {TO_SET}")
     several = accelerator.distributed_type == DistributedType.MULTI_CPU
     if several and is_set("ACCELERATE_USE_FSDP"):
         # Of both: the one takes the other's values over whenever somebody asks for it.
@@ -86,13 +98,29 @@ def shard(accelerator: Accelerator, network: nn.Module, layers: Iterable[nn.Modu
     plugin: Any = accelerator.state.fsdp_plugin
     # No policy of mixed precision: autocast decides it, as with one process. A policy would round
     # what enters a layer and what leaves the network.
-    for layer in layers:
+    for layer in named_layers(network) or layers:
         fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward)
     fully_shard(network)
     if hasattr(network, "generate"):
         register_fsdp_forward_method(network, "generate")
     if hasattr(network, "passes"):
         network.passes = as_often()
+
+
+def named_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers whose classes accelerate's configuration names, if it names any, inner ones first.
+
+    Raises UserError where a network has none of them.
+    """
+    names = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
+    wanted = {name.strip() for name in names.split(",") if name.strip()}
+    found = [module for module in network.modules() if type(module).__name__ in wanted]
+    if wanted and not found:
+        raise UserError(
+            f"fsdp_transformer_layer_cls_to_wrap {short(names)}: the network has no such layer;"
+            " left out, its own blocks are taken"
+        )
+    return found[::-1]
 
 
 def as_often() -> Callable[[int], int]:
