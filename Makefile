@@ -1,10 +1,10 @@
-# make setup | demo | demo-flow | control | demo-text | frontier | browser | test | check; every target makes the environment it needs.
+# make setup | demo | demo-flow | demo-rounds | control | demo-text | frontier | browser | test | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo demo-flow control demo-text frontier test check clean
+.PHONY: setup demo demo-flow demo-rounds control demo-text frontier test check clean
 
 setup: $(VENV)/.installed
 
@@ -14,13 +14,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 # Trains on the bundled pairs, then compares policy and reference on captions that training did not see.
-# This and the next three go on where they were stopped; delete their folder in runs/ to begin again.
+# This and the next four go on where they were stopped; delete their folder in runs/ to begin again.
 demo: setup
 	$(PYTHON) -m diffdpo demo --output_dir runs/demo
 
 # The same for the bundled flow model, in Stable Diffusion 3's format.
 demo-flow: setup
 	$(PYTHON) -m diffdpo demo-flow --output_dir runs/demo-flow
+
+# Two rounds of sampling, choosing and training, beside one long training and the best of four.
+demo-rounds: setup
+	$(PYTHON) -m diffdpo demo-rounds --output_dir runs/demo-rounds
 
 # The demo with a coin toss for every label: what the win rate is worth.
 control: setup

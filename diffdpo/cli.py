@@ -60,6 +60,13 @@ COMMANDS = {
         shares_work=True,
         module="demo",
     ),
+    "demo_rounds": Command(
+        "two rounds with the bundled model beside one long training and the best of four",
+        "diffdpo.commands.rounds_settings:DemoRoundsSettings",
+        "",
+        "interrupted; what is finished is kept, and the same command goes on",
+        shares_work=True,
+    ),
     "demo_text": Command(
         "the same for the bundled language model and its reviews",
         "diffdpo.commands.settings:DemoTextSettings",
@@ -94,9 +101,16 @@ COMMANDS = {
         "runs/train --step 500",
     ),
     "evaluate": Command(
-        "policy against reference: win rate, pictures, report",
+        "policies against their reference and each other: win rates, pictures, report",
         "diffdpo.image.evaluate_settings:EvaluateSettings",
         "--policy runs/train",
+        "interrupted; the pictures so far are kept, and the same command goes on",
+        shares_work=True,
+    ),
+    "compare": Command(
+        "several runs on one page: curves, settings that differ, figures, pictures",
+        "diffdpo.commands.compare_settings:CompareSettings",
+        "runs/first runs/second",
     ),
     "evaluate_text": Command(
         "language model against its reference: reward, KL, report",
@@ -105,8 +119,22 @@ COMMANDS = {
     ),
     "make_pairs": Command(
         "from prompts to pairs: sample candidates, let rewards choose",
-        "diffdpo.image.pair_settings:PairSettings",
+        "diffdpo.commands.settings:pair_settings",
         "--prompts prompts.txt --policy runs/train --reward colourfulness --output_dir runs/pairs",
+        "interrupted; what is stored whole is kept, and the same command goes on",
+        shares_work=True,
+    ),
+    "rounds": Command(
+        "pairs by the policy so far, training on them, judging; and again",
+        "diffdpo.commands.rounds_settings:RoundsSettings",
+        "--config rounds.yaml",
+        "interrupted; what is finished is kept, and the same command goes on",
+        shares_work=True,
+    ),
+    "score": Command(
+        "let rewards judge pictures, pairs or texts, and say how far labels agree",
+        "diffdpo.commands.score_settings:ScoreSettings",
+        "--dataset_name PAIRS --reward pickscore hpsv2.1 --output_dir runs/score",
         "interrupted; what is stored whole is kept, and the same command goes on",
         shares_work=True,
     ),

@@ -47,6 +47,7 @@ PAGE += " 'diffdpo[annotate]'"
 EXTRAS = {
     "av": "videos need PyAV: pip install 'diffdpo[video]'; lists of pictures do not",
     "torchao": "weights of int8 and fp8_torchao need torchao: pip install 'diffdpo[lowbit]'",
+    "ray": "tables on a cluster need Ray: pip install 'diffdpo[ray]'",
     "matplotlib": "plots need matplotlib: pip install 'diffdpo[report]'",
     "vaderSentiment": (
         "the sentiment reward needs vaderSentiment: pip install 'diffdpo[sentiment]'"

@@ -1,4 +1,4 @@
-"""Sampled pairs labelled by a reward: ``python scripts/make_pairs.py --reward NAME [flags]``."""
+"""From prompts to pairs: ``accelerate launch scripts/make_pairs.py --prompts FILE [flags]``."""
 
 import sys
 

@@ -14,13 +14,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "error"
 sys.path.insert(0, str(Path(__file__).parent.parent))  # tests.factory, with importlib import mode
 
-import torch
-
-from tests import factory
-
 ROOT = Path(__file__).parent.parent
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-torch.set_num_threads(1)  # the tests run on as many processes as there are cores
+# Torch and diffusers are imported where they are used: this file is also read by the process that
+# hands tests out, and the workers start behind it.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``models(family, prediction_type)``: the folder of a small pipeline, made once a session."""
+    from tests import factory
+
     made: dict[tuple[str, str], Path] = {}
 
     def get(family: str = "StableDiffusionPipeline", prediction_type: str = "epsilon") -> Path:
@@ -68,6 +67,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve pairs and three ties in the Pick-a-Pic schema."""
+    from tests import factory
+
     return factory.make_pairs(tmp_path_factory.mktemp("pairs"), count=15, ties=3)
 
 
@@ -127,14 +128,23 @@ def two_processes(name: str, *flags: object) -> list[str]:
             f"scripts/{name}.py", *map(str, flags)]  # fmt: skip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The tests run on as many processes as there are cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
     """Accelerate keeps its state for the life of a process, and so does the processor's mode for
     numbers near zero; a user's process trains once, the tests' many times."""
     yield
-    torch.set_flush_denormal(False)
+    import torch
     from accelerate.state import AcceleratorState, GradientState
 
+    torch.set_flush_denormal(False)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     torch.use_deterministic_algorithms(False)

@@ -22,6 +22,7 @@ from typing import Any
 from tests.conftest import ROOT
 
 COMMANDS = ("train_diffusion_dpo", "train_text_dpo", "precompute", "evaluate", "evaluate_text")
+COMMANDS += ("annotate",)
 LAZY = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # imported when first named
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -40,11 +41,11 @@ class Started:
     or a script's path, then the flags.
     """
 
-    def __init__(self, command: list[Any], **environment: str) -> None:
+    def __init__(self, command: list[Any], cwd: Path = ROOT, **environment: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.files = [Path(self.folder.name) / name for name in ("out", "err")]
         words = [str(word) for word in command[1:]]
-        self.process = SERVER.Process(target=carry_out, args=(words, environment, self.files))
+        self.process = SERVER.Process(target=carry_out, args=(words, cwd, environment, self.files))
         self.process.start()
         self.pid = self.process.pid
 
@@ -72,12 +73,12 @@ class Started:
         return printed, complaint
 
 
-def carry_out(words: list[str], environment: dict[str, str], files: list[Path]) -> None:
+def carry_out(words: list[str], cwd: Path, environment: dict[str, str], files: list[Path]) -> None:
     """In the fork: what the interpreter would do with these words."""
     for stream, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(cwd)
     how, argument = words[0], words[1] if len(words) > 1 else ""
     sys.argv = words[1:] if how == "-m" else ["-c", *words[2:]] if how == "-c" else words
     try:
@@ -92,9 +93,9 @@ def carry_out(words: list[str], environment: dict[str, str], files: list[Path]) 
         atexit._run_exitfuncs()  # first its threads, then what was registered
 
 
-def run_forked(command: list[Any], **environment: str) -> CompletedProcess[str]:
+def run_forked(command: list[Any], cwd: Path = ROOT, **environment: str) -> CompletedProcess[str]:
     """``tests.conftest.run`` without the seconds of importing."""
-    return finished([Started(command, **environment)])
+    return finished([Started(command, cwd, **environment)])
 
 
 def start_two(command: list[Any], number: int = 2, **environment: str) -> list[Started]:

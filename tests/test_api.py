@@ -138,6 +138,7 @@ def test_evaluate_returns_what_it_writes(lm, data, tmp_path):
         split="train",
         num_prompts=2,
         max_new_tokens=2,
+        reward=["sentiment"],
         output_dir=str(tmp_path / "figures"),
     )
     assert figures == json.loads((tmp_path / "figures" / "evaluation.json").read_text())

@@ -115,12 +115,13 @@ def wrong(chosen_B, rejected_B, *, beta):
     return F.relu(1 + beta * (chosen_B - rejected_B)).square()
 """)
 
-    def passes(name):
-        words = ["-m", "pytest", "-q", "-p", "no:xdist", "tests/test_losses.py"]
-        words += ["--own-loss", f"{path}:{name}", "-k", "my.py"]
-        done = run_forked([sys.executable, *words])
-        assert "my.py" in done.stdout or done.returncode == 0, done.stdout + done.stderr
-        return done.returncode == 0
-
-    assert passes("right")
-    assert not passes("wrong")
+    words = ["-m", "pytest", "-q", "-rA", "-p", "no:xdist", "tests/test_losses.py", "-k", "my.py"]
+    words += [word for name in ("right", "wrong") for word in ("--own-loss", f"{path}:{name}")]
+    done = run_forked([sys.executable, *words])
+    passed, failed = (
+        [line for line in done.stdout.splitlines() if line.startswith(f"{outcome} tests/")]
+        for outcome in ("PASSED", "FAILED")
+    )
+    assert any("my.py:right" in line for line in passed), done.stdout + done.stderr
+    assert any("my.py:wrong" in line for line in failed), done.stdout
+    assert not any("my.py:right" in line for line in failed), done.stdout

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import krippendorff
 import numpy as np
 
 from diffdpo.annotate.votes import DECIDED, Vote, agreeing
@@ -94,6 +93,8 @@ def nominal(counts_UV: np.ndarray) -> float | None:
     """α of a table of counts; None where all votes are alike."""
     if (counts_UV.sum(axis=0) > 0).sum() < 2:
         return None
+    import krippendorff  # here: win rates of votes are read without this extra
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = float(krippendorff.alpha(value_counts=counts_UV, level_of_measurement="nominal"))

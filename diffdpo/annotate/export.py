@@ -161,9 +161,15 @@ def agreement_lines(figures: Agreement) -> list[str]:
         return [f"{first}; no pair has two votes yet"]
     return [
         first,
-        f"{figures.share.percent()} of votes on the same pair are alike, {figures.shared} pairs;"
+        f"{share(figures.share)} of votes on the same pair are alike, {figures.shared} pairs;"
         f" Krippendorff's alpha {figures.alpha}",
     ]
+
+
+def share(estimate: Estimate) -> str:
+    """A share over pairs, with its interval."""
+    low, high = (100 * bound for bound in estimate.interval)
+    return f"{100 * estimate.value:.0f} % [{low:.0f}, {high:.0f}]"
 
 
 def rate_lines(rates: dict[tuple[str, str], Estimate]) -> list[str]:
@@ -200,7 +206,7 @@ def page(
 def person_row(one: Any) -> list[str]:
     """One annotator's row of the table."""
     median = "–" if math.isnan(one.median_ms) else f"{one.median_ms / 1000:.1f} s"
-    shares = [estimate.percent() if estimate else "–" for estimate in (one.left, one.repeats)]
+    shares = [f"{share(e)} of {e.n}" if e else "–" for e in (one.left, one.repeats)]
     others = "–" if one.others is None else f"{100 * one.others:.0f} %"
     return [one.name, str(one.n), str(one.skipped), str(one.fast), median, *shares, others]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
@@ -188,7 +187,7 @@ async def small_body(receive: Receive) -> bytes | None:
             return body
 
 
-def again(body: bytes) -> Callable[[], object]:
+def again(body: bytes) -> Receive:
     """A channel with a body that was read from another."""
 
     async def receive() -> Message:

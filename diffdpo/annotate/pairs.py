@@ -12,17 +12,19 @@ from datasets import Dataset, Value
 
 from diffdpo.annotate.media import Media, is_video_file, shown, stored
 from diffdpo.cache.keys import digest
+from diffdpo.data.made_pairs import SIDES
 from diffdpo.data.source import FOLDER
 from diffdpo.data.text import detect
 from diffdpo.data.text.messages import BadRow, Text
 from diffdpo.data.text.record import Record, as_bad_row
 from diffdpo.data.text.schema import Example
 from diffdpo.errors import UserError
-from diffdpo.image.cells import BadImage
+from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.pairs import ImagePairs, too_many
 
 MODELS = ("model_0", "model_1")  # columns of Pick-a-Pic
 NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8")
+NO_SCORES = ("label", "seed", "candidate")
 CERTAIN = 40.0  # σ(40) is 1 in double precision
 
 
@@ -32,7 +34,7 @@ class Pairs(Protocol):
     what: str  # for a line: "image pairs of DATA"
     fingerprint: str
     runs: tuple[str, ...]  # what is compared, where that is a few runs
-    scores: dict[str, np.ndarray]  # columns NAME_0 − NAME_1 of the data, by NAME
+    scores: dict[str, np.ndarray]  # of the first item over the second, by the name of the score
     skipped: list[str]  # a line for what was left out
 
     def __len__(self) -> int: ...
@@ -54,55 +56,62 @@ class Pairs(Protocol):
 
 
 class PicturePairs:
-    """The rows of a data set of image or video pairs, ties and unlabelled ones as well."""
+    """The pairs of a data set of images or videos, ties and unlabelled ones as well; those of
+    rankings are each two of their pictures."""
 
     runs: tuple[str, ...] = ()
 
     def __init__(self, dataset: Dataset, pairs: ImagePairs, what: str) -> None:
-        pairs.rows = np.arange(len(dataset))  # who labels anew asks for no labels
+        ranked = pairs.ranked is not None
+        # Who labels anew asks for no labels; a ranking that cannot be read has no pair.
+        all_rows = np.arange(len(pairs.first_wins))
+        pairs.rows = all_rows[~np.isnan(pairs.first_wins)] if ranked else all_rows
         self.pairs, self.what = pairs, what
         self.fingerprint = pairs.fingerprint
-        self.scores = score_gaps(dataset)
-        there = set(MODELS) <= set(dataset.column_names)
+        self.scores = {} if ranked else score_gaps(dataset)
+        there = set(MODELS) <= set(dataset.column_names) and not ranked
         self.models = [dataset[column][:] for column in MODELS] if there else None
-        self.skipped: list[str] = []
+        left = len(all_rows) - len(pairs.rows)
+        self.skipped = [f"{left} rankings cannot be read"] if left else []
         self.video = "video" in pairs.format.first
 
     def __len__(self) -> int:
         return len(self.pairs.rows)
 
     def prompt(self, pair: int) -> str:
-        return self.pairs.captions[pair]
+        return self.pairs.captions[self.pairs.rows[pair]]
 
-    def cell(self, pair: int, side: int) -> Any:
-        """What a column holds. Raises BadImage."""
-        return list(self.pairs.stored.cells(pair).values())[side]
+    def stored(self, pair: int, side: int) -> tuple[Any, Find]:
+        """What the cell of an item holds, and how to find a file that it names. Raises BadImage."""
+        row, images = int(self.pairs.rows[pair]), self.pairs.stored
+        one = images.sides[side]
+        return one.cell(row), images.find(one.at(row))
 
     def names(self, pair: int) -> tuple[str, str]:
         if self.models is not None:
             first, second = (str(column[pair]) for column in self.models)
             return first, second
         # A digest, so that a picture that stands in several rows is one item.
-        found = self.pairs.stored.contents(pair) or [f"{pair}-{side}".encode() for side in (0, 1)]
+        found = self.pairs.stored.contents(int(self.pairs.rows[pair]))
+        found = found or [f"{pair}-{side}".encode() for side in (0, 1)]
         first, second = (digest(content) for content in found)
         return first, second
 
     def show(self, pair: int) -> list[dict[str, str]]:
-        find, kinds = self.pairs.stored.find(pair), []
+        kinds = []
         for side in (0, 1):
             try:
-                video = is_video_file(self.cell(pair, side), find)
+                video = is_video_file(*self.stored(pair, side))
             except BadImage:
                 video = False
             kinds.append({"kind": "video" if video else "image"})
         return kinds
 
     def media(self, pair: int, side: int) -> Media:
-        return shown(self.cell(pair, side), self.pairs.stored.find(pair))
+        return shown(*self.stored(pair, side))
 
     def row(self, pair: int, first_wins: float, votes: int) -> dict[str, Any]:
-        find = self.pairs.stored.find(pair)
-        both = [stored(self.cell(pair, side), find) for side in (0, 1)]
+        both = [stored(*self.stored(pair, side)) for side in (0, 1)]
         names = ("video_0", "video_1") if self.video else ("jpg_0", "jpg_1")
         return picture_row(names, both, self.prompt(pair), first_wins, votes)
 
@@ -117,17 +126,19 @@ def picture_row(
 
 
 def score_gaps(dataset: Dataset) -> dict[str, np.ndarray]:
-    """NAME_0 − NAME_1 for every pair of columns of numbers that are no labels and no seeds."""
+    """By NAME, what the columns of the first item have over those of the second: NAME_0 − NAME_1,
+    or NAME_chosen − NAME_rejected, of all that are numbers and scores."""
     gaps = {}
-    for column in dataset.column_names:
-        name = column.removesuffix("_0")
-        other = f"{name}_1"
-        if name == column or name in ("label", "seed") or other not in dataset.column_names:
-            continue
-        kinds = [dataset.features[c] for c in (column, other)]
-        if all(isinstance(kind, Value) and kind.dtype in NUMBERS for kind in kinds):
-            values = [np.array(dataset[c][:], dtype=np.float64) for c in (column, other)]
-            gaps[name] = values[0] - values[1]
+    for first, second in SIDES:
+        for column in dataset.column_names:
+            name = column.removesuffix(f"_{first}")
+            other = f"{name}_{second}"
+            if name in (column, *NO_SCORES) or other not in dataset.column_names:
+                continue
+            kinds = [dataset.features[c] for c in (column, other)]
+            if all(isinstance(kind, Value) and kind.dtype in NUMBERS for kind in kinds):
+                values = [np.array(dataset[c][:], dtype=np.float64) for c in (column, other)]
+                gaps[name] = values[0] - values[1]
     return gaps
 
 
@@ -137,14 +148,16 @@ class TextPairs:
     runs: tuple[str, ...] = ()
 
     def __init__(self, dataset: Dataset, what: str, requested: str | None = None) -> None:
-        self.what, self.scores = what, score_gaps(dataset)
+        self.what = what
         rows = list(dataset.remove_columns([FOLDER] * (FOLDER in dataset.column_names)))
         name, format = detect(list(rows[0]), rows[0], requested)
         self.examples: list[Example] = []
         bad: list[str] = []
+        kept: list[int] = []
         for number, row in enumerate(rows):
             try:
                 self.examples.append(paired(format.read(Record(row))))
+                kept.append(number)
             except UserError:
                 raise
             except Exception as error:  # whatever a broken row raises
@@ -153,6 +166,7 @@ class TextPairs:
             raise UserError(
                 f"data: {len(bad)} of {len(rows)} rows of {name} cannot be used ({bad[0]})"
             )
+        self.scores = {name: gaps[kept] for name, gaps in score_gaps(dataset).items()}
         self.skipped = [f"{len(bad)} of {len(rows)} rows cannot be used ({bad[0]})"] if bad else []
         texts = [flat(t) for e in self.examples for t in (e.prompt, *e.completions)]
         self.fingerprint = digest(*texts)

@@ -37,8 +37,8 @@ def check_record(folder: Path, pairs: Pairs, seed: int) -> None:
         )
     if any(theirs.get(name) != value for name, value in ours.items()):
         raise UserError(
-            f"--output_dir {folder}: its votes are on other pairs ({short(theirs.get('what'))});"
-            " take another folder"
+            f"--output_dir {folder}: its votes are on other pairs"
+            f" ({short(theirs.get('what'), 200)}); take another folder"
         )
 
 

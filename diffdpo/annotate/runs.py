@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from diffdpo.annotate.settings import SAMPLES
 from diffdpo.cache.keys import digest
 from diffdpo.data.places import Place
 from diffdpo.errors import UserError, short
+from diffdpo.image.labels import REFERENCE
 from diffdpo.image.marks import content
 
 Key = tuple[str, int]  # prompt and seed
@@ -63,26 +64,40 @@ def read_samples(folder: Path) -> list[Samples]:
 
 
 def all_samples(folders: Sequence[Path]) -> list[Samples]:
-    """The policies of all folders. One that stands in two of them with the same pictures, as a
-    common reference does, is one; names that stand for different pictures get their folder's."""
-    kept: list[Samples] = []
-    for folder in folders:
-        for samples in read_samples(folder):
-            same = [other for other in kept if other.name == samples.name]
-            if any(alike(samples, other) for other in same):
-                continue
-            name = f"{samples.name} ({folder.name})" if same else samples.name
-            kept.append(Samples(name, samples.place, samples.files))
-    if twice := [name for name, times in Counter(s.name for s in kept).items() if times > 1]:
-        raise UserError(f"two of the runs are called {short(twice[0])}; rename a folder")
-    return kept
+    """The policies of all folders.
+
+    Of several folders the reference is left out where it stands beside a policy: the folders are
+    named to compare these. Policies of one name with the same pictures are one; those with others
+    get the names of their folders as well.
+    """
+    found = [(folder, samples) for folder in folders for samples in read_samples(folder)]
+    if len(folders) > 1:
+        beside = {folder for folder, samples in found if samples.name != REFERENCE}
+        found = [(f, s) for f, s in found if s.name != REFERENCE or f not in beside]
+    kept: list[tuple[Path, Samples]] = []
+    for folder, samples in found:
+        if not any(alike(samples, other) for _, other in kept):
+            kept.append((folder, samples))
+    times = Counter(samples.name for _, samples in kept)
+    named = [
+        replace(samples, name=f"{samples.name} ({folder.name})") if times[samples.name] > 1
+        else samples
+        for folder, samples in kept
+    ]  # fmt: skip
+    names = {samples.name for samples in named}
+    if len(names) < len(named):
+        raise UserError(
+            f"{short(', '.join(map(str, folders)))}: two have one name; rename a folder"
+        )
+    return named
 
 
 def alike(one: Samples, other: Samples) -> bool:
-    """Whether two policies have the same pictures."""
-    if one.files.keys() != other.files.keys():
+    """Whether two policies have one name and the same pictures, as far as both have them."""
+    common = one.files.keys() & other.files.keys()
+    if one.name != other.name or not common:
         return False
-    return all(one.mark(key) == other.mark(key) for key in one.files)
+    return all(one.mark(key) == other.mark(key) for key in common)
 
 
 class RunPairs:
@@ -104,7 +119,8 @@ class RunPairs:
                 else:
                     self.pairs.append((key, one.name, other.name))
         if not self.pairs:
-            why = "all their pictures are equal" if equal else "they share no prompt with a seed"
+            why = "they share no prompt with a seed" if len(samples) > 1 else "one run alone"
+            why = "all their pictures are equal" if equal else why
             raise UserError(f"{short(', '.join(self.runs))}: nothing to choose; {why}")
         self.skipped = [f"{equal} pairs of equal pictures are left out"] if equal else []
         self.what = f"pairs of {len(self.runs)} runs: {short(', '.join(self.runs), 200)}"

@@ -90,10 +90,12 @@ class Session:
     def line(self, found: Item, annotator: str, choice: str, ms: int) -> Vote:
         """The line for a choice that was made now, ``ms`` after its pair was seen."""
         seen = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(milliseconds=ms)
+        first, second = self.pairs.names(found.pair)
         return Vote(
             pair=found.pair,
             prompt=self.pairs.prompt(found.pair),
-            **dict(zip(SIDES, self.pairs.names(found.pair), strict=True)),
+            first=first,
+            second=second,
             left=found.left,
             choice=choice,
             annotator=annotator,

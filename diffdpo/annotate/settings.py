@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffdpo.config import BaseSettings
 from diffdpo.data.paths import missing_data
+from diffdpo.engine.run_config import recorded, run_of
 from diffdpo.errors import not_installed, short
 from diffdpo.flags import SEEDS, flag, restated
 from diffdpo.image.evaluate_settings import EvaluateSettings
@@ -56,7 +57,12 @@ class AnnotateSettings(BaseSettings):
         choices=["drop", "tie"],
     )
     seed: int = flag(0, "seed of sides, order and repeats, and of sampled runs", **SEEDS)
-    dataset_split_name: str = restated(ImageDataSettings, "dataset_split_name")
+    dataset_split_name: str | None = flag(
+        None,
+        "split to read; default: train, and for the prompts of runs that of an evaluation",
+        aliases=["--split"],
+        group="data",
+    )
     dataset_config_name: str | None = restated(ImageDataSettings, "dataset_config_name")
     cache_dir: str | None = restated(ImageDataSettings, "cache_dir")
     chosen_column: str | None = restated(ImageDataSettings, "chosen_column")
@@ -112,4 +118,10 @@ class AnnotateSettings(BaseSettings):
                 f"{other}: holds no {SAMPLES}, as the other folders do; evaluate it at the same"
                 " prompts and seeds first"
             ]
-        return [f"{name}: no such folder" for name in self.names if not Path(name).is_dir()]
+        if lines := [f"{name}: no such folder" for name in self.names if not Path(name).is_dir()]:
+            return lines
+        return [
+            f"{name}: is a run of texts, which is not sampled here; name a data set of text pairs"
+            for name in self.names
+            if "model_name_or_path" in recorded(run_of(name))
+        ]

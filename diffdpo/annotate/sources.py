@@ -15,7 +15,9 @@ from diffdpo.data.columns import check_given, renamed
 from diffdpo.data.image_formats import IMAGE_FORMATS, ImageFormat, after
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER, open_with_folders
+from diffdpo.data.splits import DEFAULT
 from diffdpo.data.text import TEXT_FORMATS, TextFormat
+from diffdpo.engine.console import quiet_libraries
 from diffdpo.extensions import is_own, load_object
 from diffdpo.image.cells import BadImage, Find, unpack
 from diffdpo.image.framing import FrameSettings
@@ -23,7 +25,7 @@ from diffdpo.image.pairs import image_pairs
 from diffdpo.image.stored import StoredImages
 
 MESSAGE = {"role", "from", "content", "value"}  # fields of a message
-SIDES = {"chosen", "rejected"}
+CHOSEN = {"chosen", "rejected"}
 LOOKED_AT = 20  # first rows, where the columns alone do not tell pictures from texts
 
 
@@ -34,11 +36,12 @@ def open_pairs(settings: AnnotateSettings) -> Pairs:
         if not all(settings.holds_samples):
             from diffdpo.annotate.sampling import sampled  # heavy, and seldom needed
 
+            quiet_libraries()
             folders = [sampled(settings)]
         return RunPairs(all_samples(folders))
     (name,) = settings.names
     split, config, cache = (
-        settings.dataset_split_name,
+        settings.dataset_split_name or DEFAULT,
         settings.dataset_config_name,
         settings.cache_dir,
     )
@@ -65,14 +68,13 @@ def holds_texts(
     fitting = [row for row in IMAGE_FORMATS.values() if fits(row, columns, given)]
     if not fitting:
         return not any("binary" in str(f) or "Image" in str(f) for f in dataset.features.values())
-    if not set(renamed(dataset, given).column_names) >= SIDES:
+    if not set(renamed(dataset, given).column_names) >= CHOSEN:
         return False  # no format of texts has these columns
     column = given.get("chosen") or fitting[0].first
     stored = StoredImages(dataset, {column: column}, place)
-    return all(
-        is_text(stored.cells(row)[column], stored.find(row))
-        for row in range(min(LOOKED_AT, len(dataset)))
-    )
+    (cells,) = stored.sides
+    rows = range(min(LOOKED_AT, len(dataset)))
+    return all(is_text(cells.cell(row), stored.find(row)) for row in rows)
 
 
 def fits(row: ImageFormat, columns: list[str], given: Mapping[str, str | None]) -> bool:

@@ -27,6 +27,7 @@ VERSION = "3"
 # from encodings.
 ENCODINGS = ("encodings",)
 SCORES = ("encodings", "draws", "scores")
+CANDIDATES = ("candidates",)  # of pairs that are sampled
 # Entries of a configuration that say how a network was saved, not what it computes. The precision
 # is read off the weights themselves.
 NOT_NUMBERS = {"transformers_version", "dtype", "torch_dtype", "attn_implementation"}

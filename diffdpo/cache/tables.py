@@ -64,8 +64,7 @@ def table(
     if accelerator.is_main_process:
         tidy(folder)
         with writable(folder):
-            for span in missing:  # from here on a shard that is there is whole
-                shard_path(folder, span).unlink(missing_ok=True)
+            remove_damaged(folder, missing)
     reason = reason_to_compute(base, key, len(missing) < len(ranges))
     accelerator.wait_for_everyone()
     if missing:
@@ -103,6 +102,16 @@ def missing_shards(folder: Path, ranges: Sequence[range], accelerator: Accelerat
     if old := [state for _, state in found if state is Shard.UNPROVEN]:
         say(f"note         {folder}: {len(old)} shards of an earlier version have no digest")
     return [span for span, state in found if state in (Shard.MISSING, Shard.DAMAGED)]
+
+
+def remove_damaged(folder: Path, spans: Sequence[range]) -> None:
+    """Delete what is there of these shards, unless another process has computed one meanwhile.
+
+    From then on a shard that is there is whole.
+    """
+    for span in spans:
+        if counted(folder, span, state_of(shard_path(folder, span))) is Shard.DAMAGED:
+            shard_path(folder, span).unlink(missing_ok=True)
 
 
 def read_whole(folder: Path, ranges: Sequence[range]) -> Dataset:

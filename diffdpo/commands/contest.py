@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffdpo.engine.run_config import is_checkpoint
 from diffdpo.image.comparison import Traits
+from diffdpo.image.labels import REFERENCE, labels
 from diffdpo.metrics.diversity import between_seeds
-from diffdpo.metrics.intervals import clustered_mean, win_rate
+from diffdpo.metrics.intervals import clustered_mean, clustered_share, win_rate
 from diffdpo.metrics.significance import LEVEL, holm, sign_flip
 
 Rows = dict[str, dict[str, Any]]  # the figures of each reward
-
-REFERENCE = "reference"
-UNFIT = re.compile(r"[^\w.+-]+")
-LONGEST = 48  # letters of a label
 
 
 @dataclass(frozen=True)
@@ -41,45 +35,35 @@ def entrants(policies: Sequence[str], control: str | None) -> list[Entrant]:
     ]
 
 
-def labels(runs: Sequence[str]) -> list[str]:
-    """A name for each run that can be one of a folder: that of its own folder, with those above it
-    where several are called alike."""
-    found: list[str] = []
-    for run in runs:
-        parts = [UNFIT.sub("-", part).strip("-.") for part in Path(run).resolve().parts]
-        parts = [part for part in parts if part]
-        # A checkpoint's own name says little.
-        least = 2 if is_checkpoint(Path(run)) else 1
-        names = ["-".join(parts[-count:])[-LONGEST:] for count in range(least, len(parts) + 1)]
-        taken = {REFERENCE, *(name.casefold() for name in found)}
-        free = [name for name in names if name.casefold() not in taken]
-        stem = names[0] if names else "policy"
-        numbered = (f"{stem}-{number}" for number in range(2, len(runs) + 3))
-        free += [name for name in numbered if name.casefold() not in taken]
-        found.append(free[0])
-    return found
-
-
 @dataclass(frozen=True)
 class Scores:
     """The scores of ``N`` pictures of each policy and of the reference, by label and reward; of the
-    reference also the best of several pictures of the same prompt."""
+    reference also the best of several pictures of the same prompt.
+
+    ``faced`` has the wins ``(N,)`` of one over another by rewards that look at two pictures at
+    once, under (reward, one, other).
+    """
 
     prompts: list[str]  # of each picture
     by_label: Mapping[str, Mapping[str, np.ndarray]]
     best: Mapping[str, np.ndarray]
     seed: int
+    faced: Mapping[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
 
     def wins(self, one: str, other: str, reward: str) -> np.ndarray:
         """(N,): 1 where a picture of ``one`` scores higher, ½ where both score the same."""
+        if (seen := self.faced.get((reward, one, other))) is not None:
+            return seen
+        if (seen := self.faced.get((reward, other, one))) is not None:
+            return 1 - seen
         return shares(self.by_label[one][reward], self.by_label[other][reward])
 
     def row(self, label: str, reward: str) -> dict[str, Any]:
         """The figures of a policy against the reference by one reward."""
         old, new = self.by_label[REFERENCE][reward], self.by_label[label][reward]
-        wins = shares(new, old)
+        wins = self.wins(label, REFERENCE, reward)
         row = {
-            "win_rate": win_rate(new, old, self.prompts, self.seed),
+            "win_rate": clustered_share(wins.tolist(), self.prompts, self.seed),
             "difference": clustered_mean((new - old).tolist(), self.prompts, self.seed),
             "reference_mean": float(old.mean()),
             "policy_mean": float(new.mean()),
@@ -108,11 +92,8 @@ class Scores:
                 "reward": reward,
                 "policy": other,
                 "against": one,
-                "win_rate": win_rate(
-                    self.by_label[other][reward],
-                    self.by_label[one][reward],
-                    self.prompts,
-                    self.seed,
+                "win_rate": clustered_share(
+                    self.wins(other, one, reward).tolist(), self.prompts, self.seed
                 ),
             }
             for one, other in combinations(self.by_label, 2)

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import torch
 
-from diffdpo.commands.contest import REFERENCE, Scores, best_of, diversity, drift
+from diffdpo.commands import people
+from diffdpo.commands.contest import Scores, best_of, diversity, drift
 from diffdpo.commands.evaluate_page import compose
-from diffdpo.commands.evaluation_job import Evaluation, prepared, sampled
+from diffdpo.commands.evaluation_job import Evaluation, Models, prepared, sampled
 from diffdpo.commands.findings import Findings, Judges, Standing, summary
 from diffdpo.commands.layouts import export
 from diffdpo.commands.strengths import all_duels, strengths
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.console import say
-from diffdpo.engine.crew import Crew, crew
+from diffdpo.engine.crew import crew
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
 from diffdpo.engine.trained_on import overlap
-from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import draws_emoji
 from diffdpo.image.comparison import Accuracy, picture_page, preferred_pictures, scored, traits
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import open_to_sample
+from diffdpo.image.labels import REFERENCE
 from diffdpo.image.sample import as_png, save_picture
 from diffdpo.image.samples import INDEX, write_lines
 from diffdpo.metrics import open_rewards
 from diffdpo.metrics.diversity import Tower, open_tower
+from diffdpo.metrics.judged import faced
 from diffdpo.metrics.made_by import headline_of, judges_of
 from diffdpo.metrics.reward import Reward
 from diffdpo.report.evaluation import look_ahead, publish, writing
@@ -50,22 +53,27 @@ def main(settings: EvaluateSettings, alone: bool = False) -> int:
     folder = writable(settings.output_dir)
     torch.set_flush_denormal(True)  # for speed, as in training
     with crew(alone) as team:
-        settings, backbone = resolved(settings, team.device)
+        settings, models = resolved(settings, team.device)
         made = {name for run in settings.policy for name in judges_of(run)}
         headline = headline_of(settings.reward, made, settings.headline)
-        # Rewards and pairs before anything is sampled: what is missing stops the command at once.
-        rewards = open_judges(settings, team)
-        tower = open_tower(settings.diversity_model, team.device, DTYPES[settings.reward_precision])
-        job = prepared(settings, backbone, folder, headline, made)
-        accuracies = sampled(job, backbone, team)
-        if team.first:
-            found, scores = judged(job, rewards, tower, accuracies)
+        # Judges, pairs and votes before anything is sampled: what is missing stops the command at
+        # once.
+        judges = open_judges(settings, team.device) if team.first else None
+        job = prepared(settings, models.first, folder, headline, made)
+        votes = people.read_votes(settings.votes, job.names) if settings.votes else []
+        accuracies = sampled(job, models, team)
+        if judges is not None:
+            rewards, tower = judges
+            scores, lines = scores_of_all(job, rewards)
+            found = findings(job, rewards, tower, scores, accuracies)
+            if votes:
+                found = replace(found, votes=people.figures(votes, job.names, settings.seed))
             with writing(folder):
-                write(job, found, scores)
+                write(job, found, lines)
     return 0
 
 
-def resolved(settings: EvaluateSettings, device: torch.device) -> tuple[EvaluateSettings, Backbone]:
+def resolved(settings: EvaluateSettings, device: torch.device) -> tuple[EvaluateSettings, Models]:
     """Every setting at its final value, and the model, which decides some of them.
 
     Prints a line where the reference is not the one of training.
@@ -74,80 +82,115 @@ def resolved(settings: EvaluateSettings, device: torch.device) -> tuple[Evaluate
     say(*(f"note         {line}" for line in settings.departures))
     ours = draws_emoji(str(settings.pretrained_model_name_or_path))
     default = ["style", *WITHOUT_A_JUDGE] if ours else WITHOUT_A_JUDGE
-    return replace(settings, reward=settings.reward or default), backbone
+    return replace(settings, reward=settings.reward or default), Models(backbone)
 
 
-def open_judges(settings: EvaluateSettings, team: Crew) -> dict[str, Reward]:
-    """The rewards, in the one process that judges."""
-    if not team.first:
-        return {}
+def open_judges(
+    settings: EvaluateSettings, device: torch.device
+) -> tuple[dict[str, Reward], Tower]:
+    """The rewards, and what measures how much pictures differ."""
     precision = DTYPES[settings.reward_precision]
-    return open_rewards(settings.reward, settings.reward_paths, team.device, precision)
+    rewards = open_rewards(settings.reward, settings.reward_paths, device, precision)
+    return rewards, open_tower(settings.diversity_model, device, precision)
 
 
-def judged(
-    job: Evaluation,
-    rewards: Mapping[str, Reward],
-    tower: Tower,
-    accuracies: Mapping[str, Accuracy],
-) -> tuple[Findings, list[dict[str, Any]]]:
-    """What the pictures show, and the line of each picture with its scores."""
-    settings, batch = job.settings, job.settings.reward_batch_size
-    names = [REFERENCE, *(one.label for one in job.entrants)]
-    pictures, prompts = job.pictures, [picture.prompt for picture in job.pictures]
-    by_label, lines = {}, []
-    further: dict[str, Any] = {}
-    for label in names:
+def scores_of_all(
+    job: Evaluation, rewards: Mapping[str, Reward]
+) -> tuple[Scores, list[dict[str, Any]]]:
+    """The scores of all pictures, and the line of each picture with its own."""
+    by_label, lines, best = {}, [], {}
+    count = len(job.pictures)
+    for label in job.names:
         album = job.album(label)
         side = "policy" if label != REFERENCE and len(job.entrants) == 1 else label
-        plans = [*pictures, *(job.more if label == REFERENCE else [])]
+        pictures = [*job.pictures, *(job.more if label == REFERENCE else [])]
         columns = {
-            name: scored(name, reward, side, plans, album.files(plans), batch)
+            name: scored(
+                name, reward, side, pictures, album.files(pictures), job.settings.reward_batch_size
+            )
             for name, reward in rewards.items()
         }
         lines += [
             album.line(picture) | {name: float(column[row]) for name, column in columns.items()}
-            for row, picture in enumerate(plans)
+            for row, picture in enumerate(pictures)
         ]
-        by_label[label] = {name: column[: len(pictures)] for name, column in columns.items()}
-        if label == REFERENCE:
-            further = {name: column[len(pictures) :] for name, column in columns.items()}
-    times, count = job.plan.times, settings.best_of
-    best = {name: best_of(by_label[REFERENCE][name], more, times, count)
-            for name, more in further.items() if count}  # fmt: skip
-    scores = Scores(prompts, by_label, best, settings.seed)
-    first = job.album(REFERENCE).files(pictures)
-    like = {label: traits(job.album(label).files(pictures), first, tower, batch)
-            for label in names}  # fmt: skip
-    standings = [
-        Standing(
-            one,
-            scores.rows(one.label),
-            accuracies.get(one.label),
-            overlap(run_of(one.run), job.plan.prompts),
-            job.pairs and overlap(run_of(one.run), job.pairs.prompts()),
-            diversity(like[one.label], like[REFERENCE], job.plan.prompts, times, settings.seed),
-            drift(like[one.label], like[REFERENCE], prompts, settings.seed),
+        by_label[label] = {name: column[:count] for name, column in columns.items()}
+        if label == REFERENCE and (of := job.settings.best_of):
+            best = {
+                name: best_of(column[:count], column[count:], job.plan.times, of)
+                for name, column in columns.items()
+            }
+    prompts = [picture.prompt for picture in job.pictures]
+    files = {label: job.album(label).files(job.pictures) for label in job.names}
+    # Two at a time where a judge can: models are surer of a difference than of points.
+    seen = {
+        (name, other, one): faced(
+            reward, files[other], files[one], prompts, job.settings.reward_batch_size,
+            f"judging {other} against {one} by {name}",
         )
-        for one in job.entrants
-    ]
+        for name, reward in rewards.items()
+        if reward.versus
+        for one, other in combinations(job.names, 2)
+    }  # fmt: skip
+    return Scores(prompts, by_label, best, job.settings.seed, seen), lines
+
+
+def standings(
+    job: Evaluation, tower: Tower, scores: Scores, accuracies: Mapping[str, Accuracy]
+) -> list[Standing]:
+    """What was found about each policy."""
+    seed, prompts, batch = job.settings.seed, job.plan.prompts, job.settings.reward_batch_size
+    first = job.album(REFERENCE).files(job.pictures)
+    reference = traits(first, first, tower, batch)
+    found = []
+    for one in job.entrants:
+        own = traits(job.album(one.label).files(job.pictures), first, tower, batch)
+        found.append(
+            Standing(
+                one,
+                scores.rows(one.label),
+                accuracies.get(one.label),
+                overlap(run_of(one.run), prompts),
+                overlap(run_of(one.run), job.pairs.prompts()) if job.pairs else None,
+                diversity(own, reference, prompts, job.plan.times, seed),
+                drift(own, reference, scores.prompts, seed),
+            )
+        )
+    return found
+
+
+def findings(
+    job: Evaluation,
+    rewards: Mapping[str, Reward],
+    tower: Tower,
+    scores: Scores,
+    accuracies: Mapping[str, Accuracy],
+) -> Findings:
+    """All that is told of the evaluation."""
     judges = Judges(
         job.headline,
         {name: reward.identity for name, reward in rewards.items()},
         sorted(job.made_pairs & set(rewards)),
         {name: reward.too_long(job.plan.prompts) for name, reward in rewards.items()},
     )
-    several = len(names) > 2
-    duels = [row for name in rewards for row in scores.duels(name)] if several else []
-    gaps = [row for name in rewards for row in scores.differences(name)]
 
     def wins(one: str, other: str) -> Any:
         return scores.wins(one, other, job.headline)
 
-    fit = strengths(names, all_duels(names, wins), prompts) if several else None
-    found = Findings(standings, judges, duels, gaps, fit, tower.name, job.sampled,
-                     len(job.plan.prompts), count)  # fmt: skip
-    return found, lines
+    several = len(job.entrants) > 1
+    return Findings(
+        standings(job, tower, scores, accuracies),
+        judges,
+        duels=[row for name in rewards for row in scores.duels(name)] if several else [],
+        differences=[row for name in rewards for row in scores.differences(name)],
+        strengths=strengths(job.names, all_duels(job.names, wins), scores.prompts)
+        if several
+        else None,
+        tower=tower.name,
+        sampled=job.sampled,
+        prompts=len(job.plan.prompts),
+        best_of=job.settings.best_of,
+    )
 
 
 def write(job: Evaluation, found: Findings, lines: Sequence[dict[str, Any]]) -> None:
@@ -157,7 +200,7 @@ def write(job: Evaluation, found: Findings, lines: Sequence[dict[str, Any]]) -> 
     write_lines(folder / INDEX, ({name: line[name] for name in own} for line in lines))
     write_lines(folder / SCORES, lines)
     firsts = [picture for picture in job.pictures if picture.number == 0]
-    names = [REFERENCE, *(one.label for one in job.entrants)]
+    names = job.names
     heads = names if len(job.entrants) > 1 else [REFERENCE, "policy"]
     columns = {
         head: job.album(label).files(firsts) for head, label in zip(heads, names, strict=True)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from diffdpo.commands.contest import REFERENCE
 from diffdpo.commands.findings import (
     NO_CONTROL,
     TIES,
     Findings,
     Standing,
     about,
+    above_control,
     accuracy_line,
     beside,
     family_line,
     signed,
     verdict,
 )
+from diffdpo.image.labels import REFERENCE
 from diffdpo.metrics.significance import resolution
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep
@@ -55,7 +57,7 @@ def compose(report: Report, found: Findings, page: bytes, notes: Sequence[str]) 
             report.section(title, accuracy_line(one))
             report.notes([GLOSS])
             buckets = one.accuracy.by_timestep
-            report.plot(lambda buckets=buckets: accuracy_by_timestep(buckets), "by timestep")
+            report.plot(partial(accuracy_by_timestep, buckets), "accuracy by timestep")
     report.section("Diversity and drift", DRIFT)
     for one in found.standings:
         report.table(
@@ -72,21 +74,17 @@ def policies(report: Report, found: Findings) -> None:
     report.section("Policies", f"By {found.judges.named(headline)}; the same prompts and seeds.")
     rows = []
     for one in found.standings:
-        extra = beside(found, one)
+        gap, best = above_control(found, one), one.rows[headline].get("best_of")
         rows.append([
             one.entrant.label + (" (control)" if one.entrant.is_control else ""),
             found.rate(one).percent(),
             one.accuracy.estimate.percent() if one.accuracy else "",
             family_line(one).partition(" rewards")[0],
-            extra.get("control", ""),
+            signed(gap, 100) if gap else "",
+            best["win_rate"].percent() if best else "",
         ])  # fmt: skip
-    header = [
-        "policy",
-        "win rate",
-        "implicit accuracy",
-        "rewards significant",
-        "beside the control",
-    ]
+    header = ["policy", "win rate", "implicit accuracy", "rewards significant"]
+    header += ["points above control", f"against best of {found.best_of or 'n'}"]
     report.table(header, rows)
     report.section("Win rates between all", "Of the row over the column, by prompt.")
     names = [REFERENCE, *(one.entrant.label for one in found.standings)]
@@ -95,7 +93,7 @@ def policies(report: Report, found: Findings) -> None:
         report.section("Differences of win rates", "Points, paired by prompt.")
         rows = [[f"{row['policy']} − {row['minus']}", signed(row["difference"], 100)
                  + row["difference"].doubt(0, "0")] for row in gaps]  # fmt: skip
-        report.table(["", "difference"], rows)
+        report.table(["", "difference"], rows, numbers=False)
     if found.strengths:
         prior = found.strengths["prior_std"]
         note = f" With a prior of {prior:g} nats, as one always wins." if prior else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffdpo.commands.contest import REFERENCE, Entrant, entrants
+from diffdpo.commands.contest import Entrant, entrants
 from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
@@ -20,12 +20,15 @@ from diffdpo.image.comparison import Accuracy, implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample
+from diffdpo.image.labels import REFERENCE
 from diffdpo.image.network import lower
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, check_steps
 from diffdpo.image.samples import Album, Plan, Planned
 from diffdpo.metrics.significance import resolution
+
+FILES_OF_START = ("unet_init", "init_lora")
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,44 @@ class Evaluation:
         """Those of every policy."""
         return self.plan.pictures
 
+    @property
+    def names(self) -> list[str]:
+        """The labels of reference, policies and control."""
+        return [REFERENCE, *(one.label for one in self.entrants)]
+
+    def is_sampled(self, entrant: Entrant) -> bool:
+        """Whether the pictures that are made with this policy are there already."""
+        groups = {entrant.label: self.pictures}
+        if entrant is self.entrants[0]:
+            groups[REFERENCE] = [*self.pictures, *self.more]
+        return not any(self.album(label).missing([wanted]) for label, wanted in groups.items())
+
     def album(self, label: str) -> Album:
         """The pictures of a policy or of the reference."""
         return Album(self.folder, label)
+
+
+class Models:
+    """The model, loaded anew for every policy but the first: loading a policy changes it.
+
+    Nothing else holds on to one, so that there is never more than one of them in memory.
+    """
+
+    def __init__(self, first: Backbone) -> None:
+        self.unused = [first]
+
+    @property
+    def first(self) -> Backbone:
+        """The one that was loaded first, until it is taken."""
+        return self.unused[0]
+
+    def take(self, settings: EvaluateSettings, team: Crew) -> Backbone:
+        """A model that no policy has been loaded into."""
+        if self.unused:
+            return self.unused.pop()
+        _, backbone = open_to_sample(settings, team.device, settings.base_precision)
+        backbone.num_frames = settings.num_frames or 1
+        return backbone
 
 
 def prepared(
@@ -106,37 +144,46 @@ def check_disk(folder: Path, backbone: Backbone, count: int, settings: PictureSe
         )
 
 
-def sampled(job: Evaluation, backbone: Backbone, team: Crew) -> dict[str, Accuracy]:
+def sampled(job: Evaluation, models: Models, team: Crew) -> dict[str, Accuracy]:
     """Sample all pictures that are not there; returns the implicit accuracies, by label."""
-    settings, accuracies = job.settings, {}
     facts: dict[str, Any] = {}
-    for place, entrant in enumerate(job.entrants):
-        if place:  # loading a policy changes the model
-            del network, reference  # noqa: F821
-            _, backbone = open_to_sample(settings, team.device, settings.base_precision)
-            backbone.num_frames = settings.num_frames or 1
-        start = settings.start_of(entrant.run)
-        if team.first:
-            facts = facts or sampled_by.model(backbone, settings) | dict(job.sampled)
-            begun = {name: sampled_by.weights(getattr(start, name))
-                     for name in ("unet_init", "init_lora")}  # fmt: skip
-            key = facts | begun | {"reference": start.reference} | job.plan.facts()
-            if not place:
-                job.album(REFERENCE).prepare(key)
-            job.album(entrant.label).prepare(key | {"policy": sampled_by.weights(entrant.run)})
-        team.wait()
-        network, reference = load_policy(backbone, entrant.run, start)
-        lower(network, settings.base_precision)
-        backbone.pipeline.to(team.device)
-        sampling = PictureSettings.of(settings)
-        if not place:
-            with reference.network(network) as frozen:
-                groups = [job.pictures, job.more]
-                job.album(REFERENCE).fill(backbone, frozen, groups, sampling, team)
-        job.album(entrant.label).fill(backbone, network, [job.pictures], sampling, team)
-        if team.first and job.pairs is not None and settings.implicit_draws:
-            accuracies[entrant.label] = implicit_accuracy(
-                settings, backbone, job.pairs, network, reference, team.device
-            )
+    if team.first:
+        facts = sampled_by.model(models.first, job.settings) | dict(job.sampled) | job.plan.facts()
+    found = {}
+    for entrant in job.entrants:
+        accuracy = sampled_by_one(job, entrant, models, facts, team)
+        if accuracy is not None:
+            found[entrant.label] = accuracy
     team.wait()
-    return accuracies
+    return found
+
+
+def sampled_by_one(
+    job: Evaluation, entrant: Entrant, models: Models, facts: dict[str, Any], team: Crew
+) -> Accuracy | None:
+    """Sample the pictures of one policy, and with the first one those of the reference; returns
+    its implicit accuracy in the first process, where that is asked for."""
+    settings, is_first = job.settings, entrant is job.entrants[0]
+    start, sampling = settings.start_of(entrant.run), PictureSettings.of(settings)
+    if team.first:
+        begun = {name: sampled_by.weights(getattr(start, name)) for name in FILES_OF_START}
+        key = facts | begun | {"reference": start.reference}
+        if is_first:
+            job.album(REFERENCE).prepare(key)
+        job.album(entrant.label).prepare(key | {"policy": sampled_by.weights(entrant.run)})
+    team.wait()  # nobody samples before the folders are ready
+    judges = team.first and job.pairs is not None and settings.implicit_draws > 0
+    if not judges and job.is_sampled(entrant):
+        return None
+    backbone = models.take(settings, team)
+    network, reference = load_policy(backbone, entrant.run, start)
+    lower(network, settings.base_precision)
+    backbone.pipeline.to(team.device)
+    if is_first:
+        with reference.network(network) as frozen:
+            groups = [job.pictures, job.more]
+            job.album(REFERENCE).fill(backbone, frozen, groups, sampling, team)
+    job.album(entrant.label).fill(backbone, network, [job.pictures], sampling, team)
+    if not judges or job.pairs is None:
+        return None
+    return implicit_accuracy(settings, backbone, job.pairs, network, reference, team.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffdpo.commands.contest import Entrant, Rows, significant
@@ -147,28 +147,34 @@ def changed(figure: Mapping[str, Any], scale: float = 1.0) -> str:
     return f"{policy}, reference {reference}, {signed(figure['difference'], scale)}{doubt}"
 
 
+def above_control(found: Findings, one: Standing) -> Estimate | None:
+    """The win rate of a policy minus that of the control, paired by prompt."""
+    if found.control is None or found.control is one:
+        return None
+    pair = {found.control.entrant.label, one.entrant.label}
+    gap: Estimate = next(
+        row["difference"]
+        for row in found.differences
+        if row["reward"] == found.judges.headline and {row["policy"], row["minus"]} == pair
+    )
+    # Differences are of the later minus the earlier, and the control is the last.
+    low, high = gap.interval
+    return replace(gap, value=0.0 - gap.value, interval=(0.0 - high, 0.0 - low))  # no −0
+
+
 def beside(found: Findings, one: Standing) -> dict[str, str]:
     """What stands beside the win rate of a policy: a line for each of control and best of n."""
     lines, reward = {}, found.judges.headline
-    if found.control is not None and found.control is not one:
-        rate = found.rate(found.control)
-        pair = {found.control.entrant.label, one.entrant.label}
-        gap = next(
-            row["difference"]
-            for row in found.differences
-            if row["reward"] == reward and {row["policy"], row["minus"]} == pair
-        )
-        # Differences are of the later minus the earlier; the control is the last.
-        gap = Estimate(-gap.value, (-gap.interval[1], -gap.interval[0]), gap.n, gap.clusters)
+    if (gap := above_control(found, one)) and found.control:
         lines["control"] = (
-            f"{rate.percent()} on coin-toss labels; the policy is {signed(gap, 100)} points"
-            f" above{gap.doubt(0, '0')}"
+            f"{found.rate(found.control).percent()} on coin-toss labels; the policy is"
+            f" {signed(gap, 100)} points above{gap.doubt(0, '0')}"
         )
     if best := one.rows[reward].get("best_of"):
+        rate = best["win_rate"]
         lines["best of n"] = (
-            f"{best['win_rate'].percent()} against the best of {found.best_of} pictures of the"
-            f" reference, by {found.judges.named(reward)}"
-            f"{best['win_rate'].doubt(0.5, '50 %')}"
+            f"{rate.percent()} against the best of {found.best_of} pictures of the reference, by"
+            f" {found.judges.named(reward)}{rate.doubt(0.5, '50 %')}"
         )
     return lines
 

@@ -15,7 +15,7 @@ from diffdpo.data.prompts import read_rows
 from diffdpo.engine.files import atomic_folder
 from diffdpo.image.samples import Album, Planned
 
-JPEG = {"format": "JPEG", "quality": 95}
+QUALITY = 95  # of JPEG
 
 
 def geneval(folder: Path, album: Album, pictures: Sequence[Planned], source: str) -> None:
@@ -38,7 +38,9 @@ def hpsv2(folder: Path, album: Album, pictures: Sequence[Planned], source: str) 
     for picture in pictures:
         if picture.number == 0:
             with Image.open(album.path(picture)) as opened:
-                opened.convert("RGB").save(style / f"{picture.prompt_index:05}.jpg", **JPEG)
+                opened.convert("RGB").save(
+                    style / f"{picture.prompt_index:05}.jpg", quality=QUALITY
+                )
 
 
 Layout = Callable[[Path, Album, Sequence[Planned], str], None]

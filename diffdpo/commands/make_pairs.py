@@ -8,30 +8,40 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from diffdpo.engine.accelerator import DTYPES, own_state, sharing_accelerator
-from diffdpo.engine.console import say, start_lines
+from diffdpo.engine.console import fail, say, start_lines
 from diffdpo.engine.run_folder import end, writable
+from diffdpo.errors import UserError
 from diffdpo.image.candidates import picture_source, plan_lines, prompts_of, resolved
 from diffdpo.image.inputs import with_bundled_pairs
 from diffdpo.image.pair_settings import PairSettings
-from diffdpo.metrics import open_rewards
+from diffdpo.metrics import open_rewards, open_text_rewards
 from diffdpo.metrics.reward import Reward
 from diffdpo.pairs.make import Plan, make
+from diffdpo.text import candidates as texts
+from diffdpo.text.pair_settings import TextPairSettings
 
 
-def main(settings: PairSettings) -> int:
+def main(settings: PairSettings | TextPairSettings) -> int:
     """Sample, score, select, write; returns the exit code."""
     folder = writable(settings.output_dir)
     with own_state():
         accelerator = sharing_accelerator()
-        make_pictures(settings, folder, accelerator)
+        try:
+            if isinstance(settings, PairSettings):
+                make_pictures(settings, folder, accelerator)
+            else:
+                make_texts(settings, folder, accelerator)
+        except UserError as error:
+            if not accelerator.is_main_process:  # it may be this one's own: a reward that fails
+                fail(error, own=True)
+            raise
         end(accelerator)
     return 0
 
 
 def make_pictures(settings: PairSettings, folder: Path, accelerator: Accelerator) -> None:
     """Pairs of pictures."""
-    device = accelerator.device
-    precision = DTYPES[settings.reward_precision]
+    device, precision = accelerator.device, DTYPES[settings.reward_precision]
     # Rewards and prompts before anything is sampled: what is missing stops the command at once.
     rewards = open_rewards(settings.reward, settings.reward_paths, device, precision)
     if settings.prompts is None:
@@ -41,14 +51,28 @@ def make_pictures(settings: PairSettings, folder: Path, accelerator: Accelerator
     source = picture_source(settings, skeleton, prompts, rewards, device)
     start_lines(plan_lines(settings, skeleton, source))
     say(*too_long(rewards, prompts))
-    plan = Plan(
+    make(source, plan_of(settings, folder), accelerator)
+
+
+def make_texts(settings: TextPairSettings, folder: Path, accelerator: Accelerator) -> None:
+    """Pairs of completions."""
+    device, precision = accelerator.device, DTYPES[settings.reward_precision]
+    rewards = open_text_rewards(settings.reward, settings.reward_paths, device, precision)
+    writer = texts.open_writer(settings, device)
+    source = texts.text_source(settings, writer, rewards, device)
+    start_lines(texts.plan_lines(settings, source))
+    make(source, plan_of(settings, folder), accelerator)
+
+
+def plan_of(settings: PairSettings | TextPairSettings, folder: Path) -> Plan:
+    """What is made of the candidates, and where."""
+    return Plan(
         folder,
         settings.candidates,
         settings.reward_batch_size,
         settings.precompute_dir,
         settings.selection(settings.seed),
     )
-    make(source, plan, accelerator)
 
 
 def too_long(rewards: dict[str, Reward], prompts: Sequence[str]) -> list[str]:

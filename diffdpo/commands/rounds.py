@@ -12,21 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from diffdpo.commands import evaluate, make_pairs, train_diffusion_dpo
 from diffdpo.commands.rounds_record import Record
 from diffdpo.commands.rounds_settings import RoundsSettings
 from diffdpo.config import settings_of
+from diffdpo.data.made_pairs import RECORD
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import epoch_order
+from diffdpo.engine.accelerator import own_state
 from diffdpo.engine.console import rank, say
-from diffdpo.engine.files import atomic_file
+from diffdpo.engine.crew import crew
+from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.engine.run_folder import begin, writable
-from diffdpo.image.evaluate_settings import EvaluateSettings, PairSettings
+from diffdpo.image.evaluate_settings import EvaluateSettings
+from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.settings import ImageSettings
-from diffdpo.metrics.intervals import Estimate, win_rate
+from diffdpo.metrics.intervals import Estimate
 
 
 @dataclass(frozen=True)
@@ -148,16 +151,17 @@ def judging_of(settings: RoundsSettings, number: int) -> dict[str, Any]:
     """The settings of evaluate: all rounds so far, held-out rewards first."""
     rewards = [*settings.held_out_reward, *settings.reward]
     return {
-        **common(settings, "evaluate"),
+        **settings.section("evaluate"),  # the model is that of the first round's run
         "policy": [place(settings, each, "policy") for each in range(1, number + 1)],
         "prompts": settings.eval_prompts,
         "reward": rewards,
         "reward_model": models_of(settings, rewards),
         "reward_batch_size": settings.reward_batch_size,
         "reward_precision": settings.reward_precision,
-        "reference": "base",
+        "headline": settings.held_out_reward[0],
         "seed": settings.seed,
-        "output_dir": place(settings, number, "evaluation"),
+        # One folder for all: pictures that are kept there are not sampled again.
+        "output_dir": str(settings.folder / "evaluation"),
     }
 
 
@@ -171,7 +175,8 @@ def trained(content: dict[str, Any]) -> int:
     begun = Path(content["output_dir"]).is_dir()
     resume = {"resume_from_checkpoint": "latest"} if begun else {}
     settings = settings_of(ImageSettings, **content, **resume)
-    return train_diffusion_dpo.train(settings, begin(settings)).exit_code
+    with own_state():
+        return train_diffusion_dpo.train(settings, begin(settings)).exit_code
 
 
 def judged(content: dict[str, Any]) -> int:
@@ -185,10 +190,15 @@ def mixed(content: dict[str, Any]) -> int:
     pool = concatenate_datasets(earlier)
     count = min(len(pool), round(content["share"] * len(new)))
     kept = pool.select(sorted(epoch_order(content["seed"], -1, len(pool))[:count].tolist()))
-    path = writable(content["output_dir"]) / "train-00000.parquet"
-    if not rank():
-        with atomic_file(path) as draft:
-            concatenate_datasets([new, kept]).to_parquet(draft)
+    folder = writable(content["output_dir"])
+    with crew() as team:
+        if team.first:
+            with atomic_file(folder / "train-00000.parquet") as draft:
+                concatenate_datasets([new, kept]).to_parquet(draft)
+            record = Path(content["new"]) / RECORD
+            if record.exists():  # which rewards made the pairs holds for all of them
+                write_atomically(folder / RECORD, record.read_text())
+        team.wait()
     say(f"data         {len(new):,} pairs of this round, {count:,} of {len(pool):,} earlier ones")
     return 0
 
@@ -223,19 +233,9 @@ def falls(settings: RoundsSettings, number: int) -> bool:
 
 
 def against_before(settings: RoundsSettings, number: int, reward: str) -> Estimate:
-    """How often a round's pictures score higher than those of the round before at the same prompts
-    and seeds; clustered by prompt."""
-    file = Path(place(settings, number, "evaluation")) / "scores.jsonl"
-    runs = [Path(place(settings, each, "policy")).name for each in (number - 1, number)]
-    before, now = (scores_by_picture(file, run, reward) for run in runs)
-    same = sorted(before.keys() & now.keys())
-    new, old = (np.array([scores[key] for key in same]) for scores in (now, before))
-    return win_rate(new, old, [prompt for prompt, _ in same], settings.seed)
-
-
-def scores_by_picture(file: Path, policy: str, reward: str) -> dict[tuple[str, int], float]:
-    """What a reward gave to the pictures of one policy, by prompt and seed."""
-    lines = map(json.loads, file.read_text().splitlines())
-    return {
-        (line["prompt"], line["seed"]): line[reward] for line in lines if line["policy"] == policy
-    }
+    """How often a round's pictures score higher than those of the round before, as the evaluation
+    has found it."""
+    found = json.loads((settings.folder / "evaluation" / "evaluation.json").read_text())
+    two = {"reward": reward, "policy": f"policy-{number}", "against": f"policy-{number - 1}"}
+    (row,) = (row for row in found["table"] if two.items() <= row.items())
+    return Estimate.from_dict(row["win_rate"])

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffdpo.config import BaseSettings
+from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.flags import SEEDS, flag
+from diffdpo.image.bundled import ROUNDS_RECIPE
 from diffdpo.metrics.reward_settings import RewardSettings
 
 REFERENCES = ["first", "previous"]
@@ -64,18 +67,18 @@ class RoundsSettings(RewardSettings):
         least=0,
         most=10,
     )
-    make_pairs: dict[str, Any] = flag(None, "further settings of make_pairs", group="data")
-    train: dict[str, Any] = flag(
+    make_pairs: dict[str, Any] | None = flag(None, "further settings of make_pairs", group="data")
+    train: dict[str, Any] | None = flag(
         None, "settings of train_diffusion_dpo: rate, steps, rank …", group="training"
     )
-    evaluate: dict[str, Any] = flag(None, "further settings of evaluate", group="evaluation")
+    evaluate: dict[str, Any] | None = flag(None, "further settings of evaluate", group="evaluation")
     seed: int = flag(0, "seed of candidates, training and judging", **SEEDS)
 
     def problems(self) -> list[str]:
         lines = super().problems()
         lines += missing_data(self.prompts) + missing_data(self.eval_prompts)
         lines += missing_models(self, ["pretrained_model_name_or_path"])
-        needed = {"prompts": self.prompts, "eval_prompts": self.eval_prompts}
+        needed: dict[str, object] = {"prompts": self.prompts, "eval_prompts": self.eval_prompts}
         needed["held_out_reward"] = self.held_out_reward
         if self.label == "rewards":
             needed["reward"] = self.reward
@@ -88,6 +91,11 @@ class RoundsSettings(RewardSettings):
                     lines.append(f"{section}: {name} is set by rounds itself; leave it out")
         return lines
 
+    @property
+    def all_rewards(self) -> list[str]:
+        """Those that choose and those that judge."""
+        return [*self.reward, *self.held_out_reward]
+
     def section(self, name: str) -> dict[str, Any]:
         """The settings of one command."""
         return getattr(self, name) or {}
@@ -96,3 +104,15 @@ class RoundsSettings(RewardSettings):
     def folder(self) -> Path:
         """The folder of all rounds."""
         return Path(self.output_dir)
+
+
+@dataclass(frozen=True)
+class DemoRoundsSettings(BaseSettings):
+    """The one flag of ``diffdpo demo-rounds``."""
+
+    output_dir: str = flag("runs/demo-rounds", "where the report and everything before it go")
+
+    @property
+    def rounds(self) -> list[str]:
+        """The flags of the rounds."""
+        return ["--config", bundled(ROUNDS_RECIPE), "--output_dir", self.output_dir]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffdpo.config import BaseSettings, read_yaml
 from diffdpo.data.bundled import bundled
+from diffdpo.engine.run_config import recorded
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import not_installed, short
 from diffdpo.flags import StrictParser, flag, restated
@@ -21,11 +23,33 @@ def precompute_settings(words: Sequence[str]) -> type[TrainSettings]:
 
     It may be named by a flag or in the ``--config`` file.
     """
-    parser = StrictParser(TextSettings)
-    given, _ = parser.read([word for word in words if word not in ("-h", "--help")])
+    return (
+        TextSettings if given_of(TextSettings, words).get("model_name_or_path") else ImageSettings
+    )
+
+
+def pair_settings(words: Sequence[str]) -> type[BaseSettings]:
+    """The settings of pairs of texts where a language model, or a run that trained one, is named;
+    else those of pairs of pictures."""
+    from diffdpo.image.pair_settings import PairSettings  # not above: only this command needs them
+    from diffdpo.text.evaluate_settings import RESULTS
+    from diffdpo.text.pair_settings import TextPairSettings
+
+    given = given_of(TextPairSettings, words)
+    folder = Path(str(given.get("policy")))
+    run = recorded(folder) if folder.is_dir() else {}
+    writes = "model_name_or_path" in run or (
+        not run and any((folder / mark).is_file() for mark in RESULTS)
+    )
+    return TextPairSettings if given.get("model_name_or_path") or writes else PairSettings
+
+
+def given_of(cls: type[BaseSettings], words: Sequence[str]) -> dict[str, Any]:
+    """What flags and the ``--config`` file give, of the settings of ``cls``."""
+    given, _ = StrictParser(cls).read([word for word in words if word not in ("-h", "--help")])
     if "config" in given:
         given = {**read_yaml(given["config"], "--config "), **given}
-    return TextSettings if given.get("model_name_or_path") else ImageSettings
+    return given
 
 
 @dataclass(frozen=True)

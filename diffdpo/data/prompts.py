@@ -18,9 +18,13 @@ COLUMNS = ("prompt", "caption", "prompts", "text", "instruction", "question")
 
 
 def read_prompts(
-    name: str, split: str = "train", config: str | None = None, cache_dir: str | None = None
+    name: str,
+    split: str = "train",
+    config: str | None = None,
+    cache_dir: str | None = None,
+    as_written: bool = False,
 ) -> list[str]:
-    """The distinct prompts of ``name``, in their order.
+    """The distinct prompts of ``name``, in their order; with single spaces, or ``as_written``.
 
     That is a .txt file with one on each line, a .tsv file, a .json or .jsonl file of texts or of
     objects, or any data set that ``open_dataset`` reads, with one of ``COLUMNS``.
@@ -30,8 +34,9 @@ def read_prompts(
     if mistakes := missing_data(name):
         raise UserError(*mistakes)
     texts = read_all(name, split, config, cache_dir)
-    prompts = [" ".join(text.split()) for text in texts if isinstance(text, str)]
-    distinct = list(dict.fromkeys(prompt for prompt in prompts if prompt))
+    words = [text for text in texts if isinstance(text, str) and text.strip()]
+    prompts = words if as_written else [" ".join(text.split()) for text in words]
+    distinct = list(dict.fromkeys(prompts))
     if not distinct:
         raise UserError(f"prompts {name}: none is there")
     if left := len(texts) - len(distinct):

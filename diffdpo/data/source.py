@@ -17,7 +17,16 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from diffdpo.data.columns import lacking, listed
 from diffdpo.data.configurations import configured
 from diffdpo.data.paths import missing_data
-from diffdpo.data.splits import BUILDERS, DEFAULT, by_name, by_split, chosen, data_files, known
+from diffdpo.data.side_folders import side_pairs, two_folders
+from diffdpo.data.splits import (
+    BUILDERS,
+    DEFAULT,
+    by_name,
+    by_split,
+    chosen,
+    data_files,
+    known,
+)
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError, short
 
@@ -101,6 +110,9 @@ def _open(
         raise UserError(f"data set {name}: has no configurations; leave {short(config)} out")
     if saved:
         return [(from_disk(name, split, flag), None)]
+    if path.is_dir() and not config and (two := two_folders(path)):
+        folder = two[known(name, two, split, flag)]
+        return [(side_pairs(folder), folder)]
     if path.is_dir():
         splits = configured(path, config)
         if splits is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from datasets.data_files import FILES_TO_IGNORE, NON_WORDS_CHARS, SPLIT_KEYWORDS
@@ -33,16 +33,25 @@ def data_files(folder: Path) -> list[Path]:
 
     Raises UserError where there are none.
     """
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        found += [Path(place) / name for name in names]
-    files = with_rows(found)
+    files = with_rows(all_files(folder))
     if not files:
         raise UserError(
-            f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it"
+            f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it, nor"
+            " folders chosen and rejected"
         )
     return files
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether a data file is at or below a folder."""
+    return any(is_data(path.name) for path in all_files(folder))
+
+
+def all_files(folder: Path) -> Iterator[Path]:
+    """Every file at and below a folder that is not in a hidden one."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        yield from (Path(place) / name for name in names)
 
 
 def with_rows(paths: Iterable[Path]) -> list[Path]:

@@ -11,8 +11,9 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from accelerate.state import PartialState
+from accelerate.state import AcceleratorState, PartialState
 
+from diffdpo.engine.accelerator import sampling_device
 from diffdpo.engine.console import fail
 from diffdpo.engine.run_folder import RELEASE_SECONDS
 from diffdpo.errors import UserError
@@ -54,10 +55,12 @@ def crew(alone: bool = False) -> Iterator[Crew]:
 
     A mistake that another than the first one meets is told by that one itself.
     """
-    there = torch.cuda.is_available()
     if alone or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Crew(torch.device("cuda" if there else "cpu"))
+        yield Crew(sampling_device())
         return
+    there = torch.cuda.is_available()
+    if not torch.distributed.is_initialized():  # a training before in the same process has ended it
+        AcceleratorState._reset_state(reset_partial_state=True)
     state: Any = PartialState(cpu=not there, timeout=PATIENCE)
     number = state.process_index
     device = state.device if there else torch.device("cpu")
@@ -70,3 +73,4 @@ def crew(alone: bool = False) -> Iterator[Crew]:
     state.wait_for_everyone()
     time.sleep(RELEASE_SECONDS)  # see its other use
     state.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)  # for a training behind it

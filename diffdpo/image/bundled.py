@@ -5,6 +5,9 @@ from diffdpo.data.bundled import is_bundled
 PAIRS = "assets/emoji-pairs"
 MODEL, RECIPE = "assets/emoji-pipeline", "scripts/recipes/emoji.yaml"
 FLOW_MODEL, FLOW_RECIPE = "assets/emoji-flow", "scripts/recipes/emoji_flow.yaml"
+ROUNDS_RECIPE = "scripts/recipes/rounds_emoji.yaml"
+
+GUIDANCE = 3.0  # that the bundled models are evaluated at
 
 
 def draws_emoji(path: str) -> bool:

@@ -16,7 +16,7 @@ from datasets import Dataset, Features, Value
 from PIL import Image
 from torch import nn
 
-from diffdpo.cache.keys import Key, arithmetic, digest, files_digest
+from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, files_digest
 from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.accelerator import usable_precision
 from diffdpo.engine.digests import file_digest
@@ -24,6 +24,7 @@ from diffdpo.engine.run_config import is_checkpoint
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.encoder_files import vae_identity, whole_identity
+from diffdpo.image.bundled import GUIDANCE, draws_emoji
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_pipeline, open_to_sample
 from diffdpo.image.lora_file import lora_in, lora_path
@@ -55,7 +56,8 @@ def resolved(settings: PairSettings, device: torch.device) -> tuple[PairSettings
     settings = replace(settings, mixed_precision=usable_precision(asked, device.type == "cpu"))
     settings, skeleton = open_pipeline(settings, encoders=False, network=False)
     if settings.guidance_scale is None:
-        settings = replace(settings, guidance_scale=usual_guidance(skeleton))
+        ours = draws_emoji(str(settings.pretrained_model_name_or_path))
+        settings = replace(settings, guidance_scale=GUIDANCE if ours else usual_guidance(skeleton))
     check_steps(skeleton, PictureSettings.of(settings))
     return settings, skeleton
 
@@ -64,13 +66,14 @@ def prompts_of(settings: PairSettings) -> list[str]:
     """The distinct prompts to sample. Raises UserError where there is none."""
     if settings.prompts is not None:
         split, config = settings.dataset_split_name, settings.dataset_config_name
-        return read_prompts(settings.prompts, split, config, settings.cache_dir)
+        named = read_prompts(settings.prompts, split, config, settings.cache_dir)
+        return named[: settings.num_prompts]
     # With ties kept: their prompts are as good as others.
     framing = FrameSettings(settings.seed, settings.resolution or 0, ties="soft")
     prompts = list(dict.fromkeys(p for p in open_pairs(settings, framing).prompts() if p))
     if not prompts:
         raise UserError(f"data set {settings.dataset_name}: no pair has a prompt; name --prompts")
-    return prompts
+    return prompts[: settings.num_prompts]
 
 
 def pictures_key(
@@ -92,7 +95,7 @@ def pictures_key(
         "device": arithmetic(device),
         "prompts": digest(*prompts),
     }
-    return Key.of("candidates", settings, ("candidates",), facts)
+    return Key.of("candidates", settings, CANDIDATES, facts)
 
 
 def sampler_identity(skeleton: Backbone) -> str:
@@ -180,6 +183,7 @@ def picture_source(
         prompts=prompts,
         key=key,
         features=STORED,
+        prepare=opened,
         compute=compute,
         judges={name: judge(name, reward) for name, reward in rewards.items()},
         facts=facts_of(settings, skeleton, key),

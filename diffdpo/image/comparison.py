@@ -131,7 +131,8 @@ def picture_page(
     """The first picture of each prompt: a column for each network, behind the chosen and the
     rejected picture of a pair with that prompt, where ``preferred`` has one."""
     shown = list(prompts)[:SHEET_ROWS]
-    names, sides = list(columns), [list(pictures)[: len(shown)] for pictures in columns.values()]
+    # Cut before anything is read: the pictures lie on the disk.
+    names, sides = list(columns), [list(pictures[: len(shown)]) for pictures in columns.values()]
     if any(prompt in preferred for prompt in shown):
         blank = Image.new("RGB", sides[0][0].size, "white")
         both = [preferred.get(prompt, (blank, blank)) for prompt in shown]
@@ -151,8 +152,8 @@ def picture_page(
 def preferred_pictures(
     pairs: ImagePairs, prompts: Sequence[str]
 ) -> dict[str, tuple[Image.Image, Image.Image]]:
-    """The chosen and the rejected picture of the first pair of each of these prompts."""
-    texts, wanted, found = pairs.prompts(), set(prompts), dict[str, Any]()
+    """The chosen and the rejected picture of the first pair of each of the prompts on a sheet."""
+    texts, wanted, found = pairs.prompts(), set(prompts[:SHEET_ROWS]), dict[str, Any]()
     for row, prompt in enumerate(texts):
         if prompt in wanted and prompt not in found:
             item = pairs.read(row, 0)

@@ -152,6 +152,11 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
         return lines + missing_lora(self.init_lora) + self.policy_problems()
 
     @property
+    def needs_pairs(self) -> bool:
+        """Whether the prompts are those of pairs."""
+        return self.prompts is None
+
+    @property
     def runs(self) -> list[str]:
         """The results that are judged: the policies and the control."""
         return [*self.policy, *([self.control] if self.control else [])]

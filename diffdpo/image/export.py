@@ -13,7 +13,7 @@ from diffdpo.image.backbones.base import Backbone, tokenizer_of
 from diffdpo.image.lora_export import write_lora
 from diffdpo.image.lora_file import lora_in
 from diffdpo.image.settings import ImageSettings
-from diffdpo.report.model_card import model_card, write_card
+from diffdpo.report.model_card import data_of, hub_id, load_from, model_card, write_card
 
 LOAD_LORA = """from diffusers import DiffusionPipeline
 pipeline = DiffusionPipeline.from_pretrained("{base}")
@@ -61,9 +61,12 @@ def save_pipeline(
 def card(settings: ImageSettings, last: Mapping[str, float], file: str) -> str:
     """The model card: what the result is, a pipeline or the LoRA ``file``, and how diffusers loads
     it."""
-    base, folder = str(settings.pretrained_model_name_or_path), settings.output_dir
+    base, folder = str(settings.pretrained_model_name_or_path), load_from(settings)
     facts = ModelCardData(
-        base_model=base, library_name="diffusers", tags=["diffusion-dpo", "text-to-image"]
+        base_model=hub_id(base),
+        library_name="diffusers",
+        tags=["diffusion-dpo", "text-to-image"],
+        datasets=data_of(settings.dataset_name),
     )
     kind, code = ("A LoRA", LOAD_LORA) if settings.is_lora else ("A full fine-tune", LOAD_FULL)
     what = (
@@ -71,4 +74,4 @@ def card(settings: ImageSettings, last: Mapping[str, float], file: str) -> str:
         " diffdpo."
     )
     code = code.format(base=base, folder=folder, file=file)
-    return model_card(settings, facts, what, code, last)
+    return model_card(settings, facts, what, code, last, settings.dataset_name)

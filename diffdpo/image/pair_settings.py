@@ -79,10 +79,9 @@ class PairSettings(RewardSettings, CandidateSettings, ImageDataSettings):
 
     def problems(self) -> list[str]:
         lines = super().problems()
-        if self.prompts is not None:
-            lines = [line for line in lines if not line.startswith("--dataset_name is needed")]
-            if data := self.dataset_name or self.train_data_dir:
-                lines.append(f"--prompts {self.prompts}: {short(data)} is then not read; keep one")
+        data = self.dataset_name or self.train_data_dir
+        if self.prompts is not None and data:
+            lines.append(f"--prompts {self.prompts}: {short(data)} is then not read; keep one")
         if (self.num_frames or 1) > 1:
             lines.append(
                 f"--num_frames {self.num_frames}: pairs are made of pictures; leave it out"
@@ -101,6 +100,11 @@ class PairSettings(RewardSettings, CandidateSettings, ImageDataSettings):
         if self.prompts is None:
             named["dataset_name"] = self.dataset_name or self.train_data_dir
         return lines + result_problems(self.policy, RESULTS, named, checkpoints=True)
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the prompts are those of pairs."""
+        return self.prompts is None
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -18,9 +18,11 @@ from diffdpo.draws import Purpose, generator
 from diffdpo.engine.failures import machine_memory
 from diffdpo.engine.files import atomic_file
 from diffdpo.errors import UserError
-from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.lettering import SIZE, lettered
 from diffdpo.image.start_noise import start_generator
+
+if TYPE_CHECKING:  # what only shows pictures loads no models
+    from diffdpo.image.backbones.base import Backbone
 
 
 @dataclass(frozen=True)

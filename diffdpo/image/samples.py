@@ -142,8 +142,11 @@ class Album:
         missing = self.missing(crew.share(batches))
         if not missing:
             return
-        bar = tqdm(missing, f"sampling {self.label}", unit="batch", disable=not crew.first)
-        with sampling(backbone, network):
+        label, quiet = f"sampling {self.label}", not crew.first
+        with (
+            tqdm(missing, label, unit="batch", disable=quiet) as bar,
+            sampling(backbone, network),
+        ):
             for batch in bar:
                 prompts, seeds = [p.prompt for p in batch], [p.seed for p in batch]
                 made = run(backbone, prompts, seeds, settings)

@@ -116,12 +116,17 @@ class ImageDataSettings(PromptSettings):
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
             *missing_data(data),
         ]
-        if model and not data:
+        if model and not data and self.needs_pairs:
             lines.append(
                 "--dataset_name is needed beside a model: a hub id, folder or file of preference"
                 " pairs"
             )
         return lines
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether pairs must be named beside a model."""
+        return True
 
     @property
     def hub_options(self) -> dict[str, Any]:

@@ -40,8 +40,12 @@ class Side:
 
     def cell(self, row: int) -> Any:
         """What a row holds. Raises BadImage where that cannot be told."""
+        return self.at_number(self.at(row))
+
+    def at_number(self, number: int) -> Any:
+        """What the cell of a number holds. Raises BadImage where that cannot be told."""
         try:
-            return self.cells[self.at(row)][self.column]
+            return self.cells[number][self.column]
         except Exception as error:  # a column of another kind, of which a value is broken
             raise BadImage(short(error) or type(error).__name__) from error
 
@@ -89,6 +93,14 @@ class StoredImages:
             except BadImage as error:
                 raise BadImage(f"column {self.columns[side.column]}: {error}") from error
         return images
+
+    def image(self, side: int, number: int, read: Read[T]) -> T:
+        """What ``read`` makes of one cell, by its number on a side. Raises BadImage."""
+        of = self.sides[side]
+        try:
+            return read(of.at_number(number), self.find(number))
+        except BadImage as error:
+            raise BadImage(f"column {self.columns[of.column]}: {error}") from error
 
     def contents(self, row: int) -> list[bytes]:
         """The bytes of both images of a row; none where the row cannot be read."""

@@ -25,7 +25,7 @@ class Traps:
 
 
 def find_traps(
-    pictures: Iterable[tuple[bytes | str, bytes | str]],
+    pictures: Iterable[tuple[str, str]],
     prompts: Iterable[str],
     first_wins: Sequence[float],
 ) -> Traps:

@@ -26,6 +26,7 @@ from diffdpo.metrics.weights import (
     load_network,
     load_tokenizer,
     place_of,
+    side_of,
 )
 
 HOLDS = "vision_model/ (BlipVisionModel), text_model/ (BlipTextModel), tokenizer/, head.safetensors"
@@ -60,7 +61,7 @@ def open_reward(name: str, path: str | None = None) -> Reward:
     """ImageReward with the weights in a folder. Raises UserError where they cannot be loaded."""
     folder, place = folder_of(name, path, None, HOLDS), place_of(name, path)
     network = load_networks(folder, place)
-    side, text = network.vision.config.image_size, network.text.config
+    side, text = side_of(network.vision.config, place), network.text.config
     tokenizer = load_tokenizer(folder / "tokenizer", f"{place}/tokenizer", text.vocab_size)
     words = Words(tokenizer, min(LENGTH, text.max_position_embeddings))
     layers = head_layers(load_head(folder, place), text.hidden_size, place)
@@ -81,8 +82,8 @@ def open_reward(name: str, path: str | None = None) -> Reward:
         **origin(folder),
         "weights": digest_of([*files, folder / "head.safetensors"]),
         "network": " ".join(network_name(part, part.name) for part in parts),
-        "pictures": f"{side} px, {CROP_EVEN.text}",
-        "text": f"{words.length} tokens, {tokenizer_digest(folder / 'tokenizer')}",
+        "pictures": f"{side} px {CROP_EVEN.text}",
+        "text": f"{words.length} tokens of {tokenizer_digest(folder / 'tokenizer')}",
         "scale": "as published",
     }
     return Reward(name, remembering(score, network), identity, network, words.too_long)

@@ -38,5 +38,5 @@ def bundled_style_reward(path: str | None = None) -> Reward:
             return judge(pixels).flatten().double().cpu().numpy()
 
     weights = file_digest(folder / "model.safetensors")[:16]
-    identity = {"weights": weights, "pictures": f"{JUDGE_SIDE} px, Pillow", "scale": "log-odds"}
-    return Reward("style", style, identity, judge)
+    identity = {"weights": weights, "pictures": f"{JUDGE_SIDE} px Pillow", "scale": "log-odds"}
+    return Reward("style", style, identity, judge, reads_prompts=False)

@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from diffdpo.metrics.identity import digest_of, network_name, origin, tokenizer_digest, weight_files
+from diffdpo.metrics.identity import (
+    TOKENIZER,
+    digest_of,
+    network_name,
+    origin,
+    tokenizer_digest,
+    weight_files,
+)
 from diffdpo.metrics.network_reward import Words, remembering
 from diffdpo.metrics.pixels import CROP, CROP_EVEN, PAD, ImageRule
 from diffdpo.metrics.reward import Reward
@@ -25,6 +32,7 @@ from diffdpo.metrics.weights import (
     load_network,
     load_tokenizer,
     place_of,
+    side_of,
 )
 
 HOLDS = "a CLIPModel and its tokenizer, each by save_pretrained"
@@ -79,8 +87,10 @@ def clip_reward(name: str, path: str | None) -> Reward:
     row = ROWS[name]
     folder, place = folder_of(name, path, row.hub, HOLDS), place_of(name, path)
     network = load_network(CLIPModel, folder, place)
-    text, side = network.config.text_config, network.config.vision_config.image_size
-    text_folder = folder if path not in (None, row.hub) else folder_of(name, None, row.words, HOLDS)
+    text, side = network.config.text_config, side_of(network.config.vision_config, place)
+    text_folder = folder
+    if path in (None, row.hub):  # the row's own id, whose tokenizer may be under another
+        text_folder = folder_of(name, None, row.words, HOLDS, TOKENIZER)
     tokenizer = load_tokenizer(text_folder, place, text.vocab_size)
     words = Words(tokenizer, text.max_position_embeddings)
     scale = float(network.logit_scale.exp())  # here, before a lower precision rounds it
@@ -98,8 +108,8 @@ def clip_reward(name: str, path: str | None) -> Reward:
         **origin(folder),
         "weights": digest_of(weight_files(folder)),
         "network": network_name(folder, "CLIPModel"),
-        "pictures": f"{side} px, {row.rule.text}",
-        "text": f"{words.length} tokens, {tokenizer_digest(text_folder)}",
+        "pictures": f"{side} px {row.rule.text}",
+        "text": f"{words.length} tokens of {tokenizer_digest(text_folder)}",
         "scale": row.scale,
     }
     return Reward(name, remembering(score, network), identity, network, words.too_long)
@@ -122,7 +132,7 @@ def laion(path: str | None) -> Reward:
     network = load_network(CLIPVisionModelWithProjection, folder, place, spare=("text_", "logit_"))
     head = load_head(folder, place)
     check_shapes(head, {"weight": (1, network.config.projection_dim), "bias": (1,)}, place)
-    side = network.config.image_size
+    side = side_of(network.config, place)
 
     @torch.no_grad()
     def score(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
@@ -135,7 +145,8 @@ def laion(path: str | None) -> Reward:
         **origin(folder),
         "weights": digest_of([*weight_files(folder), folder / "head.safetensors"]),
         "network": network_name(folder, "CLIPVisionModelWithProjection"),
-        "pictures": f"{side} px, {CROP_EVEN.text}",
+        "pictures": f"{side} px {CROP_EVEN.text}",
         "scale": "as published",
     }
-    return Reward(name, remembering(score, network), identity, network)
+    again = remembering(score, network)
+    return Reward(name, again, identity, network, reads_prompts=False)

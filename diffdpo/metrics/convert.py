@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ def imagereward(
     write(folder / "text_model", blip_text(text, heads[1]), "BlipTextModel", text)
     save_file(contiguous(head), folder / "head.safetensors")
     # BLIP adds two words, which the score does not use but the vocabulary counts.
-    save_tokenizer(base, folder / "tokenizer", bos_token="[DEC]", extra_special_tokens=["[ENC]"])
+    save_tokenizer(base, folder / "tokenizer", ("[DEC]", "[ENC]"))
 
 
 def blip_vision(tensors: State, heads: int) -> BlipVisionConfig:
@@ -257,14 +257,14 @@ def write(folder: Path, config: Any, kind: str, tensors: State) -> None:
     save_file(contiguous(tensors), folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def save_tokenizer(base: str, folder: Path, **added: Any) -> None:
-    """Write a tokenizer with ``added`` special words. Raises UserError where there is none."""
+def save_tokenizer(base: str, folder: Path, added: Sequence[str] = ()) -> None:
+    """Write a tokenizer with special words ``added``. Raises UserError where there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except Exception as error:  # of the network, of the hub, of its files
         reason = short(error, 120) or type(error).__name__
         raise UserError(f"--base {base}: no tokenizer can be read there ({reason})") from error
-    tokenizer.add_special_tokens(added)
+    tokenizer.add_tokens(list(added), special_tokens=True)
     tokenizer.save_pretrained(folder)
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffdpo.errors import UserError, short
+from diffdpo.metrics.identity import digest_of, weight_files
+from diffdpo.metrics.pixels import CROP
+from diffdpo.metrics.weights import load_network
 
 Embed = Callable[[Sequence[Image.Image]], np.ndarray]  # N pictures → (N, D)
 
 BINS, SIDE = 4, 8
 PIXELS = f"colour histogram of {BINS}³ bins and {SIDE}×{SIDE} pixels"
-# CLIP's own means and deviations of pixel values from 0 to 1.
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -36,42 +36,24 @@ def open_tower(folder: str | None, device: Any, dtype: Any) -> Tower:
     """
     if folder is None:
         return Tower(PIXELS, pixel_embedding)
+    import torch
     from transformers import CLIPVisionModelWithProjection
 
-    try:
-        model: Any = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"--diversity_model {folder}: no CLIP image tower can be loaded ({short(error)})"
-        ) from error
-    model = model.to(device, dtype).eval()
+    place, path = f"--diversity_model {folder}", Path(folder).expanduser()
+    # The folder may hold the whole CLIP, whose text side is not asked.
+    model = load_network(CLIPVisionModelWithProjection, path, place, spare=("text_", "logit_")).to(
+        device, dtype
+    )
     side = model.config.image_size
 
+    @torch.no_grad()
     def embed(pictures: Sequence[Image.Image]) -> np.ndarray:
-        import torch
+        pixels = torch.from_numpy(CROP.pixels(pictures, side)).to(device, dtype)
+        found: np.ndarray = model(pixel_values=pixels).image_embeds.double().cpu().numpy()
+        return found
 
-        pixels = np.stack([normalised(centre(picture, side)) for picture in pictures])
-        with torch.no_grad():
-            found = model(pixel_values=torch.from_numpy(pixels).to(device, dtype))
-        return found.image_embeds.double().cpu().numpy()
-
-    return Tower(f"CLIP {Path(folder).name}, {side} px", embed)
-
-
-def centre(picture: Image.Image, side: int) -> Image.Image:
-    """The middle square of a picture whose shorter side became ``side`` pixels."""
-    width, height = picture.size
-    scale = side / min(width, height)
-    size = (max(side, round(width * scale)), max(side, round(height * scale)))
-    small = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return small.crop((left, top, left + side, top + side))
-
-
-def normalised(picture: Image.Image) -> np.ndarray:
-    """(3, H, W) in float32, with CLIP's means and deviations."""
-    pixels = np.asarray(picture, dtype=np.float32) / 255
-    return ((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
+    weights = digest_of(weight_files(path))
+    return Tower(f"CLIP {weights}, {side} px, {CROP.text}", embed)
 
 
 def pixel_embedding(pictures: Sequence[Image.Image]) -> np.ndarray:

@@ -10,8 +10,8 @@ from diffdpo.engine.digests import file_digest, text_digest
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SOURCE = "source.json"  # in a converted folder: the official file
-TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
-TOKENIZER += ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+WORDS = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
+TOKENIZER = (*WORDS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -41,7 +41,8 @@ def implicit_margins(
     quiet: bool = False,
 ) -> Margins:
     """The margins of every pair at ``draws`` draws, where visit k gives draw k."""
-    margins, timesteps, scores, prompts = [], [], [], []
+    kept: list[list[Tensor]] = [[], [], []]  # margins, timesteps, scores of the chosen
+    prompts: list[str] = []
     starts = [range(i, min(i + batch, len(rows))) for i in range(0, len(rows), batch)]
     for numbers in tqdm(starts, desc="implicit accuracy", unit="batch", disable=quiet):
         columns = []
@@ -58,11 +59,10 @@ def implicit_margins(
                 (chosen_B - rejected_B, draw.timestep_N.chunk(2)[0], both_N2.chunk(2)[0])
             )
         prompts += [item.prompt for item in items]
-        for kept, column in zip(
-            (margins, timesteps, scores), zip(*columns, strict=True), strict=True
-        ):
-            kept.append(torch.stack(column, dim=1).cpu())
-    return Margins(torch.cat(margins), torch.cat(timesteps), prompts, torch.cat(scores))
+        for values, column in zip(kept, zip(*columns, strict=True), strict=True):
+            values.append(torch.stack(column, dim=1).cpu())
+    margins, timesteps, scores = (torch.cat(values) for values in kept)
+    return Margins(margins, timesteps, prompts, scores)
 
 
 def overall(margins: Margins, seed: int) -> Estimate:

@@ -118,10 +118,11 @@ def open_reward(name: str, path: str | None = None) -> Reward:
         return np.array(in_turn(chat, questions, given_points, settings.requests))
 
     identity = {
-        "model": chat.model,
+        # Two services may call different weights by one name.
+        "model": f"{chat.model} at {text_digest(chat.url)[:8]}",
         "rubric": text_digest(settings.rubric + POINTS + PAIR)[:16],
-        "pictures": "whole, PNG",
-        "scale": "1 to 10, temperature 0",
+        "pictures": "whole as PNG",
+        "scale": "1 to 10 at temperature 0",
     }
     pairwise = PairwiseJudge(chat, settings.requests)
     return Reward(name, points, identity, versus=pairwise.compare)

@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from diffdpo.errors import UserError, short
-from diffdpo.metrics.reward import Reward
 
 Names = Sequence[str]
 
@@ -55,10 +53,10 @@ def judged(name: str, reward: Callable[..., Any], names: Names, *columns: Sequen
 
 def scores_of(
     name: str,
-    reward: Reward,
+    reward: Callable[..., Any],
     names: Names,
-    pictures: Sequence[Image.Image],
-    prompts: Sequence[str],
+    pictures: Sequence[Any],
+    prompts: Sequence[Any],
     batch: int,
     label: str | None = None,
 ) -> np.ndarray:
@@ -67,11 +65,26 @@ def scores_of(
     Raises UserError as ``judged`` does.
     """
     parts = [slice(start, start + batch) for start in range(0, len(pictures), batch)]
-    scores = [
-        judged(name, reward, names[part], pictures[part], prompts[part])
-        for part in tqdm(parts, desc=label, unit="batch", disable=label is None)
-    ]
+    # Closed where a reward fails as well, so that the line on it is one of its own.
+    with tqdm(parts, desc=label, unit="batch", disable=label is None) as bar:
+        scores = [judged(name, reward, names[part], pictures[part], prompts[part]) for part in bar]
     return np.concatenate(scores) if scores else np.empty(0)
+
+
+def faced(
+    reward: Any,
+    first: Sequence[Any],
+    second: Sequence[Any],
+    prompts: Sequence[str],
+    batch: int,
+    label: str | None = None,
+) -> np.ndarray:
+    """Whether the first of two pictures is the better one, ``(N,)``: 1, 0, or ½ for a tie, by a
+    reward that looks at both; ``batch`` of them at once."""
+    parts = [slice(start, start + batch) for start in range(0, len(prompts), batch)]
+    with tqdm(parts, desc=label, unit="batch", disable=label is None) as bar:
+        wins = [reward.compare(first[part], second[part], prompts[part]) for part in bar]
+    return np.concatenate(wins) if wins else np.empty(0)
 
 
 def culprit(reward: Callable[..., Any], names: Names, columns: Sequence[Sequence[Any]]) -> str:

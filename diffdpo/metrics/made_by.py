@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from diffdpo.data.made_pairs import RECORD
 from diffdpo.engine.run_config import recorded, run_of
 from diffdpo.errors import UserError, short
-
-RECORD = "make_pairs.json"  # beside the pairs that rewards have made
 
 
 def judges_of(run: str) -> set[str]:

@@ -77,14 +77,14 @@ def padded(picture: Image.Image, side: int) -> np.ndarray:
     for channel in range(3):
         one = Image.fromarray(np.ascontiguousarray(values[..., channel]))
         small = one.resize((width, height), Image.Resampling.BICUBIC)
-        square[top : top + height, left : left + width, channel] = small
+        square[top : top + height, left : left + width, channel] = np.asarray(small)
     return square
 
 
 # The two libraries that the public rewards used put the square of an odd margin half a pixel apart.
 CROP = ImageRule("8-bit bicubic crop", lambda picture, side: cropped(picture, side, half_down))
 CROP_EVEN = ImageRule(
-    "8-bit bicubic crop, halves to even", lambda picture, side: cropped(picture, side, half_even)
+    "8-bit bicubic crop (halves to even)", lambda picture, side: cropped(picture, side, half_even)
 )
 PAD = ImageRule("float bicubic on black", padded)
 

@@ -34,7 +34,8 @@ class Reward:
     by which pictures are made small, the scale, the length of the text. It is printed with every
     figure, and names the table in which scores are stored. ``model`` is the network behind the
     function, None where there is none; ``too_long`` counts the prompts that it would cut;
-    ``versus`` is for a judge that looks at two pictures at once.
+    ``versus`` is for a judge that looks at two pictures at once. One that ``reads_prompts`` says
+    nothing of pictures without.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Reward:
     model: Any = None
     too_long: Callable[[Sequence[str]], int] = none_too_long
     versus: Compare | None = None
+    reads_prompts: bool = True
 
     def __call__(self, pictures: Pictures, prompts: Sequence[str]) -> np.ndarray:
         return self.score(pictures, prompts)
@@ -85,7 +87,9 @@ def without_weights(reward: Reward) -> Row:
 
 def rule(name: str, score: Score, version: str = "1") -> Row:
     """A row of the table for a function; ``version`` is raised whenever its numbers change."""
-    return without_weights(Reward(name, score, {"rule": name, "version": version}))
+    # Whether a function reads prompts is not known; one that does meets empty ones.
+    identity = {"rule": name, "version": version}
+    return without_weights(Reward(name, score, identity, reads_prompts=False))
 
 
 def later(module: str, name: str) -> Row:
@@ -112,13 +116,12 @@ def own_rule(own: Any) -> Row:
     return rule(name, own, version=source_digest(own))
 
 
-def introductions(rewards: Mapping[str, Reward], prompts: Sequence[str]) -> list[str]:
-    """The lines that introduce rewards: the identity of each, and how many prompts it cuts."""
-    lines = []
-    for name, reward in rewards.items():
-        lines.append(f"reward       {name}: {reward.signature}")
-        if cut := reward.too_long(prompts):
-            lines.append(f"note         {name} cuts {cut:,} of {len(prompts):,} prompts: too long")
+def introduction(name: str, reward: Any, *read: Sequence[Any], noun: str = "prompts") -> list[str]:
+    """The lines that introduce a reward of pictures or of texts: its identity, and how much it
+    cuts of the columns of words that it ``read``s."""
+    lines = [f"reward       {name}: {reward.signature}"]
+    if cut := reward.too_long(*read):
+        lines.append(f"note         {name} cuts {cut:,} of {len(read[0]):,} {noun}: too long")
     return lines
 
 

@@ -36,16 +36,21 @@ class RewardSettings(BaseSettings):
     )
 
     def problems(self) -> list[str]:
-        lines = [*super().problems(), *reward_problems(self.reward, *self.judges)]
+        lines = [*super().problems(), *reward_problems(self.all_rewards, *self.judges)]
         for word in self.reward_model:
             name, _, path = word.partition("=")
             if not path:
                 lines.append(f"--reward_model {word}: is not of the form NAME=PATH")
-            elif name not in self.reward:
+            elif name not in self.all_rewards:
                 lines.append(f"--reward_model {word}: {name} is not among --reward")
             if is_path(path) and not Path(path).expanduser().exists():
                 lines.append(f"--reward_model {word}: no such file or folder")
         return lines
+
+    @property
+    def all_rewards(self) -> list[str]:
+        """The names of the rewards that judge, whatever flag names them."""
+        return self.reward
 
     @property
     def judges(self) -> tuple[dict[str, Any], Callable[[Any], Any]]:

@@ -19,7 +19,7 @@ from diffdpo.metrics.identity import digest_of, network_name, tokenizer_digest, 
 from diffdpo.metrics.network_reward import remembering
 from diffdpo.metrics.pixels import as_rgb
 from diffdpo.metrics.reward import Reward
-from diffdpo.metrics.weights import folder_of, load_network, place_of
+from diffdpo.metrics.weights import LOCAL, folder_of, load_network, place_of
 
 HOLDS = "an image-text-to-text model with its processor, by save_pretrained"
 HUB = "Qwen/Qwen3-VL-2B-Instruct"
@@ -56,7 +56,7 @@ def open_reward(name: str, path: str | None = None) -> Reward:
         "weights": digest_of(weight_files(folder)),
         "network": network_name(folder, type(network).__name__),
         "pictures": f"{type(processor.image_processor).__name__} {digest_of(settings)[:8]}",
-        "text": f"{tokenizer_digest(folder)}, asked {text_digest(asked(processor, ''))[:8]}",
+        "text": f"{tokenizer_digest(folder)} asked {text_digest(asked(processor, ''))[:8]}",
         "scale": "P(Yes)",
     }
     return Reward(name, remembering(score, network), identity, network)
@@ -98,10 +98,8 @@ def without_videos(kind: Any) -> Any:
 
     def parts(cls: Any, folder: Path, *rest: Any, **options: Any) -> list[Any]:
         made = {
-            "tokenizer": AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            "image_processor": AutoImageProcessor.from_pretrained(
-                folder, backend="pil", local_files_only=True
-            ),
+            "tokenizer": AutoTokenizer.from_pretrained(folder, **LOCAL),
+            "image_processor": AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL),
         }
         return [made.get(part) for part in kind.get_attributes()]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,23 @@ from transformers import AutoTokenizer
 from diffdpo.data.paths import is_path
 from diffdpo.engine.loaded import check_finite, check_keys
 from diffdpo.errors import UserError, short
-from diffdpo.metrics.identity import INDEX, TOKENIZER, WEIGHTS
+from diffdpo.metrics.identity import INDEX, WEIGHTS, WORDS
 
-READ = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # no pickles, no code
+# What is fetched: no pickles and no code, and of a tokenizer no weights beside it.
+READ = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+# Said, not left out: the libraries would ask on the terminal whether to run the code in a folder.
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 
 
-def folder_of(name: str, path: str | None, hub: str | None, holds: str) -> Path:
+def folder_of(
+    name: str, path: str | None, hub: str | None, holds: str, files: Sequence[str] = READ
+) -> Path:
     """The folder of a reward's weights: ``path``, a folder or hub id, or else the id ``hub``.
 
-    ``holds`` says what must be there. Raises UserError where there is none.
+    ``holds`` says what must be there, and ``files`` are fetched from the hub.
+
+    Raises UserError where there is none.
     """
     source = path or hub
     if source is None:
@@ -39,10 +47,10 @@ def folder_of(name: str, path: str | None, hub: str | None, holds: str) -> Path:
     if is_path(source):
         raise UserError(f"--reward_model {name}={source}: no such folder")
     try:
-        return Path(snapshot_download(source, allow_patterns=READ))
+        return Path(snapshot_download(source, allow_patterns=list(files)))
     except Exception as error:  # of the network, of the hub, of the disk
         raise UserError(
-            f"--reward {name}: its weights {source} are not on this machine and cannot be fetched"
+            f"--reward {name}: {source} is not on this machine and cannot be fetched"
             f" ({short(error)}); give --reward_model {name}=FOLDER, which holds {holds}"
         ) from error
 
@@ -69,17 +77,36 @@ def load_network(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
-            local_files_only=True,
             output_loading_info=True,
+            **LOCAL,
             **options,
         )
     except Exception as error:  # its files may hold anything
         reason = short(error, 200) or type(error).__name__
         raise UserError(f"{place}: cannot be loaded ({reason})") from error
+    check_kind(kind, folder, place)
     left = [key for key in info["unexpected_keys"] if not key.startswith(spare)]
     check_keys(place, info["missing_keys"], left)
     check_finite(network, place)
     return network.eval().requires_grad_(False)
+
+
+def check_kind(kind: Any, folder: Path, place: str) -> None:
+    """Raises UserError where a folder is of another kind of network than the class ``kind``."""
+    wanted = getattr(kind, "config_class", None)  # None: of a class that takes many
+    found = json.loads((folder / "config.json").read_text()).get("model_type")
+    if wanted is not None and found.split("_")[0] != wanted.model_type.split("_")[0]:
+        raise UserError(f"{place}: of a {short(found)}, and a {wanted.model_type} is needed")
+
+
+def side_of(config: Any, place: str) -> int:
+    """The side in pixels of the square pictures that a network reads. Raises UserError where its
+    settings name none."""
+    size = config.image_size
+    sides = set(size) if isinstance(size, (list, tuple)) else {size}
+    if len(sides) != 1 or not isinstance(side := sides.pop(), int):
+        raise UserError(f"{place}: image_size {short(size)} in config.json is no square's side")
+    return side
 
 
 def check_file(folder: Path, names: tuple[str, ...], place: str) -> None:
@@ -101,9 +128,9 @@ def load_tokenizer(folder: Path, place: str, rows: int) -> Any:
 
     Raises UserError where there is none, or one with more words than that.
     """
-    check_file(folder, TOKENIZER[:5], place)
+    check_file(folder, WORDS, place)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # its files may hold anything
         reason = short(error, 200) or type(error).__name__
         raise UserError(f"{place}: its tokenizer cannot be read ({reason})") from error

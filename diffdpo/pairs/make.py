@@ -21,7 +21,14 @@ from diffdpo.engine.console import say
 from diffdpo.errors import UserError, not_installed
 from diffdpo.pairs.record import is_finished, write_once, write_pairs
 from diffdpo.pairs.select import Chosen, Pair, SelectSettings, combined, select
-from diffdpo.pairs.tables import Layout, candidates, prompt_key, scores, scores_key
+from diffdpo.pairs.tables import (
+    Layout,
+    candidates,
+    is_sampled,
+    prompt_key,
+    scores,
+    scores_key,
+)
 from diffdpo.report.plots import gap_histogram
 
 Rows = Iterator[dict[str, Any]]
@@ -43,12 +50,14 @@ class Source:
     prompts: list[str]  # by which draws are made
     key: Key  # of the table of candidates
     features: Features  # of its rows, which have a column "digest"
+    prepare: Callable[[], object]  # loads what samples
     compute: Callable[[range], Rows]
     judges: Mapping[str, Judge]
     facts: Mapping[str, Any]  # for the record
     sides: tuple[str, str]  # what the columns of the two sides end in
     columns: Features  # of what ``row`` gives
-    row: Callable[[Dataset, Pair, tuple[int, int]], dict[str, Any]]  # … of two rows of the table
+    # … of two rows of the table; None where these are none to train on.
+    row: Callable[[Dataset, Pair, tuple[int, int]], dict[str, Any] | None]
     # Files beside the pairs, by name: made of the table, its layout and the pairs.
     pages: Callable[[Dataset, Layout, Chosen], dict[str, bytes]]
     ties: bool = True  # whether rows of equal scores are written
@@ -73,6 +82,8 @@ def make(source: Source, plan: Plan, accelerator: Accelerator) -> None:
     if is_finished(plan.folder, facts):
         say(f"pairs        finished before: {plan.folder}")
         return
+    if not is_sampled(plan.root, source.key, layout, accelerator):
+        source.prepare()
     table = candidates(plan.root, source.key, source.features, layout, source.compute, accelerator)
     judges = {name: partial(judge.of, table) for name, judge in source.judges.items()}
     score_PNR = scores(plan.root, keys, layout, judges, plan.batch, accelerator)
@@ -152,8 +163,8 @@ def findings(
     if chosen.contradicted:
         left.append(f"{chosen.contradicted:,} prompts left out, on which the rewards contradict")
     lines = [
-        f"pairs        {len(chosen.pairs):,} of {layout.prompts:,} prompts by {plan.select.select}:"
-        f" {'; '.join(left)}"
+        f"pairs        {len(chosen.pairs):,} from {layout.prompts:,} prompts by"
+        f" {plan.select.select}: {'; '.join(left)}"
     ]
     if len(chosen.pairs):
         low, middle, high = np.quantile(chosen.gap_B, [0.25, 0.5, 0.75])
@@ -205,6 +216,8 @@ def pair_rows(
         both = pair.sides if source.ties else pair.chosen_first
         first, second = (layout.row(pair.prompt, candidate) for candidate in both)
         row = source.row(table, pair, (first, second))
+        if row is None:
+            continue
         for side, candidate in zip(source.sides, both, strict=True):
             named = dict(zip(source.judges, score_PNR[pair.prompt, candidate], strict=True))
             named["score"] = score_PN[pair.prompt, candidate]
@@ -217,4 +230,4 @@ def gaps_page(chosen: Chosen, rewards: Sequence[str]) -> dict[str, bytes]:
     """The distribution of gaps as a picture, where matplotlib is installed."""
     if not chosen.pairs or not_installed("matplotlib"):
         return {}
-    return {"gaps.png": gap_histogram(chosen.gap_B, ", ".join(rewards))}
+    return {"gaps.png": gap_histogram(chosen.gap_B.tolist(), ", ".join(rewards))}

@@ -70,9 +70,11 @@ def write_once(folder: Path, facts: Facts, write: Callable[[], None]) -> None:
     """Let one process ``write`` the pairs, and the others wait until they are there."""
     while not is_finished(folder, facts):
         with writing(folder), claimed(folder / RECORD) as ours:
-            if ours and not is_finished(folder, facts):
-                tidy(folder)
-                write()
+            if ours:
+                if not is_finished(folder, facts):
+                    tidy(folder)
+                    write()
+                return
         time.sleep(POLL)
 
 
@@ -89,6 +91,8 @@ def write_pairs(
     """
     with atomic_files(folder) as draft:
         files = list(write_rows(draft, iter(rows), features, record))
+        if not files:
+            raise UserError("pairs: one of the two is empty in every pair; nothing can be learned")
         content = json.dumps({**record, "files": files}, indent=2, ensure_ascii=False)
         for name, page in pages.items():
             (draft / name).write_bytes(page)

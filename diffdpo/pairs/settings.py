@@ -21,6 +21,9 @@ class CandidateSettings(BaseSettings):
         " the prompts of the pairs in dataset_name",
         group="data",
     )
+    num_prompts: int | None = flag(
+        None, "at most so many distinct prompts; default: all", group="data", least=1
+    )
     candidates: int = flag(
         4,
         "samples of each prompt; a larger number later adds to those that are stored",

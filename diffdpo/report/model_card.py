@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from diffdpo.config import as_dict
+from diffdpo.data.paths import is_path
 from diffdpo.engine.console import say
 from diffdpo.engine.digests import text_digest
 from diffdpo.engine.settings import TrainSettings
@@ -22,7 +23,7 @@ CARD = """{front}
 
 {what}
 
-Last logged step: {last}
+{data}Last logged step: {last}
 
 ```python
 {code}
@@ -36,23 +37,45 @@ Last logged step: {last}
 
 
 def model_card(
-    settings: TrainSettings, facts: ModelCardData, what: str, code: str, last: Mapping[str, float]
+    settings: TrainSettings,
+    facts: ModelCardData,
+    what: str,
+    code: str,
+    last: Mapping[str, float],
+    data: str | None = None,
 ) -> str:
     """The text of the card.
 
-    ``facts`` are for the hub, ``what`` is a sentence on the result, ``code`` loads it, and ``last``
-    is the last record of the run.
+    ``facts`` are for the hub, ``what`` is a sentence on the result, ``code`` loads it, ``last`` is
+    the last record of the run, and ``data`` the name of what it was trained on.
     """
     return ModelCard(
         CARD.format(
             front=f"---\n{facts.to_yaml()}\n---",
             name=as_markdown(Path(settings.output_dir).resolve().name),
             what=what,
+            data=f"Training data: {as_markdown(data)}\n\n" if data else "",
             last=", ".join(f"{name} {last[name]:.4g}" for name in SHOWN if name in last),
             code=code,
             settings=yaml.safe_dump(as_dict(settings), sort_keys=False),
         )
     ).content
+
+
+def hub_id(name: str | None) -> str | None:
+    """A name as the hub knows it; None of what lies on this disk, which nobody else has."""
+    return None if name is None or is_path(name) or Path(name).exists() else name
+
+
+def data_of(name: str | None) -> list[str] | None:
+    """The data set as the hub lists it, where it is one there."""
+    return [found] if (found := hub_id(name)) else None
+
+
+def load_from(settings: TrainSettings) -> str:
+    """Where the code of the card loads the result from: the hub, if it is uploaded."""
+    uploaded = settings.hub_model_id if settings.push_to_hub else None
+    return uploaded or settings.output_dir
 
 
 def write_card(text: str, draft: Path, folder: Path) -> None:

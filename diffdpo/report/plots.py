@@ -67,6 +67,31 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     return as_png(page)
 
 
+def overlaid_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """A PNG with one panel a quantity and one line a run: running means of its records, but for
+    what is not noisy."""
+    names = [name for names in CURVES.values() for name in names]
+    found = {
+        name: {label: points(records, name) for label, records in runs.items()} for name in names
+    }
+    kept = {name: lines for name, lines in found.items() if any(x for x, _ in lines.values())}
+    rows = max(1, -(-len(kept) // 3))
+    page, axes = figure(rows, 3, 12, 2.9 * rows)
+    for axis in axes.flat[len(kept) :]:
+        axis.set_visible(False)
+    exact = {name for title in EXACT for name in CURVES[title]}
+    for axis, (name, lines) in zip(axes.flat, kept.items(), strict=False):
+        for label, (steps, values) in lines.items():
+            drawn = values if name in exact else smoothed(values)
+            axis.plot(steps, drawn, linewidth=1.4, label=label.replace("$", r"\$"))
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.tick_params(labelsize=8)
+        axis.legend(fontsize=7)
+    return as_png(page)
+
+
 def finish(axis: Any, title: str, curves: Mapping[str, tuple[list[int], list[float]]]) -> None:
     """Add titles, ticks and the legend of a panel."""
     axis.set_title(title, fontsize=10)

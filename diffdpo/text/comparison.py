@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.text.messages import Text
 from diffdpo.data.text.schema import common_length
+from diffdpo.engine.console import say
 from diffdpo.engine.trained_on import Overlap, known, overlap
 from diffdpo.errors import short
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, win_rate
@@ -78,21 +79,33 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written
         scorer.network, compared.prompts, tokenizer.eos_token_id, compared.settings, title
     )
     prompts = compared.repeated_prompts()
-    wholes = [[*prompt, *ids] for prompt, ids in zip(prompts, completions, strict=True)]
-    # Decoded as one sequence: a character may be split between the prompt and its continuation.
-    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in wholes]
+    heads, tails = taken_apart(tokenizer, prompts, completions)
+    texts = [head + tail for head, tail in zip(heads, tails, strict=True)]
     names = [f"text {row}, {short(text, 60)!r}" for row, text in enumerate(texts)]
-    # What both share, where a character is split between them: prompt and rest are the whole.
-    pairs = zip(as_texts(tokenizer, prompts), texts, strict=True)
-    heads = [text[: common_length(head, text)] for head, text in pairs]
-    tails = [text[len(head) :] for head, text in zip(heads, texts, strict=True)]
 
     def scores(name: str, reward: TextReward) -> np.ndarray:
         given, label = compared.prompts_for(reward, heads), title and f"{name} judges"
+        if cut := reward.too_long(given, tails):
+            say(f"note         {name} cuts {cut:,} of {len(tails):,} texts: too long")
         return scores_of(name, reward, names, given, tails, compared.batch, label or None)
 
     rewards = {name: scores(name, reward) for name, reward in compared.rewards.items()}
     return Written(completions, texts, rewards)
+
+
+def taken_apart(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+) -> tuple[list[str], list[str]]:
+    """Prompts and their completions as texts, which together are the whole."""
+    # Decoded as one sequence: a character may be split between the prompt and its continuation.
+    pairs = zip(prompts, completions, strict=True)
+    texts = as_texts(tokenizer, ([*prompt, *ids] for prompt, ids in pairs))
+    # What both share, where a character is split between them: prompt and rest are the whole.
+    both = zip(as_texts(tokenizer, prompts), texts, strict=True)
+    heads = [text[: common_length(head, text)] for head, text in both]
+    return heads, [text[len(head) :] for head, text in zip(heads, texts, strict=True)]
 
 
 def as_texts(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> list[str]:

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffdpo.engine.files import atomic_files
-from diffdpo.report.model_card import model_card, write_card
+from diffdpo.report.model_card import data_of, hub_id, load_from, model_card, write_card
 from diffdpo.text.network import is_adapter
 from diffdpo.text.settings import TextSettings
 
@@ -38,8 +38,12 @@ def card(network: PreTrainedModel, settings: TextSettings, last: Mapping[str, fl
     """The model card: what the result is and how transformers loads it."""
     base, losses = str(settings.model_name_or_path), " + ".join(settings.loss_type)
     facts = ModelCardData(
-        base_model=base, library_name="transformers", tags=["preference-optimization"]
+        base_model=hub_id(base),
+        library_name="transformers",
+        tags=["preference-optimization"],
+        datasets=data_of(settings.dataset_name),
     )
     kind = "An adapter" if is_adapter(network) else "A full fine-tune"
     summary = f"{kind} of `{base}`, trained on text preferences ({losses}) by diffdpo."
-    return model_card(settings, facts, summary, LOAD.format(folder=settings.output_dir), last)
+    code = LOAD.format(folder=load_from(settings))
+    return model_card(settings, facts, summary, code, last, settings.dataset_name)

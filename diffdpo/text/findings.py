@@ -20,7 +20,7 @@ class Findings:
 
     figures: dict[str, Estimate]
     rewards: dict[str, dict[str, Estimate]]  # the figures of each; the first is the headline
-    identities: dict[str, Mapping[str, str]]  # of the rewards
+    identities: Mapping[str, Mapping[str, str]]  # of the rewards
     prompts: Overlap  # of the continued prompts with the training set
     pairs: Overlap  # of the pairs with it
 

@@ -32,6 +32,7 @@ class SampleSettings:
     max_new_tokens: int = 64
     batch_size: int = 64
     vocabulary: int | None = None  # a model may have more tokens than its tokenizer: padding
+    purpose: Purpose = Purpose.SAMPLE  # what the numbers are drawn for
 
 
 def check_sampling(prompts: int, settings: SampleSettings) -> None:
@@ -60,19 +61,26 @@ def sample(
 
     ``title`` names the progress bar; without it there is none.
     """
-    visits = settings.visits
-    continuations: list[list[int]] = [[] for _ in range(len(prompts) * visits)]
-    batches = equal_lengths(
-        [prompt for prompt in prompts for _ in range(visits)], settings.batch_size
-    )
+    asked = [(prompt, visit) for prompt in prompts for visit in range(settings.visits)]
+    return continued(network, asked, end, settings, title)
+
+
+def continued(
+    network: PreTrainedModel,
+    asked: Sequence[tuple[Sequence[int], int]],
+    end: int | None,
+    settings: SampleSettings,
+    title: str = "",
+) -> list[list[int]]:
+    """A continuation for each prompt and visit that is asked for, as ``sample`` draws it."""
+    continuations: list[list[int]] = [[] for _ in asked]
+    batches = equal_lengths([prompt for prompt, _ in asked], settings.batch_size)
     for rows in tqdm(batches, desc=title, unit="batch", disable=not title):
-        chunk = [(prompts[row // visits], row % visits) for row in rows]
+        chunk = [asked[row] for row in rows]
         prompt_NT = torch.tensor([list(prompt) for prompt, _ in chunk], device=network.device)
+        count, purpose = settings.max_new_tokens, settings.purpose
         uniform_NT = np.stack(
-            [
-                uniforms(settings.seed, prompt, visit, settings.max_new_tokens)
-                for prompt, visit in chunk
-            ]
+            [uniforms(settings.seed, prompt, visit, count, purpose) for prompt, visit in chunk]
         )
         token_NT = continue_batch(
             network,
@@ -101,11 +109,17 @@ def equal_lengths(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]
     ]
 
 
-def uniforms(seed: int, prompt: Sequence[int], visit: int, count: int) -> np.ndarray:
+def uniforms(
+    seed: int,
+    prompt: Sequence[int],
+    visit: int,
+    count: int,
+    purpose: Purpose = Purpose.SAMPLE,
+) -> np.ndarray:
     """One number in [0, 1) for every token to draw: ``(count,)``."""
     # Keyed by the prompt's tokens, not its row: which other prompts are sampled changes nothing.
     digest = hashlib.blake2b(np.asarray(prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
-    return generator(seed, Purpose.SAMPLE, int.from_bytes(digest, "little"), visit).random(count)
+    return generator(seed, purpose, int.from_bytes(digest, "little"), visit).random(count)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from diffdpo.data.text.registry import registered
 from diffdpo.errors import UserError
 from diffdpo.text.bundled import MODEL, PAIRS
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
+from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.rows import RowSettings, TextRows
 from diffdpo.text.settings import TextSettings
 
@@ -72,7 +73,10 @@ def open_training_rows(
 
 
 def open_table(
-    name: str, split: str, settings: TextSettings | EvaluateTextSettings, flag: str | None = None
+    name: str,
+    split: str,
+    settings: TextSettings | EvaluateTextSettings | TextPairSettings,
+    flag: str | None = None,
 ) -> tuple[Dataset, tuple[str, TextFormat] | None]:
     """The data set ``name`` with its columns under the names that formats know; or that of the
     registry ``--dataset_info``, with the name and format of its entry. ``flag`` names the split.

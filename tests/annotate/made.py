@@ -63,6 +63,7 @@ def queue(pairs: int, votes: list[Vote] = [], clock: Any = None, **given: Any) -
 def session(folder: Path, names: list[object], **given: Any) -> Session:
     """A session whose votes go to ``folder``."""
     pairs = open_pairs(settings(*names))
+    folder.mkdir(parents=True, exist_ok=True)
     file = VoteFile(folder)
     tally = Tally(len(pairs), file.read())
     file.open()

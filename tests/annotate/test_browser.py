@@ -1,9 +1,12 @@
 """The page in a real browser, as people use it."""
 
 import errno
+import io
 import statistics
 from urllib.parse import urlsplit
 
+import av
+import numpy as np
 import pytest
 
 from diffdpo.annotate.queue import item
@@ -238,6 +241,38 @@ def test_texts_are_shown_as_text_and_the_end_is_said(browser, served, tmp_path):
     ann.press("ArrowLeft", "done")
     assert ann.page.locator("#notice-title").text_content() == "That was all. Thank you."
     ann.press("u", "pair")
+
+
+def clip(shade):
+    """Sixteen frames of a WebM file."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="webm") as output:
+        stream = output.add_stream("libvpx", rate=8)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for number in range(16):
+            pixels = np.full((64, 64, 3), (shade, 16 * number, 0), dtype=np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        output.mux(stream.encode())
+    return file.getvalue()
+
+
+def test_clips_play_by_themselves_and_over_again(browser, served, tmp_path):
+    row = {"video_0": clip(0), "video_1": clip(200), "caption": "p", "label_0": 1.0}
+    made, url = served(data_set(tmp_path / "d", [row]))
+    ann = Person(browser, url)
+    ann.page.wait_for_function(
+        "() => [...document.querySelectorAll('video')].every(v => v.currentTime > 0)"
+    )
+    playing = "[...document.querySelectorAll('video')].map(v => v.loop && v.muted && !v.paused)"
+    assert ann.page.evaluate(playing) == [True, True]
+    ann.press("ArrowLeft", "done")
+    assert len(lines(made)) == 1
+    assert ann.page.locator("[data-act=undo]").is_enabled()
+    bob = Person(browser, url)
+    bob.press("s", "done")
+    bob.press("u", "pair")
+    assert bob.page.locator("[data-act=undo]").is_disabled()
 
 
 def test_another_name_goes_on_where_it_was(browser, served, many):

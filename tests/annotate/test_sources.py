@@ -13,7 +13,7 @@ from diffdpo.annotate.runs import RunPairs
 from diffdpo.annotate.sources import open_pairs
 from diffdpo.annotate.votes import Tally
 from diffdpo.commands.annotate import priority
-from diffdpo.data.image_formats import IMAGE_FORMATS
+from diffdpo.data.image_formats import GENERAL
 from diffdpo.errors import UserError
 from tests.annotate.made import data_set, rows, settings, vote
 from tests.annotate.samples import sample_folder
@@ -29,9 +29,9 @@ def turns(*pairs):
     return [{"role": role, "content": text} for role, text in pairs]
 
 
-@pytest.mark.parametrize("name", IMAGE_FORMATS)
+@pytest.mark.parametrize("name", GENERAL)
 def test_every_image_format_is_shown_with_its_items_in_their_order(tmp_path, name):
-    format = IMAGE_FORMATS[name]
+    format = GENERAL[name]
     both = [encoded(picture(side)) for side in (0, 1)]
     for side, content in enumerate(both):
         (tmp_path / f"{side}.png").write_bytes(content)
@@ -54,6 +54,20 @@ def test_every_image_format_is_shown_with_its_items_in_their_order(tmp_path, nam
     assert [written[column] for column in list(written)[:2]] == stored
     assert len(set(pairs.names(0))) == 2
     assert pairs.names(0) == pairs.names(1)  # a picture in two rows is one item
+
+
+def test_each_two_pictures_of_a_ranking_are_a_pair_and_one_picture_is_one_item(tmp_path):
+    pictures = [encoded(picture(number)) for number in range(3)]
+    given = [{"prompt": "p", "generations": pictures, "ranking": [1, 2, 2]},
+             {"prompt": "q", "generations": pictures[:2], "ranking": [2, 1]}]  # fmt: skip
+    pairs = open_pairs(settings(data_set(tmp_path, given)))
+    assert isinstance(pairs, PicturePairs)
+    assert [pairs.prompt(pair) for pair in range(len(pairs))] == ["p", "p", "p", "q"]
+    items = [pairs.names(pair) for pair in range(len(pairs))]
+    assert len({item for both in items for item in both}) == 3
+    shown = Image.open(io.BytesIO(pairs.media(3, 1).body))
+    side = 1 if pairs.names(3)[1] == pairs.names(0)[1] else 0
+    assert shown.tobytes() == picture(side).tobytes()
 
 
 def test_pairs_without_labels_and_ties_are_shown_as_well(tmp_path):
@@ -122,17 +136,29 @@ def test_few_broken_texts_are_left_out_and_said(tmp_path):
 
 
 def test_runs_meet_on_the_prompts_and_seeds_that_both_have(tmp_path):
-    one = sample_folder(tmp_path / "one", ["base", "a"])
-    other = sample_folder(tmp_path / "other", ["base", "a"], prompts=2, shift=50)
+    one = sample_folder(tmp_path / "one", ["reference", "base", "a"])
+    other = sample_folder(tmp_path / "other", ["reference", "base", "a"], prompts=2, shift=50)
     pairs = open_pairs(settings(one, other))
     assert isinstance(pairs, RunPairs)
-    # The base has fewer pictures in the second folder, so that it is not the same base.
-    assert pairs.runs == ("base", "a", "base (other)", "a (other)")
+    # The base is the same in both; "a" is another in each; the references were not named.
+    assert pairs.runs == ("base", "a (one)", "a (other)")
     kinds = [pairs.names(pair) for pair in range(len(pairs))]
-    assert kinds.count(("base", "a")) == 6
-    assert kinds.count(("a", "a (other)")) == 4
-    assert not kinds.count(("base", "base (other)"))
-    assert "pairs of equal pictures are left out" in pairs.skipped[0]
+    assert kinds.count(("base", "a (one)")) == 6
+    assert kinds.count(("base", "a (other)")) == 4
+    assert kinds.count(("a (one)", "a (other)")) == 4
+
+
+def test_one_evaluation_brings_its_reference(tmp_path):
+    pairs = open_pairs(settings(sample_folder(tmp_path, ["reference", "a"])))
+    assert pairs.runs == ("reference", "a")
+
+
+def test_equal_pictures_of_two_runs_are_left_out(tmp_path):
+    folder = sample_folder(tmp_path, ["a", "b"])
+    same = (folder / "samples" / "a" / "00001-0.png").read_bytes()
+    (folder / "samples" / "b" / "00001-0.png").write_bytes(same)
+    pairs = open_pairs(settings(folder))
+    assert (len(pairs), pairs.skipped) == (5, ["1 pairs of equal pictures are left out"])
 
 
 def test_runs_at_other_seeds_or_of_equal_pictures_cannot_be_compared(tmp_path):

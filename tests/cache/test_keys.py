@@ -10,8 +10,10 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
-from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, network_digest
+from diffdpo.cache.keys import CANDIDATES, ENCODINGS, SCORES, Key, arithmetic, network_digest
+from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.settings import ImageSettings
+from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.settings import TextSettings
 from tests.commands.image_runs import flags, metrics, train
 from tests.factory import unet
@@ -37,6 +39,13 @@ CHANGE_SCORES = {
     TextSettings: {"mixed_precision", "allow_tf32", "deterministic"},
 }
 
+# Of candidates of pairs; the size of pictures and the length of texts are facts of the model.
+CHANGE_CANDIDATES = {
+    PairSettings: {"num_inference_steps", "guidance_scale", "seed"},
+    TextPairSettings: {"max_new_tokens", "seed"},
+}
+MADE = [(kind, field.name) for kind in CHANGE_CANDIDATES for field in dataclasses.fields(kind)]
+
 
 def other(value):
     """A value that is not the given one."""
@@ -58,6 +67,14 @@ def test_a_marked_setting_changes_the_folder_and_no_other_does(settings, name):
 
     assert differs(SCORES) == (name in CHANGE_SCORES[settings])
     assert differs(ENCODINGS) == (settings is ImageSettings and name in CHANGE_LATENTS)
+
+
+@pytest.mark.parametrize(("settings", "name"), MADE)
+def test_a_setting_of_sampling_changes_the_folder_of_candidates_and_no_other_does(settings, name):
+    plain = settings()
+    changed = dataclasses.replace(plain, **{name: other(getattr(plain, name))})
+    folders = {Key.of("kind", each, CANDIDATES, {}).folder for each in (plain, changed)}
+    assert (len(folders) == 2) == (name in CHANGE_CANDIDATES[settings])
 
 
 def test_kind_and_facts_change_the_folder():

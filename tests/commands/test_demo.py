@@ -21,7 +21,7 @@ SHORT = {
     "demo-text": (
         DemoTextSettings,
         "--max_train_steps 1 --max_train_samples 16 --train_batch_size 4 --report_to none",
-        "--num_prompts 2 --samples_per_prompt 1 --max_new_tokens 4",
+        "--split validation --num_prompts 2 --samples_per_prompt 1 --max_new_tokens 4",
     ),
 }
 
@@ -42,8 +42,10 @@ def test_a_demo_trains_judges_and_goes_on(name, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "train" / "metrics.jsonl").exists()
     result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result["settings"]["policy"] == str(tmp_path / "out" / "train")
-    if name == "demo-flow":  # as in the recipe, in the evaluation as well
+    if name == "demo-flow":
+        # As in the recipe, in the evaluation as well. What judges anew is the code of demo.
         assert result["settings"]["max_sequence_length"] == 8
+        monkeypatch.setattr("diffdpo.commands.evaluate.main", lambda settings, alone: 0)
     assert main([name, "--output_dir", str(tmp_path / "out")]) == 0
     assert "resumed" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -72,7 +74,7 @@ def test_a_stopped_demo_is_not_judged_and_says_so_by_its_code(name, tmp_path, mo
 
 def test_make_targets_go_on_where_they_were_stopped():
     rules = (ROOT / "Makefile").read_text().split("\n\n")
-    name = re.compile(r"^(demo|demo-flow|control|demo-text): ", re.MULTILINE)
+    name = re.compile(r"^(demo|demo-flow|demo-rounds|control|demo-text): ", re.MULTILINE)
     named = [rule for rule in rules if name.search(rule)]
-    assert len(named) == 4
+    assert len(named) == 5
     assert not [rule for rule in named if "rm -rf" in rule or "launch" in rule]

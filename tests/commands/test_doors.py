@@ -29,8 +29,13 @@ TEXT = {"text", "text.settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
+PAIRS = {"image.evaluate_settings", "image.pair_settings", "pairs", "pairs.settings"}
+PAIRS |= {"pairs.select", "draws", "commands", "commands.settings"}
+PAIRS |= TEXT | {"text.pair_settings", "text.evaluate_settings"}
 ANNOTATE = {"annotate", "annotate.settings"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
+BOTH |= {"engine.run_config", "extensions"}
+ROUNDS = {"commands", "commands.rounds_settings", "image", "image.bundled"}
 
 # What each command imports of the package before its settings are right, and for its --help.
 IMPORTS = {
@@ -38,18 +43,23 @@ IMPORTS = {
     "train_text_dpo": LIGHT | DATA | TEXT,
     "evaluate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
     "evaluate_text": LIGHT | DATA | TEXT | RUN | {"text.evaluate_settings"},
-    "make_pairs": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"},
+    "make_pairs": BOTH | RUN | PAIRS,
+    "score": BOTH | RUN | {"commands.score_settings"},
     "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
+    "compare": LIGHT | {"commands", "commands.compare_settings", "engine.run_config", "extensions"},
     "precompute": BOTH,
     "export": BOTH,
     "demo": BOTH,
     "demo_flow": BOTH,
     "demo_text": BOTH,
+    "rounds": LIGHT | DATA | RUN | ROUNDS,
+    "demo_rounds": LIGHT | DATA | RUN | ROUNDS,
 }
 # The table of rewards needs arrays and pictures, a fit arrays.
-REWARDED = ("evaluate", "evaluate_text", "make_pairs", "annotate", "convert_reward")
+REWARDED = ("evaluate", "evaluate_text", "score", "make_pairs", "annotate", "convert_reward")
+REWARDED += ("rounds", "demo_rounds")
 ALSO = {name: {"numpy", "PIL"} for name in REWARDED}
 ALSO["fit_bradley_terry"] = {"numpy"}
 ASK = """

@@ -162,6 +162,7 @@ def test_sampled_pairs_are_labelled_by_the_reward_and_can_be_trained_on(models, 
         tmp_path / "new",
     ]
     words += ["--num_inference_steps", 2, "--reward", "colourfulness"]
+    words += ["--precompute_dir", tmp_path / "tables"]
     assert run_command("make_pairs", [str(word) for word in words]) == 0
     from datasets import load_dataset
 

@@ -41,6 +41,7 @@ def own(tmp_path):
             del table[name]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_an_image_run_with_loss_format_and_reward_of_ones_own(models, pairs, own, tmp_path):
     rows = load_dataset("parquet", data_files=str(pairs / "*.parquet"), split="train")
     rows = rows.rename_columns({"jpg_0": "left", "jpg_1": "right", "caption": "words"})

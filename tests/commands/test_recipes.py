@@ -8,8 +8,10 @@ import pytest
 from safetensors.torch import load_file
 
 from diffdpo.cli import run_command
+from diffdpo.commands.rounds_settings import RoundsSettings
 from diffdpo.config import parse, read_yaml
 from diffdpo.image.backbones import family_of
+from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 from tests.conftest import ROOT, accelerate, run
@@ -43,7 +45,14 @@ def path_of(name):
 
 
 def test_every_recipe_is_in_a_table():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*FAMILIES, "reviews"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*FAMILIES, "reviews", "rounds_emoji"}
+
+
+def test_the_plan_of_rounds_is_read_as_it_stands():
+    plan, _ = parse(RoundsSettings, ["--config", str(path_of("rounds_emoji"))])
+    assert plan.rounds == 2
+    for section, cls in (("train", ImageSettings), ("make_pairs", PairSettings)):
+        assert plan.section(section).keys() <= cls.__dataclass_fields__.keys()
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "reviews"])

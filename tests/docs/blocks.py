@@ -8,6 +8,7 @@
 ```text output           what the block before it prints
 ```text structure        what scripts/print_structure.py prints
 ```text tree             the tree of the repository
+```yaml rounds           a plan that ``diffdpo rounds`` reads; the files it names need not exist
 ```text                  an illustration
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KINDS = {"sh run", "sh slow", "sh check", "python", "python excerpt"}
-KINDS |= {"text", "text output", "text structure", "text tree"}
+KINDS |= {"text", "text output", "text structure", "text tree", "yaml rounds"}
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,24 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diffdpo.cli import COMMANDS, settings_class
+from diffdpo.commands.rounds import training_of
+from diffdpo.commands.rounds_settings import RoundsSettings
+from diffdpo.config import settings_of
 from diffdpo.errors import UserError
 from diffdpo.flags import StrictParser
+from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
 from tests.conftest import THREADS
 from tests.docs.blocks import KINDS, PAGES, ROOT, Block, blocks_of, command_lines, name_of
 from tests.docs.blocks import prose_and_blocks as split
+from tests.processes import run_forked
 
 CHECKED = [
     block
@@ -42,17 +49,19 @@ def test_every_block_has_a_class(page):
     assert not unknown + indented
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_quick_blocks_run(page, scratch, monkeypatch):
+    """Without the seconds in which shells, launchers and interpreters start; those are slow."""
     monkeypatch.chdir(scratch)
-    execute([block for block in blocks_of(page) if block.kind != "sh slow"], limit=600)
+    execute([block for block in blocks_of(page) if block.kind != "sh slow"], run_forks)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_all_blocks_run(page, scratch, monkeypatch):
     monkeypatch.chdir(scratch)
-    execute(blocks_of(page), limit=3600)
+    execute(blocks_of(page), run_shell)
 
 
 @pytest.mark.parametrize("block", CHECKED, ids=lambda block: block.where)
@@ -83,26 +92,41 @@ def scratch(tmp_path):
     LOSSES.update(rows)
 
 
-def execute(blocks: list[Block], limit: float) -> None:
+def execute(blocks: list[Block], run_commands: Callable[[Block], str]) -> None:
     """Shell and Python blocks in their order; what one prints stands in the block behind it."""
     names: dict[str, object] = {"__name__": "page"}
     printed = ""
     for block in blocks:
         if block.kind in ("sh run", "sh slow"):
-            printed = run_shell(block, limit)
+            printed = run_commands(block)
         elif block.kind == "python":
             printed = run_python(block, names)
         elif block.kind == "text output":
             assert printed == block.text, block.where
 
 
-def run_shell(block: Block, limit: float) -> str:
+def run_forks(block: Block) -> str:
+    """The block's scripts one after the other, if it is made of such alone; else under bash."""
+    start = re.compile(r"(?:python|accelerate launch) (scripts/\w+\.py\b.*)")
+    scripts = [start.fullmatch(line) for line in command_lines(block)]
+    if not all(scripts) or re.search(r"[$|<>&;]", block.text):
+        return run_shell(block)
+    printed = ""
+    for script in scripts:
+        words = [sys.executable, *shlex.split(script[1])]
+        done = run_forked(words, Path.cwd(), HOME=os.getcwd())
+        assert done.returncode == 0, f"{block.where}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        printed += done.stdout
+    return printed
+
+
+def run_shell(block: Block) -> str:
     """The block under bash, with the programs of the tests' environment first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     places = {"PATH": path, "PYTHONPATH": str(ROOT), "HOME": os.getcwd()}
     command = ["bash", "-euo", "pipefail", "-c", block.text]
     done = subprocess.run(command, env={**os.environ, **THREADS, **places}, capture_output=True,
-                          text=True, timeout=limit)  # fmt: skip
+                          text=True, timeout=3600)  # fmt: skip
     assert done.returncode == 0, f"{block.where}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
@@ -162,6 +186,20 @@ def bare(source: str) -> str:
     """Python lines without their comments and indentation."""
     lines = [line.split("  #")[0].strip() for line in source.splitlines()]
     return "\n".join(line for line in lines if line)
+
+
+PLANS = [block for page in PAGES for block in blocks_of(page) if block.kind == "yaml rounds"]
+
+
+@pytest.mark.parametrize("block", PLANS, ids=lambda block: block.where)
+def test_plans_of_rounds_have_settings_that_exist(block, tmp_path):
+    content = yaml.safe_load(block.text)
+    for name in ("prompts", "eval_prompts"):
+        (tmp_path / name).write_text("a cat\n")
+        content[name] = str(tmp_path / name)
+    plan = settings_of(RoundsSettings, **content)
+    training_of(plan, 2)
+    assert plan.section("train").keys() <= ImageSettings.__dataclass_fields__.keys()
 
 
 def test_a_flag_that_does_not_exist_is_noticed():

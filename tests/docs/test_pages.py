@@ -13,7 +13,7 @@ from diffdpo.data.image_formats import IMAGE_FORMATS
 from diffdpo.data.text import TEXT_FORMATS
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import LOSSES
-from diffdpo.metrics import REWARDS
+from diffdpo.metrics import REWARDS, TEXT_REWARDS
 from diffdpo.text.settings import TextSettings
 from tests.docs.blocks import PAGES, ROOT, blocks_of, name_of, prose_and_blocks
 
@@ -93,7 +93,9 @@ def test_flags_without_effect_stand_in_the_guide_with_their_reasons(settings):
     [
         ("design.md", LOSSES),
         ("text.md", TEXT_FORMATS),
+        ("text.md", TEXT_REWARDS),
         ("choosing.md", REWARDS),
+        ("rewards.md", REWARDS),
         ("choosing.md", IMAGE_FORMATS),
     ],
 )

@@ -1,10 +1,12 @@
 """What the tests of the families share: pictures, batches, tasks, and a spied run of a pipeline."""
 
+import copy
 import functools
 
 import torch
 from accelerate import Accelerator
 
+from diffdpo.image.backbones import load_backbone
 from diffdpo.image.pixels import PixelImage
 from diffdpo.image.processes import process_for
 from diffdpo.image.settings import ImageSettings
@@ -13,6 +15,17 @@ from tests.families import factory, side
 
 CPU = torch.device("cpu")
 PROMPTS = ["a cat", "a much longer prompt", ""]
+
+
+@functools.cache
+def loaded(folder: str):
+    """The backbone of a folder, loaded once; no test changes it."""
+    return load_backbone(folder)
+
+
+def fresh(folder):
+    """One of the test's own: a copy, as loading takes ten times as long."""
+    return copy.deepcopy(loaded(str(folder)))
 
 
 def images(count, resolution, original=None):

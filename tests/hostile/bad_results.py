@@ -38,6 +38,17 @@ def picture_result(*words: str, **files: str | bytes) -> Make:
     return make
 
 
+def prompts_of(content: bytes) -> Make:
+    """An evaluation on the prompts in a text file with this content."""
+
+    def make(material: Material) -> list[str]:
+        path = material.folder / "list.txt"
+        path.write_bytes(content)
+        return picture_result("--prompts", str(path), **RESULT)(material)
+
+    return make
+
+
 def lora(value: float) -> bytes:
     """A LoRA file of one layer of the small pipelines, with one value throughout."""
     layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora"
@@ -89,23 +100,6 @@ def broken_model(material: Material) -> list[str]:
     return text_result(policy=str(folder))(material)
 
 
-def new_pairs(*words: str) -> Make:
-    """Pairs to be sampled from a good model."""
-
-    def make(material: Material) -> list[str]:
-        base = ["--pretrained_model_name_or_path", material.models(), "--num_inference_steps", "1"]
-        base += ["--dataset_name", material.pairs, "--output_dir", material.folder / "new"]
-        return [*map(str, base), *words]
-
-    return make
-
-
-def new_pairs_over_old(material: Material) -> list[str]:
-    (material.folder / "new").mkdir()
-    (material.folder / "new" / "train-00000.parquet").write_text("mine")
-    return new_pairs()(material)
-
-
 def damaged_record(material: Material) -> list[str]:
     words = picture_result(**RESULT)(material)
     (run_folder(material) / "trained_on.safetensors").write_bytes(b"\0" * 40)
@@ -113,9 +107,29 @@ def damaged_record(material: Material) -> list[str]:
 
 
 RESULT = {LORA.replace(".", "__"): lora(0.0)}
-JUDGE, TEXT = "evaluate", "evaluate_text"
+JUDGE, TEXT, BESIDE = "evaluate", "evaluate_text", "compare"
+
+
+def two_runs(evaluation: str = "{}", config: str = "loss_type: ipo\n") -> Make:
+    """Two runs to be compared, one of them with this evaluation and configuration."""
+
+    def make(material: Material) -> list[str]:
+        run = run_folder(material, config__yaml=config, evaluation__json=evaluation)
+        other = material.folder / "other"
+        other.mkdir()
+        (other / "config.yaml").write_text("loss_type: sigmoid\n")
+        return [str(run), str(other), "--output_dir", str(material.folder / "out")]
+
+    return make
+
 
 CASES = [
+    Bad("one run to compare", BESIDE, lambda material: [__file__], ".*two or more runs are needed"),
+    Bad("an evaluation of nobody", BESIDE, two_runs(), r".*evaluation\.json: no evaluation"),
+    Bad(
+        "an evaluation that is no JSON", BESIDE, two_runs("{"), r".*evaluation\.json: no evaluation"
+    ),
+    Bad("a configuration that is none", BESIDE, two_runs(config="a: [b\n"), r".*config\.yaml: "),
     Bad(
         "a result that is not there",
         JUDGE,
@@ -189,7 +203,47 @@ CASES = [
         "a thousand million pictures",
         JUDGE,
         picture_result("--images_per_prompt", "1000000000", **RESULT),
-        "4,000,000,000 pictures of 32 pixels need 11,444 GiB of memory.*4,000,000,000 sampling",
+        "4,000,000,000 pictures of 32 pixels need about 3,815 GiB of disk.*4,000,000,000 sampling",
+    ),
+    Bad(
+        "prompts that are none",
+        JUDGE,
+        prompts_of(b""),
+        r"prompts .*list\.txt: none is there",
+    ),
+    Bad(
+        "prompts in UTF-16",
+        JUDGE,
+        prompts_of("a cat".encode("utf-16")),
+        r"prompts .*list\.txt: cannot be read as UTF-8",
+    ),
+    Bad(
+        "votes that are none",
+        JUDGE,
+        picture_result("--votes", __file__, **RESULT),
+        r".*: \d+ of \d+ lines are no votes",
+    ),
+    Bad(
+        "an image tower that is none",
+        JUDGE,
+        lambda material: picture_result(
+            "--diversity_model", str(run_folder(material, **RESULT)), **RESULT
+        )(material),
+        r"--diversity_model .*: config\.json is missing there",
+    ),
+    Bad(
+        "a best of one",
+        JUDGE,
+        picture_result("--best_of", "1", **RESULT),
+        "--best_of must be at least 2",
+    ),
+    Bad(
+        "one policy twice",
+        JUDGE,
+        lambda material: picture_result(
+            "--policy", *[str(run_folder(material, **RESULT))] * 2, **RESULT
+        )(material),
+        "--policy .*: is named twice",
     ),
     Bad(
         "guidance that is no number",
@@ -241,9 +295,4 @@ CASES = [
         text_result("--samples_per_prompt", "1000000000"),
         "2,000,000,000 continuations of up to 2 tokens need .* GiB of memory",
     ),
-    Bad("no step", "make_pairs", new_pairs("--num_inference_steps", "0"), "--num_inference_steps"),
-    Bad(
-        "too many steps", "make_pairs", new_pairs("--num_inference_steps", "2000"), ".*at most 1000"
-    ),
-    Bad("a file of the user's", "make_pairs", new_pairs_over_old, ".*holds train-00000.parquet"),
 ]

@@ -4,8 +4,9 @@ import functools
 
 import pytest
 
-from diffdpo.image.backbones import BACKBONES, load_backbone
+from diffdpo.image.backbones import BACKBONES
 from tests.families import factory
+from tests.families.work import fresh, loaded
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -33,10 +34,10 @@ def folder(family, tiny_models):
 
 @pytest.fixture
 def backbone(folder):
-    return load_backbone(str(folder))
+    return fresh(folder)
 
 
 @pytest.fixture(scope="module")
 def frozen(folder):
     """One that no test changes."""
-    return load_backbone(str(folder))
+    return loaded(str(folder))

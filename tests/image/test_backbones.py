@@ -14,6 +14,7 @@ from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
 from diffdpo.image.settings import ImageSettings
 from tests.factory import FAMILIES
+from tests.families.work import fresh
 
 CPU = torch.device("cpu")
 QUICK = PictureSettings(steps=2, guidance=3.0, batch=2)
@@ -35,7 +36,7 @@ def trained(folder, tmp_path, rank):
     settings = ImageSettings(
         pretrained_model_name_or_path=name, output_dir=run, rank=rank, loss_type=["sigmoid"]
     )
-    backbone = load_backbone(str(folder))
+    backbone = fresh(folder)
     network = make_trainable(backbone, settings, torch.float32, CPU)
     reference = make_reference(network, settings)
     torch.manual_seed(1)
@@ -64,7 +65,7 @@ def test_the_family_is_told_by_the_index_and_not_by_the_path(family, folder, tmp
 
 
 def test_prediction_keeps_the_shape(folder):
-    backbone = load_backbone(str(folder))
+    backbone = fresh(folder)
     noisy, timestep, condition = inputs(backbone)
     with torch.no_grad():
         assert backbone.predict(backbone.network, noisy, timestep, condition).shape == noisy.shape
@@ -74,7 +75,7 @@ def test_prediction_keeps_the_shape(folder):
 def test_the_reference_is_the_network_as_it_was(folder, tmp_path, rank):
     _, backbone, network, reference = trained(folder, tmp_path, rank)
     call = inputs(backbone)
-    untouched = load_backbone(str(folder))
+    untouched = fresh(folder)
     with torch.no_grad(), reference.network(network) as frozen:
         actual = backbone.predict(frozen, *call)
         expected = untouched.predict(untouched.network.train(), *call)
@@ -91,13 +92,15 @@ def test_a_result_loads_back_to_the_same_function(folder, tmp_path, rank):
     with torch.no_grad():
         expected = backbone.predict(network.eval(), *call)
     export(backbone, network, settings, {"step": 3, "loss": 0.5})
-    again = load_backbone(str(folder))
+    again = fresh(folder)
     policy, reference = load_policy(again, str(tmp_path / "run"))
     with torch.no_grad():
         assert torch.allclose(again.predict(policy.eval(), *call), expected, atol=1e-5)
         with reference.network(policy) as frozen:
             assert not torch.allclose(again.predict(frozen, *call), expected, atol=1e-5)
-    assert "base_model" in (tmp_path / "run" / "README.md").read_text()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"of `{folder}`" in card
+    assert "base_model" not in card  # a path on this disk, which the hub refuses
 
 
 def test_a_full_result_is_a_pipeline_of_the_same_class(family, folder, tmp_path):
@@ -111,13 +114,13 @@ def test_a_full_result_is_a_pipeline_of_the_same_class(family, folder, tmp_path)
 
 def test_half_precision_base_keeps_float32_adapters(folder):
     settings = ImageSettings(rank=2)
-    network = make_trainable(load_backbone(str(folder)), settings, torch.bfloat16, CPU)
+    network = make_trainable(fresh(folder), settings, torch.bfloat16, CPU)
     kinds = {weight.requires_grad: weight.dtype for weight in network.parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
 
 
 def test_pictures_depend_on_prompt_and_seed_alone(folder):
-    backbone = load_backbone(str(folder))
+    backbone = fresh(folder)
     prompts, seeds = ["a", "b", "c"], [1, 2, 3]
     together = sample(backbone, backbone.network, prompts, seeds, QUICK)
     alone = sample(backbone, backbone.network, prompts[2:], seeds[2:], QUICK)
@@ -132,19 +135,17 @@ def test_pictures_depend_on_prompt_and_seed_alone(folder):
 def test_unknown_layers_for_adapters_are_named(folder):
     settings = ImageSettings(rank=2, lora_target_modules=["no_such_layer"])
     with pytest.raises(UserError, match="no_such_layer"):
-        make_trainable(load_backbone(str(folder)), settings, torch.float32, CPU)
+        make_trainable(fresh(folder), settings, torch.float32, CPU)
 
 
 def test_unet_init_replaces_the_start(folder, tmp_path):
     settings, backbone, network, _ = trained(folder, tmp_path, None)
     export(backbone, network, settings, {})
     again = ImageSettings(unet_init=str(tmp_path / "run"))
-    started = make_trainable(load_backbone(str(folder)), again, torch.float32, CPU)
+    started = make_trainable(fresh(folder), again, torch.float32, CPU)
     assert torch.equal(started.conv_in.weight, network.conv_in.weight)
     with pytest.raises(UserError, match="no UNet there"):
-        make_trainable(
-            load_backbone(str(folder)), ImageSettings(unet_init="/nowhere"), torch.float32, CPU
-        )
+        make_trainable(fresh(folder), ImageSettings(unet_init="/nowhere"), torch.float32, CPU)
 
 
 def test_bad_models_are_one_line(models, tmp_path):
@@ -165,7 +166,7 @@ def test_bad_models_are_one_line(models, tmp_path):
     ):
         load_backbone(str(copy))
     with pytest.raises(UserError, match="did its run finish"):
-        load_policy(load_backbone(str(models())), str(tmp_path))
+        load_policy(fresh(models()), str(tmp_path))
 
 
 def test_sheets_and_seeds():

@@ -14,7 +14,7 @@ from diffusers.utils import torch_utils
 from PIL import Image
 
 from diffdpo.cli import run_command
-from diffdpo.image.backbones import BACKBONES, backbone_of, load_backbone
+from diffdpo.image.backbones import BACKBONES
 from diffdpo.image.errors import cell_weights, weighed
 from diffdpo.image.noise import Diffusion
 from diffdpo.image.sample import PictureSettings, sample
@@ -23,7 +23,8 @@ from diffdpo.image.start_noise import start_noise
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.commands.image_runs import flags, metrics, train
 from tests.factory import FAMILIES
-from tests.families import factory, side
+from tests.families import side
+from tests.families.work import loaded
 from tests.image.side_rows import LEFT, SCORES, SEEDS, mask_of, pairs_of, rows_of
 
 
@@ -42,7 +43,7 @@ def task_of(backbone, **changes):
 
 @pytest.fixture(params=FAMILIES)
 def backbone(request, models):
-    return load_backbone(str(models(request.param)))
+    return loaded(str(models(request.param)))
 
 
 def test_capo_learns_the_gap_and_a_run_says_what_it_reads(models, tmp_path, capsys):
@@ -61,9 +62,9 @@ def test_capo_learns_the_gap_and_a_run_says_what_it_reads(models, tmp_path, caps
 
 
 @pytest.mark.parametrize("family", BACKBONES)
-def test_the_sampler_draws_exactly_the_noise_of_a_seed(family, monkeypatch):
+def test_the_sampler_draws_exactly_the_noise_of_a_seed(family, tiny_models, monkeypatch):
     """Taken from the pipeline's own call, in batches of two and of one, before any packing."""
-    backbone, drawn, original = backbone_of(factory(family).tiny()), [], torch_utils.randn_tensor
+    backbone, drawn, original = loaded(str(tiny_models(family))), [], torch_utils.randn_tensor
 
     def spy(*args, **options):
         drawn.append(original(*args, **options))
@@ -117,10 +118,11 @@ def test_make_pairs_writes_the_seeds_that_its_pictures_were_sampled_with(models,
     words += ["--split", "train", "--reward", "colourfulness", "--num_inference_steps", 2]
     words += ["--guidance_scale", 3]
     words += ["--output_dir", tmp_path / "made", "--resolution", 32]
+    words += ["--precompute_dir", tmp_path / "tables"]
     assert run_command("make_pairs", [str(word) for word in words]) == 0
     made = str(tmp_path / "made" / "*.parquet")
     row = load_dataset("parquet", data_files=made, split="train")[1]
-    backbone = load_backbone(str(models()))
+    backbone = loaded(str(models()))
     settings = PictureSettings(steps=2, guidance=3.0, resolution=32)
     for number in (0, 1):
         seed = row[f"seed_{number}"]

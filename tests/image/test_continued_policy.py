@@ -33,6 +33,7 @@ def test_the_reference_is_the_start_or_the_model_itself(first, models, pairs, tm
     assert len(list((tmp_path / "cache").glob("reference-*"))) == 2
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_an_evaluation_is_against_the_runs_own_reference(first, models, pairs, tmp_path):
     still = {"rank": None, "init_policy": first, "learning_rate": 0, "max_train_steps": 1}
     quick = ["--reward", "colourfulness", "--num_prompts", "2", "--implicit_draws", "1"]

@@ -1,5 +1,7 @@
 """What holds for every family of the table: what is encoded is the same stored and live."""
 
+from bisect import bisect_left
+
 import torch
 
 from diffdpo.image.backbones import load_backbone, load_encoders
@@ -27,8 +29,9 @@ def test_stored_embeddings_are_live_ones(frozen):
 
 def test_prompts_are_cut_where_the_count_says(frozen):
     # Of one letter, which is a token in every tiny tokenizer.
-    most = 1100
-    longest = most - frozen.cut_prompts(["a" * length for length in range(1, most + 1)])
+    lengths = range(1, 1101)
+    longest = bisect_left(lengths, 1, key=lambda length: frozen.cut_prompts(["a" * length]))
+    assert frozen.cut_prompts(["a" * (longest + more) for more in (-1, 0, 1, 2)]) == 2
     whole, cut = "a" * (longest - 1), "a" * longest
     rows = rows_of(frozen.encode_prompts([whole + "a", whole + "b", cut + "b", cut + "c"]))
     read, other, *ends = map(tokens_of, rows)

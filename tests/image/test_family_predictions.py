@@ -1,5 +1,6 @@
 """What holds for every family of the table: it predicts what its pipeline does."""
 
+import copy
 import functools
 from types import SimpleNamespace
 
@@ -23,19 +24,20 @@ from tests.families.work import (
 )
 
 
-@pytest.fixture(params=["picture", "clip"])
-def of_a_length(request, backbone):
-    """The backbone, for pictures or for clips of two latent frames."""
+@pytest.fixture(scope="module", params=["picture", "clip"])
+def of_a_length(request, frozen, family):
+    """The backbone, for pictures or for clips of two latent frames, and a run of its pipeline."""
+    backbone = copy.copy(frozen)
     if request.param == "clip":
         if backbone.frame_factor is None:
             pytest.skip("it makes pictures alone")
         backbone.num_frames = 1 + backbone.frame_factor
-    return backbone
+    with pytest.MonkeyPatch.context() as patch:
+        return backbone, Spied(backbone, family, patch)
 
 
-def test_predicts_what_the_pipeline_gives_to_its_scheduler(of_a_length, family, monkeypatch):
-    backbone = of_a_length
-    spied = Spied(backbone, family, monkeypatch)
+def test_predicts_what_the_pipeline_gives_to_its_scheduler(of_a_length, family):
+    backbone, spied = of_a_length
     assert len(spied.steps) >= 4
     condition = backbone.encode_prompts(["a cat"])
     original = getattr(factory(family), "ORIGINAL", side(family))
@@ -51,7 +53,8 @@ def test_predicts_what_the_pipeline_gives_to_its_scheduler(of_a_length, family, 
         assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max()))
 
 
-def test_guidance_leads_away_from_the_empty_prompt(backbone, family, monkeypatch):
+def test_guidance_leads_away_from_the_empty_prompt(frozen, family, monkeypatch):
+    backbone = frozen
     if backbone.part == "unet" or getattr(factory(family), "EMBEDS_GUIDANCE", False):
         pytest.skip("its guidance is an input of the network, or the empty prompt is as in scripts")
     prompts, scale = PROMPTS[: backbone.prompts_at_once or 2], backbone.guidance_off + 3
@@ -78,14 +81,15 @@ def test_guidance_leads_away_from_the_empty_prompt(backbone, family, monkeypatch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_picture_depends_on_its_prompt_and_seed_alone(folder, family, dtype):
-    backbone = load_backbone(str(folder), dtype=dtype)
+def test_a_picture_depends_on_its_prompt_and_seed_alone(frozen, folder, family, dtype):
+    whole = dtype == torch.float32
+    backbone = frozen if whole else load_backbone(str(folder), dtype=dtype)
     backbone.move_encoders(CPU, dtype)
     settings = PictureSettings(2, backbone.guidance_off + 2, 2, side(family))
     call = functools.partial(sample, backbone, backbone.network.float())
     together = call(PROMPTS[:2], [1, 2], settings)
     assert [picture.size for picture in together] == 2 * [(side(family), side(family))]
-    if dtype == torch.float32:
+    if whole:
         (alone,) = call(PROMPTS[1:2], [2], settings)
         apart = np.asarray(alone, np.int16) - np.asarray(together[1])
         assert np.abs(apart).max() <= 2
@@ -93,8 +97,7 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(folder, family, dtype):
 
 
 def test_latents_have_the_scale_that_the_pipeline_undoes(of_a_length, family, monkeypatch):
-    backbone = of_a_length
-    spied = Spied(backbone, family, monkeypatch)
+    backbone, spied = of_a_length
     # An encoder that returns what the pipeline decoded must lead back to the pipeline's latents.
     returned = SimpleNamespace(mean=spied.decoded, std=torch.zeros_like(spied.decoded))
     encoded = SimpleNamespace(latent_dist=returned, latent=spied.decoded)

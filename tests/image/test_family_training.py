@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import backbone_of, load_backbone
+from diffdpo.image.backbones import backbone_of, family_of, load_backbone
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import ImageBatch
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
 from tests.families import factory, side
-from tests.families.work import CPU, batch_of, inputs, settings_of, task_of
+from tests.families.work import CPU, batch_of, fresh, inputs, settings_of, task_of
 
 
 def test_checkpointing_changes_nothing(backbone, family):
@@ -42,7 +42,8 @@ def test_checkpointing_changes_nothing(backbone, family):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_policy_and_reference_begin_as_one(folder, family, dtype):
-    backbone = load_backbone(str(folder), dtype=dtype)
+    whole = dtype == torch.float32
+    backbone = fresh(folder) if whole else load_backbone(str(folder), dtype=dtype)
     settings = settings_of(folder, family, gradient_checkpointing=True)
     if not backbone.network._supports_gradient_checkpointing:
         settings = settings_of(folder, family)
@@ -87,16 +88,16 @@ def test_adapters_reach_every_block(backbone, folder, family):
 
 
 def test_distilled_models_are_refused_unless_asked_for(family, tmp_path):
-    make = factory(family).tiny
-    distilled = make(distilled=True)
-    distilled.save_pretrained(tmp_path)
-    kind = type(load_backbone(str(tmp_path), is_turbo=True))
+    kind = family_of(family)
     if kind.distilled.__func__ is kind.__mro__[-2].distilled.__func__:
         pytest.skip("its configuration does not tell")
+    distilled = factory(family).tiny(distilled=True)
+    distilled.save_pretrained(tmp_path)
     for load in (lambda: load_backbone(str(tmp_path)), lambda: backbone_of(distilled)):
         with pytest.raises(UserError, match=r"distilled.*--is_turbo"):
             load()
-    assert backbone_of(distilled, is_turbo=True)
+    assert type(backbone_of(distilled, is_turbo=True)) is kind
+    assert type(load_backbone(str(tmp_path), is_turbo=True)) is kind
 
 
 def test_a_toy_preference_is_learned(backbone, folder, family):

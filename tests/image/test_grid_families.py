@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -19,26 +20,12 @@ from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from tests.families import factory
-from tests.families.work import inputs
+from tests.families.work import fresh, inputs
 
 FAMILIES = [
     *("SanaPipeline", "Lumina2Pipeline", "AuraFlowPipeline", "CogView4Pipeline"),
     *("PixArtSigmaPipeline", "HunyuanDiTPipeline", "ChromaPipeline"),
 ]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """``folders(family)``: the folder of a tiny pipeline."""
-    made = {}
-
-    def get(family):
-        if family not in made:
-            made[family] = tmp_path_factory.mktemp("model")
-            factory(family).tiny().save_pretrained(made[family])
-        return made[family]
-
-    return get
 
 
 def fit(family, network=(), text=(), vae=()):
@@ -86,16 +73,16 @@ def test_a_pipeline_of_a_distilled_model_alone_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("family", "resolution", "most"), [("AuraFlowPipeline", 48, 40), ("Lumina2Pipeline", 272, 256)]
 )
-def test_a_resolution_without_positions_is_refused(folders, family, resolution, most):
+def test_a_resolution_without_positions_is_refused(tiny_models, family, resolution, most):
     settings = ImageSettings(
-        pretrained_model_name_or_path=str(folders(family)), resolution=resolution
+        pretrained_model_name_or_path=str(tiny_models(family)), resolution=resolution
     )
     with pytest.raises(UserError, match=f"--resolution {resolution}.*{most} pixels at most"):
         open_pipeline(settings)
 
 
-def test_the_shift_of_cogview4_is_that_of_its_pipeline(folders):
-    backbone = load_backbone(str(folders("CogView4Pipeline")))
+def test_the_shift_of_cogview4_is_that_of_its_pipeline(tiny_models):
+    backbone = fresh(tiny_models("CogView4Pipeline"))
     scheduler = backbone.pipeline.scheduler
     # Two pixels a cell, two cells a patch.
     mu = calculate_shift((64 // 4) ** 2, scheduler.config.base_image_seq_len, 0.25, 0.75)
@@ -106,8 +93,8 @@ def test_the_shift_of_cogview4_is_that_of_its_pipeline(folders):
     assert backbone.own_shift(64) is None
 
 
-def test_cogview4_draws_for_one_prompt_at_a_time(folders, monkeypatch):
-    backbone = load_backbone(str(folders("CogView4Pipeline")))
+def test_cogview4_draws_for_one_prompt_at_a_time(tiny_models, monkeypatch):
+    backbone = fresh(tiny_models("CogView4Pipeline"))
     called, run = [], type(backbone.pipeline).__call__
     monkeypatch.setattr(
         type(backbone.pipeline),
@@ -130,8 +117,8 @@ def test_items_are_grouped_by_the_length_of_their_prompt():
     assert torch.equal(long["tokens_NLD"], condition["tokens_NLD"][[0, 2]])
 
 
-def test_pixart_is_loaded_under_the_name_that_its_network_had(folders):
-    folder = folders("PixArtSigmaPipeline")
+def test_pixart_is_loaded_under_the_name_that_its_network_had(tiny_models, tmp_path):
+    folder = shutil.copytree(tiny_models("PixArtSigmaPipeline"), tmp_path / "model")
     for path in (folder / "model_index.json", folder / "transformer" / "config.json"):
         text = path.read_text().replace("PixArtTransformer2DModel", "Transformer2DModel")
         assert text != path.read_text()
@@ -155,9 +142,9 @@ def test_what_cleans_prompts_is_in_the_key_of_their_embeddings(monkeypatch):
     assert key("StableDiffusionPipeline") == ""
 
 
-def test_a_full_fine_tune_of_sana_begins_where_its_reference_is(folders):
+def test_a_full_fine_tune_of_sana_begins_where_its_reference_is(tiny_models):
     # Its attention hands transposed tensors to its last layer.
-    backbone = load_backbone(str(folders("SanaPipeline")))
+    backbone = fresh(tiny_models("SanaPipeline"))
     settings = ImageSettings(resolution=32, rank=None)
     network = make_trainable(backbone, settings, torch.float32, torch.device("cpu"))
     reference = make_reference(network, settings)

@@ -237,6 +237,52 @@ def test_columns_of_pairs_are_refused_beside_rankings(beside, flag, folder):
         opened(folder, rows, framing=framing)
 
 
+@pytest.mark.parametrize("sides", [("chosen", "rejected"), ("w", "l")])
+@pytest.mark.parametrize("under", [".", "train"])
+def test_two_folders_of_pictures_are_pairs(sides, under, tmp_path):
+    place = tmp_path / under
+    for side, numbers in zip(sides, ((0, 2), (1, 3)), strict=True):
+        (place / side / "more").mkdir(parents=True)
+        for name, number in zip(("a.png", "more/b.jpg"), numbers, strict=True):
+            picture(number).save(place / side / name, quality=100, subsampling=0)
+    (place / sides[0] / "a.txt").write_text("one\n")
+    (place / sides[1] / "a.txt").write_text("another\n")
+    (place / sides[1] / "more" / "b.txt").write_text("two\n")
+    rows = open_with_folders(str(tmp_path), "train")
+    pairs = image_pairs(rows, SOFT, str(tmp_path))
+    pairs.check(quiet=True)
+    assert pairs.prompts() == ["one", "two"]
+    assert colour(pairs.read(0, 0).chosen) == picture(0).getpixel((0, 0))
+    there, drawn = colour(pairs.read(1, 0).rejected), picture(3).getpixel((0, 0))
+    near = [abs(a - b) for a, b in zip(there, drawn, strict=True)]
+    assert max(near) < 8
+    with pytest.raises(UserError, match="has no split 'test'"):
+        open_with_folders(str(tmp_path), "test")
+    # A file with rows says what the data are.
+    line = json.dumps(
+        {"chosen": f"{sides[1]}/a.png", "rejected": f"{sides[0]}/a.png", "prompt": "x"}
+    )
+    (place / "metadata.jsonl").write_text(line + "\n")
+    listed = open_with_folders(str(tmp_path), "train", cache_dir=str(tmp_path / "cache"))
+    assert listed["prompt"][:] == ["x"]
+
+
+def test_pictures_without_a_partner_are_left_out_or_refused(tmp_path, capsys):
+    for side in ("chosen", "rejected"):
+        (tmp_path / side).mkdir()
+        for number in range(3):
+            picture(number).save(tmp_path / side / f"{number}.png")
+    (tmp_path / "rejected" / "1.png").unlink()
+    assert len(open_with_folders(str(tmp_path), "train")) == 2
+    assert "1: no partner; left out" in capsys.readouterr().out
+    (tmp_path / "chosen" / "2.png").unlink()
+    with pytest.raises(UserError, match=r"2 pictures have no partner .* .first 1"):
+        open_with_folders(str(tmp_path), "train")
+    picture(0).save(tmp_path / "chosen" / "0.webp")
+    with pytest.raises(UserError, match=r"0.png and 0.webp: one name"):
+        open_with_folders(str(tmp_path), "train")
+
+
 TRAPS = {
     "none": ([("a", "b", 1), ("b", "c", 1), ("a", "c", 1)], (0, 0, 0)),
     "both sides": ([("a", "a", 1), ("a", "b", 1)], (1, 0, 0)),

@@ -22,6 +22,7 @@ from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.conftest import run
 from tests.factory import FAMILIES, changed, encoded, pickapic_rows, picture
+from tests.families.work import fresh
 
 CPU = torch.device("cpu")
 HUB = {"revision": None, "variant": None, "cache_dir": None}
@@ -62,7 +63,7 @@ def stored(folder, pairs, root, dtype=torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_draws_are_those_of_live_encoding(models, tmp_path, family, dtype):
-    rows, live = pickapic_rows(6), load_backbone(str(models(family)))
+    rows, live = pickapic_rows(6), fresh(models(family))
     live.move_encoders(torch.device("cpu"), dtype)
     live_pairs, task = pairs_of(rows), task_of(live)
     for _ in range(2):  # computed, then read

@@ -9,14 +9,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, family_of, load_backbone
+from diffdpo.image.backbones import BACKBONES, family_of
 from diffdpo.image.export import export
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
 from diffdpo.image.network import make_trainable, matched, resolve_lora
 from diffdpo.image.policy import load_policy
 from diffdpo.image.settings import ImageSettings
-from tests.families import factory
-from tests.families.work import inputs
+from tests.families.work import fresh, inputs
 from tests.image.comfy_names import (
     diffusers_keys,
     flux_layers,
@@ -41,22 +40,14 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tiny_models):
     """``folders(family)``: the folder of a tiny pipeline."""
-    made = {}
-
-    def get(family=SD):
-        if family not in made:
-            made[family] = tmp_path_factory.mktemp("model")
-            factory(family).tiny().save_pretrained(made[family])
-        return made[family]
-
-    return get
+    return lambda family=SD: tiny_models(family)
 
 
 def exported(model, out, **changes):
     """A backbone whose network has random adapters, written as at the end of a run."""
-    backbone = load_backbone(str(model))
+    backbone = fresh(model)
     base = {"rank": 4, "resolution": 32, "pretrained_model_name_or_path": str(model)}
     settings = resolve_lora(backbone, ImageSettings(output_dir=str(out), **{**base, **changes}))
     network = make_trainable(backbone, settings, torch.float32, CPU).train()
@@ -103,7 +94,7 @@ def test_diffusers_and_we_compute_with_each_file_what_training_did(family, kind,
     # The square root of a rank is rounded in the alpha of a file of kohya's form.
     close = {"rtol": 0, "atol": 1e-6 if kind == "rank-stabilised" else 0}
     for name in filter(lambda name: (tmp_path / name).exists(), (LORA_FILE, KOHYA_FILE)):
-        backbone = load_backbone(str(model))
+        backbone = fresh(model)
         plain = output(in_train_mode(backbone), family)
         assert not torch.equal(trained, plain)
         policy, reference = load_policy(backbone, str(tmp_path))
@@ -199,7 +190,7 @@ def test_files_in_half_precision(precision, folders, tmp_path):
     for name in (LORA_FILE, KOHYA_FILE):
         weights = load_file(tmp_path / name)
         assert {w.dtype for n, w in weights.items() if not n.endswith("alpha")} == {wanted}
-    again = load_backbone(str(folders()))
+    again = fresh(folders())
     policy, _ = load_policy(again, str(tmp_path))
     assert {w.dtype for w in policy.parameters()} == {torch.float32}
     assert torch.allclose(output(again), trained, atol=0.05)
@@ -222,7 +213,7 @@ def test_kohyas_form_is_refused_where_there_is_none(folders, tmp_path):
 
 
 def test_a_family_that_diffusers_loads_no_lora_into_is_trained_in_full(folders, monkeypatch):
-    backbone = load_backbone(str(folders()))
+    backbone = fresh(folders())
     monkeypatch.setattr(type(backbone), "pipeline_class", PixArtSigmaPipeline)
     with pytest.raises(
         UserError, match="into PixArtSigmaPipeline, so it is trained in full: leave"

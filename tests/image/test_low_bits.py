@@ -20,7 +20,7 @@ from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
 from tests.commands.image_runs import flags, metrics, train
 from tests.families import side
-from tests.families.work import batch_of, task_of
+from tests.families.work import batch_of, fresh, task_of
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
@@ -115,6 +115,7 @@ def test_adapters_are_not_rounded_to_the_bits_beneath(folder, family):
 @pytest.mark.parametrize(
     "bits", [pytest.param(bits, marks=[pytest.mark.slow] * (bits != "fp8")) for bits in FEWER]
 )
+@pytest.mark.usefixtures("no_plots")
 def test_a_run_is_exported_and_judged(models, pairs, tmp_path, bits, capsys):
     out = tmp_path / "run"
     more = {"gradient_checkpointing": True, "max_train_steps": 2, "learning_rate": 1e-2}
@@ -161,7 +162,7 @@ def test_mistakes_are_one_line(models, monkeypatch):
         assert any("pip install 'diffdpo[lowbit]'" in one
                    for one in lines(base_precision=bits, rank=2))  # fmt: skip
     assert not any("lowbit" in one for one in lines(base_precision="fp8", rank=2))
-    pipeline = load_backbone(str(models())).pipeline
+    pipeline = fresh(models()).pipeline
     settings = ImageSettings(pretrained_model_name_or_path="(in memory)", dataset_name="given")
     with pytest.raises(UserError, match="this model is in memory in full"):
         open_pipeline(settings, pipeline=pipeline, base_precision="int8")

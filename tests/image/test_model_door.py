@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionMode
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
 from tests.factory import FAMILIES, changed, scheduler, unet
+from tests.families.work import fresh
 from tests.image.doors import SD, SDXL, UNET_FILE, refused
 
 STATISTICS = {"latents_mean": [-1.6, 1.1, 2.5, -0.9], "latents_std": [8.4, 5.9, 6.5, 4.0]}
@@ -152,7 +153,7 @@ def test_another_autoencoder_is_checked_as_well(models, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_pipeline_in_memory_meets_the_same_checks(family, models):
     def pipeline(**parts):
-        held = load_backbone(str(models(family))).pipeline
+        held = fresh(models(family)).pipeline
         for name, part in parts.items():
             setattr(held, name, part)
         return held

@@ -13,7 +13,6 @@ from diffdpo.image.backbones import BACKBONES, load_backbone, offload
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
-from tests.families import factory
 from tests.families.work import batch_of, settings_of, task_of
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -30,13 +29,6 @@ READ_NUMBERS = ["ZImagePipeline", "Lumina2Pipeline", "CogView4Pipeline"]
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    factory(family).tiny().save_pretrained(folder)
-    return folder
 
 
 def opened(folder, family, dtype=torch.float32, device=CPU, **changes):

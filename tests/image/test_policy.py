@@ -1,6 +1,7 @@
 """Policies: all of their weights are used, and the reference is the model named."""
 
 import copy as copying
+import shutil
 from contextlib import nullcontext
 
 import pytest
@@ -11,7 +12,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import family_of, load_backbone
+from diffdpo.image.backbones import family_of
 from diffdpo.image.comparison import implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora import EveryAdapterOff
@@ -21,6 +22,7 @@ from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.task import DrawSettings, ImageTask
 from tests.factory import FAMILIES, pickapic_rows
+from tests.families.work import fresh
 from tests.image.test_latent_cache import pairs_of
 
 SD, SDXL = FAMILIES
@@ -72,7 +74,7 @@ PARTS = {
 def test_adapters_of_text_encoders_are_the_policys_and_not_the_references(name, models, tmp_path):
     family, parts = PARTS[name]
     fused = write_lora(tmp_path, family, models(family), parts)
-    base, backbone = load_backbone(str(models(family))), load_backbone(str(models(family)))
+    base, backbone = fresh(models(family)), fresh(models(family))
     network, reference = load_policy(backbone, str(tmp_path))
     pairs = pairs_of(pickapic_rows(4))
 
@@ -107,7 +109,7 @@ def test_adapters_of_text_encoders_are_the_policys_and_not_the_references(name, 
 def test_implicit_accuracy_scores_the_reference_without_text_adapters(models, tmp_path):
     """A policy whose only weights are those of a text encoder differs from its reference."""
     write_lora(tmp_path, SD, models(), ["text_encoder"])
-    backbone = load_backbone(str(models()))
+    backbone = fresh(models())
     network, reference = load_policy(backbone, str(tmp_path))
     assert isinstance(reference, EveryAdapterOff)
     settings = EvaluateSettings(policy=str(tmp_path), resolution=32, implicit_draws=2)
@@ -167,13 +169,21 @@ FOREIGN = {
 }
 
 
+@pytest.fixture(scope="module")
+def good(models, tmp_path_factory):
+    """The folder of a LoRA that fits."""
+    folder = tmp_path_factory.mktemp("lora")
+    write_lora(folder, SD, models(), ["unet"])
+    return folder
+
+
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_lora_that_does_not_fit_is_one_line(name, models, tmp_path):
+def test_a_lora_that_does_not_fit_is_one_line(name, good, models, tmp_path):
     change, line = FOREIGN[name]
-    write_lora(tmp_path, SD, models(), ["unet"])
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     rewritten(tmp_path, change)
     with pytest.raises(UserError, match=f"--policy .*{line}") as caught:
-        load_policy(load_backbone(str(models())), str(tmp_path))
+        load_policy(fresh(models()), str(tmp_path))
     assert len(str(caught.value)) < 600
 
 
@@ -193,7 +203,7 @@ def test_a_lora_of_kohyas_names_is_the_same_policy(models, tmp_path):
     save_file(weights, tmp_path / "kohya" / LORA_FILE)
     pairs, found = pairs_of(pickapic_rows(4)), []
     for name in ("plain", "kohya"):
-        backbone = load_backbone(str(models()))
+        backbone = fresh(models())
         network, reference = load_policy(backbone, str(tmp_path / name))
         assert len(reference.adapted) == 2
         found.append(
@@ -205,7 +215,7 @@ def test_a_lora_of_kohyas_names_is_the_same_policy(models, tmp_path):
 
 
 def test_a_folder_of_other_files_says_what_to_do(models, tmp_path):
-    backbone = load_backbone(str(models()))
+    backbone = fresh(models())
     for file, line in (
         ("mine.safetensors", "if mine.safetensors is a LoRA, name it pytorch_lora_weights"),
         ("a.bin", "a.bin is pickled, and safetensors alone are read"),
@@ -224,21 +234,21 @@ def test_dropout_of_an_adapter_is_off(models, tmp_path):
     pipeline.save_lora_weights(
         tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=config.to_dict()
     )
-    network, _ = load_policy(load_backbone(str(models())), str(tmp_path))
+    network, _ = load_policy(fresh(models()), str(tmp_path))
     rates = [m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)]
     assert not any(rates)
 
 
 def test_a_whole_policy_must_be_the_models(models, tmp_path):
     """Its UNet in all that it computes, and its text encoders."""
-    good = load_backbone(str(models())).pipeline
+    good = fresh(models()).pipeline
     good.save_pretrained(tmp_path / "good")
-    load_policy(load_backbone(str(models())), str(tmp_path / "good"))
+    load_policy(fresh(models()), str(tmp_path / "good"))
 
-    heads = load_backbone(str(models())).pipeline
+    heads = fresh(models()).pipeline
     heads.unet.register_to_config(attention_head_dim=4)
     heads.save_pretrained(tmp_path / "heads")
-    text = load_backbone(str(models())).pipeline
+    text = fresh(models()).pipeline
     text.text_encoder.get_input_embeddings().weight.data.add_(0.1)
     text.save_pretrained(tmp_path / "text")
     holes = tmp_path / "good" / "unet" / "diffusion_pytorch_model.safetensors"
@@ -251,4 +261,4 @@ def test_a_whole_policy_must_be_the_models(models, tmp_path):
         ("good", "unet: its files lack weights"),
     ):
         with pytest.raises(UserError, match=line):
-            load_policy(load_backbone(str(models())), str(tmp_path / name))
+            load_policy(fresh(models()), str(tmp_path / name))

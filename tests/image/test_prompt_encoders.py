@@ -7,6 +7,7 @@ from datasets import Dataset
 from diffdpo.image.backbones import family_of, load_backbone
 from tests.commands.image_runs import flags, train
 from tests.factory import FAMILIES, changed, pickapic_rows
+from tests.families.work import fresh
 from tests.image.doors import SDXL, refused
 
 
@@ -15,7 +16,7 @@ def test_a_tokenizer_without_a_length_gets_the_text_encoders(family, models, tmp
     folder = changed(
         models(family), tmp_path / "m", "tokenizer/tokenizer_config.json", model_max_length=None
     )
-    backbone, whole = load_backbone(str(folder)), load_backbone(str(models(family)))
+    backbone, whole = load_backbone(str(folder)), fresh(models(family))
     assert backbone.longest_prompt == 16
     prompts = ["a", "a prompt that is longer than sixteen tokens"]
     for name, value in whole.encode_prompts(prompts).items():
@@ -24,7 +25,7 @@ def test_a_tokenizer_without_a_length_gets_the_text_encoders(family, models, tmp
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_of_two_vectors_is_encoded_as_in_sampling(family, models, tmp_path):
-    pipeline = load_backbone(str(models(family))).pipeline
+    pipeline = fresh(models(family)).pipeline
     torch.manual_seed(5)
     encoders = [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")]
     for tokenizer, encoder in encoders[: 1 + (family == SDXL)]:
@@ -37,8 +38,8 @@ def test_a_token_of_two_vectors_is_encoded_as_in_sampling(family, models, tmp_pa
     pipeline.save_pretrained(tmp_path / "model")
     backbone = load_backbone(str(tmp_path / "model"))
     actual = backbone.encode_prompts(["a <blob>"])
-    fresh = family_of(family).pipeline_class.from_pretrained(tmp_path / "model")
-    tokens = fresh.encode_prompt("a <blob>", device="cpu", num_images_per_prompt=1,
+    again = family_of(family).pipeline_class.from_pretrained(tmp_path / "model")
+    tokens = again.encode_prompt("a <blob>", device="cpu", num_images_per_prompt=1,
                                  do_classifier_free_guidance=False)[0]  # fmt: skip
     assert torch.equal(actual["tokens_NLD"], tokens)
     # Both vectors take part: the first one alone gives something else.
@@ -51,7 +52,7 @@ def test_a_token_of_two_vectors_is_encoded_as_in_sampling(family, models, tmp_pa
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_that_are_cut_are_counted(family, models):
-    backbone = load_backbone(str(models(family)))  # 16 tokens, one a letter, with begin and end
+    backbone = fresh(models(family))  # 16 tokens, one a letter, with begin and end
     assert backbone.longest_prompt == 16
     assert backbone.cut_prompts(["a" * 14, "b" * 15, "", "c" * 99]) == 2
     assert backbone.cut_prompts([]) == 0
@@ -60,7 +61,7 @@ def test_prompts_that_are_cut_are_counted(family, models):
 def test_text_encoders_that_give_no_vector_for_every_token_are_refused(models, tmp_path):
     """Of an encoder with a projection the first output is one vector a prompt."""
     kind = ["transformers", "CLIPTextModelWithProjection"]
-    pipeline = load_backbone(str(models(SDXL))).pipeline
+    pipeline = fresh(models(SDXL)).pipeline
     folder = changed(models(), tmp_path / "projected", "model_index.json", text_encoder=kind)
     pipeline.text_encoder_2.save_pretrained(folder / "text_encoder")
     refused(folder, "text encoders: ")

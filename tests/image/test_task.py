@@ -17,6 +17,7 @@ from diffdpo.image.task import DrawSettings, ImageTask
 from diffdpo.objective import Term
 from diffdpo.reference import FrozenCopy
 from tests.factory import FAMILIES, changed
+from tests.families.work import fresh, loaded
 
 
 def autocast():
@@ -28,7 +29,7 @@ def autocast():
     ids="-".join,
 )
 def backbone(request, models):
-    return load_backbone(str(models(*request.param)))
+    return fresh(models(*request.param))
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def test_empty_prompts_are_as_frequent_as_asked(backbone, items):
 
 
 def test_sizes_reach_the_networks_that_ask_for_them(models, items):
-    task = task_of(load_backbone(str(models("StableDiffusionXLPipeline"))))
+    task = task_of(loaded(str(models("StableDiffusionXLPipeline"))))
     ids = task.draw(task.collate(items)).condition["time_ids_N6"]
     assert ids[0].tolist() == [32, 32, 0, 0, 32, 32]
     assert ids.shape == (8, 6)

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from diffdpo.errors import UserError
-from diffdpo.image.backbones import BACKBONES, family_of, load_backbone
+from diffdpo.image.backbones import BACKBONES, family_of
 from diffdpo.image.cache_keys import EncoderDigests
 from diffdpo.image.inputs import open_pipeline
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
-from tests.families import factory, side
+from tests.families import side
+from tests.families.work import fresh, loaded
 
 LENGTH = 5
 
@@ -21,9 +22,8 @@ FIXED = [name for name in BACKBONES if name not in CHOOSING]
 
 
 @pytest.fixture
-def folder(family, tmp_path):
-    factory(family).tiny().save_pretrained(tmp_path)
-    return str(tmp_path)
+def folder(family, tiny_models):
+    return str(tiny_models(family))
 
 
 @pytest.mark.parametrize("family", CHOOSING)
@@ -50,13 +50,13 @@ def test_pictures_are_sampled_with_the_text_that_is_trained_on(folder, family, m
     trained = backbone.encode_prompts([prompt])[name]
     (row,), (stored,) = encoded[0][place], encoded[-1][place]
     assert torch.equal(row, stored)
-    whole = load_backbone(folder).encode_prompts([prompt])[name]
+    whole = loaded(folder).encode_prompts([prompt])[name]
     assert trained.shape[1] < whole.shape[1]
 
 
 @pytest.mark.parametrize("family", CHOOSING[:1])
 def test_stored_embeddings_of_another_length_are_not_read(folder, family):
-    backbone = load_backbone(folder)
+    backbone = fresh(folder)
 
     def digests():
         of_files = EncoderDigests.of(backbone, folder, None, {}, torch.float32, torch.device("cpu"))
@@ -72,4 +72,4 @@ def test_stored_embeddings_of_another_length_are_not_read(folder, family):
 @pytest.mark.parametrize("family", FIXED)
 def test_a_family_whose_prompts_have_one_length_refuses_another(folder, family):
     with pytest.raises(UserError, match=r"--max_sequence_length 5: .* one length; leave it out"):
-        load_backbone(folder).limit_text(LENGTH)
+        loaded(folder).limit_text(LENGTH)

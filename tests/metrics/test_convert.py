@@ -73,6 +73,8 @@ def test_imagereward_is_the_original_network(bases, tmp_path):
     base = bases / "imagereward" / "tokenizer"
     words = [tmp_path / "ImageReward.pt", tmp_path / "made", "--base", base]
     assert main(["convert_reward", "imagereward", *map(str, words)]) == 0
+    words = AutoTokenizer.from_pretrained(tmp_path / "made" / "tokenizer")
+    assert words.convert_ids_to_tokens([57, 58]) == ["[DEC]", "[ENC]"]
     reward = REWARDS["imagereward"](str(tmp_path / "made"))
     scores = []
     for prompt in (PROMPT, "dog " * 40):

@@ -126,20 +126,20 @@ def test_equal_questions_are_asked_once(service, judge):
 
 
 def better(text, pictures):
-    """The brighter one, whichever comes first; under 'a bee' always the first."""
-    if "a bee" in text:
-        return "1"
+    """The brighter one, whichever comes first; under two prompts always the same side."""
+    if "a bee" in text or "a wasp" in text:
+        return "1" if "a bee" in text else "2"
     a, b = map(brightness, pictures)
     return "0" if a == b else "1" if a > b else "2"
 
 
 def test_two_pictures_are_asked_about_in_both_orders(service, judge):
     service.reply = better
-    second = [plain(10), plain(250), plain(10)]
-    wins = judge().compare(PICTURES, second, PROMPTS)
-    # The first is brighter, the second is, and a judge that always prefers its first picture.
-    assert wins.tolist() == [1, 0, 0.5]
-    assert len(service.requests) == 6
+    second = [plain(10), plain(250), plain(10), plain(10)]
+    wins = judge().compare([*PICTURES, PICTURES[2]], second, [*PROMPTS, "a wasp"])
+    # The first is brighter, the second is, and a judge that always prefers one side.
+    assert wins.tolist() == [1, 0, 0.5, 0.5]
+    assert len(service.requests) == 8
     shown = [
         tuple(decoded(p["image_url"]["url"]).getpixel((0, 0))[0] for p in content[:-1])
         for content in (body["messages"][1]["content"] for _, body in service.requests)
@@ -231,7 +231,8 @@ def test_the_key_comes_from_the_environment_and_is_kept_nowhere(
 
 def test_the_identity_names_model_and_rubric(judge):
     one, other = judge(), judge(rubric="Be kind.")
-    assert one.identity["model"] == "tiny"
+    assert one.identity["model"].startswith("tiny at ")
+    assert one.identity["model"] != judge(url="http://127.0.0.1:9/v1").identity["model"]
     assert {key for key in one.identity if one.identity[key] != other.identity[key]} == {"rubric"}
 
 

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel, CLIPVisionModelWithProjection
 
 from diffdpo.metrics import REWARDS
 from diffdpo.metrics.judged import judged
-from diffdpo.metrics.reward import introductions
 from tests.factory import picture
 from tests.metrics import tiny
 
@@ -43,7 +42,7 @@ def rewards(folders):
 @pytest.fixture(scope="module")
 def pictures():
     sizes = [(64, 64), (96, 32), (40, 57), (32, 32), (75, 50)]
-    return [picture(at, size) for at, size in enumerate(sizes)]
+    return [tiny.noise(at, size) for at, size in enumerate(sizes)]
 
 
 def crop(image, even):
@@ -68,14 +67,19 @@ def pad(image, _):
     return (whole - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
+@cache
+def loaded(kind, folder):
+    return kind.from_pretrained(folder)
+
+
 @torch.no_grad()
 def by_hand(name, folder, image, prompt):
     """The score of one picture in a few lines."""
     if name == "laion_aesthetic":
-        tower = CLIPVisionModelWithProjection.from_pretrained(folder)
+        tower = loaded(CLIPVisionModelWithProjection, folder)
         state, head = tower(crop(image, True)).image_embeds, load_file(folder / "head.safetensors")
         return (head["weight"] @ (state / state.norm()).T + head["bias"]).item()
-    clip, tokenizer = CLIPModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    clip, tokenizer = loaded(CLIPModel, folder), loaded(AutoTokenizer, folder)
     ids = tokenizer(prompt, truncation=True, max_length=77, return_tensors="pt").input_ids
     out = clip(input_ids=ids, pixel_values=(pad if "hps" in name else crop)(image, False))
     cosine = torch.cosine_similarity(out.text_embeds, out.image_embeds).item()
@@ -92,6 +96,16 @@ def test_a_score_is_the_published_formula(name, folders, rewards, pictures):
     expected = [by_hand(name, folders(name), *pair) for pair in zip(pictures, prompts, strict=True)]
     assert np.ptp(expected) > 1e-3
     assert scores == pytest.approx(expected, rel=2e-5, abs=2e-5)
+
+
+def test_clipscore_is_not_below_0(folders, rewards, pictures, tmp_path):
+    """Under a text tower whose embeddings point the other way, every cosine changes its sign."""
+    shutil.copytree(folders("clipscore"), tmp_path / "turned")
+    weights = load_file(tmp_path / "turned" / "model.safetensors")
+    weights["text_projection.weight"] *= -1
+    save_file(weights, tmp_path / "turned" / "model.safetensors", metadata={"format": "pt"})
+    turned = REWARDS["clipscore"](str(tmp_path / "turned"))(pictures, PROMPTS)
+    assert ((turned == 0) != (rewards("clipscore")(pictures, PROMPTS) == 0)).all()
 
 
 @pytest.mark.parametrize("name", tiny.WITH_WEIGHTS)
@@ -117,10 +131,9 @@ def test_equal_pictures_tie_exactly_wherever_they_stand(name, folders, pictures)
 
 @pytest.mark.parametrize("name", tiny.WITH_WEIGHTS)
 def test_another_prompt_is_another_score_where_prompts_are_read(name, rewards, pictures):
-    one, other = (rewards(name)(pictures[:1], [prompt])[0] for prompt in ("a red cat", "xyz"))
-    if name in ("clipscore",):  # not below 0, where a tiny network may be
-        return
-    assert (one != pytest.approx(other, abs=1e-5)) is (name in READS)
+    prompts = ("a red cat", "xyz")
+    a, b = (rewards(name)(pictures, [prompt] * len(pictures)) for prompt in prompts)
+    assert (a != pytest.approx(b, abs=1e-5)) is (name in READS)
 
 
 @pytest.mark.parametrize("name", tiny.WITH_WEIGHTS)
@@ -176,11 +189,6 @@ def test_a_long_prompt_is_cut_and_counted(name, rewards, pictures):
     words = "a " * (length - 2)
     assert reward.too_long([words, words + "b", "a bee", LONG]) == 2
     assert reward.too_long([]) == 0
-    lines = introductions({name: reward}, ["a bee", LONG])
-    assert lines == [
-        f"reward       {name}: {reward.signature}",
-        f"note         {name} cuts 1 of 2 prompts: too long",
-    ]
     # What is cut away is not read, and what is kept is.
     one, other = (words + end for end in (" cat", " dog"))
     a, b, c = reward(pictures[:1] * 3, [one + LONG, one + "x" + LONG, "b" + other + LONG])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
@@ -35,6 +37,12 @@ WITH_WEIGHTS = (*CLIP_ROWS, "laion_aesthetic", "imagereward", "vqascore")
 SIDE = 32
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 VISION |= {"num_attention_heads": 2, "image_size": SIDE, "patch_size": 8}
+
+
+def noise(seed: int, size: tuple[int, int]) -> Image.Image:
+    """A picture in which neighbours differ, so that every rule of making it small is another."""
+    values = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(values)
 
 
 def shaken(network: nn.Module, seed: int) -> nn.Module:

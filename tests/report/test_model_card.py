@@ -5,7 +5,16 @@ import pytest
 from huggingface_hub import ModelCardData
 
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.report.model_card import BESIDE, NAME, as_markdown, model_card, write_card
+from diffdpo.report.model_card import (
+    BESIDE,
+    NAME,
+    as_markdown,
+    data_of,
+    hub_id,
+    load_from,
+    model_card,
+    write_card,
+)
 
 
 @pytest.fixture
@@ -56,6 +65,18 @@ def test_the_name_of_the_folder_is_text():
     assert "# \\<img src=x onerror=alert(1)\\> \\[a\\](b) \\`c\\`" in lines
     assert "# my_run-1.2" in card("runs/my_run-1.2", {}).splitlines()
     assert as_markdown("a\n# b") == "a \\# b"
+
+
+def test_the_hub_is_told_of_what_it_knows_alone(tmp_path):
+    assert hub_id("stable-diffusion-v1-5/stable-diffusion-v1-5") is not None
+    assert (hub_id(str(tmp_path)), hub_id("./gone"), hub_id(None)) == (None, None, None)
+    assert data_of("yuvalkirstain/pickapic_v1") == ["yuvalkirstain/pickapic_v1"]
+    assert data_of(str(tmp_path)) is None
+    mine = TrainSettings(output_dir="runs/a", push_to_hub=True, hub_model_id="me/a")
+    assert (load_from(mine), load_from(TrainSettings(output_dir="runs/a"))) == ("me/a", "runs/a")
+    facts = ModelCardData(library_name="diffusers")
+    text = model_card(mine, facts, "A LoRA.", "code", {}, "me/<pairs>")
+    assert "Training data: me/\\<pairs\\>" in text
 
 
 def test_the_last_step_is_shown_with_four_digits_of_each_figure():

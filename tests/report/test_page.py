@@ -1,6 +1,7 @@
 """The report is one file that needs nothing else."""
 
 import errno
+import html
 import json
 import os
 import re
@@ -56,7 +57,7 @@ def test_without_matplotlib_the_page_says_what_its_curves_need(tmp_path, monkeyp
     report.plot(lambda: pytest.fail("drawn"), "curves")
     report.save(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "pip install &#x27;diffdpo[report]&#x27;" in page
+    assert "pip install 'diffdpo[report]'" in html.unescape(page)
     assert "data:image/png" not in page
 
 

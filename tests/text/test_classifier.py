@@ -2,6 +2,7 @@
 pads with."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_settings_check_names_and_paths(tmp_path):
 
 
 def test_an_evaluation_by_two_judges_of_a_model_of_chats(tmp_path, lm, data, capsys):
-    folder = save(tmp_path / "judge", CHATML)
+    folder = save(tmp_path / "judge", CHATML, positions=40)
     words = ["--policy", lm, "--model_name_or_path", lm, "--dataset_name", data["chats"]]
     words += ["--reward", "classifier", "sentiment", "--reward_model", f"classifier={folder}"]
     words += ["--split", "train", "--num_prompts", 4, "--samples_per_prompt", 1]
@@ -174,6 +175,7 @@ def test_an_evaluation_by_two_judges_of_a_model_of_chats(tmp_path, lm, data, cap
     shown = capsys.readouterr().out
     assert f"judge        classifier: weights {identity['weights']}" in shown
     assert "(classifier)" in shown
+    assert re.search(r"note         classifier cuts [1-4] of 4 texts: too long", shown)
 
 
 def test_an_evaluation_without_a_judge_needs_none(tmp_path, lm, data, monkeypatch, capsys):

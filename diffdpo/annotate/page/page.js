@@ -28,6 +28,7 @@ let items = []; // before the annotator; the first is on the screen
 let outbox = []; // what is not saved yet, oldest first
 let sending = false;
 let undoing = false;
+let undoable = false;
 let chosen = 0; // in this sitting
 let timer = 0;
 
@@ -103,7 +104,8 @@ function state(name, title = "", text = "") {
   for (const [act, button] of buttons) {
     const choice = act !== "undo" && act !== "full";
     const spoilt = items[0]?.broken && choice && act !== "skip";
-    button.disabled = name === "stopped" || (choice && name !== "pair") || Boolean(spoilt);
+    const idle = choice ? name !== "pair" : act === "undo" && !undoable;
+    button.disabled = name === "stopped" || idle || Boolean(spoilt);
   }
 }
 
@@ -198,6 +200,7 @@ function stop(error, path) {
   const why = error.status ? `The server says: ${error.message}.` : "The server cannot be reached.";
   const lost = path === "/api/vote" ? "Your last choice is not saved." : "The page has stopped.";
   state("stopped", lost, `${why} All choices before are safe; try again once that is mended.`);
+  say("");
   byId("retry").focus();
 }
 
@@ -209,7 +212,8 @@ function receive(answer) {
     .filter(({ pair, visit }) => !unsent.has(`${pair}/${visit}`))
     .map((data) => known.get(`${data.pair}/${data.visit}`) ?? new Item(data));
   tell(answer.progress);
-  buttons.get("undo").disabled = !answer.progress.undo;
+  undoable = answer.progress.undo;
+  buttons.get("undo").disabled = !undoable;
   clearTimeout(timer);
   if (!items.length) {
     nothing(answer.progress);
@@ -222,7 +226,7 @@ function nothing(progress) {
   if (outbox.length) {
     state("loading");
   } else if (progress.open) {
-    state("waiting", "The last pairs are before others.", "This page goes on when they come back.");
+    state("waiting", "Others have the last pairs.", "This page goes on when one comes back.");
     timer = setTimeout(() => send("/api/next", {}), WAIT);
   } else {
     state("done", "That was all. Thank you.", "Every choice is saved; you can close the page.");
@@ -237,7 +241,7 @@ function act(name) {
     const on = document.body.classList.toggle("full");
     buttons.get("full").setAttribute("aria-pressed", String(on));
   } else if (name === "undo") {
-    if (undoing || buttons.get("undo").disabled) return;
+    if (undoing || !undoable) return;
     undoing = true;
     say("Taken back; choose again.");
     send("/api/undo", {});
@@ -255,7 +259,7 @@ function choose(choice) {
   }
   const ms = Math.round(performance.now() - item.since);
   items.shift();
-  buttons.get("undo").disabled = false;
+  undoable = true;
   flash(choice);
   chosen += 1;
   const pause = chosen % PAUSE === 0 ? ` ${chosen} choices in a row: time for a pause?` : "";
