@@ -19,8 +19,8 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from diffdpo.engine import lock
 from diffdpo.engine.console import say
+from diffdpo.engine.launcher import check_launcher, shard_on_cpu
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.engine.sharding import check_launcher, shard_on_cpu
 from diffdpo.errors import UserError, short
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
@@ -30,9 +30,9 @@ KEPT_BYTES = 2**31 - 1  # the most that mallopt's int can say
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
-    """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel.
+    """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel or FSDP2.
 
-    Raises UserError where accelerate is set to shard the model, which is not supported.
+    Raises UserError where accelerate is set to spread weights in another way.
     """
     cpu = (
         not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
