@@ -26,7 +26,15 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return bool(accelerator.is_fsdp2)
 
 
-def shard(accelerator: Accelerator, network: nn.Module, layers: Iterable[nn.Module]) -> None:
+def first_place(accelerator: Accelerator, runs_whole: bool) -> torch.device:
+    """Where a network is put before training: on the device; or in host memory where it is to be
+    put in shares, unless it ``runs_whole`` before that."""
+    # Layer by layer it then comes to the device, which never holds all of it.
+    is_waiting = is_sharded(accelerator) and not runs_whole
+    return torch.device("cpu") if is_waiting else accelerator.device
+
+
+def shard(accelerator: Accelerator, network: Any, layers: Iterable[nn.Module]) -> None:
     """Put a network in shares, in place: each of its ``layers`` by itself, then the rest.
 
     A layer is whole on each process while it runs, and at no other time.

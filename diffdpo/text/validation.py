@@ -155,7 +155,7 @@ class Validation:
             return self.answers(frozen)
 
     @torch.no_grad()
-    def answer(self, scorer: nn.Module, prompt: list[int]) -> str:
+    def answer(self, scorer: Any, prompt: list[int]) -> str:
         """The most likely continuation, token by token."""
         network: Any = scorer.network
         training = network.training

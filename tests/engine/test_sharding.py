@@ -3,22 +3,26 @@ micro-batches."""
 
 import math
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from PIL import Image
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from diffdpo.cli import run_command
 from diffdpo.engine import trainer
-from diffdpo.engine.sharding import named_layers
+from diffdpo.engine.sharding import first_place, named_layers
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.offload import blocks_of
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.settings import TextSettings
 from tests.commands import image_runs
 from tests.conftest import ROOT, script
+from tests.families import factory
 from tests.processes import run_two
 from tests.text import runs
 from tests.text.factory import pair_rows, write_jsonl
@@ -123,9 +127,17 @@ def test_a_run_in_shares_is_resumed_by_four_processes(lm, data, tmp_path, peft):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rows", "loss"), [("labels", "kto"), ("pairs", "orpo")])
-def test_losses_that_read_the_whole_step_are_the_same_in_shares(lm, data, tmp_path, rows, loss):
-    changes = {"loss_type": loss, "max_train_steps": 2, **NO_CLIP}
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        ("labels", {"loss_type": "kto"}),
+        ("pairs", {"loss_type": "orpo"}),
+        ("pairs", {"precompute_ref_log_probs": True}),
+    ],
+    ids=["kto", "orpo", "stored"],
+)
+def test_what_reads_the_whole_step_or_stored_scores_is_the_same(lm, data, tmp_path, rows, changes):
+    changes = {**changes, "max_train_steps": 2, "precompute_dir": tmp_path / "tables", **NO_CLIP}
     words = runs.flags(lm, data[rows], tmp_path / "two", train_batch_size=2, **changes)
     in_shares("train_text_dpo", *words)
     runs.train(*runs.flags(lm, data[rows], tmp_path / "one", **CUT, **changes))
@@ -195,6 +207,29 @@ def test_pictures_in_shares_are_pictures_on_one_process(
 
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [4, None])
+def test_a_transformer_in_shares_and_the_pictures_of_its_validation(pairs, tmp_path, rank):
+    """In full against a moving average, in shares as well."""
+    factory("FluxPipeline").tiny().save_pretrained(tmp_path / "flux")
+    changes = {"rank": rank, "max_train_steps": 2, **NO_CLIP}
+    changes |= {"run_validation": True, "validation_steps": 2, "num_inference_steps": 2}
+    changes |= {"validation_prompts": ["a"], "reference": "ema" if rank is None else None}
+
+    def words(name, **more):
+        return image_runs.flags(tmp_path / "flux", pairs, tmp_path / name, **changes, **more)
+
+    in_shares("train_diffusion_dpo", *words("two", train_batch_size=2))
+    image_runs.train(*words("one", **CUT))
+    one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
+    assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    for a, b in zip(one, two, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+    pictures = [Image.open(tmp_path / name / "validation/step-2.png") for name in ("one", "two")]
+    apart = np.abs(np.subtract(*(np.asarray(picture, dtype=int) for picture in pictures)))
+    assert apart.max() <= 2
 
 
 def test_filling_passes_change_nothing(lm):
@@ -267,3 +302,12 @@ def test_the_ready_files_are_accelerates(name):
     else:
         assert config.distributed_type == "FSDP"
         assert config.fsdp_config["fsdp_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("is_fsdp2", "runs_whole", "place"),
+    [(True, False, "cpu"), (True, True, "cuda"), (False, False, "cuda")],
+)
+def test_a_network_waits_for_its_shares_in_host_memory(is_fsdp2, runs_whole, place):
+    accelerator = SimpleNamespace(is_fsdp2=is_fsdp2, device=torch.device("cuda"))
+    assert first_place(accelerator, runs_whole) == torch.device(place)
