@@ -98,19 +98,20 @@ def run_forked(command: list[Any], cwd: Path = ROOT, **environment: str) -> Comp
     return finished([Started(command, cwd, **environment)])
 
 
-def start_two(command: list[Any]) -> list[Started]:
-    """Two processes of one run on this machine, as a launcher would start them."""
+def start_two(command: list[Any], number: int = 2, **environment: str) -> list[Started]:
+    """Two processes of one run on this machine, or another ``number``, as a launcher would start
+    them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2"}
-    return [Started(command, RANK=str(n), LOCAL_RANK=str(n), **shared) for n in (0, 1)]
+    shared = {"WORLD_SIZE": f"{number}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": f"{number}", **environment}
+    return [Started(command, RANK=str(n), LOCAL_RANK=str(n), **shared) for n in range(number)]
 
 
-def run_two(command: list[Any]) -> CompletedProcess[str]:
+def run_two(command: list[Any], number: int = 2, **environment: str) -> CompletedProcess[str]:
     """The same to the end: what both printed, and the first code that is not 0."""
-    return finished(start_two(command))
+    return finished(start_two(command, number, **environment))
 
 
 def finished(processes: list[Started]) -> CompletedProcess[str]:

@@ -20,6 +20,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
+from diffdpo.engine.sharding import first_place
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
@@ -157,8 +158,9 @@ def prepare_images(
     # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
     load_trained(backbone)
     dtype = DTYPES[settings.mixed_precision or "no"]
-    base = base_copy(backbone, settings, accelerator.device)
-    network = make_trainable(backbone, settings, dtype, accelerator.device)
+    place = first_place(accelerator, runs_whole=settings.reference_draws > 0)
+    base = base_copy(backbone, settings, place)
+    network = make_trainable(backbone, settings, dtype, place)
     draws, device = draw_settings(settings), accelerator.device
     task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
     reference = make_reference(network, settings, base)

@@ -17,6 +17,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
+from diffdpo.engine.sharding import first_place
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
@@ -128,7 +129,8 @@ def prepare_text(
         (objects.dataset, objects.eval_dataset),
     )
     check_rows(network, "model_name_or_path", name, rows, held_out)
-    scorer = make_trainable(network, settings, accelerator.device)
+    place = first_place(accelerator, runs_whole=settings.precompute_ref_log_probs)
+    scorer = make_trainable(network, settings, place)
     reference = make_reference(scorer, settings, objective.reference_free)
     if isinstance(reference, OtherModel):
         other: Any = reference.copy

@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from diffdpo.engine import lock
 from diffdpo.engine.console import say
+from diffdpo.engine.launcher import check_launcher, shard_on_cpu
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
 
@@ -29,13 +30,14 @@ KEPT_BYTES = 2**31 - 1  # the most that mallopt's int can say
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
-    """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel.
+    """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel or FSDP2.
 
-    Raises UserError where accelerate is set to shard the model, which is not supported.
+    Raises UserError where accelerate is set to spread weights in another way.
     """
     cpu = (
         not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
     )
+    check_launcher()
     asked = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     precision = usable_precision(asked, cpu)
     if cpu:
@@ -55,18 +57,9 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             mixed_precision=precision, cpu=cpu, log_with=log_with, project_config=project
         )
         name_cpu_alike(accelerator)
+        shard_on_cpu(accelerator)
     except ValueError as error:  # this program has set accelerate up for something else before
         raise UserError(f"accelerate: {short(error, 200)}") from error
-    if accelerator.distributed_type in (
-        DistributedType.FSDP,
-        DistributedType.DEEPSPEED,
-        DistributedType.MEGATRON_LM,
-    ):
-        kind = accelerator.distributed_type.value
-        raise UserError(
-            f"accelerate is set to {kind}; diffdpo runs on one device or several by DDP (accelerate"
-            " config)"
-        )
     return accelerator
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffdpo.engine.sharding import exchanged, local, share_as
 from diffdpo.reference import Reference, ScoreFunction, unwrapped
 
 
@@ -25,7 +26,12 @@ class MovingAverage:
         unless 0 ≤ decay < 1."""
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        self.weights, self.decay = dict(weights), decay
+        self.decay = decay
+        self.begin(weights)
+
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin as a copy of these ``weights``."""
+        self.weights = dict(weights)
         self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     @torch.no_grad()
@@ -36,13 +42,14 @@ class MovingAverage:
         """
         for name, mean in self.means.items():
             rate = (1 - self.decay) * taken.to(mean.device, mean.dtype)
-            mean.lerp_(self.weights[name].detach(), rate)
+            local(mean).lerp_(local(self.weights[name].detach()), rate)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """A context in which the network computes with the means instead of the weights.
 
-        No number is copied. A graph that still waits for its backward pass must not be alive.
+        No number is copied, unless weights are in shares. A graph that still waits for its backward
+        pass must not be alive.
         """
         self.swap()
         try:
@@ -53,7 +60,7 @@ class MovingAverage:
     def swap(self) -> None:
         """Exchange means and weights."""
         for name, weight in self.weights.items():
-            weight.data, self.means[name] = self.means[name], weight.data
+            self.means[name] = exchanged(weight, self.means[name])
 
 
 Averages = Mapping[str, MovingAverage]  # by what each is for: "reference", "ema"
@@ -70,7 +77,7 @@ def tensors_of(averages: Averages) -> dict[str, Tensor]:
 def take_over(averages: Averages, tensors: Mapping[str, Tensor]) -> None:
     """Load what ``tensors_of`` gave."""
     for name, mean in tensors_of(averages).items():
-        mean.copy_(tensors[name])
+        mean.copy_(share_as(mean, tensors[name]))
 
 
 class MovingReference:
@@ -107,6 +114,8 @@ def averages_of(
     this ``decay``, where one is exported."""
     found = {}
     if isinstance(reference, MovingReference):
+        # Anew: the weights may have been put in shares since the reference was made.
+        reference.average.begin(weights)
         found["reference"] = reference.average
     if decay is not None:
         found["ema"] = MovingAverage(weights, decay)

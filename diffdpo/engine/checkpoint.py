@@ -3,7 +3,7 @@ for bit.
 
 checkpoint-N/
     trainable.safetensors    every weight that is trained, float32
-    optimizer.safetensors    the optimizer's tensors, named <parameter index>.<state name>
+    optimizer.safetensors    the optimizer's tensors, named <weight>.<state name>
     averages.safetensors     moving averages of the weights, named <average>.<weight>, if any
     state.json               step, settings, data fingerprint, the optimizer's other values, and the
                              digests of these files and of itself
@@ -30,7 +30,8 @@ from diffdpo.engine.averages import EXPORTED, NO_AVERAGES, Averages, take_over, 
 from diffdpo.engine.checkpoint_state import AVERAGES, check_files, is_ours, read_state, seal
 from diffdpo.engine.files import atomic_folder, draft_of, remove
 from diffdpo.engine.finite import names_not_finite
-from diffdpo.engine.optimizer_state import copied, flatten, restore
+from diffdpo.engine.optimizer_state import copies, flatten, restore
+from diffdpo.engine.sharding import share_as
 from diffdpo.errors import UserError, short
 
 NAME = re.compile(r"checkpoint-([0-9]{1,18})$")
@@ -68,11 +69,13 @@ def snapshot(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     averages: Averages = NO_AVERAGES,
+    keep: bool = True,
 ) -> Snapshot:
-    """The run as it is now, copied to CPU memory."""
-    tensors, values = flatten(optimizer.state_dict())
-    weights = {name: copied(weight) for name, weight in trainable(model).items()}
-    means = {name: copied(mean) for name, mean in tensors_of(averages).items()}
+    """The run as it is now, copied to CPU memory by the process that is to ``keep`` it; where
+    weights are in shares, all must call this together."""
+    own = trainable(model)
+    tensors, values = flatten(optimizer.state_dict(), list(own))
+    weights, tensors, means = (copies(x, keep) for x in (own, tensors, tensors_of(averages)))
     return Snapshot(weights, tensors, {**state, "optimizer": values}, means)
 
 
@@ -209,13 +212,14 @@ def load(
     check_tensors(path / "trainable.safetensors", own, weights)
     check_tensors(path / AVERAGES, tensors_of(averages), means)
     try:
-        restore(optimizer, tensors, state["optimizer"]["values"])
+        restore(optimizer, tensors, state["optimizer"]["values"], list(own))
     except UserError as error:
         reason = "; ".join(error.mistakes)
         raise UserError(f"{path / 'optimizer.safetensors'}: does not fit ({reason})") from error
     with torch.no_grad():
         for name, weight in own.items():
-            weight.copy_(weights[name])  # in place: the optimizer and DDP hold these very tensors
+            # In place: the optimizer and DDP hold these very tensors.
+            weight.copy_(share_as(weight, weights[name]))
         take_over(averages, means)
 
 

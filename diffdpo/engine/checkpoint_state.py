@@ -11,7 +11,8 @@ from diffdpo.engine.digests import file_digest, text_digest
 from diffdpo.errors import UserError
 
 FILE = "state.json"
-FORMAT = "diffdpo checkpoint 2"
+FORMAT = "diffdpo checkpoint 3"
+BY_NUMBER = "diffdpo checkpoint 2"  # the optimizer's tensors by the number of a weight
 WITHOUT_DIGESTS = "diffdpo checkpoint 1"
 TENSOR_FILES = ("trainable.safetensors", "optimizer.safetensors")
 AVERAGES = "averages.safetensors"  # only where a run has moving averages of its weights
@@ -36,7 +37,11 @@ def digest_of(state: dict[str, Any]) -> str:
 def is_ours(path: Path) -> bool:
     """Whether a folder has the form of this package's checkpoints, whole or not."""
     try:
-        return json.loads((path / FILE).read_text())["format"] in (FORMAT, WITHOUT_DIGESTS)
+        return json.loads((path / FILE).read_text())["format"] in (
+            FORMAT,
+            BY_NUMBER,
+            WITHOUT_DIGESTS,
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -53,7 +58,7 @@ def read_state(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((path / FILE).read_text())
     digest = state.pop("digest", None)
     # A state that has a digest is held to it, whatever it says of its format.
-    if (state["format"] == FORMAT or digest is not None) and digest != digest_of(state):
+    if (state["format"] != WITHOUT_DIGESTS or digest is not None) and digest != digest_of(state):
         raise UserError(f"{path / FILE}: damaged (its content does not fit its digest)")
     if wrong := odd_fields(state):
         raise UserError(f"{path / FILE}: damaged (no usable {', '.join(wrong)})")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from diffdpo.engine.sharding import local
+
 CHECKED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types that have NaN
 
 
@@ -20,7 +22,9 @@ def names_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 
 def plain_tensors(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """A tensor by its name or, of a quantised one, the tensors that it is made of."""
+    """A tensor by its name, of one in shares this process's; or, of a quantised one, the tensors
+    that it is made of."""
+    tensor = local(tensor)
     # PyTorch's protocol of tensors that wrap others, in which torchao keeps values and scales.
     if not hasattr(tensor, "__tensor_flatten__"):
         yield name, tensor

@@ -15,6 +15,7 @@ from diffdpo.engine.averages import NO_AVERAGES, Averages
 from diffdpo.engine.bad_steps import not_finite, training_state
 from diffdpo.engine.resume import Start, find_start, resume, run_state
 from diffdpo.engine.settings import TrainSettings
+from diffdpo.engine.sharding import agreed, is_sharded
 from diffdpo.errors import SharedError
 from diffdpo.reference import unwrapped
 
@@ -44,15 +45,21 @@ class Keeper:
 
         Raises SharedError where a weight or the optimizer is not finite; older checkpoints stay.
         """
-        if name := not_finite(training_state(self.model, self.optimizer)):
+        found = not_finite(training_state(self.model, self.optimizer))
+        if name := agreed(self.accelerator, found):
             raise SharedError(
                 f"step {done}: {name} is not finite, so this step is not saved; {self.left()};"
                 " begin again with a lower --learning_rate"
             )
-        if not self.accelerator.is_main_process:
+        writes = self.accelerator.is_main_process
+        if not writes and not is_sharded(self.accelerator):
             return
         # Copied now, written later: training may go on to the next step at once.
-        moment = checkpoint.snapshot(self.model, self.optimizer, self.state(done), self.averages)
+        moment = checkpoint.snapshot(
+            self.model, self.optimizer, self.state(done), self.averages, writes
+        )
+        if not writes:
+            return
 
         def work() -> None:
             checkpoint.write(self.output_dir, moment)
@@ -93,7 +100,8 @@ class Keeper:
             self.notice,
             self.averages,
         )
-        if name := not_finite((name, weight.detach()) for name, weight in model.named_parameters()):
+        found = not_finite((name, weight.detach()) for name, weight in model.named_parameters())
+        if name := agreed(self.accelerator, found):
             raise SharedError(
                 f"weight {name} of the network is not finite before the first step: the model's"
                 " files, or those of the checkpoint that is resumed, are damaged"

@@ -186,6 +186,13 @@ class TrainSettings(BaseSettings):
             lines.append("--use_paged_adam and --use_adafactor exclude each other; keep one")
         return lines
 
+    def problems_in_shares(self) -> list[str]:
+        """A line for each setting that does not go with weights in shares (FSDP2)."""
+        names = ("torch_compile", "use_8bit_adam", "use_paged_adam", "use_adafactor")
+        lines = [f"--{name}" for name in names if getattr(self, name)]
+        lines += ["--mixed_precision fp16"] if self.mixed_precision == "fp16" else []
+        return [f"{line}: not with weights in shares (FSDP2); leave it out" for line in lines]
+
     def warmup_steps(self, total: int) -> int:
         """Steps of linear warm-up in a run of ``total``."""
         return self.lr_warmup_steps

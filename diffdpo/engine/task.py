@@ -42,3 +42,8 @@ class Task(Protocol):
         A picture counts as one token.
         """
         ...
+
+    def layers(self, model: nn.Module) -> list[nn.Module]:
+        """The repeated layers of a network, of which one at a time is whole where the weights are
+        held in shares."""
+        ...

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from diffdpo.engine import sharding
 from diffdpo.engine.averages import averages_of
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
@@ -32,6 +33,7 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
+from diffdpo.errors import UserError
 from diffdpo.losses.means import Metrics, mean_of
 from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
@@ -70,11 +72,12 @@ class Trainer:
         self.plan = Plan(settings, len(rows), accelerator.num_processes)
         batch = self.plan.effective_batch
         check_batch(batch, len(rows))
+        self.layers = self.spread(model) if sharding.is_sharded(accelerator) else 0
         self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = make_optimizer(self.parameters, settings, notice)
         if settings.torch_compile:
             compile_networks(model, reference)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = sharding.prepare(accelerator, model, optimizer)
         self.schedule = make_schedule(settings, self.plan.total_steps, self.plan.peak_rate)
         self.stream = Stream(rows, settings.seed)
         self.bad_steps = BadSteps(settings.max_bad_steps, self.stream, batch, accelerator, notice)
@@ -92,6 +95,27 @@ class Trainer:
             self.averages,
         )
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
+
+    def spread(self, model: nn.Module) -> int:
+        """Put the weights of the policy, and of a reference with its own network, in shares;
+        returns the number of layers that are whole by themselves.
+
+        Raises UserError where the settings do not allow it.
+        """
+        if lines := self.settings.problems_in_shares():
+            raise UserError(*lines)
+        with self.reference.network(model) as frozen:
+            networks = [model] if frozen is model else [model, frozen]
+        for network in networks:
+            sharding.shard(self.accelerator, network, self.task.layers(network))
+        return len(self.task.layers(model))
+
+    def shares(self) -> dict[str, str]:
+        """A line at the start where the weights are in shares."""
+        if not sharding.is_sharded(self.accelerator):
+            return {}
+        line = f"FSDP2: weights in shares over {self.accelerator.num_processes} processes;"
+        return {"sharding": f"{line} {self.layers} layers, one of them whole at a time"}
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
         """Score one micro-batch by reference and policy; returns loss, rewards and metrics.
@@ -135,9 +159,7 @@ class Trainer:
             every_loss.append(result.loss_B)
         # accelerate divides by the scale of float16 losses first, so that the limit and the logged
         # norm are those of the true gradient.
-        norm = torch.as_tensor(
-            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        ).detach()
+        norm = sharding.clipped(self.accelerator, self.parameters, self.settings.max_grad_norm)
         self.bad_steps.losses = torch.stack(every_loss)
         self.finite = all_finite(self.bad_steps.losses, norm, self.accelerator)
         take_step(self.optimizer, self.finite)
@@ -240,6 +262,11 @@ class Trainer:
         """Put the moving average that is exported, if any, in the place of the weights."""
         if "ema" in self.averages:
             self.averages["ema"].swap()
+
+    def make_whole(self) -> None:
+        """Gather weights in shares on the first process, which writes the result."""
+        if sharding.is_sharded(self.accelerator):
+            sharding.make_whole(self.model, keep=self.accelerator.is_main_process)
 
     def flush(self, bar: tqdm) -> None:
         """Write the collected metrics, and end the run after too many bad steps in a row."""

@@ -252,6 +252,17 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
             lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
         return lines + loss_problems(self, self.reference_draws > 0)
 
+    def problems_in_shares(self) -> list[str]:
+        lines = super().problems_in_shares()
+        if self.offload:
+            lines.append("--offload: FSDP2 holds weights in shares on the devices; leave it out")
+        if self.base_precision not in (None, "bf16"):
+            lines.append(
+                f"--base_precision {self.base_precision}: weights in fewer bits are not put in"
+                " shares (FSDP2); take bf16"
+            )
+        return lines
+
     @property
     def precision(self) -> str | None:
         """The precision; frozen weights in few bits compute in bfloat16."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition
+from diffdpo.image.backbones.offload import blocks_of
 from diffdpo.image.errors import cell_weights, products, weighed
 from diffdpo.image.noise import Process, stack_normal
 from diffdpo.image.pairs import PairItem
@@ -188,6 +189,10 @@ class ImageTask:
     def reference_point_draws(self, batches: Sequence[ImageBatch]) -> Iterator[ImageDraw]:
         """The step's own draws: z is the mean reward of its effective batch (Li et al. 2024)."""
         return (self.draw(batch) for batch in batches)
+
+    def layers(self, model: nn.Module) -> list[nn.Module]:
+        """The blocks of the network."""
+        return blocks_of(model)
 
     def token_counts(self, batch: ImageBatch) -> tuple[int, int, int, int]:
         """One token for each picture, so that a mean over tokens is the mean over pictures."""

@@ -8,6 +8,7 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
+from diffdpo.engine.sharding import is_sharded
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.sample import PictureSettings, sample, save_picture, seeds_for, sheet
 from diffdpo.image.settings import ImageSettings
@@ -33,7 +34,9 @@ class ValidationPictures:
         self.seeds = seeds_for(settings.seed, len(self.prompts))
         self.accelerator = accelerator
         self.before: list = []
-        if settings.run_validation and accelerator.is_main_process:
+        # Where weights are in shares, no process can run the network alone.
+        self.samples = accelerator.is_main_process or is_sharded(accelerator)
+        if settings.run_validation and self.samples:
             # Now, before the first step: with stored scores there is no reference network later.
             with reference.network(network) as frozen:
                 self.before = self.pictures(frozen)
@@ -50,15 +53,10 @@ class ValidationPictures:
 
     def show(self, done: int) -> None:
         """Write one sheet: reference on the left, policy on the right."""
+        after = self.pictures(self.network) if self.samples else []
         if not self.accelerator.is_main_process:
             return
-        rows = list(
-            zip(
-                self.prompts,
-                zip(self.before, self.pictures(self.network), strict=True),
-                strict=True,
-            )
-        )
+        rows = list(zip(self.prompts, zip(self.before, after, strict=True), strict=True))
         page = sheet(rows, ["reference", f"policy, step {done}"])
         save_picture(page, Path(self.settings.output_dir) / "validation" / f"step-{done}.png")
         for tracker in self.accelerator.trackers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ class TokenScorer(nn.Module):
         self.scale, self.softcap = logit_rules(network)
         self.at_once = LOGITS_AT_ONCE
         self.balance: RouterBalance | None = None  # of a mixture of experts, where it is trained
+        # The number of passes to run: more than there are where processes run each layer together.
+        self.passes: Callable[[int], int] = int
         self.can_share = False  # until ``prove_sharing`` has tried it on a pair
 
     def forward(
@@ -65,12 +68,15 @@ class TokenScorer(nn.Module):
         """
         at_once = TOKENS_AT_ONCE.get(token_S.device.type, NO_LIMIT)
         batches = forward_passes(lay_out(lengths, self.shares), at_once)
+        filling = self.passes(len(batches)) - len(batches)
         routed: list[tuple[Tensor, ...]] | None = None
         if self.balance and torch.is_grad_enabled():
             routed = []
-        hidden_SC = torch.cat(
-            [self.hidden(rows, token_S, routed).flatten(0, 1) for rows in batches]
-        )
+        outputs = [self.hidden(rows, token_S, routed).flatten(0, 1) for rows in batches]
+        # Behind all others, where no scored token has its source: their gradient is zero.
+        filler = [Row(0, (0,), 0, (1, 0))]
+        outputs += [self.hidden(filler, token_S).flatten(0, 1) for _ in range(filling)]
+        hidden_SC = torch.cat(outputs)
         hidden_PC = hidden_SC[source_index(batches, score_prompts).to(token_S.device)]
         column_PK = self.log_probabilities(hidden_PC, target_P)
         if self.balance is None or routed is None:
@@ -152,6 +158,11 @@ class TokenScorer(nn.Module):
         if self.scale != 1:
             logits = logits.float() * self.scale
         return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
+
+    def generate(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The network's own generation of text."""
+        token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
+        return token_NT
 
     def disable_adapters(self) -> None:
         """Switch the adapters off: the base weights run alone."""

@@ -96,6 +96,17 @@ class TextTask:
         scored_prompts = sum(prompts) if self.score_prompts else 0
         return sum(sizes[: batch.pairs]), sum(sizes[batch.pairs :]), scored_prompts, batch.pairs
 
+    def layers(self, model: nn.Module) -> list[nn.Module]:
+        """The layers of the language model: what its outermost lists hold."""
+        lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+        names = [f"{name}." for name, _ in lists]
+        return [
+            layer
+            for name, each in lists
+            if not any(name.startswith(other) for other in names)
+            for layer in each
+        ]
+
     def reference_point_draws(self, batches: Sequence[TextBatch]) -> Iterator[TextDraw]:
         """This process's prompts of the step, each with the completion of the item before it in the
         effective batch.

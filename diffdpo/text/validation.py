@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import Journal
+from diffdpo.engine.sharding import is_sharded
 from diffdpo.engine.step_context import step_context
 from diffdpo.losses.means import Metrics, fraction, means_of
 from diffdpo.objective import Objective, StepContext
@@ -51,6 +52,8 @@ class Validation:
         self.title = "measured" if trained_on else "held out"
         self.note = f", {trained_on:,} of them in the training set" if trained_on else ""
         self.journal = Journal(Path(settings.output_dir) / "eval.jsonl")
+        # Where weights are in shares, no process can run the network alone.
+        self.answering = accelerator.is_main_process or is_sharded(accelerator)
         self.before = self.reference_answers()
         self.begun = False
 
@@ -71,10 +74,11 @@ class Validation:
     def show(self, done: int) -> None:
         """Measure, write the lines and answers, and print the main figures."""
         metrics = self.measure()
+        answers = self.answers(self.scorer) if self.answering else []
         if self.accelerator.is_main_process:
             self.journal.keep_until(done - 1)  # a resumed run may measure the same step again
             self.journal.append([{"step": done, **metrics}])
-            self.write_answers(done)
+            self.write_answers(done, answers)
         self.accelerator.log(metrics, step=done)
         figures = [f"{word} {metrics[name]:.4f}" for word, name in SHOWN.items() if name in metrics]
         say(
@@ -114,14 +118,18 @@ class Validation:
             **self.task.metrics(policy, frozen_N, draw, context),
         }
 
-    def write_answers(self, done: int) -> None:
+    def answers(self, scorer: nn.Module) -> list[str]:
+        """A network's answers to the prompts."""
+        return [self.answer(scorer, prompt) for prompt in self.prompts()]
+
+    def write_answers(self, done: int, answers: list[str]) -> None:
         """Write the prompts with the answers of reference and policy below each."""
         texts = []
         for index, prompt in enumerate(self.prompts()):
             lines = {"prompt": self.rows.tokenizer.decode(prompt)}
             if self.before:
                 lines["reference"] = self.before[index]
-            lines[f"policy, step {done}"] = self.answer(self.scorer, prompt)
+            lines[f"policy, step {done}"] = answers[index]
             texts.append("\n".join(f"[{name}]\n{text}" for name, text in lines.items()))
         if texts:
             path = Path(self.settings.output_dir) / "samples" / f"step-{done}.txt"
@@ -141,13 +149,13 @@ class Validation:
         # Made before the first step, when the policy's network still answers for a reference of
         # which scores alone are stored. The network of another model is freed by now.
         freed = isinstance(self.reference, StoredScores) and not self.reference.starts_equal
-        if self.objective.reference_free or freed or not self.accelerator.is_main_process:
+        if self.objective.reference_free or freed or not self.answering:
             return []
         with self.reference.network(self.scorer) as frozen:
-            return [self.answer(frozen, prompt) for prompt in self.prompts()]
+            return self.answers(frozen)
 
     @torch.no_grad()
-    def answer(self, scorer: nn.Module, prompt: list[int]) -> str:
+    def answer(self, scorer: Any, prompt: list[int]) -> str:
         """The most likely continuation, token by token."""
         network: Any = scorer.network
         training = network.training
@@ -156,7 +164,7 @@ class Validation:
             ids = torch.tensor([prompt], device=self.accelerator.device)
             length, pad = self.settings.max_new_tokens, self.rows.tokenizer.eos_token_id
             with self.accelerator.autocast():
-                token_NT = network.generate(
+                token_NT = scorer.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
                     max_new_tokens=length,

@@ -1,0 +1,313 @@
+"""Weights in shares over two processes (FSDP2 over gloo), against one process that does the same
+micro-batches."""
+
+import math
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from diffdpo.cli import run_command
+from diffdpo.engine import trainer
+from diffdpo.engine.sharding import first_place, named_layers
+from diffdpo.errors import UserError
+from diffdpo.image.backbones.offload import blocks_of
+from diffdpo.image.settings import ImageSettings
+from diffdpo.text.settings import TextSettings
+from tests.commands import image_runs
+from tests.conftest import ROOT, script
+from tests.families import factory
+from tests.processes import run_two
+from tests.text import runs
+from tests.text.factory import pair_rows, write_jsonl
+from tests.text.test_network import prepared
+
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+CUT = {"train_batch_size": 2, "gradient_accumulation_steps": 2}  # what two processes do at once
+NO_CLIP = {"max_grad_norm": "inf"}  # the norm of shares is rounded otherwise than that of the whole
+
+
+def in_shares(command, *words, number=2):
+    """A run in shares to its end; what it printed."""
+    done = run_two(script(command, *words), number, **FSDP2)
+    assert done.returncode == 0, done.stderr
+    assert f"FSDP2: weights in shares over {number} processes" in done.stdout
+    return done.stdout
+
+
+def losses(lines):
+    return [line["loss"] for line in lines]
+
+
+def same(one, two):
+    """Whether two files hold the same tensors under the same names."""
+    one, two = load_file(one), load_file(two)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("peft", "precision"),
+    [
+        (None, "no"),
+        (True, "bf16"),
+        pytest.param(True, "no", marks=pytest.mark.slow),
+        pytest.param(None, "bf16", marks=pytest.mark.slow),
+    ],
+)
+def test_text_in_shares_is_text_on_one_process(lm, data, tmp_path, peft, precision):
+    """Of a LoRA of rank 1, one process's share of a matrix is empty."""
+    changes = {"use_peft": peft, "lora_r": 1 if peft else None, "mixed_precision": precision}
+    changes |= {"max_train_steps": 3, **NO_CLIP}
+    words = runs.flags(lm, data["pairs"], tmp_path / "two", train_batch_size=2, **changes)
+    in_shares("train_text_dpo", *words)
+    runs.train(*runs.flags(lm, data["pairs"], tmp_path / "one", **CUT, **changes))
+    one, two = runs.metrics(tmp_path / "one"), runs.metrics(tmp_path / "two")
+    assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert losses(two) == losses(one)
+    for a, b in zip(one, two, strict=True):
+        assert b == pytest.approx(a, rel=1e-6, abs=1e-7)
+    result = "adapter_model.safetensors" if peft else "model.safetensors"
+    for part in ("trainable", "optimizer"):
+        name = f"checkpoint-3/{part}.safetensors"
+        assert same(tmp_path / "one" / name, tmp_path / "two" / name)
+    assert same(tmp_path / "one" / result, tmp_path / "two" / result)
+
+
+def test_a_run_in_shares_is_resumed_by_two_processes_or_by_one(lm, data, tmp_path):
+    """By two to the same bits. Its moving average and its answers are those of all shares."""
+    changes = {"use_peft": True, "checkpointing_steps": 2, "max_train_steps": 4, "ema_decay": 0.5}
+    held_out = write_jsonl(tmp_path / "held_out.jsonl", pair_rows(15)[12:])
+    asked = {"eval_dataset_name": held_out, "dataset_test_split": "train", "eval_steps": 4}
+    asked |= {"eval_strategy": "steps", "eval_generations": 2, "max_new_tokens": 3}
+
+    def words(name, **more):
+        return runs.flags(lm, data["pairs"], tmp_path / name, **changes, **asked, **more)
+
+    in_shares("train_text_dpo", *words("straight", train_batch_size=2))
+    for name in ("two", "one"):
+        shutil.copytree(tmp_path / "straight/checkpoint-2", tmp_path / name / "checkpoint-2")
+        shutil.copy(tmp_path / "straight/metrics.jsonl", tmp_path / name)
+    again = {"resume_from_checkpoint": "latest"}
+    in_shares("train_text_dpo", *words("two", train_batch_size=2, **again))
+    runs.train(*words("one", **CUT, **again))
+    straight = tmp_path / "straight"
+    for name in ("adapter_model", "checkpoint-4/trainable", "checkpoint-4/averages"):
+        assert same(straight / f"{name}.safetensors", tmp_path / "two" / f"{name}.safetensors")
+    lines = runs.metrics(straight)
+    assert runs.metrics(tmp_path / "two") == lines
+    for a, b in zip(lines, runs.metrics(tmp_path / "one"), strict=True):
+        assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
+    answers = [(tmp_path / name / "samples/step-4.txt").read_text() for name in ("two", "one")]
+    assert "[reference]" in answers[0]
+    assert "[policy, step 4]" in answers[0]
+    assert answers[0] == answers[1] == (straight / "samples/step-4.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peft", [None, True])
+def test_a_run_in_shares_is_resumed_by_four_processes(lm, data, tmp_path, peft):
+    changes = {"use_peft": peft, "checkpointing_steps": 2}
+
+    def words(name, **more):
+        return runs.flags(lm, data["pairs"], tmp_path / name, **changes, **more)
+
+    in_shares("train_text_dpo", *words("two", train_batch_size=2))
+    shutil.copytree(tmp_path / "two/checkpoint-2", tmp_path / "four/checkpoint-2")
+    again = {"train_batch_size": 1, "resume_from_checkpoint": "latest"}
+    in_shares("train_text_dpo", *words("four", **again), number=4)
+    lines = runs.metrics(tmp_path / "two")[2:]
+    for a, b in zip(lines, runs.metrics(tmp_path / "four"), strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        ("labels", {"loss_type": "kto"}),
+        ("pairs", {"loss_type": "orpo"}),
+        ("pairs", {"precompute_ref_log_probs": True}),
+    ],
+    ids=["kto", "orpo", "stored"],
+)
+def test_what_reads_the_whole_step_or_stored_scores_is_the_same(lm, data, tmp_path, rows, changes):
+    changes = {**changes, "max_train_steps": 2, "precompute_dir": tmp_path / "tables", **NO_CLIP}
+    words = runs.flags(lm, data[rows], tmp_path / "two", train_batch_size=2, **changes)
+    in_shares("train_text_dpo", *words)
+    runs.train(*runs.flags(lm, data[rows], tmp_path / "one", **CUT, **changes))
+    for a, b in zip(runs.metrics(tmp_path / "one"), runs.metrics(tmp_path / "two"), strict=True):
+        assert b == pytest.approx(a, rel=1e-5, abs=1e-6)
+
+
+class Nothing(torch.autograd.Function):
+    """Its inputs as they are: but PyTorch adds up what comes back of them before it goes on."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        return inputs
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        return gradients
+
+
+def with_nothing_before(module, args, kwargs):
+    leaves, form = tree_flatten((args, kwargs))
+    where = [n for n, x in enumerate(leaves) if torch.is_tensor(x) and x.requires_grad]
+    if where and torch.is_grad_enabled():
+        for n, x in zip(where, Nothing.apply(*(leaves[n] for n in where)), strict=True):
+            leaves[n] = x
+    return tree_unflatten(leaves, form)
+
+
+@pytest.fixture
+def sums_as_in_shares(monkeypatch):
+    """The one thing in which FSDP2 differs: the order in which a block's gradients are added to
+    those of what goes past it."""
+    init = trainer.Trainer.__init__
+
+    def made(self, accelerator, settings, model, *rest):
+        for block in blocks_of(model):
+            block.register_forward_pre_hook(with_nothing_before, with_kwargs=True)
+        init(self, accelerator, settings, model, *rest)
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", made)
+
+
+@pytest.mark.parametrize(
+    ("rank", "precision"),
+    [
+        (4, "bf16"),
+        pytest.param(4, "no", marks=pytest.mark.slow),
+        pytest.param(None, "bf16", marks=pytest.mark.slow),
+        pytest.param(None, "no", marks=pytest.mark.slow),
+    ],
+)
+def test_pictures_in_shares_are_pictures_on_one_process(
+    models, pairs, tmp_path, rank, precision, sums_as_in_shares
+):
+    changes = {"rank": rank, "mixed_precision": precision, "max_train_steps": 2, **NO_CLIP}
+    changes |= {"gradient_checkpointing": True}
+    words = image_runs.flags(models(), pairs, tmp_path / "two", train_batch_size=2, **changes)
+    in_shares("train_diffusion_dpo", *words)
+    image_runs.train(*image_runs.flags(models(), pairs, tmp_path / "one", **CUT, **changes))
+    one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
+    assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert losses(two) == losses(one)
+    folders = [tmp_path / name for name in ("one", "two")]
+    assert same(*(folder / "checkpoint-2/trainable.safetensors" for folder in folders))
+    result = "pytorch_lora_weights.safetensors" if rank else UNET
+    assert same(*(folder / result for folder in folders))
+
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [4, None])
+def test_a_transformer_in_shares_and_the_pictures_of_its_validation(pairs, tmp_path, rank):
+    """In full against a moving average, in shares as well."""
+    factory("FluxPipeline").tiny().save_pretrained(tmp_path / "flux")
+    changes = {"rank": rank, "max_train_steps": 2, **NO_CLIP}
+    changes |= {"run_validation": True, "validation_steps": 2, "num_inference_steps": 2}
+    changes |= {"validation_prompts": ["a"], "reference": "ema" if rank is None else None}
+
+    def words(name, **more):
+        return image_runs.flags(tmp_path / "flux", pairs, tmp_path / name, **changes, **more)
+
+    in_shares("train_diffusion_dpo", *words("two", train_batch_size=2))
+    image_runs.train(*words("one", **CUT))
+    one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
+    assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    for a, b in zip(one, two, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+    pictures = [Image.open(tmp_path / name / "validation/step-2.png") for name in ("one", "two")]
+    apart = np.abs(np.subtract(*(np.asarray(picture, dtype=int) for picture in pictures)))
+    assert apart.max() <= 2
+
+
+def test_filling_passes_change_nothing(lm):
+    """Ranks run their layers as often as the one with the most passes."""
+    found = []
+    for more in (0, 2):
+        scorer, _ = prepared(lm)
+        scorer.passes = lambda count, more=more: count + more
+        token_S = torch.arange(7, 19)
+        column_PK = scorer(token_S, [(5, 4, 3)], token_S[5:])
+        column_PK[:, 0].sum().backward()
+        found.append([column_PK.detach(), *(w.grad for w in scorer.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP version 1; set fsdp_version: 2 (FSDP2)"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP version 1; set fsdp_version"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed; diffdpo spreads weights by FSDP2"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM; diffdpo spreads weights by FSDP2"),
+        ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "FSDP_OFFLOAD_PARAMS: keeps weights in host"),
+        ({**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "is --gradient_checkpointing here"),
+        ({**FSDP2, "FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "SIZE_BASED_WRAP: FSDP2 takes"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train_text_dpo", "train_diffusion_dpo"])
+def test_another_way_of_sharding_is_refused(
+    command, environment, line, tmp_path, monkeypatch, capsys
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert run_command(command, ["--output_dir", str(tmp_path / "run")]) == 2
+    found = capsys.readouterr().err.splitlines()
+    assert len(found) == 1
+    assert line in found[0]
+    assert "FSDP2" in found[0]
+
+
+def test_settings_that_do_not_go_with_shares_are_named():
+    text = TextSettings(torch_compile=True, use_adafactor=True, mixed_precision="fp16")
+    lines = [line.split(":")[0] for line in text.problems_in_shares()]
+    assert lines == ["--torch_compile", "--use_adafactor", "--mixed_precision fp16"]
+    image = ImageSettings(rank=4, offload=True, base_precision="fp8")
+    assert [line.split(":")[0] for line in image.problems_in_shares()] == [
+        "--offload",
+        "--base_precision fp8",
+    ]
+    assert not ImageSettings(rank=4, base_precision="bf16").problems_in_shares()
+
+
+def test_accelerates_own_names_of_layers_are_taken_or_refused(monkeypatch):
+    network = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.ReLU())
+    assert not named_layers(network)
+    monkeypatch.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", "Linear, Sequential")
+    assert named_layers(network)[0] is network[0][0]  # the inner ones first
+    monkeypatch.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", "GPT9Block")
+    with pytest.raises(UserError, match="GPT9Block: the network has no such layer"):
+        named_layers(network)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "multi_node"])
+def test_the_ready_files_are_accelerates(name):
+    """Its own reader knows every key."""
+    config = load_config_from_file(str(ROOT / f"scripts/accelerate/{name}.yaml"))
+    assert config.num_processes == 8 * config.num_machines
+    if name == "ddp":
+        assert config.distributed_type == "MULTI_GPU"
+    else:
+        assert config.distributed_type == "FSDP"
+        assert config.fsdp_config["fsdp_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("is_fsdp2", "runs_whole", "place"),
+    [(True, False, "cpu"), (True, True, "cuda"), (False, False, "cuda")],
+)
+def test_a_network_waits_for_its_shares_in_host_memory(is_fsdp2, runs_whole, place):
+    accelerator = SimpleNamespace(is_fsdp2=is_fsdp2, device=torch.device("cuda"))
+    assert first_place(accelerator, runs_whole) == torch.device(place)
