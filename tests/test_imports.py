@@ -15,7 +15,7 @@ FLOORS = [
     {"engine", "data"},
     {"cache", "report"},
     {"image", "text", "metrics", "pairs", "ranking"},
-    {"annotate"},
+    {"annotate", "evaluation"},
     {"commands"},
     {"cli", "__init__"},
     {"__main__"},

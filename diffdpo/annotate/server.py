@@ -26,7 +26,9 @@ from diffdpo.errors import UserError, short
 from diffdpo.image.cells import BadImage
 
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+FILES = {"/": "index.html"} | {
+    f"/{name}": name for name in ("page.css", "item.js", "page.js", "icon.svg")
+}
 FULL = 507  # HTTP's word for a disk that takes no more
 FIELDS = {"annotator": str, "pair": int, "visit": int, "choice": str, "ms": int}
 Act = Callable[..., dict[str, Any]]

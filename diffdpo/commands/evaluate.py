@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from diffdpo.commands import people
-from diffdpo.commands.contest import Scores, best_of, diversity, drift
-from diffdpo.commands.evaluate_page import compose
-from diffdpo.commands.evaluation_job import Evaluation, Models, prepared, sampled
-from diffdpo.commands.findings import Findings, Judges, Standing, summary
-from diffdpo.commands.layouts import export
-from diffdpo.commands.strengths import all_duels, strengths
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import crew
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
 from diffdpo.engine.trained_on import overlap
+from diffdpo.evaluation import people
+from diffdpo.evaluation.findings import Findings, Judges, Standing, summary
+from diffdpo.evaluation.job import Evaluation, Models, prepared, sampled
+from diffdpo.evaluation.layouts import export
+from diffdpo.evaluation.page import compose
+from diffdpo.evaluation.strengths import all_duels, strengths
+from diffdpo.evaluation.wins import Scores, best_of, diversity, drift
 from diffdpo.image.bundled import draws_emoji
 from diffdpo.image.comparison import Accuracy, picture_page, preferred_pictures, scored, traits
 from diffdpo.image.evaluate_settings import EvaluateSettings

@@ -41,7 +41,7 @@ TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "m
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
 REFERENCE += ["init_lora", "reference", "resolution", "num_frames", "is_turbo", "noise_offset"]
 REFERENCE += ["max_sequence_length"]
-# The folder layouts of other evaluations, see ``commands/layouts.py``.
+# The folder layouts of other evaluations, see ``evaluation/layouts.py``.
 LAYOUTS = ("geneval", "hpsv2")
 # One of them is in the folder of a finished run.
 RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]

@@ -11,7 +11,7 @@ import pytest
 
 from diffdpo.annotate.queue import item
 from diffdpo.annotate.votes import UNDO, VoteFile
-from tests.annotate.browser import Person, serving, started
+from tests.annotate.browser import WANTED, Person, chromium, serving, started
 from tests.annotate.made import ARABIC, BROKEN, HOSTILE, PROMPTS, data_set, rows, session
 
 MANY = [f"prompt {number}" for number in range(30)]
@@ -289,3 +289,13 @@ def test_another_name_goes_on_where_it_was(browser, served, many):
     ann.press("ArrowDown")
     assert lines(made)[-1].annotator == "bob b"
     assert ann.page.locator("#name").text_content() == "bob b"
+
+
+def test_where_a_browser_is_required_no_test_is_left_out(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv(WANTED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no chromium: apt-get install"):
+        chromium()
+    monkeypatch.setenv(WANTED, "required")
+    with pytest.raises(pytest.fail.Exception, match="no chromium: apt-get install"):
+        chromium()

@@ -145,7 +145,9 @@ def test_one_that_was_taken_over_is_left_to_its_new_holder(tmp_path):
     assert claim_of(tmp_path / "file").exists()
 
 
-@pytest.mark.parametrize(("process", "gone"), [(os.getpid(), False), (2**22 + 1, True)])
+@pytest.mark.parametrize(
+    ("process", "gone"), [(os.getpid(), False), (2**22 + 1, True)], ids=["this one", "none"]
+)
 def test_of_this_machine_it_is_known_whether_the_holder_lives(tmp_path, process, gone):
     started = claims.own().started if process == os.getpid() else ""
     path = claim(tmp_path, 0, {"host": HOST, "process": process, "started": started})

@@ -102,7 +102,7 @@ def test_diffusers_and_we_compute_with_each_file_what_training_did(family, kind,
         with reference.network(policy):
             # Layers that have an adapter, switched off, round otherwise in Sana.
             assert torch.allclose(output(backbone, family), plain, rtol=0, atol=1e-5)
-        pipeline = family_of(family).pipeline_class.from_pretrained(model)
+        pipeline = fresh(model).pipeline
         pipeline.load_lora_weights(tmp_path, weight_name=name)
         setattr(backbone.pipeline, backbone.part, getattr(pipeline, backbone.part).train())
         found = output(backbone, family)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffdpo.commands.contest import Entrant, entrants
 from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
 from diffdpo.errors import UserError
+from diffdpo.evaluation.wins import Entrant, entrants
 from diffdpo.image import sampled_by
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.clip_length import settle_frames

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from diffdpo.commands.findings import (
+from diffdpo.evaluation.findings import (
     NO_CONTROL,
     TIES,
     Findings,

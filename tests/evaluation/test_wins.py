@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffdpo.commands.contest import Scores
+from diffdpo.evaluation.wins import Scores
 from diffdpo.image.labels import REFERENCE
 from diffdpo.metrics.judged import faced
 from diffdpo.metrics.reward import Reward

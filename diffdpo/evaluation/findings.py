@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from diffdpo.commands.contest import Entrant, Rows, significant
 from diffdpo.engine.trained_on import Overlap
+from diffdpo.evaluation.wins import Entrant, Rows, significant
 from diffdpo.image.comparison import Accuracy
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.significance import ENOUGH, resolution

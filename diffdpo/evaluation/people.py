@@ -10,9 +10,9 @@ import numpy as np
 
 from diffdpo.annotate.agreement import win_rates
 from diffdpo.annotate.votes import Tally, Vote, VoteFile
-from diffdpo.commands.strengths import strengths
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError, short
+from diffdpo.evaluation.strengths import strengths
 
 WORTH = {"first": 1.0, "second": 0.0}  # of the first item; a tie and "both bad" are 1/2
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffdpo.commands.strengths import all_duels, strengths
+from diffdpo.evaluation.strengths import all_duels, strengths
 
 
 def test_two_policies_have_the_log_odds_of_their_win_rate():
