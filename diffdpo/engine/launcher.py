@@ -48,6 +48,11 @@ def check_launcher() -> None:
             "fsdp_auto_wrap_policy SIZE_BASED_WRAP: FSDP2 takes the network's own blocks; leave it"
             " out"
         )
+    if os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("0", "false", "no"):
+        mistakes.append(
+            "fsdp_reshard_after_forward false: FSDP2 puts weights in shares after every pass here;"
+            " leave it out"
+        )
     if mistakes:
         raise UserError(*mistakes)
     if is_set("FSDP_CPU_RAM_EFFICIENT_LOADING"):

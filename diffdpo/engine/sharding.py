@@ -34,19 +34,19 @@ def first_place(accelerator: Accelerator, runs_whole: bool) -> torch.device:
     return torch.device("cpu") if is_waiting else accelerator.device
 
 
-def shard(accelerator: Accelerator, network: Any, layers: Iterable[nn.Module]) -> None:
+def shard(network: Any, layers: Iterable[nn.Module]) -> None:
     """Put a network in shares, in place: each of its ``layers`` by itself, then the rest.
 
     A layer is whole on each process while it runs, and at no other time.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    plugin: Any = accelerator.state.fsdp_plugin
     # No policy of mixed precision: autocast decides it, as with one process. A policy would round
     # what enters a layer and what leaves the network.
-    for layer in named_layers(network) or layers:
-        fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward)
-    fully_shard(network)
+    for part in [*(named_layers(network) or layers), network]:
+        # In shares again after every pass: what stayed whole would be blind to what is written into
+        # the shares between two passes, from a checkpoint or for a moving average.
+        fully_shard(part, reshard_after_forward=True)
     if hasattr(network, "generate"):
         register_fsdp_forward_method(network, "generate")
     if hasattr(network, "passes"):

@@ -107,7 +107,7 @@ class Trainer:
         with self.reference.network(model) as frozen:
             networks = [model] if frozen is model else [model, frozen]
         for network in networks:
-            sharding.shard(self.accelerator, network, self.task.layers(network))
+            sharding.shard(network, self.task.layers(network))
         return len(self.task.layers(model))
 
     def shares(self) -> dict[str, str]:
