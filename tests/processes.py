@@ -19,7 +19,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from tests.conftest import ROOT
+import torch
+
+from tests.conftest import ROOT, THREADS
 
 COMMANDS = ("train_diffusion_dpo", "train_text_dpo", "precompute", "evaluate", "evaluate_text")
 COMMANDS += ("annotate",)
@@ -77,7 +79,9 @@ def carry_out(words: list[str], cwd: Path, environment: dict[str, str], files: l
     """In the fork: what the interpreter would do with these words."""
     for stream, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    os.environ.update(environment)
+    os.environ.update({**THREADS, **environment})
+    # What an interpreter reads at its start; sums of other numbers of threads round otherwise.
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     os.chdir(cwd)
     how, argument = words[0], words[1] if len(words) > 1 else ""
     sys.argv = words[1:] if how == "-m" else ["-c", *words[2:]] if how == "-c" else words
