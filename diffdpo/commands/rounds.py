@@ -121,7 +121,9 @@ def models_of(settings: RoundsSettings, rewards: list[str]) -> list[str]:
 
 def labelled(settings: RoundsSettings, number: int) -> str:
     """The folder of the labelled pairs of a round: the rewards', or those that people chose."""
-    return place(settings, number, "pairs" if settings.label == "rewards" else "labels")
+    if settings.label == "rewards":
+        return place(settings, number, "pairs")
+    return str(Path(place(settings, number, "votes")) / "pairs")
 
 
 def data_of(settings: RoundsSettings, number: int) -> dict[str, Any]:
@@ -215,8 +217,8 @@ def unlabelled(settings: RoundsSettings, number: int) -> str:
         return ""
     pairs, votes = (place(settings, number, name) for name in ("pairs", "votes"))
     return (
-        f"choose       diffdpo annotate {pairs} --output_dir {votes} --export {labels}; then the"
-        " same command goes on"
+        f"choose       diffdpo annotate {pairs} --output_dir {votes}; Ctrl-C there writes the"
+        " labels, and then the same command goes on"
     )
 
 

@@ -1,13 +1,14 @@
 """Rounds: every stage with the settings of the round before it, nothing done twice, and the end."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 from datasets import load_dataset
 
 from diffdpo.cli import main
-from diffdpo.commands.rounds import falls
+from diffdpo.commands.rounds import falls, training_of, unlabelled
 from diffdpo.commands.rounds_settings import RoundsSettings
 from diffdpo.config import settings_of
 from diffdpo.metrics.intervals import clustered_share
@@ -83,6 +84,11 @@ def test_people_are_waited_for(models, tmp_path, capsys):
         shown = capsys.readouterr().out
         assert f"diffdpo annotate {out / 'pairs-1'} --output_dir {out / 'votes-1'}" in shown
     assert not (out / "policy-1").exists()
+    # What the page writes at its end is trained on.
+    shutil.copytree(out / "pairs-1", out / "votes-1" / "pairs")
+    settings = settings_of(RoundsSettings, config=words[2])
+    assert unlabelled(settings, 1) == ""
+    assert training_of(settings, 1)["dataset_name"] == str(out / "votes-1" / "pairs")
 
 
 @pytest.mark.parametrize(("wins", "stops"), [(10, True), (35, False), (60, False)])
