@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,25 @@ def pytest_configure(config: pytest.Config) -> None:
             named_row(name, text.TEXT_FORMATS, "own-format", text.as_format)
         else:
             named_row(name, image_formats.IMAGE_FORMATS, "own-format", image_formats.as_format)
+
+
+# The tables into which commands put rows of one's own, by module.
+TABLES = {"diffdpo.metrics": ("REWARDS", "TEXT_REWARDS"), "diffdpo.losses": ("LOSSES",)}
+TABLES |= {"diffdpo.data.image_formats": ("IMAGE_FORMATS",), "diffdpo.data.text": ("TEXT_FORMATS",)}
+
+
+@pytest.fixture(autouse=True)
+def tables_as_they_were(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Takes rows of one's own that a test has used out of the tables again: tests of a whole table
+    would meet them. Those that the options of pytest name stay."""
+    yield
+    kinds = ("loss", "reward", "format")
+    kept = {name for kind in kinds for name in request.config.getoption(f"--own-{kind}")}
+    for module, names in TABLES.items():
+        for name in names if module in sys.modules else ():
+            table = getattr(sys.modules[module], name)
+            for row in [row for row in table if ".py:" in row and row not in kept]:
+                del table[row]
 
 
 @pytest.fixture(scope="session")
