@@ -10,7 +10,7 @@ import torch
 
 from diffdpo.annotate.settings import AnnotateSettings
 from diffdpo.config import settings_of
-from diffdpo.data.prompts import read_prompts
+from diffdpo.engine.accelerator import sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
 from diffdpo.engine.files import write_atomically
@@ -18,8 +18,7 @@ from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
 from diffdpo.image import sampled_by
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs, open_to_sample
+from diffdpo.image.inputs import open_to_sample, prompts_to_sample
 from diffdpo.image.labels import labels
 from diffdpo.image.network import lower
 from diffdpo.image.policy import load_policy
@@ -38,7 +37,7 @@ def sampled(settings: AnnotateSettings) -> Path:
     """
     folder = writable(str(settings.output_dir))
     runs = [run_settings(settings, name) for name in settings.names]
-    prompts = prompts_for(settings, runs[0])
+    prompts = prompts_to_sample(runs[0])[: settings.num_prompts]
     facts: dict[str, Any] = {name: getattr(settings, name) for name in OURS}
     facts |= {"prompts": prompts, "runs": [sampled_by.weights(name) for name in settings.names]}
     check_facts(folder / FACTS, facts)
@@ -63,16 +62,6 @@ def run_settings(settings: AnnotateSettings, run: str) -> EvaluateSettings:
     return settings_of(EvaluateSettings, policy=[run], **ours)
 
 
-def prompts_for(settings: AnnotateSettings, run: EvaluateSettings) -> list[str]:
-    """The distinct prompts: those named, or those of the pairs that the first run is judged on."""
-    if settings.prompts is not None:
-        found = read_prompts(settings.prompts, run.dataset_split_name)
-    else:
-        framing = FrameSettings(run.seed, run.resolution or 0, ties="soft")
-        found = list(dict.fromkeys(open_pairs(run, framing).prompts()))
-    return found[: settings.num_prompts]
-
-
 def check_facts(path: Path, facts: dict[str, Any]) -> None:
     """Write the facts down. Raises UserError where others are there: there may be votes on the
     pictures."""
@@ -89,7 +78,7 @@ def fill(album: Album, run: EvaluateSettings, plan: Plan, facts: dict[str, Any])
     """Sample the pictures of a run that are not there yet."""
     album.prepare(facts)
     torch.set_flush_denormal(True)  # for speed, as in training
-    team = Crew(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    team = Crew(sampling_device())
     run, backbone = open_to_sample(run, team.device, run.base_precision)
     backbone.num_frames = run.num_frames or 1
     sampling = PictureSettings.of(run)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from diffdpo.cache.keys import arithmetic
 from diffdpo.commands.score_findings import Scores, compose, find, summary
 from diffdpo.commands.score_settings import PICTURES, ScoreSettings
 from diffdpo.commands.score_subjects import Judge, Subject, check_captions, open_subject
@@ -33,7 +32,7 @@ from diffdpo.metrics import (
     reward_problems,
 )
 from diffdpo.metrics.reward import introduction
-from diffdpo.metrics.stored import stored_scores
+from diffdpo.metrics.stored import signed_on, stored_scores
 from diffdpo.report.evaluation import writing
 from diffdpo.report.page import Report
 
@@ -118,8 +117,8 @@ def scored(
     scores: Scores = {}
     reasons: dict[int, str] = {}
     for name, reward in rewards.items():
-        where = f", {arithmetic(accelerator.device)}" if reward.model is not None else ""
-        items, signature = subject.items(reward), f"{name}: {reward.signature}{where}"
+        items = subject.items(reward)
+        signature = f"{name}: {signed_on(reward, accelerator.device)}"
         root, batch = settings.precompute_dir, settings.reward_batch_size
         scores[name], found = stored_scores(
             name, reward, signature, items, root, batch, accelerator

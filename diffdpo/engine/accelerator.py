@@ -27,6 +27,9 @@ TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_m
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 2**31 - 1  # the most that mallopt's int can say
+# A process that has done its share waits for the others however long they take; only one that is
+# gone ends the wait.
+PATIENCE = timedelta(days=7)
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
@@ -34,9 +37,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
 
     Raises UserError where accelerate is set to spread weights in another way.
     """
-    cpu = (
-        not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
-    )
+    cpu = is_on_cpu()
     check_launcher()
     asked = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     precision = usable_precision(asked, cpu)
@@ -70,14 +71,11 @@ def sampling_device() -> torch.device:
 
 def sharing_accelerator() -> Accelerator:
     """Accelerate for a command that trains nothing, and whose processes share its work."""
-    cpu = (
-        not (torch.cuda.is_available() or torch.backends.mps.is_available()) or on_cpu_by_request()
-    )
+    cpu = is_on_cpu()
     if cpu:
         tune_cpu()
     try:
-        # Whoever is done waits however long another process still writes.
-        patient = InitProcessGroupKwargs(timeout=timedelta(days=7))
+        patient = InitProcessGroupKwargs(timeout=PATIENCE)
         accelerator = Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patient])
     except ValueError as error:  # this program has set accelerate up for something else before
         raise UserError(f"accelerate: {short(error, 200)}") from error
@@ -134,6 +132,12 @@ def own_state() -> Iterator[None]:
         if is_ours:
             AcceleratorState._reset_state(reset_partial_state=True)
             GradientState._reset_state()
+
+
+def is_on_cpu() -> bool:
+    """Whether a run is to compute on the CPU: nothing else is there, or the launcher says so."""
+    there = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return not there or on_cpu_by_request()
 
 
 def on_cpu_by_request() -> bool:

@@ -7,20 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
 
-from diffdpo.engine.accelerator import sampling_device
+from diffdpo.engine.accelerator import PATIENCE, sampling_device
 from diffdpo.engine.console import fail
 from diffdpo.engine.run_folder import RELEASE_SECONDS
 from diffdpo.errors import UserError
-
-# A process that has done its share waits for the others however long they take; only one that is
-# gone ends the wait.
-PATIENCE = timedelta(days=7)
 
 Item = TypeVar("Item")
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
 from diffdpo.errors import UserError
@@ -19,7 +18,7 @@ from diffdpo.image.clip_length import settle_frames
 from diffdpo.image.comparison import Accuracy, implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs, open_to_sample
+from diffdpo.image.inputs import open_pairs, open_to_sample, prompts_to_sample
 from diffdpo.image.labels import REFERENCE
 from diffdpo.image.network import lower
 from diffdpo.image.pairs import ImagePairs
@@ -105,7 +104,7 @@ def prepared(
     elif backbone.frame_factor is not None:
         backbone.num_frames = settings.num_frames or backbone.native_frames or 1
     settings = replace(settings, num_frames=backbone.num_frames)
-    texts = prompts_of(settings, pairs)[: settings.num_prompts]
+    texts = prompts_to_sample(settings, pairs)[: settings.num_prompts]
     who = entrants(settings.policy, settings.control)
     each = len(texts) * settings.images_per_prompt
     extra = len(texts) * max(0, (settings.best_of or 0) - settings.images_per_prompt)
@@ -121,15 +120,6 @@ def prepared(
     how = sampled_by.sampler(backbone, sampling)
     more = plan.more(settings.best_of or 0)
     return Evaluation(settings, folder, who, headline, made, pairs, plan, more, how)
-
-
-def prompts_of(settings: EvaluateSettings, pairs: ImagePairs | None) -> list[str]:
-    """The distinct prompts that are sampled: those named, or those of the pairs."""
-    if settings.prompts is None:
-        assert pairs is not None, "a setting that problems() asks for"
-        return list(dict.fromkeys(pairs.prompts()))
-    split, config = settings.dataset_split_name, settings.dataset_config_name
-    return read_prompts(settings.prompts, split, config, settings.cache_dir)
 
 
 def check_disk(folder: Path, backbone: Backbone, count: int, settings: PictureSettings) -> None:

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import nn
 
 from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, files_digest
-from diffdpo.data.prompts import read_prompts
 from diffdpo.engine.accelerator import usable_precision
 from diffdpo.engine.digests import file_digest
 from diffdpo.engine.run_config import is_checkpoint
@@ -25,8 +24,7 @@ from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.encoder_files import vae_identity, whole_identity
 from diffdpo.image.bundled import GUIDANCE, draws_emoji
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs, open_pipeline, open_to_sample
+from diffdpo.image.inputs import open_pipeline, open_to_sample, prompts_to_sample
 from diffdpo.image.lora_file import lora_in, lora_path
 from diffdpo.image.marks import evenly
 from diffdpo.image.needs import gib
@@ -35,6 +33,7 @@ from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, as_png, check_steps, sample, sheet, usual_guidance
 from diffdpo.metrics.judged import judged
 from diffdpo.metrics.reward import Reward
+from diffdpo.metrics.stored import signed_on
 from diffdpo.pairs.make import Judge, Rows, Source
 from diffdpo.pairs.select import Chosen, Pair
 from diffdpo.pairs.tables import Layout, candidate_seed
@@ -64,13 +63,7 @@ def resolved(settings: PairSettings, device: torch.device) -> tuple[PairSettings
 
 def prompts_of(settings: PairSettings) -> list[str]:
     """The distinct prompts to sample. Raises UserError where there is none."""
-    if settings.prompts is not None:
-        split, config = settings.dataset_split_name, settings.dataset_config_name
-        named = read_prompts(settings.prompts, split, config, settings.cache_dir)
-        return named[: settings.num_prompts]
-    # With ties kept: their prompts are as good as others.
-    framing = FrameSettings(settings.seed, settings.resolution or 0, ties="soft")
-    prompts = list(dict.fromkeys(p for p in open_pairs(settings, framing).prompts() if p))
+    prompts = [prompt for prompt in prompts_to_sample(settings) if prompt]
     if not prompts:
         raise UserError(f"data set {settings.dataset_name}: no pair has a prompt; name --prompts")
     return prompts[: settings.num_prompts]
@@ -164,8 +157,7 @@ def picture_source(
             pictures = [opened_picture(table[row]["picture"]) for row in rows]
             return judged(name, reward, names, pictures, [prompts[p] for p, _ in both])
 
-        place = f"{settings.reward_precision} {arithmetic(device)}" if reward.model else ""
-        return Judge(reward.identity, f"{reward.signature} {place}".rstrip(), scores)
+        return Judge(reward.identity, signed_on(reward, device), scores)
 
     def row(table: Dataset, pair: Pair, rows: tuple[int, int]) -> dict[str, Any]:
         content: dict[str, Any] = {"caption": prompts[pair.prompt]}

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
 from diffdpo.data.image_formats import ROLES
+from diffdpo.data.prompts import read_prompts
 from diffdpo.data.source import open_with_folders
 from diffdpo.engine.accelerator import DTYPES, usable_precision
 from diffdpo.errors import UserError
@@ -122,6 +123,19 @@ def open_to_sample(
     )
     backbone.vae.to(vae_dtype(dtype))
     return settings, backbone
+
+
+def prompts_to_sample(settings: Sampled, pairs: ImagePairs | None = None) -> list[str]:
+    """The distinct prompts that the settings name or, where they name none, those of ``pairs``, by
+    default of all pairs that the settings name, ties among them."""
+    if settings.prompts is not None:
+        split, config = settings.dataset_split_name, settings.dataset_config_name
+        return read_prompts(settings.prompts, split, config, settings.cache_dir)
+    if pairs is None:
+        # With ties kept: their prompts are as good as others.
+        framing = FrameSettings(settings.seed, settings.resolution or 0, ties="soft")
+        pairs = open_pairs(settings, framing)
+    return list(dict.fromkeys(pairs.prompts()))
 
 
 def open_rows(settings: ImageDataSettings) -> Dataset:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -25,8 +25,30 @@ def none_too_long(prompts: Sequence[str]) -> int:
     return 0
 
 
+class Identified:
+    """What rewards of pictures and of texts have in common: the identity of their numbers, and the
+    network behind them, None where there is none."""
+
+    identity: Mapping[str, str]
+    model: Any
+
+    def to(self, device: Any, dtype: Any) -> Self:
+        """The same reward with its model on ``device`` in ``dtype``, a torch.dtype."""
+        if self.model is None:
+            return self
+        self.model.to(device, dtype)
+        own: Any = self  # a dataclass
+        precision = str(dtype).removeprefix("torch.")
+        return replace(own, identity={**self.identity, "precision": precision})
+
+    @property
+    def signature(self) -> str:
+        """The identity in one line."""
+        return ", ".join(f"{name} {value}" for name, value in self.identity.items())
+
+
 @dataclass(frozen=True)
-class Reward:
+class Reward(Identified):
     """A judge of pictures: called with N pictures and their N prompts it gives N numbers, of which
     the higher is the better.
 
@@ -55,19 +77,6 @@ class Reward:
             return self.versus(first, second, prompts)
         gap = np.asarray(self(first, prompts)) - np.asarray(self(second, prompts))
         return (np.sign(gap) + 1) / 2
-
-    def to(self, device: Any, dtype: Any) -> Reward:
-        """The same reward with its model on ``device`` in ``dtype``, a torch.dtype."""
-        if self.model is None:
-            return self
-        self.model.to(device, dtype)
-        precision = str(dtype).removeprefix("torch.")
-        return replace(self, identity={**self.identity, "precision": precision})
-
-    @property
-    def signature(self) -> str:
-        """The identity in one line."""
-        return ", ".join(f"{name} {value}" for name, value in self.identity.items())
 
 
 Row = Callable[..., Reward]  # (path of the weights or None) → reward

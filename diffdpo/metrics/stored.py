@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from datasets import Features, Value
 
-from diffdpo.cache.keys import Key
+from diffdpo.cache.keys import Key, arithmetic
 from diffdpo.cache.tables import table
 from diffdpo.metrics.judged import judged
+from diffdpo.metrics.reward import Identified
 
 ROW = Features({"score": Value("float64"), "unreadable": Value("string")})
 
@@ -32,6 +34,13 @@ class Items(Protocol):
     def read(self, number: int) -> tuple[Any, Any]:
         """The columns of an item, as a reward is called with them. Raises ValueError with the
         reason where it cannot be read."""
+
+
+def signed_on(reward: Identified, device: torch.device) -> str:
+    """All that a reward's numbers depend on: its signature and, where a network makes them, the
+    kind of device."""
+    where = [] if reward.model is None else [arithmetic(device)]
+    return ", ".join([reward.signature, *where])
 
 
 def stored_scores(

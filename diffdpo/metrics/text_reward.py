@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffdpo.errors import UserError
-from diffdpo.metrics.reward import source_digest
+from diffdpo.metrics.reward import Identified, source_digest
 
 # A prompt is text, or a conversation: a list of {"role": …, "content": …}.
 Prompts = Sequence[Any]
@@ -24,7 +24,7 @@ def none_cut(prompts: Prompts, completions: Texts) -> int:
 
 
 @dataclass(frozen=True)
-class TextReward:
+class TextReward(Identified):
     """A judge of texts: called with N prompts and their N completions it gives N numbers, of which
     the higher is the better.
 
@@ -43,17 +43,6 @@ class TextReward:
 
     def __call__(self, prompts: Prompts, completions: Texts) -> np.ndarray:
         return self.score(prompts, completions)
-
-    def to(self, device: Any, dtype: Any) -> TextReward:
-        """The same reward with its model on ``device`` in ``dtype``, a torch.dtype."""
-        if self.model is not None:
-            self.model.to(device, dtype)
-        return self
-
-    @property
-    def signature(self) -> str:
-        """The identity in one line."""
-        return ", ".join(f"{name} {value}" for name, value in self.identity.items())
 
 
 TextRow = Callable[..., TextReward]  # (path of the weights or None) → reward

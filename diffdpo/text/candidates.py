@@ -20,6 +20,7 @@ from diffdpo.data.text.schema import user_turn
 from diffdpo.draws import Purpose
 from diffdpo.errors import UserError, short
 from diffdpo.metrics.judged import judged
+from diffdpo.metrics.stored import signed_on
 from diffdpo.metrics.text_reward import TextReward
 from diffdpo.pairs.make import Judge, Rows, Source
 from diffdpo.pairs.select import Pair
@@ -145,8 +146,7 @@ def text_source(
             prompts = [prompt_for(reward, writer.prompts[p], heads[p]) for p, _ in both]
             return judged(name, reward, names, prompts, [table[row]["text"] for row in rows])
 
-        place = f"{settings.reward_precision} {arithmetic(device)}" if reward.model else ""
-        return Judge(reward.identity, f"{reward.signature} {place}".rstrip(), scores)
+        return Judge(reward.identity, signed_on(reward, device), scores)
 
     def row(table: Dataset, pair: Pair, rows: tuple[int, int]) -> dict[str, Any] | None:
         chosen, rejected = (table[number]["text"] for number in rows)

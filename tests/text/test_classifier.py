@@ -20,6 +20,7 @@ from diffdpo.cli import run_command
 from diffdpo.errors import UserError
 from diffdpo.metrics import TEXT_REWARDS, open_text_rewards
 from diffdpo.metrics.reward_settings import TextRewardSettings
+from diffdpo.metrics.stored import signed_on
 from diffdpo.metrics.text_reward import TextReward
 from tests.text.factory import CHATML, model, tokenizer, user
 
@@ -156,6 +157,11 @@ def test_settings_check_names_and_paths(tmp_path):
     own = TextReward("own", lambda p, c: np.zeros(len(p)), {"rule": "nothing"})
     assert TEXT_REWARDS.keys() == {"sentiment", "classifier"}
     assert own.signature == "rule nothing"
+    # Scores in another precision are other numbers, stored and told apart.
+    judge = TextReward("own", own.score, own.identity, torch.nn.Linear(1, 1))
+    halved = judge.to("cpu", torch.bfloat16)
+    assert halved.signature == "rule nothing, precision bfloat16"
+    assert signed_on(halved, torch.device("cpu")) == f"{halved.signature}, cpu"
 
 
 def test_an_evaluation_by_two_judges_of_a_model_of_chats(tmp_path, lm, data, capsys):
@@ -169,7 +175,7 @@ def test_an_evaluation_by_two_judges_of_a_model_of_chats(tmp_path, lm, data, cap
     assert list(result["rewards"]) == ["classifier", "sentiment"]
     assert result["reward"] == "classifier"
     assert result["policy_reward"] == result["rewards"]["classifier"]["policy_reward"]
-    identity = dict(load(folder).identity)
+    identity = {**load(folder).identity, "precision": "float32"}
     assert result["rewards"]["classifier"]["identity"] == identity
     assert result["rewards"]["sentiment"]["identity"]["rule"].startswith("VADER 3")
     shown = capsys.readouterr().out
