@@ -24,11 +24,11 @@ class StopRequest:
     ``last`` is the step after which a request made now would be followed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last: int) -> None:
         self.requested = self.agreed = False
         self.before: dict[int, Any] = {}
         self.process = os.getpid()
-        self.last = 0
+        self.last = last
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is not threading.main_thread():
@@ -49,16 +49,21 @@ class StopRequest:
         self.__exit__()
         answer(f"finishing step {self.last}, then saving; again to quit now")
 
-    def agree(self, accelerator: Accelerator) -> None:
-        """Settle that all processes stop after the same step, whichever got the signal."""
+    def agree(self, accelerator: Accelerator, last: int) -> None:
+        """Settle that all processes stop after the same step, whichever got the signal.
+
+        ``last`` is the step after which a request that comes from now on would be followed.
+        """
         if launcher_is_gone() and not self.requested:
             self.requested = True
             answer("the launcher is gone: saving and stopping")
+        # No call stands between these two, so that no signal is answered between them: one that
+        # comes later is told the later step.
+        self.agreed = self.requested
+        self.last = last
         # One that left alone would leave the others waiting for its gradients for ever.
-        if accelerator.num_processes == 1:
-            self.agreed = self.requested
-        else:
-            flag = torch.tensor([float(self.requested)], device=accelerator.device)
+        if accelerator.num_processes > 1:
+            flag = torch.tensor([float(self.agreed)], device=accelerator.device)
             self.agreed = bool(accelerator.reduce(flag).item() > 0)
 
 

@@ -201,12 +201,11 @@ class Trainer:
         saving = False
         self.model.train()
         self.recorder.start_clock()
-        with StopRequest() as stop, self.bar(done) as bar:
+        with StopRequest(self.next_pause(done)) as stop, self.bar(done) as bar:
             for micro_batches in self.batches(begun):
                 # Asked only now: while rows were read, the device finished the step before.
                 if not self.finite:
                     self.flush(bar)
-                stop.last = self.next_pause(done)
                 rate = self.plan.peak_rate * self.schedule(done)
                 with compilation(self.settings.torch_compile and done == begun, self.notice):
                     metrics = self.step(micro_batches, rate, first=done == 0)
@@ -233,7 +232,7 @@ class Trainer:
         due = saving or done % settings.logging_steps == 0
         # To agree, processes wait for each other: they do it where they wait anyway.
         if due or accelerator.num_processes == 1:
-            stop.agree(accelerator)
+            stop.agree(accelerator, self.next_pause(done))
         saving |= stop.agreed
         if due or saving:
             # Before a checkpoint: a run resumed from it must find all its lines.
