@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,20 @@ class Keeper:
         writes = self.accelerator.is_main_process
         if not writes and not is_sharded(self.accelerator):
             return
+        # The one before is written first: of these copies, each several times a network, memory
+        # holds one.
+        self.wait()
         # Copied now, written later: training may go on to the next step at once.
         moment = checkpoint.snapshot(
             self.model, self.optimizer, self.state(done), self.averages, writes
         )
-        if not writes:
-            return
+        if writes:
+            self.writer.start(partial(self.write, [moment]))
 
-        def work() -> None:
-            checkpoint.write(self.output_dir, moment)
-            checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
-
-        self.writer.start(work)
+    def write(self, held: list[checkpoint.Snapshot]) -> None:
+        """Write a snapshot, which is taken out of the list so that nothing holds it afterwards."""
+        checkpoint.write(self.output_dir, held.pop())
+        checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written. Raises UserError where that went wrong."""
