@@ -114,12 +114,17 @@ def reference_key(
     network: str,
     settings: ImageSettings,
 ) -> Key:
-    """The key of reference scores; ``network`` is the digest of the reference."""
+    """The key of reference scores; ``network`` is the digest of the reference.
+
+    The number of draws is not in it: the scores are those of the visits of a run in their order, of
+    which fewer are the beginning of more.
+    """
     facts = {
         "data": digest(pairs.fingerprint, images_digest(pairs)),
         "autoencoder": encoders.autoencoder,
         "text encoder": encoders.text_encoder,
         "forward process": digest(process.facts()),
         "reference": network,
+        "order": "by visit",
     }
     return Key.of("reference", settings, SCORES, facts)
