@@ -14,9 +14,11 @@ from torch import nn
 
 from diffdpo.cache.keys import network_digest
 from diffdpo.cache.scores import score_rows
+from diffdpo.cache.visits import RunVisits
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.console import say
+from diffdpo.engine.plan import Plan
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
@@ -219,13 +221,38 @@ def store_reference(
     source = run.reference
     network = network_digest(source.copy if isinstance(source, OtherModel) else run.network)
     key = reference_key(run.pairs, run.process, encoders, network, settings)
-    draws, batch, root = (
-        settings.reference_draws,
-        settings.train_batch_size,
-        settings.precompute_dir,
-    )
+    plan = Plan(settings, len(run.rows), accelerator.num_processes)
+    positions = plan.total_steps * plan.effective_batch
+    visits = RunVisits(run.rows, settings.seed, settings.reference_draws, positions)
+    say(scoring_line(len(run.rows), positions, settings))
     run.rows, run.reference = score_rows(
-        run.rows, run.task, run.network, run.reference, draws, batch, key, root, accelerator
+        run.rows,
+        run.task,
+        run.network,
+        run.reference,
+        settings.train_batch_size,
+        key,
+        settings.precompute_dir,
+        accelerator,
+        visits,
+        settings.dataloader_num_workers,
+    )
+
+
+def scoring_line(pairs: int, positions: int, settings: ImageSettings) -> str:
+    """How many draws are scored, and what that costs beside a live reference, which is run once
+    for each pair that is seen."""
+    asked, visits = settings.reference_draws, positions / pairs
+    scored = min(asked, visits)
+    line = f"reference    {scored:.4g} of {asked} draws a pair are scored"
+    if scored < asked:
+        return (
+            f"{line}, the run visits no more; as many forward passes as a live reference takes:"
+            " they pay from the second run on"
+        )
+    return (
+        f"{line}, for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
+        f" reference takes; they pay after {scored:g} epochs, or from the second run on"
     )
 
 

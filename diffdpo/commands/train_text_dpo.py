@@ -152,8 +152,9 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
     for rows in filter(None, (run.held_out, run.rows)):
         facts = {"tokens": rows.fingerprint, "reference": reference}
         key = Key.of("reference", settings, SCORES, facts)
+        workers = settings.dataloader_num_workers
         scored, run.reference = score_rows(
-            rows, run.task, run.scorer, live, 1, batch, key, root, accelerator
+            rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
         )
         # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
         rows.items = [scored.read(number, 0) for number in range(len(rows))]

@@ -169,7 +169,6 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
         "number K of fixed draws per pair, whose reference scores are stored; visit v uses draw"
         " v mod K; 0: fresh draws, scored live",
         group="caching",
-        changes="draws",
         least=0,
         most=1000,
     )
