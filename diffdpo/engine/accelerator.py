@@ -83,6 +83,14 @@ def sharing_accelerator() -> Accelerator:
     return accelerator
 
 
+def patient_group(accelerator: Accelerator) -> torch.distributed.ProcessGroup | None:
+    """A group in which processes wait for each other however long one of them takes to write; the
+    limit of the run's own is meant for a step. None for a process that is alone."""
+    if accelerator.num_processes == 1:
+        return None
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
 def usable_precision(precision: str, cpu: bool) -> str:
     """The precision, or float32 with a line where this device has no other."""
     if precision == "fp16" and cpu:

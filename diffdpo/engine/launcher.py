@@ -12,6 +12,8 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, is
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError
 
+EFFICIENT = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # accelerate's, on where its configuration has FSDP
+LOADS_ONCE = "DIFFDPO_LOADS_ONCE"  # the same, for ``load_once``
 TO_SET = "set fsdp_version: 2 (FSDP2), as scripts/accelerate/fsdp2.yaml does"
 
 
@@ -55,10 +57,10 @@ def check_launcher() -> None:
         )
     if mistakes:
         raise UserError(*mistakes)
-    if is_set("FSDP_CPU_RAM_EFFICIENT_LOADING"):
-        # Left on, transformers would load nothing but on the first process of each machine.
-        say("FSDP2        every process reads the whole model (cpu_ram_efficient_loading is off)")
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    # Left on, transformers would read no file of any model but on the first process of each
+    # machine, those of text encoders and rewards among them.
+    if is_set(EFFICIENT):
+        os.environ |= {LOADS_ONCE: "true", EFFICIENT: "false"}
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:

@@ -30,12 +30,13 @@ from tests.text.test_network import prepared
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 CUT = {"train_batch_size": 2, "gradient_accumulation_steps": 2}  # what two processes do at once
+ONCE = {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}  # the first process alone reads the model
 NO_CLIP = {"max_grad_norm": "inf"}  # the norm of shares is rounded otherwise than that of the whole
 
 
-def in_shares(command, *words, number=2):
+def in_shares(command, *words, number=2, **environment):
     """A run in shares to its end; what it printed."""
-    done = run_two(script(command, *words), number, **FSDP2)
+    done = run_two(script(command, *words), number, **FSDP2, **environment)
     assert done.returncode == 0, done.stderr
     assert f"FSDP2: weights in shares over {number} processes" in done.stdout
     return done.stdout
@@ -52,20 +53,21 @@ def same(one, two):
 
 
 @pytest.mark.parametrize(
-    ("peft", "precision"),
+    ("peft", "precision", "loading"),
     [
-        (None, "no"),
-        (True, "bf16"),
-        pytest.param(True, "no", marks=pytest.mark.slow),
-        pytest.param(None, "bf16", marks=pytest.mark.slow),
+        (None, "no", ONCE),
+        (True, "bf16", {}),
+        pytest.param(True, "bf16", ONCE, marks=pytest.mark.slow),
+        pytest.param(True, "no", {}, marks=pytest.mark.slow),
+        pytest.param(None, "bf16", {}, marks=pytest.mark.slow),
     ],
 )
-def test_text_in_shares_is_text_on_one_process(lm, data, tmp_path, peft, precision):
+def test_text_in_shares_is_text_on_one_process(lm, data, tmp_path, peft, precision, loading):
     """Of a LoRA of rank 1, one process's share of a matrix is empty."""
     changes = {"use_peft": peft, "lora_r": 1 if peft else None, "mixed_precision": precision}
     changes |= {"max_train_steps": 3, **NO_CLIP}
     words = runs.flags(lm, data["pairs"], tmp_path / "two", train_batch_size=2, **changes)
-    in_shares("train_text_dpo", *words)
+    in_shares("train_text_dpo", *words, **loading)
     runs.train(*runs.flags(lm, data["pairs"], tmp_path / "one", **CUT, **changes))
     one, two = runs.metrics(tmp_path / "one"), runs.metrics(tmp_path / "two")
     assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
@@ -188,21 +190,21 @@ def sums_as_in_shares(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rank", "precision"),
+    ("rank", "precision", "loading"),
     [
-        (4, "bf16"),
-        pytest.param(4, "no", marks=pytest.mark.slow),
-        pytest.param(None, "bf16", marks=pytest.mark.slow),
-        pytest.param(None, "no", marks=pytest.mark.slow),
+        (4, "bf16", ONCE),
+        pytest.param(4, "no", {}, marks=pytest.mark.slow),
+        pytest.param(None, "bf16", {}, marks=pytest.mark.slow),
+        pytest.param(None, "no", ONCE, marks=pytest.mark.slow),
     ],
 )
 def test_pictures_in_shares_are_pictures_on_one_process(
-    models, pairs, tmp_path, rank, precision, sums_as_in_shares
+    models, pairs, tmp_path, rank, precision, loading, sums_as_in_shares
 ):
     changes = {"rank": rank, "mixed_precision": precision, "max_train_steps": 2, **NO_CLIP}
     changes |= {"gradient_checkpointing": True}
     words = image_runs.flags(models(), pairs, tmp_path / "two", train_batch_size=2, **changes)
-    in_shares("train_diffusion_dpo", *words)
+    in_shares("train_diffusion_dpo", *words, **loading)
     image_runs.train(*image_runs.flags(models(), pairs, tmp_path / "one", **CUT, **changes))
     one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
     assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
