@@ -51,11 +51,18 @@ def shard(network: Any, layers: Iterable[nn.Module], value_of: ValueOf | None = 
             fill(network, part, value_of)
         # In shares again after every pass: what stayed whole would be blind to what is written into
         # the shares between two passes, from a checkpoint or for a moving average.
-        fully_shard(part, reshard_after_forward=True)
+        fully_shard(part, reshard_after_forward=True, ignored_params=in_few_bits(part))
     if hasattr(network, "generate"):
         register_fsdp_forward_method(network, "generate")
     if hasattr(network, "passes"):
         network.passes = as_often()
+
+
+def in_few_bits(network: nn.Module) -> set[nn.Parameter]:
+    """The frozen weights that torchao has quantised. Every process keeps them whole: they are small
+    already, and an exchange knows nothing of the tensors that they are made of."""
+    weights = (weight for weight in network.parameters() if not is_share(weight))
+    return {weight for weight in weights if hasattr(weight, "__tensor_flatten__")}
 
 
 def fill(network: nn.Module, part: nn.Module, value_of: ValueOf) -> None:
@@ -258,6 +265,8 @@ def make_whole(network: nn.Module, keep: bool) -> None:
     done: dict[nn.Parameter, nn.Parameter] = {}
     for module in network.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
+            if not is_share(weight):
+                continue  # in few bits, and whole
             if weight not in done:
                 value = whole(weight.detach())
                 value = value.to("cpu" if keep else "meta")

@@ -189,19 +189,27 @@ def sums_as_in_shares(monkeypatch):
     monkeypatch.setattr(trainer.Trainer, "__init__", made)
 
 
+MOVING = {"reference": "ema", "reference_decay": 0.5}
+
+
 @pytest.mark.parametrize(
-    ("rank", "precision", "loading"),
+    ("rank", "precision", "loading", "more"),
     [
-        (4, "bf16", ONCE),
-        pytest.param(4, "no", {}, marks=pytest.mark.slow),
-        pytest.param(None, "bf16", {}, marks=pytest.mark.slow),
-        pytest.param(None, "no", ONCE, marks=pytest.mark.slow),
+        (4, "bf16", ONCE, {}),
+        pytest.param(4, "no", {}, {}, marks=pytest.mark.slow),
+        pytest.param(None, "bf16", {}, {}, marks=pytest.mark.slow),
+        pytest.param(None, "no", ONCE, {}, marks=pytest.mark.slow),
+        pytest.param(None, "no", ONCE, MOVING, marks=pytest.mark.slow),
+        pytest.param(4, "bf16", ONCE, {"base_precision": "int8"}, marks=pytest.mark.slow),
+        pytest.param(4, "bf16", {}, {"base_precision": "fp8_torchao"}, marks=pytest.mark.slow),
     ],
 )
 def test_pictures_in_shares_are_pictures_on_one_process(
-    models, pairs, tmp_path, rank, precision, loading, sums_as_in_shares
+    models, pairs, tmp_path, rank, precision, loading, more, sums_as_in_shares
 ):
-    changes = {"rank": rank, "mixed_precision": precision, "max_train_steps": 2, **NO_CLIP}
+    """Full and LoRA; with a reference that moves; on a base that every process holds in few
+    bits."""
+    changes = {"rank": rank, "mixed_precision": precision, "max_train_steps": 2, **NO_CLIP, **more}
     changes |= {"gradient_checkpointing": True}
     words = image_runs.flags(models(), pairs, tmp_path / "two", train_batch_size=2, **changes)
     in_shares("train_diffusion_dpo", *words, **loading)
@@ -287,7 +295,8 @@ def test_settings_that_do_not_go_with_shares_are_named():
         "--offload",
         "--base_precision fp8",
     ]
-    assert not ImageSettings(rank=4, base_precision="bf16").problems_in_shares()
+    for bits in ("bf16", "int8", "fp8_torchao"):
+        assert not ImageSettings(rank=4, base_precision=bits).problems_in_shares()
 
 
 def test_accelerates_own_names_of_layers_are_taken_or_refused(monkeypatch):
