@@ -35,10 +35,11 @@ PATIENCE = timedelta(days=7)
 def make_accelerator(settings: TrainSettings) -> Accelerator:
     """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel or FSDP2.
 
-    Raises UserError where accelerate is set to spread weights in another way.
+    Raises UserError where accelerate is set to spread weights in another way, or the settings do
+    not go with that.
     """
     cpu = is_on_cpu()
-    check_launcher()
+    check_launcher(settings)
     asked = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     precision = usable_precision(asked, cpu)
     if cpu:

@@ -10,6 +10,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, is_torch_version
 
 from diffdpo.engine.console import say
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 
 EFFICIENT = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # accelerate's, on where its configuration has FSDP
@@ -22,8 +23,9 @@ def is_set(name: str) -> bool:
     return os.environ.get(name, "").lower() in ("1", "true", "yes")
 
 
-def check_launcher() -> None:
-    """Raises UserError where accelerate is set to spread weights in another way than FSDP2."""
+def check_launcher(settings: TrainSettings) -> None:
+    """Raises UserError where accelerate is set to spread weights in another way than FSDP2, or to
+    FSDP2 with settings that it does not go with."""
     for name, kind in (("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
         if is_set(f"ACCELERATE_USE_{name}"):
             raise UserError(
@@ -55,6 +57,8 @@ def check_launcher() -> None:
             "fsdp_reshard_after_forward false: FSDP2 puts weights in shares after every pass here;"
             " leave it out"
         )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        mistakes += settings.problems_in_shares()
     if mistakes:
         raise UserError(*mistakes)
     # Left on, transformers would read no file of any model but on the first process of each

@@ -102,6 +102,7 @@ class Trainer:
 
         Raises UserError where the settings do not allow it.
         """
+        # Again: by now the settings hold what accelerate's own configuration adds to them.
         if lines := self.settings.problems_in_shares():
             raise UserError(*lines)
         accelerator, layers = self.accelerator, self.task.layers

@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from diffdpo.cli import run_command
 from diffdpo.engine import trainer
 from diffdpo.engine.sharding import first_place, named_layers
 from diffdpo.errors import UserError
@@ -258,32 +257,6 @@ def test_filling_passes_change_nothing(lm):
         column_PK[:, 0].sum().backward()
         found.append([column_PK.detach(), *(w.grad for w in scorer.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("environment", "line"),
-    [
-        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP version 1; set fsdp_version: 2 (FSDP2)"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP version 1; set fsdp_version"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed; diffdpo spreads weights by FSDP2"),
-        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM; diffdpo spreads weights by FSDP2"),
-        ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "FSDP_OFFLOAD_PARAMS: keeps weights in host"),
-        ({**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "is --gradient_checkpointing here"),
-        ({**FSDP2, "FSDP_RESHARD_AFTER_FORWARD": "false"}, "FSDP2 puts weights in shares after"),
-        ({**FSDP2, "FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "SIZE_BASED_WRAP: FSDP2 takes"),
-    ],
-)
-@pytest.mark.parametrize("command", ["train_text_dpo", "train_diffusion_dpo"])
-def test_another_way_of_sharding_is_refused(
-    command, environment, line, tmp_path, monkeypatch, capsys
-):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert run_command(command, ["--output_dir", str(tmp_path / "run")]) == 2
-    found = capsys.readouterr().err.splitlines()
-    assert len(found) == 1
-    assert line in found[0]
-    assert "FSDP2" in found[0]
 
 
 def test_settings_that_do_not_go_with_shares_are_named():
