@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +19,12 @@ from diffdpo.cache.visits import RunVisits
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.console import say
+from diffdpo.engine.load_once import hollow, loads_once, maker
 from diffdpo.engine.plan import Plan
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
-from diffdpo.engine.sharding import first_place
+from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
@@ -34,7 +36,13 @@ from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import StoredPrompts, store_encodings
 from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.network import base_copy, make_reference, make_trainable, resolve_lora
+from diffdpo.image.network import (
+    adapt,
+    base_copy,
+    make_reference,
+    resolve_lora,
+    save_activations,
+)
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
@@ -74,7 +82,7 @@ def resolved(
         pipeline=pipeline,
         dtype=half if settings.is_lora else torch.float32,  # what is trained is float32
         encoder_dtype=half,
-        network=not stored,
+        network=not (stored or is_read_once(settings, accelerator, pipeline)),
         base_precision=settings.base_precision,
     )
     family = type(backbone).__name__
@@ -157,19 +165,33 @@ def prepare_images(
     encoded = prepare_encodings(settings, accelerator, objects)
     settings, backbone, pairs = encoded.settings, encoded.backbone, encoded.pairs
     process = process_for(backbone, settings)
-    # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
-    load_trained(backbone)
     dtype = DTYPES[settings.mixed_precision or "no"]
     place = first_place(accelerator, runs_whole=settings.reference_draws > 0)
-    base = base_copy(backbone, settings, place)
-    network = make_trainable(backbone, settings, dtype, place)
+
+    def make() -> tuple[nn.Module | None, nn.Module]:
+        # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
+        load_trained(backbone)
+        return base_copy(backbone, settings, place), adapt(backbone, settings, dtype, place)
+
+    once = is_read_once(settings, accelerator, objects.pipeline)
+    base, network = maker(accelerator, once)(make)
+    setattr(backbone.pipeline, backbone.part, network)
+    save_activations(network, settings)
     draws, device = draw_settings(settings), accelerator.device
     task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
-    reference = make_reference(network, settings, base)
+    copied = hollow if is_sharded(accelerator) else copy.deepcopy
+    reference = make_reference(network, settings, base, copied)
     run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
     if settings.reference_draws and encoded.encoders:
         store_reference(run, encoded.encoders, settings, accelerator)
     return run
+
+
+def is_read_once(settings: ImageSettings, accelerator: Accelerator, pipeline: Any) -> bool:
+    """Whether the first process alone reads the network."""
+    once = loads_once(accelerator, runs_whole=settings.reference_draws > 0)
+    # What is stored in fewer bits cannot be sent.
+    return once and pipeline is None and settings.base_precision in (None, "bf16")
 
 
 def prepare_encodings(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from diffdpo.config import BaseSettings, as_dict
 from diffdpo.engine import lock
-from diffdpo.engine.accelerator import PATIENCE, make_accelerator
+from diffdpo.engine.accelerator import make_accelerator, patient_group
 from diffdpo.engine.console import say
 from diffdpo.engine.files import tidy, write_atomically
 from diffdpo.engine.folder_check import check_content, check_path, check_place
@@ -120,14 +120,6 @@ def end(accelerator: Accelerator) -> None:
     """Wait for all processes, then end trackers and process group, and give the folder back."""
     part(accelerator, patient_group(accelerator))
     lock.release()
-
-
-def patient_group(accelerator: Accelerator) -> torch.distributed.ProcessGroup | None:
-    """A group in which processes wait for each other however long one of them takes to write; the
-    limit of the run's own is meant for a step. None for a process that is alone."""
-    if accelerator.num_processes == 1:
-        return None
-    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def part(accelerator: Accelerator, group: torch.distributed.ProcessGroup | None) -> None:

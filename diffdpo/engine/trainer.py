@@ -102,13 +102,20 @@ class Trainer:
 
         Raises UserError where the settings do not allow it.
         """
+        # Again: by now the settings hold what accelerate's own configuration adds to them.
         if lines := self.settings.problems_in_shares():
             raise UserError(*lines)
+        accelerator, layers = self.accelerator, self.task.layers
         with self.reference.network(model) as frozen:
             networks = [model] if frozen is model else [model, frozen]
         for network in networks:
-            sharding.shard(network, self.task.layers(network))
-        return len(self.task.layers(model))
+            value_of = None
+            if sharding.lack_memory(accelerator, network):
+                is_copy = network is not model and self.reference.starts_equal
+                copied = sharding.from_shares(model) if is_copy else None
+                value_of = copied or sharding.from_first(accelerator)
+            sharding.shard(network, layers(network), value_of)
+        return len(layers(model))
 
     def shares(self) -> dict[str, str]:
         """A line at the start where the weights are in shares."""

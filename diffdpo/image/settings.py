@@ -256,10 +256,10 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
         lines = super().problems_in_shares()
         if self.offload:
             lines.append("--offload: FSDP2 holds weights in shares on the devices; leave it out")
-        if self.base_precision not in (None, "bf16"):
+        if self.base_precision in ("fp8", "nf4"):
             lines.append(
-                f"--base_precision {self.base_precision}: weights in fewer bits are not put in"
-                " shares (FSDP2); take bf16"
+                f"--base_precision {self.base_precision}: not with weights in shares (FSDP2); take"
+                " bf16, which is put in shares, or int8 or fp8_torchao, which every process holds"
             )
         return lines
 
