@@ -39,6 +39,7 @@ class Keeper:
         self.effective_batch, self.data, self.averages = effective_batch, data, averages
         self.output_dir = Path(settings.output_dir)
         self.writer = checkpoint.Background()
+        self.spared: Callable[[], int | None] = lambda: None  # the step that is kept at any rate
 
     def save(self, done: int) -> None:
         """Write a checkpoint from the main process, in a thread beside training.
@@ -61,9 +62,11 @@ class Keeper:
         if not writes:
             return
 
+        spared = self.spared()
+
         def work() -> None:
             checkpoint.write(self.output_dir, moment)
-            checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
+            checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit, spared)
 
         self.writer.start(work)
 
@@ -74,6 +77,18 @@ class Keeper:
     def checkpoints(self) -> list[Path]:
         """All checkpoints of the run, oldest first."""
         return checkpoint.list_checkpoints(self.output_dir)
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, in their order."""
+        return [checkpoint.step_of(path) for path in self.checkpoints()]
+
+    def load_result(self, step: int) -> None:
+        """Load the weights that a run ending at this checkpoint would have exported.
+
+        Raises UserError where a file is damaged.
+        """
+        path = self.output_dir / f"checkpoint-{step}"
+        checkpoint.load_result(path, self.model, checkpoint.read_state(path))
 
     def left(self) -> str:
         """What a run that fails leaves, for its last line."""

@@ -84,19 +84,19 @@ def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:
 def conclude(
     settings: TrainSettings,
     accelerator: Accelerator,
-    done: int,
+    stopped: int | None,
     total: int,
     write: Callable[[], object],
 ) -> None:
-    """Write and upload the result of a finished run; say how to go on with a stopped one.
+    """Write and upload the result of a finished run; say how to go on with one that was stopped
+    after the step ``stopped``.
 
     Raises UserError where the disk does not take the result. Nothing is lost then: the last
     checkpoint holds the same weights.
     """
-    if done < total:
-        say(
-            f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest"
-        )
+    if stopped is not None:
+        go_on = "go on with --resume_from_checkpoint latest"
+        say(f"stopped      after step {stopped} of {total}; {go_on}")
     elif accelerator.is_main_process:
         try:
             say(f"result       {write()}")

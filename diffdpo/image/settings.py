@@ -17,6 +17,7 @@ from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.prompt_settings import PromptSettings
+from diffdpo.image.watch_settings import WatchSettings, watch_problems
 
 TIES = ["drop", "soft"]
 CHOICE = (
@@ -135,7 +136,7 @@ class ImageDataSettings(PromptSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
+class ImageSettings(WatchSettings, ProcessSettings, ImageDataSettings, ImageLossSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     timesteps_per_pair: int = flag(
@@ -250,6 +251,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
         if holds_lora(self.resume_from_checkpoint):
             lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
+        lines += watch_problems(self, self.keep_best)
         return lines + loss_problems(self, self.reference_draws > 0)
 
     def problems_in_shares(self) -> list[str]:
@@ -279,6 +281,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
     def free_on_resume(cls) -> set[str]:
         sampling = {"run_validation", "validation_steps", "validation_prompts"}
         sampling |= {"num_inference_steps", "guidance_scale"}
+        sampling |= {"eval_steps", "on_drift", "drift_share"}
         written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
         return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype", "offload"}
 
