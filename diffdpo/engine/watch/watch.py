@@ -65,8 +65,9 @@ class Watch:
     def seen(self, record: Record) -> list[tuple[str, str]]:
         """Take a record into the window; returns the kinds of trouble in it, with a line each."""
         names = ("loss", "grad_norm", *(name for name in WINNER if name in record))
-        if not all(math.isfinite(record[name]) for name in names):
-            return []  # the step was not taken
+        # A step that was not taken, or a record that somebody else has written.
+        if not all(math.isfinite(record.get(name, math.nan)) for name in names):
+            return []
         found = []
         if odd := spike(record, self.window, self.first):
             found.append(("spike", str(odd)))
