@@ -130,7 +130,7 @@ def train(
     trainer.recorder.on_step = on_step
 
     def validation() -> Measures:
-        prompts = division.unseen or division.prompts
+        prompts = division.unseen or division.each_prompt()
         pictures = ValidationPictures(
             settings, run.backbone, run.network, run.reference, prompts, accelerator
         )
@@ -141,7 +141,7 @@ def train(
     def write(last: Mapping[str, float]) -> Path:
         # Takes accelerate's precision wrapper off the network, which outlives the run.
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        keep_record(Path(settings.output_dir), prompts=division.prompts)
+        keep_record(Path(settings.output_dir), prompts=division.each_prompt())
         return export(run.backbone, run.network, settings, last)
 
     finished = carry_out(

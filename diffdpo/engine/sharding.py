@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -137,12 +137,45 @@ def clipped(accelerator: Accelerator, parameters: list[nn.Parameter], limit: flo
 
 def share_as(weight: Any, value: Tensor) -> Tensor:
     """A whole ``value`` in the shares that ``weight`` has, where it has its shape."""
-    if not is_share(weight) or value.shape != weight.shape:
+    if not is_share(weight) or is_share(value) or value.shape != weight.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
     # None: every process has the value already, and nothing has to be sent.
     return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
+
+
+def rows_of(weight: Any) -> tuple[int, int] | None:
+    """The rows of a weight whose share this process holds, from the first to before the last; None
+    where it is not in shares."""
+    if not is_share(weight):
+        return None
+    mesh = weight.device_mesh
+    size = -(-len(weight) // mesh.size())  # as in ``whole``
+    first = min(mesh.get_local_rank() * size, len(weight))
+    return first, min(first + size, len(weight))
+
+
+def first_rows(tensors: Mapping[str, Any], is_first: bool) -> dict[str, int]:
+    """The row at which this process's share of each tensor begins, without shares of no rows; of a
+    tensor that every process has whole, 0, for the first process alone."""
+    begin = {name: rows_of(tensor) for name, tensor in tensors.items()}
+    shares = {name: rows[0] for name, rows in begin.items() if rows and rows[0] < rows[1]}
+    return shares | {name: 0 for name, rows in begin.items() if rows is None and is_first}
+
+
+def from_rows(weight: Any, rows: Tensor) -> Tensor:
+    """A tensor in the shares of ``weight``, of which these ``rows`` are this process's."""
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        rows.to(local(weight).device),
+        weight.device_mesh,
+        weight.placements,
+        run_check=False,
+        shape=weight.shape,
+        stride=weight.stride(),
+    )
 
 
 @torch.no_grad()

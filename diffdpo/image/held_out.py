@@ -6,7 +6,7 @@ timesteps and noises, and two of them differ by the weights alone. Shapes: ``P``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,17 @@ FOLDER = "held-out"
 
 @dataclass(frozen=True)
 class Division:
-    """The pairs of a run: the rows to train on with their prompts, and the numbers of those that
-    are held out with theirs."""
+    """The pairs of a run: the rows to train on, and the numbers of those that are held out."""
 
+    pairs: ImagePairs
     rows: Rows
-    prompts: list[str]
     out_P: np.ndarray
-    unseen: list[str]
+    prompts: list[str]  # that are trained on; none where nothing is held out
+    unseen: list[str]  # of the pairs held out
+
+    def each_prompt(self) -> Iterable[str]:
+        """The prompt of every pair that is trained on."""
+        return self.prompts or self.pairs.each_prompt()
 
     def line(self, settings: ImageSettings) -> dict[str, str]:
         """What is held out, for the lines at the start."""
@@ -65,9 +69,14 @@ def divided(rows: Rows, pairs: ImagePairs, settings: ImageSettings) -> Division:
 
     Raises UserError where the pairs cannot be divided so.
     """
-    prompts = pairs.prompts()
     if settings.holdout is None:
-        return Division(rows, prompts, np.empty(0, dtype=np.int64), [])
+        return Division(pairs, rows, np.empty(0, dtype=np.int64), [], [])
+    if settings.streaming:
+        raise UserError(
+            "--holdout picks among all pairs, and --streaming does not see them at once; put shards"
+            " aside and judge on them with diffdpo evaluate"
+        )
+    prompts = pairs.prompts()
     # A prompt that is missing links nothing.
     names = [[f"prompt {text}"] if text else [] for text in prompts]
     if len(prompts) <= CHECK_UP_TO:
@@ -80,7 +89,7 @@ def divided(rows: Rows, pairs: ImagePairs, settings: ImageSettings) -> Division:
     if not len(out_P):
         raise UserError(f"--holdout {settings.holdout:g}: all pairs held out are ties; take more")
     trained, unseen = ([prompts[number] for number in part] for part in (kept_P, out_P))
-    return Division(Subset(rows, kept_P), trained, out_P, unseen)
+    return Division(pairs, Subset(rows, kept_P), out_P, trained, unseen)
 
 
 class HeldOut:

@@ -10,6 +10,7 @@ from typing import Any
 from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
+from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.bundled import RECIPE
@@ -17,7 +18,7 @@ from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.prompt_settings import PromptSettings
-from diffdpo.image.watch_settings import WatchSettings, watch_problems
+from diffdpo.image.watch_settings import FREE_OF_WATCHING
 
 TIES = ["drop", "soft"]
 CHOICE = (
@@ -136,7 +137,7 @@ class ImageDataSettings(PromptSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(WatchSettings, ProcessSettings, ImageDataSettings, ImageLossSettings):
+class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, StreamSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     timesteps_per_pair: int = flag(
@@ -251,7 +252,6 @@ class ImageSettings(WatchSettings, ProcessSettings, ImageDataSettings, ImageLoss
             lines.append(f"--choice_model {self.choice_model}: {CHOICE}")
         if holds_lora(self.resume_from_checkpoint):
             lines.append(f"--resume_from_checkpoint {self.resume_from_checkpoint}: a LoRA; {FUSE}")
-        lines += watch_problems(self, self.keep_best)
         return lines + loss_problems(self, self.reference_draws > 0)
 
     def problems_in_shares(self) -> list[str]:
@@ -280,8 +280,7 @@ class ImageSettings(WatchSettings, ProcessSettings, ImageDataSettings, ImageLoss
     @classmethod
     def free_on_resume(cls) -> set[str]:
         sampling = {"run_validation", "validation_steps", "validation_prompts"}
-        sampling |= {"num_inference_steps", "guidance_scale"}
-        sampling |= {"eval_steps", "on_drift", "drift_share"}
+        sampling |= {"num_inference_steps", "guidance_scale", *FREE_OF_WATCHING}
         written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
         return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype", "offload"}
 

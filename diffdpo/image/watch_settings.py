@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffdpo.config import BaseSettings
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.flags import flag
 
 ON_DRIFT = ["warn", "stop", "rollback"]
+# What a resumed run may change: none of it touches the numbers of a step.
+FREE_OF_WATCHING = {"eval_steps", "on_drift", "drift_share"}
 
 
 @dataclass(frozen=True)
-class WatchSettings(BaseSettings):
+class WatchSettings(TrainSettings):
     """The flags of held-out pairs and of winner drift."""
 
     holdout: float | None = flag(
@@ -41,13 +43,11 @@ class WatchSettings(BaseSettings):
         """What a run does at winner drift, and from which share of the reference's error on."""
         return self.on_drift, self.drift_share
 
-
-def watch_problems(settings: WatchSettings, keep_best: bool) -> list[str]:
-    """A line for each mistake; ``keep_best``: the best step is to be kept."""
-    lines = []
-    wanted = settings.holdout
-    if wanted is not None and wanted >= 1 and wanted != int(wanted):
-        lines.append(f"--holdout {wanted:g}: a number of pairs is whole; a share is below 1")
-    if keep_best and wanted is None:
-        lines.append("--keep_best: no pairs are held out to judge by; add --holdout")
-    return lines
+    def problems(self) -> list[str]:
+        lines = super().problems()
+        wanted = self.holdout
+        if wanted is not None and wanted >= 1 and wanted != int(wanted):
+            lines.append(f"--holdout {wanted:g}: a number of pairs is whole; a share is below 1")
+        if self.keep_best and wanted is None:
+            lines.append("--keep_best: no pairs are held out to judge by; add --holdout")
+        return lines
