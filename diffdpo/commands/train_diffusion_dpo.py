@@ -27,12 +27,14 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
+from diffdpo.image.held_out import HeldOut, divided
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import StoredPrompts, store_encodings
 from diffdpo.image.loss_settings import image_objective
@@ -131,27 +133,32 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_images(settings, accelerator, objects)
     settings = run.settings
-    objective = image_objective(settings)
+    objective, division = image_objective(settings), divided(run.rows, run.pairs, settings)
     trainer = Trainer(
-        accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say
+        accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
     )
     trainer.recorder.on_step = on_step
 
-    def validation() -> ValidationPictures:
-        return ValidationPictures(
-            settings, run.backbone, run.network, run.reference, run.pairs.each_prompt(), accelerator
+    def validation() -> Measures:
+        prompts = division.unseen or division.each_prompt()
+        pictures = ValidationPictures(
+            settings, run.backbone, run.network, run.reference, prompts, accelerator
         )
+        if not division.unseen:
+            return pictures
+        return Several([HeldOut(settings, run.process, run.rows, division, trainer), pictures])
 
     def write(last: Mapping[str, float]) -> Path:
         # Takes accelerate's precision wrapper off the network, which outlives the run.
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        keep_record(Path(settings.output_dir), prompts=run.pairs.each_prompt())
+        keep_record(Path(settings.output_dir), prompts=division.each_prompt())
         return export(run.backbone, run.network, settings, last)
 
     finished = carry_out(
         settings,
         trainer,
-        image_facts(settings, run.backbone, run.process, run.pairs, trainer),
+        image_facts(settings, run.backbone, run.process, run.pairs, trainer)
+        | division.line(settings),
         validation,
         write,
     )

@@ -170,6 +170,8 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
     """Measures on held-out rows during training; None where there are none."""
     settings = run.settings
     if run.held_out is None:
+        if settings.keep_best:
+            raise UserError("--keep_best: no rows to judge by are measured; add --eval_strategy")
         return None
     by_steps = settings.eval_strategy == "steps"
     every = settings.eval_steps if by_steps else trainer.plan.steps_per_epoch
@@ -181,6 +183,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         run.held_out,
         trainer.accelerator,
         every,
+        trainer.plan.total_steps,
         count_trained_on(run.held_out, run.rows),
     )
 
