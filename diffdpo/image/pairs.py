@@ -15,11 +15,12 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import digest
+from diffdpo.data.coins import below
 from diffdpo.data.columns import renamed
 from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, detect
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
-from diffdpo.draws import Purpose, epoch_order, generator
+from diffdpo.draws import Purpose, epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
@@ -91,11 +92,9 @@ class ImagePairs(Rows):
         self.sides: Callable[[int, Augmentation], BothImages] = self.framed
         if framing.random_labels:
             # After ``usable``, so that the control trains on the same rows as the run.
-            coins = [
-                generator(framing.seed, Purpose.LABEL_NOISE, row).integers(2)
-                for row in range(len(self.first_wins))
-            ]
-            self.first_wins = np.array(coins, dtype=np.float64)
+            every = np.arange(len(self.first_wins))
+            coins = below(np.full(len(every), 2), framing.seed, Purpose.LABEL_NOISE, every)
+            self.first_wins = coins.astype(np.float64)
             self.beside.toss(self.first_wins)
 
     def usable(self) -> np.ndarray:
