@@ -18,25 +18,38 @@ from diffdpo.engine.share_writer import snapshot_of_share, write_in_shares
 from diffdpo.engine.shares import Share, read_shares
 from diffdpo.errors import UserError
 from tests.engine.saved import trained
-from tests.engine.test_sharding import FSDP2, same
+from tests.engine.test_sharding import FSDP2, ONCE, same
 from tests.processes import run_two
 from tests.text import runs
 
-# As if the model were beyond the size from which on checkpoints are in shares.
+# As if the model were beyond the size from which on checkpoints are in shares. Each process says
+# what it holds of policy and frozen copy before its shares are made.
 LARGE = """
+import os
 import sys
 
 from diffdpo.cli import run_command
-from diffdpo.engine import checkpoint
+from diffdpo.engine import checkpoint, sharding
+
+
+def held(network):
+    return sum(weight.numel() for weight in network.parameters() if not weight.is_meta)
+
+
+def shard(network, layers, value_of):
+    print("holds", os.environ["RANK"], held(network), flush=True)
+    put_in_shares(network, layers, value_of)
+
 
 checkpoint.IN_SHARES_FROM = 0
+put_in_shares, sharding.shard = sharding.shard, shard
 sys.exit(run_command(sys.argv[1], sys.argv[2:]))
 """
 
 
 def in_shares(*words, number=2):
     command = [sys.executable, "-c", LARGE, "train_text_dpo", *words]
-    done = run_two(command, number, **FSDP2)
+    done = run_two(command, number, **FSDP2, **ONCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -47,7 +60,8 @@ def two(lm, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("shares")
     changes = {"max_train_steps": 4, "checkpointing_steps": 2, "ema_decay": 0.5}
     changes |= {"train_batch_size": 2}
-    in_shares(*runs.flags(lm, data["pairs"], out / "run", **changes))
+    told = in_shares(*runs.flags(lm, data["pairs"], out / "run", **changes))
+    (out / "told.txt").write_text(told)
     return out / "run", changes
 
 
@@ -63,6 +77,15 @@ def resumed(two, data, lm, out, number, **changes):
     else:
         in_shares(*words, number=number)
     return runs.metrics(out)
+
+
+def test_the_first_process_alone_holds_the_model_and_none_a_whole_copy(two):
+    """The policy's weights on process 0, which has read them; of the frozen copy, nobody's."""
+    told = (two[0].parent / "told.txt").read_text().splitlines()
+    lines = [line.split()[1:] for line in told if line.startswith("holds ")]
+    size = sum(value.numel() for value in load_file(two[0] / "model.safetensors").values())
+    found = {rank: [int(n) for r, n in lines if r == rank] for rank in ("0", "1")}
+    assert found == {"0": [size, 0], "1": [0, 0]}
 
 
 def test_every_process_writes_its_share_and_nobody_all(two):
