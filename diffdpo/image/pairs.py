@@ -29,11 +29,10 @@ from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
 from diffdpo.image.side_columns import NOTHING, SideColumns, Sides, check_alone
 from diffdpo.image.stored import StoredImages
-from diffdpo.image.tally import PairTally
+from diffdpo.image.tally import MAX_BROKEN, PairTally, too_many
 from diffdpo.image.traps import Traps, find_traps
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
-MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
 # For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
 READ, WEIGHED = 256, 2_000
 CENTRE = Augmentation()
@@ -92,8 +91,7 @@ class ImagePairs(Rows):
         self.toss()
 
     def toss(self) -> None:
-        """Take a coin for every label, where the settings ask for it; after ``usable``, so that the
-        control trains on the same rows as the run."""
+        """Take a coin for every label, where asked for; of the same rows as the run without."""
         if self.framing.random_labels:
             every = np.arange(len(self.first_wins))
             coins = below(np.full(len(every), 2), self.framing.seed, Purpose.LABEL_NOISE, every)
@@ -284,11 +282,6 @@ class ImagePairs(Rows):
             pictures, beside, outcome = pictures[::-1], beside.swapped(), 1 - outcome
         flip = augmentation.flip
         return PairItem(source, visit, prompt, *pictures, outcome, beside=beside, flip=flip)
-
-
-def too_many(broken: int, rows: int) -> bool:
-    """Whether so many broken rows are a mistake in reading the data: over 5 %, and more than one"""
-    return broken > max(1, MAX_BROKEN * rows)
 
 
 def image_pairs(
