@@ -137,13 +137,13 @@ def train(
 
     def validation() -> ValidationPictures:
         return ValidationPictures(
-            settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator
+            settings, run.backbone, run.network, run.reference, run.pairs.each_prompt(), accelerator
         )
 
     def write(last: Mapping[str, float]) -> Path:
         # Takes accelerate's precision wrapper off the network, which outlives the run.
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        keep_record(Path(settings.output_dir), prompts=run.pairs.prompts())
+        keep_record(Path(settings.output_dir), prompts=run.pairs.each_prompt())
         return export(run.backbone, run.network, settings, last)
 
     finished = carry_out(

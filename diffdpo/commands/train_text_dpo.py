@@ -31,11 +31,12 @@ from diffdpo.text.facts import text_facts
 from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_tokens
 from diffdpo.text.loading import load_model, load_tokenizer
+from diffdpo.text.loss_settings import text_objective
 from diffdpo.text.network import make_reference, make_trainable, save_activations
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask, make_task
 from diffdpo.text.validation import Validation, count_trained_on
 

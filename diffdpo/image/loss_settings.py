@@ -104,7 +104,7 @@ def image_objective(settings: ImageLossSettings) -> Objective:
     Raises UserError for an unknown loss, or one that reads token probabilities.
     """
     from diffdpo.losses import LOSSES  # not above: it loads PyTorch
-    from diffdpo.objective import make_objective
+    from diffdpo.make_objective import make_objective
 
     names = ["sft"] if settings.sft else list(settings.loss_type)
     for name in names:

@@ -10,6 +10,7 @@ from typing import Any
 from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
+from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.bundled import RECIPE
@@ -135,7 +136,7 @@ class ImageDataSettings(PromptSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
+class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, StreamSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     timesteps_per_pair: int = flag(

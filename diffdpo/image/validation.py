@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,11 @@ class ValidationPictures:
         backbone: Backbone,
         network: nn.Module,
         reference: Reference,
-        prompts: list[str],
+        prompts: Iterable[str],
         accelerator: Accelerator,
     ) -> None:
         self.settings, self.backbone, self.network = settings, backbone, network
-        self.prompts = settings.validation_prompts or list(dict.fromkeys(prompts))[:SHOWN]
+        self.prompts = settings.validation_prompts or first_distinct(prompts, SHOWN)
         self.seeds = seeds_for(settings.seed, len(self.prompts))
         self.accelerator = accelerator
         self.before: list = []
@@ -68,3 +69,13 @@ class ValidationPictures:
         steps, guidance = self.settings.num_inference_steps, self.settings.guidance_scale
         sampling = PictureSettings(steps, guidance, resolution=self.settings.resolution)
         return sample(self.backbone, network, self.prompts, self.seeds, sampling)
+
+
+def first_distinct(texts: Iterable[str], count: int) -> list[str]:
+    """The first ``count`` texts that differ; no more are read than that takes."""
+    found: dict[str, None] = {}
+    for text in texts:
+        found[text] = None
+        if len(found) == count:
+            break
+    return list(found)

@@ -20,7 +20,8 @@ from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores
 from diffdpo.text.batch import TextBatch
-from diffdpo.text.rows import TextItem, TextRows
+from diffdpo.text.row_reader import TextItem
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import make_task
