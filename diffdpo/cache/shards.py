@@ -76,6 +76,15 @@ def growing(rows: int, largest: int) -> list[range]:
     return [range(s.start, min(s.stop, rows)) for s in found if s.start < rows]
 
 
+def growing_in(folder: Path, rows: int, cost: Cost) -> list[range]:
+    """The ranges of the shards of such a table. The last has more rows than were asked for where a
+    longer run has stored them."""
+    *others, last = growing(rows, cost.largest())
+    names = [NAME.fullmatch(path.name) for path in folder.glob(f"{last.start:09d}-*.arrow")]
+    stops = [int(name[2]) for name in names if name and int(name[2]) >= last.stop]
+    return [*others, range(last.start, min(stops, default=last.stop))]
+
+
 def cut(rows: int, size: int) -> list[range]:
     """Ranges of ``size`` rows."""
     return [range(first, min(first + size, rows)) for first in range(0, rows, size)]

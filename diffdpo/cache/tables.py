@@ -26,6 +26,7 @@ from diffdpo.cache.shards import (
     UNKNOWN,
     Cost,
     counted,
+    growing_in,
     ranges_in,
     read_shard,
     shard_path,
@@ -36,6 +37,7 @@ from diffdpo.engine.files import tidy, write_atomically
 from diffdpo.engine.waiting import gathered, meet
 from diffdpo.errors import UserError
 
+WORTH_SAYING = 2**20  # bytes of disk
 __all__ = ["Compute", "Cost", "OnePass", "is_complete", "shards", "table"]
 
 
@@ -48,19 +50,22 @@ def table(
     accelerator: Accelerator,
     ranges: Sequence[range] | None = None,
     cost: Cost = UNKNOWN,
+    grows: bool = False,
 ) -> Dataset:
     """A table of ``rows`` rows: read from disk, with missing shards computed and stored first.
 
     ``compute`` yields the rows of a range in their order, or those of many in one pass. Every
     process computes a share of the missing shards. What a row takes, its ``cost``, decides how
-    large shards are; ``ranges`` are those of the shards where they follow another rule.
+    large shards are; ``ranges`` are those of the shards where they follow another rule. A table
+    that ``grows`` has the rows of a shorter one at its beginning, and is read for that one too: it
+    may return more rows than ``rows``.
 
     Raises UserError where the folder cannot be written or has no room for the table, or where a
     shard that another process wrote cannot be read here.
     """
     base = place(root)
     folder = base / key.folder
-    ranges = agreed_ranges(folder, rows, cost) if ranges is None else ranges
+    ranges = agreed_ranges(folder, rows, cost, grows) if ranges is None else ranges
     # Where all have gathered, all have looked before anyone writes.
     missing = missing_shards(folder, ranges, accelerator)
     if accelerator.is_main_process:
@@ -86,7 +91,7 @@ def check_room(base: Path, kind: str, rows: int, cost: Cost) -> str:
     """
     needed = rows * cost.bytes
     free = gathered(free_bytes(base))[0]  # one answer for all: others may be writing there
-    if not needed:
+    if needed < WORTH_SAYING:
         return ""
     if needed > free:
         advice = f"; {cost.advice}, or" if cost.advice else ";"
@@ -154,9 +159,10 @@ def is_complete(
     return not missing_shards(folder, ranges, accelerator)
 
 
-def agreed_ranges(folder: Path, rows: int, cost: Cost) -> list[range]:
+def agreed_ranges(folder: Path, rows: int, cost: Cost, grows: bool = False) -> list[range]:
     """The ranges of the shards, for all processes those that the first one sees."""
-    found: list[range] = gathered(ranges_in(folder, rows, cost))[0]
+    own = growing_in(folder, rows, cost) if grows else ranges_in(folder, rows, cost)
+    found: list[range] = gathered(own)[0]
     return found
 
 

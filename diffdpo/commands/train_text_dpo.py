@@ -158,8 +158,9 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
     for rows in filter(None, (run.held_out, run.rows)):
         facts = {"tokens": rows.fingerprint, "reference": reference}
         key = Key.of("reference", settings, SCORES, facts)
+        workers = settings.dataloader_num_workers
         scored, run.reference = score_rows(
-            rows, run.task, run.scorer, live, 1, batch, key, root, accelerator
+            rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
         )
         # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
         rows.items = [scored.read(number, 0) for number in range(len(rows))]
@@ -169,6 +170,8 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
     """Measures on held-out rows during training; None where there are none."""
     settings = run.settings
     if run.held_out is None:
+        if settings.keep_best:
+            raise UserError("--keep_best: no rows to judge by are measured; add --eval_strategy")
         return None
     by_steps = settings.eval_strategy == "steps"
     every = settings.eval_steps if by_steps else trainer.plan.steps_per_epoch
@@ -180,6 +183,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         run.held_out,
         trainer.accelerator,
         every,
+        trainer.plan.total_steps,
         count_trained_on(run.held_out, run.rows),
     )
 

@@ -159,9 +159,10 @@ def step_of(path: Path) -> int:
     return int(path.name.split("-")[1])
 
 
-def prune(output_dir: Path, limit: int | None) -> None:
-    """Delete the oldest checkpoints, so that at most ``limit`` are left; None keeps all."""
-    for path in list_checkpoints(output_dir)[: -limit if limit else None] if limit else []:
+def prune(output_dir: Path, limit: int | None, spared: int | None = None) -> None:
+    """Delete all but the ``limit`` newest checkpoints, and that of step ``spared``; None: none."""
+    old = list_checkpoints(output_dir)[:-limit] if limit else []
+    for path in (path for path in old if step_of(path) != spared):
         # Under another name first: a kill half-way must not leave half a checkpoint.
         remove(path.rename(draft_of(path)))
 
@@ -258,7 +259,7 @@ def load_result(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
     check_tensors(file, own, weights)
     with torch.no_grad():
         for name, weight in own.items():
-            weight.copy_(weights[name])
+            weight.copy_(share_as(weight, weights[name]))
 
 
 def check_tensors(file: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -46,6 +46,7 @@ class Keeper:
         self.output_dir = Path(settings.output_dir)
         self.writer = Background()
         self.size = sum(weight.numel() for weight in checkpoint.trainable(self.model).values())
+        self.spared: Callable[[], int | None] = lambda: None  # the step that is kept at any rate
 
     def save(self, done: int) -> None:
         """Write a checkpoint from the main process, in a thread beside training.
@@ -103,10 +104,12 @@ class Keeper:
         """Begin to write a snapshot in the thread, and to delete what then is one too many."""
         held = [moment]  # to be taken out, so that nothing holds it once it is written
 
+        spared = self.spared()
+
         def work() -> None:
             write(self.output_dir, held.pop())
             if self.accelerator.is_main_process:
-                checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit)
+                checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit, spared)
 
         self.writer.start(work)
 
@@ -117,6 +120,18 @@ class Keeper:
     def checkpoints(self) -> list[Path]:
         """All checkpoints of the run, oldest first."""
         return checkpoint.list_checkpoints(self.output_dir)
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, in their order."""
+        return [checkpoint.step_of(path) for path in self.checkpoints()]
+
+    def load_result(self, step: int) -> None:
+        """Load the weights that a run ending at this checkpoint would have exported.
+
+        Raises UserError where a file is damaged.
+        """
+        path = self.output_dir / f"checkpoint-{step}"
+        checkpoint.load_result(path, self.model, checkpoint.read_state(path))
 
     def left(self) -> str:
         """What a run that fails leaves, for its last line."""

@@ -85,11 +85,12 @@ def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:
 def conclude(
     settings: TrainSettings,
     accelerator: Accelerator,
-    done: int,
+    stopped: int | None,
     total: int,
     write: Callable[[], object],
 ) -> None:
-    """Write and upload the result of a finished run; say how to go on with a stopped one.
+    """Write and upload the result of a finished run; say how to go on with one that was stopped
+    after the step ``stopped``.
 
     All processes return when the result is on the disk, but for the first one, which uploads it.
 
@@ -97,10 +98,9 @@ def conclude(
     checkpoint holds the same weights.
     """
     group = patient_group(accelerator)  # by all, before one of them goes to write
-    if done < total:
-        say(
-            f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest"
-        )
+    if stopped is not None:
+        go_on = "go on with --resume_from_checkpoint latest"
+        say(f"stopped      after step {stopped} of {total}; {go_on}")
     elif accelerator.is_main_process:
         try:
             say(f"result       {write()}")
@@ -109,7 +109,7 @@ def conclude(
                 f"{settings.output_dir}: the result could not be written ({error});"
                 " make room and resume"
             ) from error
-    is_to_upload = settings.push_to_hub and done == total and accelerator.is_main_process
+    is_to_upload = settings.push_to_hub and stopped is None and accelerator.is_main_process
     part(accelerator, group)
     if is_to_upload:
         push_to_hub(settings)

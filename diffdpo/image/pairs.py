@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -36,6 +37,7 @@ MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in readi
 READ, WEIGHED = 256, 2_000
 CENTRE = Augmentation()
 
+T = TypeVar("T")
 BothImages = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
 
@@ -83,7 +85,7 @@ class ImagePairs(Rows):
         self.beside = SideColumns(dataset, framing.beside, place)
         read = {*format.columns, *format.optional, *self.beside.columns, FOLDER}
         self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
-        self._fingerprint: tuple[np.ndarray, str] | None = None
+        self.known: dict[str, tuple[np.ndarray, Any]] = {}  # of the rows, by name
         self.rows = self.usable()
         self.sides: Callable[[int, Augmentation], BothImages] = self.framed
         self.toss()
@@ -139,16 +141,24 @@ class ImagePairs(Rows):
         Of the images it has sizes and contents, those of a large set from rows evenly spread; not
         the time of a file's last change, which another copy of the data does not share.
         """
-        if self._fingerprint is None or self._fingerprint[0] is not self.rows:
-            weighed, read = evenly(self.rows, WEIGHED), evenly(self.rows, READ)
-            sizes = [size for marks in self.stored.marks(weighed) for size, _ in marks]
-            images = [one for row in read for one in self.stored.contents(int(row))]
-            labels = self.first_wins[self.rows].tobytes()
-            numbers = np.asarray(sizes, dtype=np.int64).tobytes()
-            beside = self.beside.contents(self.rows, read)
-            name = digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images, *beside)
-            self._fingerprint = self.rows, name
-        return self._fingerprint[1]
+        return self.once("fingerprint", self.read_fingerprint)
+
+    def read_fingerprint(self) -> str:
+        """The same, read from the data."""
+        weighed, read = evenly(self.rows, WEIGHED), evenly(self.rows, READ)
+        sizes = [size for marks in self.stored.marks(weighed) for size, _ in marks]
+        images = [one for row in read for one in self.stored.contents(int(row))]
+        labels = self.first_wins[self.rows].tobytes()
+        numbers = np.asarray(sizes, dtype=np.int64).tobytes()
+        beside = self.beside.contents(self.rows, read)
+        return digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images, *beside)
+
+    def once(self, name: str, read: Callable[[], T]) -> T:
+        """What ``read`` gives, which depends on the usable rows: not read again for the same."""
+        if name not in self.known or self.known[name][0] is not self.rows:
+            self.known[name] = self.rows, read()
+        found: T = self.known[name][1]
+        return found
 
     def source(self, row: int) -> int:
         """The row of the data set that usable row ``row`` is."""

@@ -18,6 +18,7 @@ from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.prompt_settings import PromptSettings
+from diffdpo.image.watch_settings import FREE_OF_WATCHING
 
 TIES = ["drop", "soft"]
 CHOICE = (
@@ -169,7 +170,6 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
         "number K of fixed draws per pair, whose reference scores are stored; visit v uses draw"
         " v mod K; 0: fresh draws, scored live",
         group="caching",
-        changes="draws",
         least=0,
         most=1000,
     )
@@ -279,7 +279,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
     @classmethod
     def free_on_resume(cls) -> set[str]:
         sampling = {"run_validation", "validation_steps", "validation_prompts"}
-        sampling |= {"num_inference_steps", "guidance_scale"}
+        sampling |= {"num_inference_steps", "guidance_scale", *FREE_OF_WATCHING}
         written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
         return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype", "offload"}
 

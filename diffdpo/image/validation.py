@@ -42,14 +42,17 @@ class ValidationPictures:
             with reference.network(network) as frozen:
                 self.before = self.pictures(frozen)
 
-    def after_step(self, done: int) -> None:
-        """Sample every ``validation_steps`` steps."""
-        if self.settings.run_validation and done % self.settings.validation_steps == 0:
-            self.show(done)
+    def due(self, done: int) -> bool:
+        """Every ``validation_steps`` steps."""
+        return self.settings.run_validation and done % self.settings.validation_steps == 0
+
+    def measure(self, done: int) -> None:
+        """Sample."""
+        self.show(done)
 
     def final(self, done: int) -> None:
-        """Sample at the end, unless the last step already did."""
-        if self.settings.run_validation and done % self.settings.validation_steps:
+        """Sample at the end, unless this step already did."""
+        if self.settings.run_validation and not self.due(done):
             self.show(done)
 
     def show(self, done: int) -> None:
