@@ -173,7 +173,7 @@ def prepare_images(
     settings, backbone, pairs = encoded.settings, encoded.backbone, encoded.pairs
     process = process_for(backbone, settings)
     dtype = DTYPES[settings.mixed_precision or "no"]
-    place = first_place(accelerator, runs_whole=settings.reference_draws > 0)
+    place = first_place(accelerator, is_whole(settings))
 
     def make() -> tuple[nn.Module | None, nn.Module]:
         # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
@@ -194,11 +194,15 @@ def prepare_images(
     return run
 
 
+def is_whole(settings: ImageSettings) -> bool:
+    """Whether every process holds the whole network also where weights are in shares: before
+    training, to score with it, or, in few bits, for good."""
+    return settings.reference_draws > 0 or settings.base_precision not in (None, "bf16")
+
+
 def is_read_once(settings: ImageSettings, accelerator: Accelerator, pipeline: Any) -> bool:
     """Whether the first process alone reads the network."""
-    once = loads_once(accelerator, runs_whole=settings.reference_draws > 0)
-    # What is stored in fewer bits cannot be sent.
-    return once and pipeline is None and settings.base_precision in (None, "bf16")
+    return loads_once(accelerator, is_whole(settings)) and pipeline is None
 
 
 def prepare_encodings(
