@@ -19,7 +19,7 @@ from diffdpo.objective import Objective, Scores, StepContext
 from diffdpo.text.batch import TextBatch, TextDraw, collate, make_draw
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 from diffdpo.text.settings import TextSettings
 
 
@@ -140,7 +140,7 @@ def make_task(
         accelerator.device,
         accelerator.autocast,
         score_prompts=settings.orpo_nll_on_prompt and objective.reads_nll,
-        mean_logps=objective.reference_free,
+        mean_logps=objective.shows_means,
         rank=0 if alone else accelerator.process_index,
         world=1 if alone else accelerator.num_processes,
     )
