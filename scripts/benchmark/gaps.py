@@ -22,11 +22,11 @@ from diffdpo.engine.trainer import Trainer
 
 
 class Mark:
-    """A moment, on the clock of what computes."""
+    """A moment, on the clock of what computes: of the card, or ``clock``."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.event = torch.cuda.Event(enable_timing=True) if torch.cuda.is_available() else None
-        self.second = time.perf_counter()
+        self.second = clock()
         if self.event is not None:
             self.event.record()
 
@@ -40,10 +40,21 @@ class Mark:
 class Gaps:
     """Marks beginning and end of all that a network does, in every step of a trainer."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.spans: list[tuple[Mark, Mark]] = []
         self.ends: list[tuple[Mark, int]] = []  # of each step, and how many spans there were
-        self.begun = Mark()
+        self.begun = self.mark()
+        self.hooks: list[Any] = []
+
+    def mark(self) -> Mark:
+        """This moment."""
+        return Mark(self.clock)
+
+    def close(self) -> None:
+        """Take the hooks of the optimizers away."""
+        for hook in self.hooks:
+            hook.remove()
 
     def watch(self) -> None:
         """Put the marks into the next trainer that starts to fit."""
@@ -60,8 +71,8 @@ class Gaps:
         backbone, accelerator = trainer.task.backbone, trainer.accelerator
         backbone.predict = self.around(backbone.predict)
         accelerator.backward = self.around(accelerator.backward)
-        register_optimizer_step_pre_hook(self.before_optimizer)
-        register_optimizer_step_post_hook(self.after_optimizer)
+        self.hooks.append(register_optimizer_step_pre_hook(self.before_optimizer))
+        self.hooks.append(register_optimizer_step_post_hook(self.after_optimizer))
         if torch.cuda.is_available():
             # Of the steps, not of what was stored before them.
             torch.cuda.reset_peak_memory_stats()
@@ -78,17 +89,17 @@ class Gaps:
     @contextmanager
     def span(self) -> Iterator[None]:
         """Marks its block."""
-        begin = Mark()
+        begin = self.mark()
         yield
-        self.spans.append((begin, Mark()))
+        self.spans.append((begin, self.mark()))
 
     def before_optimizer(self, *_: Any) -> None:
         """The optimizer's time is not the host's."""
-        self.begun = Mark()
+        self.begun = self.mark()
 
     def after_optimizer(self, *_: Any) -> None:
         """A step ends here."""
-        self.spans.append((self.begun, Mark()))
+        self.spans.append((self.begun, self.mark()))
         self.ends.append((self.spans[-1][1], len(self.spans)))
 
     def measure(self) -> dict[str, float]:

@@ -25,7 +25,7 @@ def sampled_on(monkeypatch):
     seen, forward = set(), UNet2DConditionModel.forward
 
     def watched(self, *args, **options):
-        seen.update(kinds(self))
+        seen.update(kinds(self) - {"meta"})  # a look at shapes, without numbers
         return forward(self, *args, **options)
 
     monkeypatch.setattr(UNet2DConditionModel, "forward", watched)
