@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from scripts.benchmark.results import Result
 
 TERA = 1e12
-# Dense matrix products in bfloat16, TFLOP/s, by a piece of the card's name; the first that fits.
+# Dense matrix products in bfloat16, TFLOP/s, by words of the card's name; the first that fits.
 PEAKS = {
     "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
     "H100": 989.0,
     "H200": 989.0,
     "GH200": 989.0,
@@ -58,7 +60,8 @@ def peak(card: str | None) -> float | None:
     """FLOP/s of a card in bfloat16; None where it is not known."""
     if card is None:
         return None
-    return next((rate * TERA for name, rate in PEAKS.items() if name in card), None)
+    named = (rate * TERA for name, rate in PEAKS.items() if re.search(rf"\b{name}\b", card))
+    return next(named, None)
 
 
 def pairs_a_second(result: Result, pairs: int) -> list[float]:
