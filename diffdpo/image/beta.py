@@ -1,4 +1,4 @@
-"""How far apart the reference itself holds the two sides of a pair, and the beta that goes with it."""
+"""How far apart the reference holds the two sides of a pair, and the beta that goes with it."""
 
 from __future__ import annotations
 
