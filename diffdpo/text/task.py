@@ -19,7 +19,7 @@ from diffdpo.objective import Objective, Scores, StepContext
 from diffdpo.text.batch import TextBatch, TextDraw, collate, make_draw
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.weighting import on_policy_weights, tail_weights
 

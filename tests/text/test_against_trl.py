@@ -8,7 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from tests.text import factory
 from tests.text.engine import OneStep
 

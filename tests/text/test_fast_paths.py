@@ -16,7 +16,7 @@ from diffdpo.text.batch import collate
 from diffdpo.text.layout import forward_passes, lay_out
 from diffdpo.text.logprob import BLOCK, TokenLogProbability
 from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 from diffdpo.text.scorer import TokenScorer, prove_head
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.sharing import pays
