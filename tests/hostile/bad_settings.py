@@ -168,6 +168,15 @@ TEXTS = {
         ["--f_alpha_divergence_coef", "0.3"],
         "--f_alpha_divergence_coef belongs to --f_divergence_type alpha_divergence",
     ),
+    "weights of pairs for single items": (
+        ["--loss_type", "kto", "--use_weighting"],
+        "--use_weighting weighs pairs; kto judges single items",
+    ),
+    "a tail beyond its pair": (
+        ["--loss_type", "simpo", "--ld_alpha", "0.5"],
+        "--ld_alpha is for losses of pairs with a reference; simpo is none",
+    ),
+    "a tail above 1": (["--ld_alpha", "1.5"], "--ld_alpha must be at most 1"),
     "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),
     "no tokens": (["--max_length", "0"], "--max_length must be at least"),
 }
