@@ -130,7 +130,7 @@ def of_images(chosen: argparse.Namespace, extra: list[str]) -> tuple[list[Row], 
     runs: dict[str, list[Any]]
     runs = {f"beta {beta}": ["--beta_dpo", beta, *stored] for beta in chosen.betas}
     runs["SFT on the chosen"] = ["--sft"]
-    places = {}
+    places: dict[str, str] = {}
     for name, flags in runs.items():
         flags = [*flags, "--max_train_steps", chosen.steps, *extra]
         folder = train(script, name, flags, chosen.every)
