@@ -27,6 +27,7 @@ from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
+from diffdpo.image.collation import DrawSettings
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.inputs import open_pipeline, training_pairs
@@ -37,7 +38,7 @@ from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.task import ImageTask
 from diffdpo.image.validation import ValidationPictures
 from diffdpo.reference import OtherModel, Reference
 
@@ -84,7 +85,11 @@ def resolved(
     loss = ["sft"] if settings.sft else settings.loss_type
     precision = accelerator.mixed_precision
     settings = resolve_lora(backbone, settings)
-    return replace(settings, loss_type=loss, mixed_precision=precision), backbone
+    workers = settings.workers_on(accelerator.device.type)
+    final = replace(
+        settings, loss_type=loss, mixed_precision=precision, dataloader_num_workers=workers
+    )
+    return final, backbone
 
 
 @dataclass
@@ -162,7 +167,7 @@ def prepare_images(
     base = base_copy(backbone, settings, place)
     network = make_trainable(backbone, settings, dtype, place)
     draws, device = draw_settings(settings), accelerator.device
-    task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
+    task = ImageTask(backbone, process, draws, device, accelerator.autocast, embed=encoded.embed)
     reference = make_reference(network, settings, base)
     run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
     if settings.reference_draws and encoded.encoders:

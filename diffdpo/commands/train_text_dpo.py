@@ -58,6 +58,7 @@ def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
     return replace(
         with_bundled_reviews(settings),
         mixed_precision=accelerator.mixed_precision,
+        dataloader_num_workers=settings.workers_on(accelerator.device.type),
         use_8bit_adam=settings.eight_bit,
         use_adafactor=settings.adafactor,
     )
@@ -135,7 +136,7 @@ def prepare_text(
     if isinstance(reference, OtherModel):
         other: Any = reference.copy
         check_same_tokens(other.network, tokenizer, settings, rows, held_out)
-    task = make_task(settings, objective, accelerator)
+    task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
         store_reference(run, settings, accelerator)

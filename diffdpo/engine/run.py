@@ -63,7 +63,7 @@ def carry_out(
     ``validation`` makes what measures, after the start lines because that may take a while.
     ``export`` gets the last record of the run.
     """
-    start_lines(facts | trainer.shares())
+    start_lines(facts | trainer.lines())
     say(*(f"preview      {line}" for line in preview))
     # First of all: a checkpoint of another run is refused before anything of this one is written.
     start = trainer.keeper.find_start()

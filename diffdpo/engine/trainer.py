@@ -33,6 +33,7 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
+from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
 from diffdpo.losses.means import Metrics, mean_of
 from diffdpo.objective import Objective, StepContext
@@ -110,12 +111,17 @@ class Trainer:
             sharding.shard(network, self.task.layers(network))
         return len(self.task.layers(model))
 
-    def shares(self) -> dict[str, str]:
-        """A line at the start where the weights are in shares."""
-        if not sharding.is_sharded(self.accelerator):
-            return {}
-        line = f"FSDP2: weights in shares over {self.accelerator.num_processes} processes;"
-        return {"sharding": f"{line} {self.layers} layers, one of them whole at a time"}
+    def lines(self) -> dict[str, str]:
+        """The lines at the start of which the device and the processes decide."""
+        lines = {}
+        if workers := self.settings.workers_on(self.accelerator.device.type):
+            lines["reading"] = (
+                f"{workers} processes for each that trains (--dataloader_num_workers)"
+            )
+        if sharding.is_sharded(self.accelerator):
+            line = f"FSDP2: weights in shares over {self.accelerator.num_processes} processes;"
+            lines["sharding"] = f"{line} {self.layers} layers, one of them whole at a time"
+        return lines
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
         """Score one micro-batch by reference and policy; returns loss, rewards and metrics.
@@ -123,7 +129,7 @@ class Trainer:
         The reference goes first: switching adapters off and on must not touch a graph that waits
         for its backward pass.
         """
-        draw = self.task.draw(batch)  # everything random, once
+        draw = self.task.draw(batch)  # on the device, once for both
         frozen_N = self.reference.score(self.task.score, self.model, draw)  # log π_ref, no gradient
         policy = self.task.score(self.model, draw)  # log π: Wallace et al. 2023, eq. 14, or exact
         reward_N = implicit_reward(policy.score_N, frozen_N)  # Rafailov et al. 2023, eq. 5
@@ -176,7 +182,7 @@ class Trainer:
             self.model,
             self.reference,
             micro_batches,
-            lambda value: self.accelerator.reduce(value.to(self.accelerator.device)),
+            lambda value: self.accelerator.reduce(on_device(value, self.accelerator.device)),
             self.accelerator.num_processes,
         )
 
@@ -284,5 +290,6 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        workers = settings.dataloader_num_workers
-        return step_batches(self.stream, plan, self.task.collate, accumulation, workers)
+        kind = accelerator.device.type
+        workers, collate = settings.workers_on(kind), self.task.collate
+        return step_batches(self.stream, plan, collate, accumulation, workers, kind == "cuda")

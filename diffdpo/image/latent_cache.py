@@ -207,7 +207,7 @@ def store_encodings(
     if not is_stored:
         itemsize = backbone.vae.dtype.itemsize
         announce("latents", latents_size(backbone, settings, len(pairs), itemsize))
-    chunk, workers = settings.vae_encode_batch_size, settings.dataloader_num_workers
+    chunk, workers = settings.vae_encode_batch_size, settings.workers_on(accelerator.device.type)
     store_latents(pairs, latents, root, backbone, chunk, workers, accelerator)
     done([autoencoder])
     return embeddings
