@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,11 @@ from typing import Any
 from datasets import Dataset, Features
 from tqdm.auto import tqdm
 
+from diffdpo.cache.disk import place, writable
+from diffdpo.cache.filling import Compute, Filler
 from diffdpo.cache.keys import Key
-from diffdpo.cache.tables import (
-    POLL,
-    Compute,
-    place,
-    read_whole,
-    settle,
-    shard_path,
-    shards,
-    writable,
-)
+from diffdpo.cache.shards import UNKNOWN, Cost, ranges_in, shard_path
+from diffdpo.cache.tables import read_whole
 from diffdpo.engine.files import write_atomically
 from diffdpo.errors import EXTRAS, UserError
 
@@ -36,6 +29,7 @@ def table_on_ray(
     workers: int,
     gpus: float = 0.0,
     ranges: Sequence[range] | None = None,
+    cost: Cost = UNKNOWN,
 ) -> Dataset:
     """The table that ``cache.tables.table`` computes, its missing shards by a pool of ``workers``
     actors of Ray Data with so many ``gpus`` each.
@@ -51,7 +45,7 @@ def table_on_ray(
     except ImportError as error:
         raise UserError(EXTRAS["ray"]) from error
     folder = place(root) / key.folder
-    ranges = shards(rows) if ranges is None else ranges
+    ranges = ranges_in(folder, rows, cost) if ranges is None else ranges
     missing = [span for span in ranges if not shard_path(folder, span).exists()]
     if missing:
         with writable(folder):
@@ -60,7 +54,7 @@ def table_on_ray(
         spans = [{"start": span.start, "stop": span.stop} for span in missing]
         data.from_items(spans, override_num_blocks=len(spans)).map_batches(
             Worker,
-            fn_constructor_args=(str(folder), features, make_compute),
+            fn_constructor_args=(str(folder), features, make_compute, cost.held),
             batch_size=1,
             concurrency=workers,
             num_gpus=gpus or None,
@@ -72,14 +66,11 @@ class Worker:
     """An actor that computes ranges of a table."""
 
     def __init__(
-        self, folder: str, features: Features, make_compute: Callable[[], Compute]
+        self, folder: str, features: Features, make_compute: Callable[[], Compute], held: int
     ) -> None:
-        self.folder, self.features, self.compute = Path(folder), features, make_compute()
+        self.filler = Filler(Path(folder), features, make_compute(), held)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        bar = tqdm(disable=True)
-        for start, stop in zip(batch["start"], batch["stop"], strict=True):
-            span = range(int(start), int(stop))
-            while not settle(self.folder, span, self.features, self.compute, bar):
-                time.sleep(POLL)  # another process is at it
+        spans = map(range, map(int, batch["start"]), map(int, batch["stop"]))
+        self.filler.fill(list(spans), tqdm(disable=True))
         return batch

@@ -1,38 +1,47 @@
 """The reference's scores, computed once and read by every later run that needs the same.
 
 The draws of a pair are a function of (seed, pair, visit). With K stored draws a pair, visit v uses
-draw v mod K.
+draw v mod K. Scores are computed visit by visit in the order of training, in its batches.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Features, List, Value
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from diffdpo.cache.fetching import one_behind
 from diffdpo.cache.keys import Key
-from diffdpo.cache.tables import table
+from diffdpo.cache.shards import Cost
+from diffdpo.cache.tables import OnePass, table
+from diffdpo.cache.visits import OneVisit, Visited, Visits
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.task import Task
 from diffdpo.reference import Reference, StoredScores
 
+ROW = Features({"scores": List(Value("float32"))})
+SIDES = 2
+COST = Cost(bytes=4 * (SIDES + 1), passes=SIDES)  # floats, and where they begin
+
 
 class RowsWithScores(Rows):
-    """Rows whose items carry the reference's scores; ``read`` cycles through K stored draws."""
+    """Rows whose items carry the reference's scores; ``read`` cycles through stored draws."""
 
-    def __init__(self, rows: Rows, scores: Dataset, draws: int) -> None:
-        self.rows, self.scores, self.draws = rows, scores, draws
+    def __init__(self, rows: Rows, scores: Dataset, visits: Visits) -> None:
+        self.rows, self.scores, self.visits = rows, scores, visits
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the rows, with the number of draws."""
-        return f"{self.rows.fingerprint}, {self.draws} draws"
+        return f"{self.rows.fingerprint}, {self.visits.draws} draws"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,12 +57,53 @@ class RowsWithScores(Rows):
     def read(self, row: int, visit: int) -> Any:
         """An item with the reference's scores of its sides at the draw of this visit."""
         # The visit is replaced as well: scores belong to the draw at which they were computed.
-        draw = visit % self.draws
-        stored = self.scores[row]["scores"]
-        sides = len(stored) // self.draws
-        return replace(
-            self.rows.read(row, draw), reference=tuple(stored[draw * sides : (draw + 1) * sides])
-        )
+        draw = visit % self.visits.draws
+        stored = self.scores[self.visits.place(row, draw)]["scores"]
+        return replace(self.rows.read(row, draw), reference=tuple(stored))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What computes the reference's scores: ``batch`` rows at once, which ``workers`` processes
+    read ahead."""
+
+    rows: Rows
+    visits: Visits
+    task: Task
+    model: nn.Module
+    reference: Reference
+    batch: int
+    workers: int
+
+    def scores(self, spans: Iterator[range]) -> Iterator[dict[str, Any]]:
+        """The table rows of ``spans``."""
+        counts: deque[int] = deque()
+
+        def plan() -> Iterator[list[int]]:
+            for span in spans:
+                for first in range(span.start, span.stop, self.batch):
+                    places = range(first, min(first + self.batch, span.stop))
+                    counts.append(len(places))
+                    # Filled up to a full batch, as in training: the shape of a batch decides how
+                    # sums are rounded.
+                    yield [*places, *[places[-1]] * (self.batch - len(places))]
+
+        batches = DataLoader(
+            Visited(self.rows, self.visits),
+            batch_sampler=plan(),
+            collate_fn=self.task.collate,
+            num_workers=self.workers,
+        )  # type: ignore[arg-type]
+        results = ((counts.popleft(), self.score(batch)) for batch in batches)
+        for count, score_BS in one_behind(results):
+            for row in score_BS[:count].tolist():
+                yield {"scores": row}
+
+    def score(self, batch: Any) -> Tensor:
+        """Scores ``(B, sides)`` of a batch."""
+        inputs = self.task.draw(batch)
+        score_N = torch.as_tensor(self.reference.score(self.task.score, self.model, inputs))
+        return score_N.view(-1, self.batch).T.float()
 
 
 def score_rows(
@@ -61,48 +111,24 @@ def score_rows(
     task: Task,
     model: nn.Module,
     reference: Reference,
-    draws: int,
     batch: int,
     key: Key,
     root: str,
     accelerator: Accelerator,
+    visits: Visits | None = None,
+    workers: int = 0,
 ) -> tuple[RowsWithScores, StoredScores]:
-    """Rows that carry the reference's scores at ``draws`` draws, and the reference that reads them.
+    """Rows that carry the reference's scores at ``visits``, by default one of each row, and the
+    reference that reads them.
 
     ``key`` names all that the scores depend on. ``batch`` rows are scored at once: with the batch
     size of training the scores are those of training to the last bit.
 
     Raises UserError where the scores cannot be stored.
     """
-
-    def compute(span: range) -> Iterator[dict[str, Any]]:
-        for first in range(span.start, span.stop, batch):
-            numbers = range(first, min(first + batch, span.stop))
-            columns = [
-                score_batch(rows, task, model, reference, numbers, draw, batch)
-                for draw in range(draws)
-            ]
-            for row in torch.cat(columns, dim=1).tolist():
-                yield {"scores": row}
-
-    features = Features({"scores": List(Value("float32"))})
-    scores = table(root, key, features, len(rows), compute, accelerator)
-    return RowsWithScores(rows, scores, draws), StoredScores(reference)
-
-
-def score_batch(
-    rows: Rows,
-    task: Task,
-    model: nn.Module,
-    reference: Reference,
-    numbers: range,
-    draw: int,
-    batch: int,
-) -> torch.Tensor:
-    """Scores ``(rows, sides)`` of the rows ``numbers`` at one draw."""
-    items = [rows.read(number, draw) for number in numbers]
-    # Filled up to a full batch, as in training: the shape of a batch decides how sums are rounded.
-    items += items[-1:] * (batch - len(items))
-    inputs = task.draw(task.collate(items))
-    score_N = torch.as_tensor(reference.score(task.score, model, inputs))
-    return score_N.view(-1, batch).T[: len(numbers)].float().cpu()
+    visits = visits or OneVisit(rows)
+    scorer = Scorer(rows, visits, task, model, reference, batch, workers)
+    one_pass = OnePass(scorer.scores)
+    count, grows = len(visits), visits.grows
+    scores = table(root, key, ROW, count, one_pass, accelerator, cost=COST, grows=grows)
+    return RowsWithScores(rows, scores, visits), StoredScores(reference)

@@ -10,33 +10,35 @@ started them together or not.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from datasets import Dataset, Features, concatenate_datasets
-from datasets.arrow_writer import ArrowWriter
-from tqdm.auto import tqdm
 
-from diffdpo.cache.claims import claim_of, claimed
+from diffdpo.cache.claims import claim_of
+from diffdpo.cache.disk import free_bytes, gib, place, writable
+from diffdpo.cache.filling import Compute, Filler, OnePass, Progress
 from diffdpo.cache.keys import Key
-from diffdpo.cache.seal import Shard, seal, state_of
+from diffdpo.cache.seal import Shard, state_of
+from diffdpo.cache.shards import (
+    UNKNOWN,
+    Cost,
+    counted,
+    growing_in,
+    ranges_in,
+    read_shard,
+    shard_path,
+    shards,
+)
 from diffdpo.engine.console import say
-from diffdpo.engine.files import atomic_file, tidy, write_atomically
-from diffdpo.errors import UserError, short
+from diffdpo.engine.files import tidy, write_atomically
+from diffdpo.engine.waiting import gathered, meet
+from diffdpo.errors import UserError
 
-# A table has up to 16 shards, which several processes share, and more of them where a shard would
-# exceed 512 rows: a kill loses at most one shard a process.
-SHARDS, LARGEST = 16, 512
-STEP = 16  # shards are a multiple of it, so that batches of the usual sizes fill them evenly
-POLL = 0.5  # seconds between two looks at shards that other processes compute
-
-Compute = Callable[[range], Iterable[dict[str, Any]]]
+WORTH_SAYING = 2**20  # bytes of disk
+__all__ = ["Compute", "Cost", "OnePass", "is_complete", "shards", "table"]
 
 
 def table(
@@ -44,21 +46,26 @@ def table(
     key: Key,
     features: Features,
     rows: int,
-    compute: Compute,
+    compute: Compute | OnePass,
     accelerator: Accelerator,
     ranges: Sequence[range] | None = None,
+    cost: Cost = UNKNOWN,
+    grows: bool = False,
 ) -> Dataset:
     """A table of ``rows`` rows: read from disk, with missing shards computed and stored first.
 
-    ``compute`` yields the rows of a range in their order. Every process computes a share of the
-    missing shards. ``ranges`` are those of the shards, for a table of others than ``shards(rows)``.
+    ``compute`` yields the rows of a range in their order, or those of many in one pass. Every
+    process computes a share of the missing shards. What a row takes, its ``cost``, decides how
+    large shards are; ``ranges`` are those of the shards where they follow another rule. A table
+    that ``grows`` has the rows of a shorter one at its beginning, and is read for that one too: it
+    may return more rows than ``rows``.
 
-    Raises UserError where the folder cannot be written, or where a shard that another process wrote
-    cannot be read here.
+    Raises UserError where the folder cannot be written or has no room for the table, or where a
+    shard that another process wrote cannot be read here.
     """
     base = place(root)
     folder = base / key.folder
-    ranges = shards(rows) if ranges is None else ranges
+    ranges = agreed_ranges(folder, rows, cost, grows) if ranges is None else ranges
     # Where all have gathered, all have looked before anyone writes.
     missing = missing_shards(folder, ranges, accelerator)
     if accelerator.is_main_process:
@@ -66,22 +73,33 @@ def table(
         with writable(folder):
             remove_damaged(folder, missing)
     reason = reason_to_compute(base, key, len(missing) < len(ranges))
-    accelerator.wait_for_everyone()
+    count = sum(map(len, missing))
+    size = check_room(base, key.kind, count, cost)
     if missing:
-        count = sum(map(len, missing))
-        say(f"{key.kind:<12} computing {count:,} of {rows:,} rows: {reason}; in {folder}")
-        write_missing(folder, key, features, missing, compute, accelerator)
-        accelerator.wait_for_everyone()
+        say(f"{key.kind:<12} computing {count:,} of {rows:,} rows: {reason}; in {folder}{size}")
+        write_missing(folder, key, features, missing, compute, accelerator, cost.held)
+        meet()
     else:
         say(f"{key.kind:<12} {rows:,} rows read from {folder}")
     return read_whole(folder, ranges)
 
 
-def place(root: str) -> Path:
-    """The folder that holds tables. Raises UserError where its name is no text."""
-    if root.encode(errors="ignore").decode() != root:
-        raise UserError(f"--precompute_dir {short(ascii(root))}: holds bytes that are not text")
-    return Path(root).expanduser()
+def check_room(base: Path, kind: str, rows: int, cost: Cost) -> str:
+    """What so many rows will take of the disk, for a line. To be asked by all processes.
+
+    Raises UserError where so much is not free.
+    """
+    needed = rows * cost.bytes
+    free = gathered(free_bytes(base))[0]  # one answer for all: others may be writing there
+    if needed < WORTH_SAYING:
+        return ""
+    if needed > free:
+        advice = f"; {cost.advice}, or" if cost.advice else ";"
+        raise UserError(
+            f"--precompute_dir {base}: {rows:,} rows of {kind} need about {gib(needed)} GiB of disk"
+            f" and {gib(free)} are free{advice} name a folder on a larger disk"
+        )
+    return f", about {gib(needed)} of {gib(free)} GiB free"
 
 
 def missing_shards(folder: Path, ranges: Sequence[range], accelerator: Accelerator) -> list[range]:
@@ -93,8 +111,7 @@ def missing_shards(folder: Path, ranges: Sequence[range], accelerator: Accelerat
     with ThreadPoolExecutor() as threads:  # digests are computed outside of Python's lock
         states = list(threads.map(lambda span: state_of(shard_path(folder, span)), own))
     found = [(span, counted(folder, span, state)) for span, state in zip(own, states, strict=True)]
-    if accelerator.num_processes > 1:
-        found = gather_object(found)
+    found = [one for share in gathered(found) for one in share]
     found.sort(key=lambda item: item[0].start)
     for state, name in [(state, shard_path(folder, span).name) for span, state in found]:
         if state is Shard.DAMAGED:
@@ -134,105 +151,40 @@ def is_complete(
     rows: int,
     accelerator: Accelerator,
     ranges: Sequence[range] | None = None,
+    cost: Cost = UNKNOWN,
 ) -> bool:
     """Whether all rows of the table are stored already, and whole; to be asked by all processes."""
-    ranges = shards(rows) if ranges is None else ranges
-    return not missing_shards(place(root) / key.folder, ranges, accelerator)
+    folder = place(root) / key.folder
+    ranges = agreed_ranges(folder, rows, cost) if ranges is None else ranges
+    return not missing_shards(folder, ranges, accelerator)
 
 
-def shards(rows: int, largest: int = LARGEST) -> list[range]:
-    """The ranges of rows of the shards, a function of the number of rows alone."""
-    # Not of the number of processes: another number must find the same files.
-    size = min(largest, STEP * -(-rows // (SHARDS * STEP)))
-    return [range(first, min(first + size, rows)) for first in range(0, rows, size)]
-
-
-def shard_path(folder: Path, span: range) -> Path:
-    """The file of one range of rows; names sort in the order of the rows."""
-    return folder / f"{span.start:09d}-{span.stop:09d}.arrow"
-
-
-def counted(folder: Path, span: range, state: Shard) -> Shard:
-    """The state of a shard, told by its bytes, after a look at its number of rows."""
-    # The bytes come first: Arrow takes lengths in a file on trust, and may end the process at a
-    # wrong one.
-    if state in (Shard.WHOLE, Shard.UNPROVEN) and read_shard(folder, span) is None:
-        return Shard.DAMAGED
-    return state
-
-
-def read_shard(folder: Path, span: range) -> Dataset | None:
-    """A stored shard; None where it is missing, or Arrow cannot read it."""
-    try:
-        shard = Dataset.from_file(str(shard_path(folder, span)))
-    except (OSError, ValueError):
-        return None
-    return shard if len(shard) == len(span) else None
+def agreed_ranges(folder: Path, rows: int, cost: Cost, grows: bool = False) -> list[range]:
+    """The ranges of the shards, for all processes those that the first one sees."""
+    own = growing_in(folder, rows, cost) if grows else ranges_in(folder, rows, cost)
+    found: list[range] = gathered(own)[0]
+    return found
 
 
 def write_missing(
     folder: Path,
     key: Key,
     features: Features,
-    missing: list[range],
-    compute: Compute,
+    missing: Sequence[range],
+    compute: Compute | OnePass,
     accelerator: Accelerator,
+    held: int,
 ) -> None:
-    """Compute and store the missing shards that no other process computes, and wait for those."""
-    quiet = not accelerator.is_local_main_process
+    """Compute and store the missing shards, with the other processes."""
+    quiet, count = not accelerator.is_local_main_process, sum(map(len, missing))
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # By every process: the content is the same, and an atomic write may meet another.
         write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
-        with tqdm(
-            total=sum(map(len, missing)), desc=key.kind, unit="row", disable=quiet, leave=False
-        ) as bar:
-            left = missing
-            while left:
-                busy = [span for span in left if not settle(folder, span, features, compute, bar)]
-                if len(busy) == len(left):
-                    time.sleep(POLL)
-                left = busy
+        with Progress(key.kind, count, accelerator.num_processes, quiet) as bar:
+            Filler(folder, features, compute, held).fill(missing, bar)
         for span in missing:  # of processes that ended between the shard and the claim
             claim_of(shard_path(folder, span)).unlink(missing_ok=True)
-
-
-@contextmanager
-def writable(folder: Path) -> Iterator[None]:
-    """Turns a disk that takes no more into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--precompute_dir {folder.parent}: cannot be written ({error.strerror or error}); what"
-            " is whole is kept"
-        ) from error
-
-
-def settle(folder: Path, span: range, features: Features, compute: Compute, bar: Any) -> bool:
-    """Compute and store a shard, unless it is there; returns False where another process is at
-    it."""
-    path = shard_path(folder, span)
-    if not path.exists():
-        with claimed(path) as ours:
-            if not ours:
-                return False
-            if not path.exists():
-                write_shard(path, features, compute(span), bar)
-                return True
-    bar.update(len(span))
-    return True
-
-
-def write_shard(path: Path, features: Features, rows: Iterable[dict[str, Any]], bar: Any) -> None:
-    """Store the rows of a shard, whole or not at all."""
-    with atomic_file(path) as draft:
-        with ArrowWriter(path=str(draft), features=features) as writer:
-            for row in rows:
-                writer.write(row)
-                bar.update()
-            writer.finalize()
-        seal(draft)
 
 
 def reason_to_compute(base: Path, key: Key, begun: bool) -> str:

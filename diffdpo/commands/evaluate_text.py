@@ -34,7 +34,8 @@ from diffdpo.text.generate import SampleSettings, check_sampling
 from diffdpo.text.inputs import open_table, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_words, position_count
 from diffdpo.text.loading import find_tokenizer, load_model, load_tokenizer
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask
 

@@ -35,10 +35,11 @@ PATIENCE = timedelta(days=7)
 def make_accelerator(settings: TrainSettings) -> Accelerator:
     """The accelerate set-up of a run: CPU, one GPU, or several by DistributedDataParallel or FSDP2.
 
-    Raises UserError where accelerate is set to spread weights in another way.
+    Raises UserError where accelerate is set to spread weights in another way, or the settings do
+    not go with that.
     """
     cpu = is_on_cpu()
-    check_launcher()
+    check_launcher(settings)
     asked = settings.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     precision = usable_precision(asked, cpu)
     if cpu:
@@ -81,6 +82,14 @@ def sharing_accelerator() -> Accelerator:
         raise UserError(f"accelerate: {short(error, 200)}") from error
     name_cpu_alike(accelerator)
     return accelerator
+
+
+def patient_group(accelerator: Accelerator) -> torch.distributed.ProcessGroup | None:
+    """A group in which processes wait for each other however long one of them takes to write; the
+    limit of the run's own is meant for a step. None for a process that is alone."""
+    if accelerator.num_processes == 1:
+        return None
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def usable_precision(precision: str, cpu: bool) -> str:

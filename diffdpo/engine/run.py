@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -13,20 +13,9 @@ from diffdpo.engine.console import say, start_lines
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_folder import conclude, start_records
 from diffdpo.engine.settings import TrainSettings
+from diffdpo.engine.sharding import is_sharded
 from diffdpo.engine.trainer import Trainer
-
-
-class Measures(Protocol):
-    """What measures, or samples, during training."""
-
-    def after_step(self, done: int) -> None:
-        """Called after every step."""
-        ...
-
-    def final(self, done: int) -> None:
-        """Called at the end of a run that was not stopped."""
-        ...
-
+from diffdpo.engine.watch.evals import Measures
 
 STOPPED_EARLY = 3  # the exit code of a run that was asked to stop, and can go on
 
@@ -63,27 +52,39 @@ def carry_out(
     ``validation`` makes what measures, after the start lines because that may take a while.
     ``export`` gets the last record of the run.
     """
-    start_lines(facts | trainer.lines())
+    start_lines(facts | device_lines(trainer))
     say(*(f"preview      {line}" for line in preview))
     # First of all: a checkpoint of another run is refused before anything of this one is written.
     start = trainer.keeper.find_start()
     start_records(settings, trainer.accelerator)
     say(*moved_rates(settings, trainer, start.state.get("settings")))
     measures = validation()
-    done = trainer.fit(start, measures.after_step) if measures else trainer.fit(start)
-    if done == trainer.plan.total_steps:
-        trainer.end_on_average()
+    ending = trainer.fit(start, measures)
+    step = ending.done
+    if ending.finished:
+        step = trainer.place_result(ending.done)
         if measures:
-            measures.final(done)
+            measures.final(step)
         trainer.make_whole()
     conclude(
         settings,
         trainer.accelerator,
-        done,
+        None if ending.finished else ending.done,
         trainer.plan.total_steps,
-        lambda: export(trainer.recorder.journal.last()),
+        lambda: export(trainer.recorder.journal.at(step)),
     )
-    return done == trainer.plan.total_steps
+    return ending.finished
+
+
+def device_lines(trainer: Trainer) -> dict[str, str]:
+    """The lines at the start of which the device and the processes decide."""
+    accelerator, lines = trainer.accelerator, {}
+    if workers := trainer.settings.workers_on(accelerator.device.type):
+        lines["reading"] = f"{workers} processes for each that trains (--dataloader_num_workers)"
+    if is_sharded(accelerator):
+        line = f"FSDP2: weights in shares over {accelerator.num_processes} processes;"
+        lines["sharding"] = f"{line} {trainer.layers} layers, one of them whole at a time"
+    return lines
 
 
 def moved_rates(

@@ -18,6 +18,7 @@ from diffdpo.cache.keys import ENCODINGS, SCORES, Key, arithmetic, digest, netwo
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.encoder_files import text_identity, vae_identity
 from diffdpo.image.backbones.memory import registered
+from diffdpo.image.encoding import flips_of, images_at_once
 from diffdpo.image.marks import evenly
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
@@ -71,12 +72,14 @@ def conditions(backbone: Backbone) -> str:
 
 def distinct_prompts(pairs: ImagePairs) -> list[str]:
     """The prompts to encode: each once, and the empty one, which prompt dropout uses."""
-    return list(dict.fromkeys(["", *pairs.prompts()]))
+    return pairs.once("prompts", lambda: list(dict.fromkeys(["", *pairs.prompts()])))
 
 
 def latents_key(pairs: ImagePairs, settings: ImageSettings, autoencoder: str) -> Key:
     """The key of latents. Labels and prompts do not change them, and are not in it."""
+    at_once = images_at_once(flips_of(pairs), settings.vae_encode_batch_size)
     facts = {"data": images_digest(pairs), "autoencoder": autoencoder}
+    facts["images encoded at once"] = str(at_once)
     return Key.of("latents", settings, ENCODINGS, facts)
 
 
@@ -86,6 +89,11 @@ def images_digest(pairs: ImagePairs) -> str:
     Up to about 2,048 rows all contents are read. Of a larger set the contents of so many, evenly
     spread, and the sizes of all images are; of files also the time of their last change.
     """
+    return pairs.once("images", lambda: read_digest(pairs))
+
+
+def read_digest(pairs: ImagePairs) -> str:
+    """The same, read from the data."""
     read = evenly(pairs.rows, READ_UP_TO)
     contents = [one for row in read for one in pairs.stored.contents(int(row))]
     every = pairs.stored.marks(pairs.rows) if len(read) < len(pairs.rows) else []
@@ -106,12 +114,17 @@ def reference_key(
     network: str,
     settings: ImageSettings,
 ) -> Key:
-    """The key of reference scores; ``network`` is the digest of the reference."""
+    """The key of reference scores; ``network`` is the digest of the reference.
+
+    The number of draws is not in it: the scores are those of the visits of a run in their order, of
+    which fewer are the beginning of more.
+    """
     facts = {
         "data": digest(pairs.fingerprint, images_digest(pairs)),
         "autoencoder": encoders.autoencoder,
         "text encoder": encoders.text_encoder,
         "forward process": digest(process.facts()),
         "reference": network,
+        "order": "by visit",
     }
     return Key.of("reference", settings, SCORES, facts)

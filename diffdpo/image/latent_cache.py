@@ -7,6 +7,7 @@ Shapes: ``F`` flips (as it is, mirrored), two sides (first and second image of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,41 +16,23 @@ from accelerate import Accelerator
 from datasets import Dataset, Features, Value
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from diffdpo.cache.keys import Key
-from diffdpo.cache.tables import is_complete, table
-from diffdpo.engine.console import say
-from diffdpo.image.backbones.base import Backbone
+from diffdpo.cache.shards import UNKNOWN, Cost
+from diffdpo.cache.tables import OnePass, is_complete, table
+from diffdpo.engine.accelerator import DTYPES
+from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.conditions import Condition, joined, rows_of
 from diffdpo.image.cache_keys import EncoderDigests, distinct_prompts, latents_key, prompts_key
-from diffdpo.image.needs import gib, latents_size, size_of
+from diffdpo.image.encoding import encoded_rows, flips_of
+from diffdpo.image.needs import ITEMS, latents_size, size_of
 from diffdpo.image.pairs import BothImages, ImagePairs
-from diffdpo.image.pixels import Augmentation, EncodedImage, PixelImage, frame
+from diffdpo.image.pixels import Augmentation, EncodedImage
 from diffdpo.image.settings import ImageSettings
 
 # A row holds its tensors in the format of safetensors, or the reason why it has none.
 ROW = Features({"tensors": Value("binary"), "unreadable": Value("string")})
 PROMPTS_AT_ONCE = 16
-
-
-class Pictures(TorchDataset):
-    """Both images of every usable row in every flip, as pixels; or the reason for having none."""
-
-    def __init__(self, pairs: ImagePairs, flips: int) -> None:
-        self.pairs, self.flips = pairs, flips
-
-    def __getitem__(self, number: int) -> list[PixelImage] | str:
-        try:
-            images = self.pairs.images(int(self.pairs.rows[number]))
-        except (OSError, ValueError) as error:
-            return str(error)  # a worker cannot raise it without ending the run
-        resolution, flips = (
-            self.pairs.framing.resolution,
-            [Augmentation(flip=bool(f)) for f in range(self.flips)],
-        )
-        return [frame(image, resolution, flip) for image in images for flip in flips]
 
 
 class StoredLatents:
@@ -95,9 +78,9 @@ def store_latents(
     key: Key,
     root: str,
     backbone: Backbone,
-    chunk: int,
-    workers: int,
+    settings: ImageSettings,
     accelerator: Accelerator,
+    cost: Cost,
 ) -> None:
     """Store latents, and let ``pairs`` read them instead of images.
 
@@ -105,17 +88,10 @@ def store_latents(
 
     Raises UserError where these are too many, or the disk does not take the latents.
     """
-    flips = 2 if pairs.framing.flip else 1
-
-    def compute(span: range) -> Iterator[dict[str, Any]]:
-        # Workers decode images while this process runs the autoencoder.
-        pictures = DataLoader(
-            Pictures(pairs, flips), batch_size=None, sampler=span, num_workers=workers
-        )  # type: ignore[arg-type]
-        for row in pictures:
-            yield unreadable(row) if isinstance(row, str) else encode_row(row, backbone, chunk)
-
-    rows = table(root, key, ROW, len(pairs), compute, accelerator)
+    flips = flips_of(pairs)
+    chunk, workers = settings.vae_encode_batch_size, settings.workers_on(accelerator.device.type)
+    one_pass = OnePass(partial(encoded_rows, pairs, flips, backbone, chunk, workers))
+    rows = table(root, key, ROW, len(pairs), one_pass, accelerator, cost=cost)
     reasons = rows["unreadable"][:]
     pairs.tally.unreadable = [
         f"{pairs.named(int(pairs.rows[n]))}: {reason}"
@@ -124,36 +100,30 @@ def store_latents(
     ]
     readable = [n for n, reason in enumerate(reasons) if reason is None]
     indices = np.array(readable, dtype=np.int64)
-    pairs.keep(pairs.rows[indices])
+    # The same array where all are there: what is known of the rows is known by it.
+    pairs.keep(pairs.rows if len(indices) == len(pairs.rows) else pairs.rows[indices])
     pairs.sides = StoredLatents(rows, indices, flips).sides
 
 
-def encode_row(images: list[PixelImage], backbone: Backbone, chunk: int) -> dict[str, Any]:
-    """The table row with the posteriors of a pair's images."""
-    # The posterior, not a sample of it: every visit draws its own. And in the autoencoder's
-    # precision, from which nothing is lost: bfloat16 takes half the disk.
-    mean, std = backbone.encode_images(torch.stack([image.pixels_CHW for image in images]), chunk)
-    sizes_and_crops = torch.tensor(
-        [(*image.original_size, *image.crop_top_left) for image in images], dtype=torch.int32
-    )
-    exact = {
-        "mean": mean.to(backbone.vae.dtype).cpu(),
-        "std": std.to(backbone.vae.dtype).cpu(),
-        "sizes_and_crops": sizes_and_crops,
-    }
-    return {"tensors": save(exact), "unreadable": None}
-
-
-def unreadable(reason: str) -> dict[str, Any]:
-    """The table row of a pair that cannot be read."""
-    return {"tensors": None, "unreadable": reason}
+def latents_cost(backbone: Backbone, settings: ImageSettings, dtype: torch.dtype) -> Cost:
+    """What the latents of a pair take, by an autoencoder in ``dtype``."""
+    halves = [] if settings.no_hflip else ["--no_hflip"]
+    halves += ["--mixed_precision bf16"] if dtype == torch.float32 else []
+    advice = "half of it with " + " or ".join(halves) if halves else ""
+    flips = 1 if settings.no_hflip else 2
+    count = latents_size(backbone, settings, 1, dtype.itemsize)
+    return Cost(count, ITEMS * flips, advice)
 
 
 def store_prompts(
-    pairs: ImagePairs, key: Key, root: str, backbone: Backbone, accelerator: Accelerator
+    prompts: Sequence[str],
+    key: Key,
+    root: str,
+    backbone: Backbone,
+    accelerator: Accelerator,
+    cost: Cost,
 ) -> StoredPrompts:
     """Store the embeddings of all prompts. Raises UserError where the disk does not take them."""
-    prompts = distinct_prompts(pairs)
 
     def compute(span: range) -> Iterator[dict[str, Any]]:
         for first in range(span.start, span.stop, PROMPTS_AT_ONCE):
@@ -162,12 +132,8 @@ def store_prompts(
                 exact = {name: value.cpu().clone() for name, value in row.items()}
                 yield {"tensors": save(exact), "unreadable": None}
 
-    return StoredPrompts(table(root, key, ROW, len(prompts), compute, accelerator), prompts)
-
-
-def announce(what: str, count: int) -> None:
-    """Say how much disk a table will take, before it is written."""
-    say(f"{what:<12} about {gib(count)} GiB of disk")
+    rows = table(root, key, ROW, len(prompts), compute, accelerator, cost=cost)
+    return StoredPrompts(rows, prompts)
 
 
 def store_encodings(
@@ -190,24 +156,20 @@ def store_encodings(
         if not settings.run_validation:
             backbone.free_encoders(names)
 
-    root, prompts = settings.precompute_dir, prompts_key(pairs, encoders.text_encoder)
-    is_stored = is_complete(root, prompts, len(distinct_prompts(pairs)), accelerator)
-    if not is_stored and not backbone.text_encoders():
-        load(texts)
-    if not is_stored:
+    root, prompts = settings.precompute_dir, distinct_prompts(pairs)
+    key = prompts_key(pairs, encoders.text_encoder)
+    cost = UNKNOWN
+    if not is_complete(root, key, len(prompts), accelerator):
+        if not backbone.text_encoders():
+            load(texts)
         (row,) = rows_of(backbone.encode_prompts([""]))
-        count = len(distinct_prompts(pairs))
-        announce("prompts", count * sum(map(size_of, row.values())))
-    embeddings = store_prompts(pairs, prompts, root, backbone, accelerator)
+        cost = Cost(sum(map(size_of, row.values())), 1)
+    embeddings = store_prompts(prompts, key, root, backbone, accelerator, cost)
     done(texts)
-    latents = latents_key(pairs, settings, encoders.autoencoder)
-    is_stored = is_complete(root, latents, len(pairs), accelerator)
-    if not is_stored and not backbone.vae:
+    key = latents_key(pairs, settings, encoders.autoencoder)
+    cost = latents_cost(backbone, settings, vae_dtype(DTYPES[settings.mixed_precision or "no"]))
+    if not is_complete(root, key, len(pairs), accelerator, cost=cost) and not backbone.vae:
         load([autoencoder])
-    if not is_stored:
-        itemsize = backbone.vae.dtype.itemsize
-        announce("latents", latents_size(backbone, settings, len(pairs), itemsize))
-    chunk, workers = settings.vae_encode_batch_size, settings.workers_on(accelerator.device.type)
-    store_latents(pairs, latents, root, backbone, chunk, workers, accelerator)
+    store_latents(pairs, key, root, backbone, settings, accelerator, cost)
     done([autoencoder])
     return embeddings

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from diffdpo.image.adapter_settings import AdapterSettings
+from diffdpo.image.watch_settings import WatchSettings
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
@@ -18,7 +18,7 @@ REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
 
 
 @dataclass(frozen=True)
-class ImageLossSettings(AdapterSettings, TrainSettings):
+class ImageLossSettings(AdapterSettings, WatchSettings):
     """The flags of loss and reference."""
 
     loss_type: list[str] = flag(  # type: ignore[assignment]
@@ -104,7 +104,7 @@ def image_objective(settings: ImageLossSettings) -> Objective:
     Raises UserError for an unknown loss, or one that reads token probabilities.
     """
     from diffdpo.losses import LOSSES  # not above: it loads PyTorch
-    from diffdpo.objective import make_objective
+    from diffdpo.make_objective import make_objective
 
     names = ["sft"] if settings.sft else list(settings.loss_type)
     for name in names:

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from diffdpo.cache.disk import gib
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.finite import plain_tensors
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.offload import host_weights
 from diffdpo.image.settings import ImageSettings
 
-GIB = 2**30
 # Activations of one block in its backward pass, in hidden states of its own size: attention with
 # its queries, keys and values, and a feed-forward layer four times as wide.
 IN_A_BLOCK = 12
@@ -114,8 +114,3 @@ def latents_size(backbone: Backbone, settings: ImageSettings, pairs: int, itemsi
     flips = 1 if settings.no_hflip else 2
     cells = math.prod(backbone.latent_shape(settings.resolution or 0))
     return pairs * ITEMS * flips * 2 * cells * itemsize
-
-
-def gib(count: int) -> str:
-    """Bytes in GiB, to two digits or more."""
-    return f"{count / GIB:.1f}" if count >= 10 * GIB else f"{count / GIB:.2g}"

@@ -6,19 +6,19 @@ Ties, broken labels and unreadable images are sorted out here, once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import digest
-from diffdpo.data.columns import renamed
-from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, detect
+from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, coins, detect, in_names_of
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
-from diffdpo.draws import Purpose, epoch_order, generator
+from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
@@ -37,6 +37,7 @@ MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in readi
 READ, WEIGHED = 256, 2_000
 CENTRE = Augmentation()
 
+T = TypeVar("T")
 BothImages = tuple[CroppedImage, CroppedImage]  # first and second image of a row
 
 
@@ -84,16 +85,16 @@ class ImagePairs(Rows):
         self.beside = SideColumns(dataset, framing.beside, place)
         read = {*format.columns, *format.optional, *self.beside.columns, FOLDER}
         self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
-        self._fingerprint: tuple[np.ndarray, str] | None = None
+        self.known: dict[str, tuple[np.ndarray, Any]] = {}  # of the rows, by name
         self.rows = self.usable()
         self.sides: Callable[[int, Augmentation], BothImages] = self.framed
-        if framing.random_labels:
-            # After ``usable``, so that the control trains on the same rows as the run.
-            coins = [
-                generator(framing.seed, Purpose.LABEL_NOISE, row).integers(2)
-                for row in range(len(self.first_wins))
-            ]
-            self.first_wins = np.array(coins, dtype=np.float64)
+        self.toss()
+
+    def toss(self) -> None:
+        """Take a coin for every label, where the settings ask for it; after ``usable``, so that the
+        control trains on the same rows as the run."""
+        if self.framing.random_labels:
+            self.first_wins = coins(self.framing.seed, len(self.first_wins))
             self.beside.toss(self.first_wins)
 
     def usable(self) -> np.ndarray:
@@ -140,24 +141,40 @@ class ImagePairs(Rows):
         Of the images it has sizes and contents, those of a large set from rows evenly spread; not
         the time of a file's last change, which another copy of the data does not share.
         """
-        if self._fingerprint is None or self._fingerprint[0] is not self.rows:
-            weighed, read = evenly(self.rows, WEIGHED), evenly(self.rows, READ)
-            sizes = [size for marks in self.stored.marks(weighed) for size, _ in marks]
-            images = [one for row in read for one in self.stored.contents(int(row))]
-            labels = self.first_wins[self.rows].tobytes()
-            numbers = np.asarray(sizes, dtype=np.int64).tobytes()
-            beside = self.beside.contents(self.rows, read)
-            name = digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images, *beside)
-            self._fingerprint = self.rows, name
-        return self._fingerprint[1]
+        return self.once("fingerprint", self.read_fingerprint)
+
+    def read_fingerprint(self) -> str:
+        """The same, read from the data."""
+        weighed, read = evenly(self.rows, WEIGHED), evenly(self.rows, READ)
+        sizes = [size for marks in self.stored.marks(weighed) for size, _ in marks]
+        images = [one for row in read for one in self.stored.contents(int(row))]
+        labels = self.first_wins[self.rows].tobytes()
+        numbers = np.asarray(sizes, dtype=np.int64).tobytes()
+        beside = self.beside.contents(self.rows, read)
+        return digest(self.rows.tobytes(), labels, numbers, *self.prompts(), *images, *beside)
+
+    def once(self, name: str, read: Callable[[], T]) -> T:
+        """What ``read`` gives, which depends on the usable rows: not read again for the same."""
+        if name not in self.known or self.known[name][0] is not self.rows:
+            self.known[name] = self.rows, read()
+        found: T = self.known[name][1]
+        return found
 
     def source(self, row: int) -> int:
         """The row of the data set that usable row ``row`` is."""
         return int(self.rows[row])
 
+    def prompt(self, row: int) -> str:
+        """The prompt of a source row."""
+        return self.captions[row]
+
     def prompts(self) -> list[str]:
         """The prompt of every usable row."""
-        return [self.captions[row] for row in self.rows]
+        return list(self.each_prompt())
+
+    def each_prompt(self) -> Iterator[str]:
+        """The same, one by one."""
+        return (self.prompt(row) for row in self.rows.tolist())
 
     def limit(self, count: int | None, seed: int) -> None:
         """Keep only ``count`` pairs, picked by the seed."""
@@ -252,6 +269,7 @@ class ImagePairs(Rows):
             try:
                 pictures = self.sides(number, augmentation)
                 beside = self.beside.of(source, pictures, self.framing, augmentation)
+                prompt = self.prompt(source)
                 break
             except BadImage as error:
                 self.skip(source, error)
@@ -261,7 +279,7 @@ class ImagePairs(Rows):
         outcome = float(self.first_wins[source])
         if outcome < 0.5:
             pictures, beside, outcome = pictures[::-1], beside.swapped(), 1 - outcome
-        prompt, flip = self.captions[source], augmentation.flip
+        flip = augmentation.flip
         return PairItem(source, visit, prompt, *pictures, outcome, beside=beside, flip=flip)
 
 
@@ -284,9 +302,6 @@ def image_pairs(
     """
     columns = [column for column in dataset.column_names if column != FOLDER]
     format = detect(columns, given, requested)
-    if given.get("label") not in (None, "label_0") and "label_1" in columns:
-        dataset = dataset.remove_columns("label_1")  # the other half of a label that is not read
-    called = {format.names[role]: column for role, column in given.items() if column}
-    rows, place = renamed(dataset, given, format.names), Place.of(name, cache_dir)
+    rows, place = in_names_of(format, dataset, given), Place.of(name, cache_dir)
     rows = format.prepare(rows) if format.prepare else rows
-    return ImagePairs(rows, format, place, framing, called)
+    return ImagePairs(rows, format, place, framing, called_by(format, given))

@@ -18,7 +18,7 @@ from datasets import Features
 from pyarrow import parquet
 
 from diffdpo.cache.claims import claimed
-from diffdpo.cache.tables import POLL
+from diffdpo.cache.filling import POLL
 from diffdpo.data.made_pairs import IN_SCHEMA, RECORD
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_files, tidy, write_atomically

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffdpo.engine.transfer import Batch, on_device
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, spans
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from diffdpo.metrics.text_reward import TextReward
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.text.batch import TextBatch
 from diffdpo.text.generate import SampleSettings, sample
-from diffdpo.text.rows import TextItem, TextRows
+from diffdpo.text.row_reader import TextItem
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask
 

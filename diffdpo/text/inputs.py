@@ -18,7 +18,8 @@ from diffdpo.errors import UserError
 from diffdpo.text.bundled import MODEL, PAIRS
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.pair_settings import TextPairSettings
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from diffdpo.text.settings import TextSettings
 
 Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)

@@ -146,7 +146,7 @@ def make_task(
         accelerator.device,
         accelerator.autocast,
         score_prompts=settings.orpo_nll_on_prompt and objective.reads_nll,
-        mean_logps=objective.reference_free,
+        mean_logps=objective.shows_means,
         rank=0 if alone else accelerator.process_index,
         world=1 if alone else accelerator.num_processes,
         rule=rule,

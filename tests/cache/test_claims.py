@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from diffdpo.cache import claims, tables
+from diffdpo.cache import claims, filling
 from diffdpo.cache.claims import claim_of, claimed, is_abandoned
-from diffdpo.cache.tables import shard_path
+from diffdpo.cache.shards import shard_path
 from diffdpo.engine.files import HOST
 from tests.cache.test_tables import KEY, Squares, squares
 from tests.conftest import ROOT, THREADS
@@ -21,9 +21,9 @@ from tests.conftest import ROOT, THREADS
 # A process that fills the table of squares, slowly, and prints the first row of each of its shards.
 WORKER = """
 import sys, time
-from diffdpo.cache import tables
+from diffdpo.cache import filling
 from tests.cache.test_tables import Squares, squares
-tables.POLL = 0.05
+filling.POLL = 0.05
 class Slow(Squares):
     def __call__(self, span):
         print("shard", span.start, flush=True)
@@ -100,7 +100,7 @@ def test_a_claim_without_a_sign_of_life_for_a_minute_is_taken_over(tmp_path):
 
 
 def test_a_claim_that_is_alive_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "POLL", 0.05)
+    monkeypatch.setattr(filling, "POLL", 0.05)
     path = claim(tmp_path, 50)
     assert not is_abandoned(claim_of(path))
     ready = tmp_path / "ready"

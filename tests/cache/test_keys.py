@@ -31,7 +31,7 @@ CHANGE_LATENTS = {"resolution", "no_hflip", "max_image_pixels", "max_image_ratio
 CHANGE_SCORES = {
     ImageSettings: CHANGE_LATENTS
     | {"seed", "timesteps_per_pair", "proportion_empty_prompts", "noise_offset"}
-    | {"input_perturbation", "random_crop", "is_turbo", "reference_draws"}
+    | {"input_perturbation", "random_crop", "is_turbo"}
     | {"given_noise", "mask_column"}
     | {"mixed_precision", "allow_tf32", "deterministic", "base_precision"}
     | {"weighting_scheme", "logit_mean", "logit_std", "mode_scale"}

@@ -113,6 +113,38 @@ TEXTS = {
     "endless soft labels": (["--soft_label_scale", "inf"], "--soft_label_scale must be a finite"),
     "a rank of 10^7": (["--use_peft", "--lora_r", "10000000"], "--lora_r must be at most"),
     "weights that do not match": (["--loss_weights", "1", "2"], "--loss_weights: 2 weights for 1"),
+    "a loss by another program's name": (
+        ["--loss_type", "kto_pair"],
+        "--loss_type kto_pair is kto, which takes pairs as well: --loss_type kto",
+    ),
+    "an option of another loss": (
+        ["--alpha", "0.25"],
+        "--alpha: loss sigmoid does not read it; these do: simpo, alphapo, cpo",
+    ),
+    "a temperature without bound": (
+        ["--loss_type", "discopop", "--discopop_tau", "2"],
+        "--discopop_tau must be at most 1",
+    ),
+    "CPO's weight beside a reference": (
+        ["--cpo_alpha", "1"],
+        "--cpo_alpha is for losses without a reference",
+    ),
+    "one weight by two names": (
+        ["--loss_type", "simpo", "--cpo_alpha", "1", "--rpo_alpha", "1"],
+        "--rpo_alpha and --cpo_alpha are the same here; keep one",
+    ),
+    "a divergence that is not known": (
+        ["--f_divergence_type", "renyi"],
+        "--f_divergence_type 'renyi' is unknown; known: reverse_kl",
+    ),
+    "a divergence of a loss that reads more": (
+        ["--loss_type", "nca_pair", "--f_divergence_type", "forward_kl"],
+        "--f_divergence_type forward_kl: loss nca_pair does not read the margin",
+    ),
+    "a coefficient without its divergence": (
+        ["--f_alpha_divergence_coef", "0.3"],
+        "--f_alpha_divergence_coef belongs to --f_divergence_type alpha_divergence",
+    ),
     "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),
     "no tokens": (["--max_length", "0"], "--max_length must be at least"),
 }

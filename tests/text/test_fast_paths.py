@@ -15,9 +15,10 @@ from diffdpo.text import scorer as scorers
 from diffdpo.text.batch import collate
 from diffdpo.text.layout import forward_passes, lay_out, pays
 from diffdpo.text.logprob import BLOCK, TokenLogProbability
-from diffdpo.text.rows import TextItem
+from diffdpo.text.loss_settings import text_objective
+from diffdpo.text.row_reader import TextItem
 from diffdpo.text.scorer import TokenScorer, prove_head
-from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask
 from tests.text.factory import model
 

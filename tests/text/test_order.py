@@ -5,7 +5,7 @@ import pytest
 
 from diffdpo.engine.batches import Rows, Stream
 from diffdpo.text.order import ByLength
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 203)
 

@@ -10,7 +10,8 @@ from diffdpo.data.text.messages import BadRow, message, without_nulls
 from diffdpo.data.text.schema import split_common
 from diffdpo.errors import UserError
 from diffdpo.text.encode import Encoded
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from diffdpo.text.truncate import TRUNCATION, truncate
 from tests.data.test_text_formats import ROWS
 from tests.text.factory import CHATML, tokenizer

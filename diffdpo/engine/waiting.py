@@ -1,0 +1,41 @@
+"""Waiting for other processes without a limit: for work whose length nobody knows beforehand.
+
+A process group gives up after its timeout, ten minutes with NCCL. That is right between two steps,
+and wrong before the first, where one process may read, encode or check for longer than another.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+# A process that has done its share waits for the others however long they take; only one that is
+# gone ends the wait.
+PATIENCE = timedelta(days=7)
+
+_groups: dict[int, Any] = {}  # by the number of the default group, whose processes they have
+
+
+def gathered(own: Any) -> list[Any]:
+    """What every process hands over, in the order of their numbers; all must come here."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [own]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, own, group=patient_group())
+    return everyone
+
+
+def meet() -> None:
+    """Wait until all processes are here."""
+    gathered(None)
+
+
+def patient_group() -> Any:
+    """A group of all processes that waits for ``PATIENCE``; on the CPU, where no kernel spins."""
+    key = id(dist.group.WORLD)
+    if key not in _groups:
+        _groups.clear()  # of a default group that has ended
+        _groups[key] = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return _groups[key]
