@@ -48,7 +48,7 @@ class Validation:
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
-        self.task = make_task(settings, objective, accelerator, alone=True)
+        self.task = make_task(settings, objective, accelerator, scorer.rule, alone=True)
         self.every, self.total = every, total
         # "held out" is said where it is so.
         self.title = "measured" if trained_on else "held out"
