@@ -15,10 +15,11 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import digest
-from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, coins, detect, in_names_of
+from diffdpo.data.coins import below
+from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, detect, in_names_of
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
-from diffdpo.draws import epoch_order
+from diffdpo.draws import Purpose, epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
@@ -92,7 +93,9 @@ class ImagePairs(Rows):
     def toss(self) -> None:
         """Take a coin for every label, where asked for; of the same rows as the run without."""
         if self.framing.random_labels:
-            self.first_wins = coins(self.framing.seed, len(self.first_wins))
+            every = np.arange(len(self.first_wins))
+            coins = below(np.full(len(every), 2), self.framing.seed, Purpose.LABEL_NOISE, every)
+            self.first_wins = coins.astype(np.float64)
             self.beside.toss(self.first_wins)
 
     def usable(self) -> np.ndarray:
