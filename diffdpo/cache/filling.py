@@ -82,7 +82,7 @@ class Filler:
                 with claim:
                     whole = chain([row], islice(rows, len(span) - 1))
                     path = shard_path(self.folder, span)
-                    write_shard(path, self.features, noted(whole, bar), self.held)
+                    write_shard(path, self.features, noted(whole, span, bar), self.held)
                 done.add(span)
         return done
 

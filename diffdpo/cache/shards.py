@@ -132,8 +132,11 @@ def write_shard(path: Path, features: Features, rows: Iterable[dict[str, Any]], 
         seal(draft)
 
 
-def noted(rows: Iterable[dict[str, Any]], bar: Any) -> Iterator[dict[str, Any]]:
-    """The rows, each of which a bar counts."""
-    for row in rows:
+def noted(rows: Iterable[dict[str, Any]], span: range, bar: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a range, each of which a bar counts. Raises RuntimeError where one is missing."""
+    count = 0
+    for count, row in enumerate(rows, start=1):  # noqa: B007
         yield row
         bar.update()
+    if count != len(span):
+        raise RuntimeError(f"rows {span.start} to {span.stop - 1}: fewer rows than numbers")
