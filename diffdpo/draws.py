@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     CANDIDATE = 12
     SIDE = 13
     QUEUE = 14
+    HOLDOUT = 15
 
 
 def generator(seed: int, purpose: Purpose, item: int = 0, draw: int = 0) -> np.random.Generator:

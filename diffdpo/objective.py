@@ -5,16 +5,14 @@ Shapes: ``B`` pairs, ``N`` items: ``2B``, chosen first, or single items with the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from diffdpo.errors import UserError, short
-from diffdpo.extensions import named_row
-from diffdpo.losses import LOSSES, Loss, as_loss, preference_loss
+from diffdpo.losses import LOSSES, Loss, preference_loss
 from diffdpo.losses.means import Metrics, by_label
 from diffdpo.losses.safeguard import Residuals, loser_scale, with_loser_scaled
 from diffdpo.preference import summary
@@ -29,6 +27,8 @@ class Scores:
     metrics: Metrics = field(default_factory=dict)  # the modality's own, of this pass
     added: Tensor | None = None  # a loss of the network itself, such as a router's, in a mean
     residuals: Residuals | None = None  # where items are predicted as vectors, as pictures are
+    likelihood_N: Tensor | None = None  # log-likelihoods, where the scores weigh tokens unequally
+    weight_N: Tensor | None = None  # WPO's: how likely the policy is to write an item itself
 
 
 class Draw(Protocol):
@@ -81,6 +81,7 @@ class Term:
     beta: float = 1.0
     scale: float = 1.0
     options: dict[str, float] = field(default_factory=dict)
+    divergence: Callable[[Tensor], Tensor] | None = None  # of a log-ratio; None: the reverse KL
 
     @property
     def row(self) -> Loss:
@@ -119,6 +120,10 @@ class Term:
     def in_unit(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """What the loss reads: rewards, or scores if it has no reference; as sums or as means."""
         value_N = policy.score_N if self.row.reference_free else reward_N
+        if self.row.mean_of_batch and policy.likelihood_N is not None:
+            value_N = policy.likelihood_N
+        if self.divergence and not self.row.reference_free:
+            value_N = self.divergence(value_N)
         if self.row.mean_of_batch:
             # Over the step's mean length, not each item's own: a token of a short completion weighs
             # as much as one of a long completion.
@@ -147,11 +152,12 @@ class Objective:
     """Σ weight · loss. Either all terms judge pairs, or the only term judges single items.
 
     ``safeguard`` is the μ of ``diffdpo.losses.safeguard``; None leaves the loser's gradient as it
-    is.
+    is. ``weighted``: every pair counts by WPO's weight, the product of those of its items.
     """
 
     terms: tuple[Term, ...]
     safeguard: float | None = None
+    weighted: bool = False
 
     @property
     def paired(self) -> bool:
@@ -184,6 +190,11 @@ class Objective:
         return self.reads_nll or any(term.row.mean_of_batch for term in self.terms)
 
     @property
+    def shows_means(self) -> bool:
+        """Whether the metrics of rewards and log-probabilities are means over tokens."""
+        return self.reference_free and self.terms[0].row.mean_tokens
+
+    @property
     def reward_scale(self) -> float:
         """The factor of the logged rewards: beta, which a term has in ``beta`` or in ``scale``."""
         first = min(self.terms, key=lambda term: term.row.reference_free)
@@ -197,6 +208,9 @@ class Objective:
             reward_N = with_loser_scaled(reward_N, lambda_B)
         terms = [term.weight * term.loss(policy, reward_N, draw, context) for term in self.terms]
         total = torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
+        if self.weighted:
+            assert policy.weight_N is not None, "the task gives no weights"
+            total = total * policy.weight_N.chunk(2)[0] * policy.weight_N.chunk(2)[1]
         return total if policy.added is None else total + policy.added
 
     def guard_metrics(self, policy: Scores) -> Metrics:
@@ -208,10 +222,10 @@ class Objective:
     def metrics(self, reward_N: Tensor, draw: Draw, context: StepContext) -> Metrics:
         """The rewards under TRL's metric names.
 
-        They are sums over tokens, as in its DPO, or means where there is no reference, as in its
-        ORPO and SimPO. Labelled items are averaged by label.
+        They are sums over tokens, as in its DPO, or what the loss reads where there is no
+        reference: means in its ORPO and SimPO. Labelled items are averaged by label.
         """
-        unit_N = draw.size_N if self.reference_free else 1.0
+        unit_N = draw.size_N if self.shows_means else 1.0
         shown_N = self.reward_scale * reward_N / unit_N
         if draw.desirable_N is None:
             chosen_B, rejected_B = shown_N.chunk(2)
@@ -220,81 +234,3 @@ class Objective:
         if self.needs_kl:
             metrics["kl"] = torch.as_tensor(context.reference_point)
         return metrics
-
-
-class LossSettings(Protocol):
-    """Settings that hold the options of the losses, each under the name that the loss gives it."""
-
-    @property
-    def label_smoothing(self) -> float: ...
-
-
-def make_objective(
-    settings: LossSettings,
-    names: Sequence[str],
-    weights: Sequence[float] = (),
-    beta: float = 1.0,
-    scale: float = 1.0,
-) -> Objective:
-    """The weighted sum of the named losses, each with the options that it reads of ``settings``.
-
-    Raises UserError for unknown losses, weights that do not match, label smoothing that no loss
-    has, and sums of losses of different kinds.
-    """
-    weights = list(weights) or [1.0] * len(names)
-    if len(weights) != len(names):
-        raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
-    check_names(settings, names)
-    # Beta weighs the distance from a reference; a loss without one reads the plain score.
-    scales = [1.0 if LOSSES[name].reference_free else scale for name in names]
-    terms = tuple(
-        Term(name, weight, beta, scale, read_options(settings, LOSSES[name]))
-        for name, weight, scale in zip(names, weights, scales, strict=True)
-    )
-    single = [term.name for term in terms if not term.row.paired]
-    if single and len(terms) > 1:
-        raise UserError(
-            f"--loss_type: {', '.join(single)} judges single items and cannot be added to another"
-            " loss"
-        )
-    for term in terms:
-        try_out(term)
-    return Objective(terms, getattr(settings, "winner_safeguard", None))
-
-
-def try_out(term: Term) -> None:
-    """Raise UserError where a loss does not take its options, or gives anything but one finite
-    number a pair."""
-    value_2 = torch.tensor([-1.0, -2.0])  # rewards, and log-probabilities as well
-    try:
-        loss_2 = term.of_pairs(value_2, value_2 - 0.5, nll_B=-value_2, gap_B=-value_2)
-        wrong = "" if loss_2.shape == (2,) else f"gives shape {tuple(loss_2.shape)} for 2 pairs"
-        wrong = wrong or ("" if loss_2.isfinite().all() else f"is not finite: {loss_2.tolist()}")
-    except Exception as error:  # a user's own loss may raise anything
-        wrong = short(error) or type(error).__name__
-    if wrong:
-        raise UserError(f"--loss_type {term.name}, beta {term.beta:g}: {wrong}")
-
-
-def check_names(settings: LossSettings, names: Sequence[str]) -> None:
-    """Raise UserError for an unknown loss, and for label smoothing that none of the losses has."""
-    for name in names:
-        named_row(name, LOSSES, "loss_type", as_loss)
-    if settings.label_smoothing and not any(
-        "label_smoothing" in LOSSES[name].options for name in names
-    ):
-        having = [name for name, row in LOSSES.items() if "label_smoothing" in row.options]
-        raise UserError(
-            f"--label_smoothing: loss {names[0]} has none; these have: {', '.join(having)}"
-        )
-
-
-def read_options(settings: LossSettings, row: Loss) -> dict[str, float]:
-    """The settings that the loss reads, by name."""
-    given = {name: getattr(settings, name, None) for name in row.options}
-    # Zero means "not given" on the command line: robust and exo_pair keep their published defaults.
-    return {
-        name: value
-        for name, value in given.items()
-        if value is not None and not (name == "label_smoothing" and value == 0)
-    }

@@ -95,11 +95,14 @@ class FrozenCopy:
     name = "a frozen copy"
     starts_equal = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, copied: Callable[[nn.Module], nn.Module] = copy.deepcopy
+    ) -> None:
+        """``copied`` makes the copy; one without values gets them with its shares."""
         # Copied before the first step, in train mode and with weights that require gradients as the
         # policy's: some layers round otherwise in eval mode or with frozen weights, and the first
         # rewards must be exactly 0. No gradient is computed.
-        self.copy = copy.deepcopy(model).train()
+        self.copy = copied(model).train()
 
     def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
         with torch.no_grad():

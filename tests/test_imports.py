@@ -11,6 +11,7 @@ FLOORS = [
     {"errors", "words", "flags", "preference", "draws"},
     {"losses", "config", "extensions"},
     {"objective"},
+    {"make_objective"},
     {"reference"},
     {"engine", "data"},
     {"cache", "report"},

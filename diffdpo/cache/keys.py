@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffdpo.config import BaseSettings
+from diffdpo.engine.digests import digest as digest
 from diffdpo.engine.finite import plain_tensors
 
 # The version of how draws are made and rows are laid out. Raise it with a change after which a run
@@ -60,16 +61,6 @@ def marked(settings: BaseSettings, changes: tuple[str, ...]) -> dict[str, str]:
         for field in dataclasses.fields(settings)
         if field.metadata.get("changes") in changes
     }
-
-
-def digest(*values: str | bytes) -> str:
-    """A short hexadecimal name that changes when any of the values does."""
-    total = hashlib.blake2b(digest_size=8)
-    for value in values:
-        data = value.encode() if isinstance(value, str) else value
-        # With its length, so that ("ab", "c") is not ("a", "bc").
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()
 
 
 def short_hash() -> Any:

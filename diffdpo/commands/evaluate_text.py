@@ -34,7 +34,8 @@ from diffdpo.text.generate import SampleSettings, check_sampling
 from diffdpo.text.inputs import open_table, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_words, position_count
 from diffdpo.text.loading import find_tokenizer, load_model, load_tokenizer
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask
 
@@ -142,7 +143,7 @@ def read_rows(
         truncation_mode=settings.truncation_mode,
         registered=entry,
     )
-    return TextRows(rows, tokenizer, row_settings), rows
+    return TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc), rows
 
 
 def load_scorer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,23 +19,33 @@ from diffdpo.cache.visits import RunVisits
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.console import say
+from diffdpo.engine.load_once import hollow, loads_once, maker
 from diffdpo.engine.plan import Plan
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
-from diffdpo.engine.sharding import first_place
+from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.beta import settled
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
+from diffdpo.image.held_out import HeldOut, divided
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import StoredPrompts, store_encodings
 from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.network import base_copy, make_reference, make_trainable, resolve_lora
+from diffdpo.image.network import (
+    adapt,
+    base_copy,
+    make_reference,
+    resolve_lora,
+    save_activations,
+)
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
@@ -74,7 +85,7 @@ def resolved(
         pipeline=pipeline,
         dtype=half if settings.is_lora else torch.float32,  # what is trained is float32
         encoder_dtype=half,
-        network=not stored,
+        network=not (stored or is_read_once(settings, accelerator, pipeline)),
         base_precision=settings.base_precision,
     )
     family = type(backbone).__name__
@@ -123,27 +134,37 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_images(settings, accelerator, objects)
     settings = run.settings
+    division = divided(run.rows, run.pairs, settings)
+    settings, spread = settled(
+        settings, division.rows, run.task, run.network, run.reference, accelerator
+    )
     objective = image_objective(settings)
     trainer = Trainer(
-        accelerator, settings, run.network, run.task, run.reference, objective, run.rows, say
+        accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
     )
     trainer.recorder.on_step = on_step
 
-    def validation() -> ValidationPictures:
-        return ValidationPictures(
-            settings, run.backbone, run.network, run.reference, run.pairs.prompts(), accelerator
+    def validation() -> Measures:
+        prompts = division.unseen or division.each_prompt()
+        pictures = ValidationPictures(
+            settings, run.backbone, run.network, run.reference, prompts, accelerator
         )
+        if not division.unseen:
+            return pictures
+        return Several([HeldOut(settings, run.process, run.rows, division, trainer), pictures])
 
     def write(last: Mapping[str, float]) -> Path:
         # Takes accelerate's precision wrapper off the network, which outlives the run.
         accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        keep_record(Path(settings.output_dir), prompts=run.pairs.prompts())
+        keep_record(Path(settings.output_dir), prompts=division.each_prompt())
         return export(run.backbone, run.network, settings, last)
 
     finished = carry_out(
         settings,
         trainer,
-        image_facts(settings, run.backbone, run.process, run.pairs, trainer),
+        image_facts(settings, run.backbone, run.process, run.pairs, trainer)
+        | division.line(settings)
+        | spread,
         validation,
         write,
     )
@@ -157,19 +178,37 @@ def prepare_images(
     encoded = prepare_encodings(settings, accelerator, objects)
     settings, backbone, pairs = encoded.settings, encoded.backbone, encoded.pairs
     process = process_for(backbone, settings)
-    # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
-    load_trained(backbone)
     dtype = DTYPES[settings.mixed_precision or "no"]
-    place = first_place(accelerator, runs_whole=settings.reference_draws > 0)
-    base = base_copy(backbone, settings, place)
-    network = make_trainable(backbone, settings, dtype, place)
+    place = first_place(accelerator, is_whole(settings))
+
+    def make() -> tuple[nn.Module | None, nn.Module]:
+        # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
+        load_trained(backbone)
+        return base_copy(backbone, settings, place), adapt(backbone, settings, dtype, place)
+
+    once = is_read_once(settings, accelerator, objects.pipeline)
+    base, network = maker(accelerator, once)(make)
+    setattr(backbone.pipeline, backbone.part, network)
+    save_activations(network, settings)
     draws, device = draw_settings(settings), accelerator.device
     task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
-    reference = make_reference(network, settings, base)
+    copied = hollow if is_sharded(accelerator) else copy.deepcopy
+    reference = make_reference(network, settings, base, copied)
     run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
     if settings.reference_draws and encoded.encoders:
         store_reference(run, encoded.encoders, settings, accelerator)
     return run
+
+
+def is_whole(settings: ImageSettings) -> bool:
+    """Whether every process holds the whole network also where weights are in shares: before
+    training, to score with it, or, in few bits, for good."""
+    return settings.reference_draws > 0 or settings.base_precision not in (None, "bf16")
+
+
+def is_read_once(settings: ImageSettings, accelerator: Accelerator, pipeline: Any) -> bool:
+    """Whether the first process alone reads the network."""
+    return loads_once(accelerator, is_whole(settings)) and pipeline is None
 
 
 def prepare_encodings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
 from diffdpo.engine.console import say
+from diffdpo.engine.load_once import hollow, loads_once, maker
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
-from diffdpo.engine.sharding import first_place
+from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
@@ -29,11 +31,12 @@ from diffdpo.text.facts import text_facts
 from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_tokens
 from diffdpo.text.loading import load_model, load_tokenizer
-from diffdpo.text.network import make_reference, make_trainable
+from diffdpo.text.loss_settings import text_objective
+from diffdpo.text.network import make_reference, make_trainable, save_activations
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask, make_task
 from diffdpo.text.validation import Validation, count_trained_on
 
@@ -118,20 +121,24 @@ def prepare_text(
     """Load model and rows, and read stored reference scores, or compute and store them."""
     settings = resolved(settings, accelerator)
     name = str(settings.model_name_or_path)
-    network = objects.model or load_model(name, "model_name_or_path", settings)
+    runs_whole = settings.precompute_ref_log_probs
+    made = maker(accelerator, loads_once(accelerator, runs_whole) and objects.model is None)
+    (network,) = made(lambda: (objects.model or load_model(name, "model_name_or_path", settings),))
     tokenizer = objects.tokenizer or load_tokenizer(network, settings)
     objective = text_objective(settings)
     rows, held_out = open_training_rows(
         settings,
         tokenizer,
         objective.paired,
-        not accelerator.is_local_main_process,
+        accelerator,
         (objects.dataset, objects.eval_dataset),
     )
     check_rows(network, "model_name_or_path", name, rows, held_out)
-    place = first_place(accelerator, runs_whole=settings.precompute_ref_log_probs)
-    scorer = make_trainable(network, settings, place)
-    reference = make_reference(scorer, settings, objective.reference_free)
+    place = first_place(accelerator, runs_whole)
+    (scorer,) = made(lambda: (make_trainable(network, settings, place),))
+    save_activations(scorer.network, settings)
+    copied = hollow if is_sharded(accelerator) else copy.deepcopy
+    reference = make_reference(scorer, settings, objective.reference_free, made, copied)
     if isinstance(reference, OtherModel):
         other: Any = reference.copy
         check_same_tokens(other.network, tokenizer, settings, rows, held_out)
@@ -156,13 +163,15 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
             rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
         )
         # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
-        rows.items = [scored.read(number, 0) for number in range(len(rows))]
+        rows.reference = scored.scores
 
 
 def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
     """Measures on held-out rows during training; None where there are none."""
     settings = run.settings
     if run.held_out is None:
+        if settings.keep_best:
+            raise UserError("--keep_best: no rows to judge by are measured; add --eval_strategy")
         return None
     by_steps = settings.eval_strategy == "steps"
     every = settings.eval_steps if by_steps else trainer.plan.steps_per_epoch
@@ -174,6 +183,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         run.held_out,
         trainer.accelerator,
         every,
+        trainer.plan.total_steps,
         count_trained_on(run.held_out, run.rows),
     )
 

@@ -4,15 +4,17 @@ takes the place that a format knows."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-from datasets import Dataset
+from typing import Any, TypeVar
 
 from diffdpo.errors import UserError, nearest, short
 
+# A data set, or what has the same methods for columns.
+Table = TypeVar("Table", bound=Any)
+
 
 def renamed(
-    dataset: Dataset, given: Mapping[str, str | None], names: Mapping[str, str] | None = None
-) -> Dataset:
+    dataset: Table, given: Mapping[str, str | None], names: Mapping[str, str] | None = None
+) -> Table:
     """The data set with the columns that flags name under the names that a format reads.
 
     ``given`` holds the value of ``--{role}_column`` for every role ("chosen", "rejected", "prompt",

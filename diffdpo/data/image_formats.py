@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from datasets import Dataset
 
-from diffdpo.data.columns import check_given, closest, listed
+from diffdpo.data.columns import Table, check_given, closest, listed, renamed
 from diffdpo.data.labels import always, choices, left_or_right, pickapic_label, responses, votes
 from diffdpo.data.ranked import Expand, best_of, groups, lists, taken_apart
 from diffdpo.data.source import check_columns
@@ -192,3 +192,16 @@ def after(columns: list[str], given: Mapping[str, str | None], row: ImageFormat)
 def unused(given: Mapping[str, str | None], row: ImageFormat) -> list[str]:
     """The roles that a flag names and the format does not have."""
     return [role for role, column in given.items() if column and role not in row.names]
+
+
+def in_names_of(format: ImageFormat, dataset: Table, given: Mapping[str, str | None]) -> Table:
+    """The data with columns under the names that a format reads; ``given`` has the columns that
+    flags name by role."""
+    if given.get("label") not in (None, "label_0") and "label_1" in dataset.column_names:
+        dataset = dataset.remove_columns("label_1")  # the other half of a label that is not read
+    return renamed(dataset, given, format.names)
+
+
+def called_by(format: ImageFormat, given: Mapping[str, str | None]) -> dict[str, str]:
+    """The user's own names of columns of a format."""
+    return {format.names[role]: column for role, column in given.items() if column}

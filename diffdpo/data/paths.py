@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import iglob
 from pathlib import Path
 
 from diffdpo.config import BaseSettings
@@ -12,9 +13,14 @@ def is_path(name: str) -> bool:
     return name.startswith((".", "/", "~"))
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name is a pattern of local files, such as data/*.parquet, that fits one."""
+    return "*" in name and not Path(name).exists() and next(iglob(name, recursive=True), "") != ""
+
+
 def missing_data(name: str | None) -> list[str]:
     """A complaint where a data set must be a local file or folder and is not there."""
-    if name is None or Path(name).exists():
+    if name is None or Path(name).exists() or is_pattern(name):
         return []
     # A name with an ending is a file, too, unless it has the form user/name of a hub id.
     local = is_path(name) or (name.count("/") != 1 and Path(name).suffix)

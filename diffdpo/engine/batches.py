@@ -8,6 +8,7 @@ changes what a step sees.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -39,6 +40,30 @@ class Rows(Protocol):
     def source(self, row: int) -> int:
         """The number that the row has in the data set, before any were left out; for messages."""
         return row
+
+
+class Subset(Rows):
+    """The rows ``numbers`` of others, each with the draws that it has among them."""
+
+    def __init__(self, rows: Rows, numbers: np.ndarray) -> None:
+        self.rows, self.numbers = rows, numbers
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the rows, with the choice of them."""
+        choice = hashlib.sha256(np.asarray(self.numbers, dtype=np.int64).tobytes()).hexdigest()
+        return f"{self.rows.fingerprint}, {len(self)} of them: {choice}"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, row: int, visit: int) -> Any:
+        """The item that the rows themselves give."""
+        return self.rows.read(int(self.numbers[row]), visit)
+
+    def source(self, row: int) -> int:
+        """The row of the data set."""
+        return self.rows.source(int(self.numbers[row]))
 
 
 class Stream(Dataset):

@@ -8,6 +8,9 @@ checkpoint-N/
     state.json               step, settings, data fingerprint, the optimizer's other values, and the
                              digests of these files and of itself
 
+Beyond IN_SHARES_FROM trained weights of a run whose weights are in shares, each of the three
+files is a folder of that name, in which every process writes its share; see shares.py.
+
 The random state is not here: every draw is a function of the step (see draws.py).
 """
 
@@ -15,8 +18,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,14 +30,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffdpo.engine.averages import EXPORTED, NO_AVERAGES, Averages, take_over, tensors_of
-from diffdpo.engine.checkpoint_state import AVERAGES, check_files, is_ours, read_state, seal
+from diffdpo.engine.checkpoint_state import (
+    AVERAGES,
+    MEANS,
+    OPTIMIZER,
+    PARTS,
+    TRAINABLE,
+    check_files,
+    is_in_shares,
+    is_ours,
+    read_state,
+    seal,
+)
 from diffdpo.engine.files import atomic_folder, draft_of, remove
 from diffdpo.engine.finite import names_not_finite
 from diffdpo.engine.optimizer_state import copies, flatten, restore
 from diffdpo.engine.sharding import share_as
+from diffdpo.engine.shares import read_shares
 from diffdpo.errors import UserError, short
 
 NAME = re.compile(r"checkpoint-([0-9]{1,18})$")
+# Trained weights beyond which one process no longer gathers all: with AdamW's state 120 GB.
+IN_SHARES_FROM = 10_000_000_000
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -62,6 +79,15 @@ class Snapshot:
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
     averages: dict[str, Tensor] = field(default_factory=dict)
+    first: dict[str, int] = field(
+        default_factory=dict
+    )  # rows at which the tensors of a share begin
+
+    @property
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each part of a checkpoint; of a part that a run has not, none."""
+        found = dict(zip(PARTS, (self.weights, self.optimizer, self.averages), strict=True))
+        return {part: tensors for part, tensors in found.items() if tensors or part != MEANS}
 
 
 def snapshot(
@@ -79,48 +105,35 @@ def snapshot(
     return Snapshot(weights, tensors, {**state, "optimizer": values}, means)
 
 
+def path_of(output_dir: Path, state: Mapping[str, Any]) -> Path:
+    """Where the checkpoint of a run in this state lies."""
+    return output_dir / f"checkpoint-{state['step']}"
+
+
 def write(output_dir: Path, moment: Snapshot) -> Path:
     """Write ``checkpoint-{step}``; returns its path.
 
     Raises UserError where the disk does not take it; older checkpoints stay.
     """
-    path = output_dir / f"checkpoint-{moment.state['step']}"
+    path = path_of(output_dir, moment.state)
+    with told_of(path), atomic_folder(path) as draft:
+        for part, tensors in moment.parts.items():
+            save_file(tensors, draft / f"{part}.safetensors")
+        seal(draft, moment.state)
+    return path
+
+
+@contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """Tell what goes wrong in writing a checkpoint in one line."""
     try:
-        with atomic_folder(path) as draft:
-            save_file(moment.weights, draft / "trainable.safetensors")
-            save_file(moment.optimizer, draft / "optimizer.safetensors")
-            if moment.averages:
-                save_file(moment.averages, draft / AVERAGES)
-            seal(draft, moment.state)
+        yield
     except (OSError, SafetensorError) as error:
-        kept = [old.name for old in list_checkpoints(output_dir)]
+        kept = [old.name for old in list_checkpoints(path.parent)]
         safe = f"{kept[-1]} is whole" if kept else "there was no earlier checkpoint"
         raise UserError(
             f"{path}: could not be written ({error}); {safe}; make room and resume"
         ) from error
-    return path
-
-
-class Background:
-    """Runs work in a thread beside training, one piece at a time.
-
-    Its errors are raised by the next ``start`` or ``wait``.
-    """
-
-    # One worker, so that checkpoints are written and pruned in the order of their steps.
-
-    def __init__(self) -> None:
-        self.pool, self.pending = ThreadPoolExecutor(max_workers=1), list[Future]()
-
-    def start(self, work: Callable[[], object]) -> None:
-        """Wait for the work begun before, then begin this one."""
-        self.wait()
-        self.pending.append(self.pool.submit(work))
-
-    def wait(self) -> None:
-        """Wait until all work is done."""
-        while self.pending:
-            self.pending.pop().result()
 
 
 def set_aside(output_dir: Path, done: int) -> list[Path]:
@@ -146,17 +159,26 @@ def step_of(path: Path) -> int:
     return int(path.name.split("-")[1])
 
 
-def prune(output_dir: Path, limit: int | None) -> None:
-    """Delete the oldest checkpoints, so that at most ``limit`` are left; None keeps all."""
-    for path in list_checkpoints(output_dir)[: -limit if limit else None] if limit else []:
-        # Under another name first: a kill half-way must not leave half a checkpoint.
-        remove(path.rename(draft_of(path)))
+def prune(output_dir: Path, limit: int | None, spared: int | None = None) -> None:
+    """Delete all but the ``limit`` newest checkpoints, and that of step ``spared``; None: none."""
+    old = list_checkpoints(output_dir)[:-limit] if limit else []
+    for path in (path for path in old if step_of(path) != spared):
+        remove(path.rename(draft_of(path)))  # renamed first: a kill must not leave half of one
+
+
+def look(path: Path) -> None:
+    """Raises UserError where a checkpoint is not whole."""
+    check_files(path, read_state(path))
 
 
 def find(
-    output_dir: Path, wanted: str, notice: Callable[[str], None] = lambda line: None
+    output_dir: Path,
+    wanted: str,
+    notice: Callable[[str], None] = lambda line: None,
+    look: Callable[[Path], None] = look,
 ) -> Path | None:
-    """The checkpoint to resume: the named one, or for "latest" the newest that is whole.
+    """The checkpoint to resume: the named one, or for "latest" the newest that is whole, which
+    ``look`` finds out.
 
     None: there is none yet. ``notice`` gets a line for each newer one that is left out.
 
@@ -164,12 +186,12 @@ def find(
     """
     if wanted != "latest":
         path = located(output_dir, wanted)
-        check_files(path, read_state(path))
+        look(path)
         return path
     left_out: list[str] = []
     for path in reversed(named(output_dir)):
         try:
-            check_files(path, read_state(path))
+            look(path)
         except UserError as error:
             left_out += error.mistakes
             continue
@@ -203,14 +225,12 @@ def load(
     """Load weights, optimizer and moving averages. Raises UserError for a damaged file or another
     network."""
     # All files are read before anything is changed: a damaged one leaves no half-loaded run.
-    weights, tensors = (
-        read_tensors(path / "trainable.safetensors"),
-        read_tensors(path / "optimizer.safetensors"),
-    )
-    means = read_tensors(path / AVERAGES) if averages else {}
-    own = trainable(model)
-    check_tensors(path / "trainable.safetensors", own, weights)
-    check_tensors(path / AVERAGES, tensors_of(averages), means)
+    own, own_means = trainable(model), tensors_of(averages)
+    weights = read_part(path, TRAINABLE, own.get)
+    tensors = read_part(path, OPTIMIZER, lambda name: own.get(name.rpartition(".")[0]))
+    means = read_part(path, MEANS, own_means.get) if averages else {}
+    check_tensors(path / f"{TRAINABLE}.safetensors", own, weights)
+    check_tensors(path / AVERAGES, own_means, means)
     try:
         restore(optimizer, tensors, state["optimizer"]["values"], list(own))
     except UserError as error:
@@ -229,16 +249,16 @@ def load_result(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
     Raises UserError where a file is damaged, or of another network.
     """
     check_files(path, state)
-    file, own = path / "trainable.safetensors", trainable(model)
-    weights = read_tensors(file)
-    if AVERAGES in state.get("files", {}):
-        means = read_tensors(path / AVERAGES)
+    file, own = path / f"{TRAINABLE}.safetensors", trainable(model)
+    weights = read_part(path, TRAINABLE)
+    if any(name.startswith(MEANS) for name in state.get("files", {})):
+        means = read_part(path, MEANS)
         exported = {k.removeprefix(EXPORTED): v for k, v in means.items() if k.startswith(EXPORTED)}
         file, weights = (path / AVERAGES, exported) if exported else (file, weights)
     check_tensors(file, own, weights)
     with torch.no_grad():
         for name, weight in own.items():
-            weight.copy_(weights[name])
+            weight.copy_(share_as(weight, weights[name]))
 
 
 def check_tensors(file: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
@@ -258,6 +278,16 @@ def check_tensors(file: Path, own: dict[str, Tensor], found: dict[str, Tensor]) 
             f"{file}: {len(broken)} weights are not finite, first"
             f" {short(broken[0])}; resume from an older checkpoint"
         )
+
+
+def read_part(
+    path: Path, part: str, like: Callable[[str], Tensor | None] = lambda name: None
+) -> dict[str, Tensor]:
+    """The tensors of a part of a checkpoint: whole or, of a folder of shares, in the shares of the
+    tensor that ``like`` gives. Raises UserError where it is missing or damaged."""
+    if is_in_shares(path):
+        return read_shares(path / part, like)
+    return read_tensors(path / f"{part}.safetensors")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

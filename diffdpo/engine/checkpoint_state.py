@@ -14,15 +14,18 @@ FILE = "state.json"
 FORMAT = "diffdpo checkpoint 3"
 BY_NUMBER = "diffdpo checkpoint 2"  # the optimizer's tensors by the number of a weight
 WITHOUT_DIGESTS = "diffdpo checkpoint 1"
-TENSOR_FILES = ("trainable.safetensors", "optimizer.safetensors")
-AVERAGES = "averages.safetensors"  # only where a run has moving averages of its weights
+TRAINABLE, OPTIMIZER, MEANS = PARTS = ("trainable", "optimizer", "averages")
+TENSOR_FILES = (f"{TRAINABLE}.safetensors", f"{OPTIMIZER}.safetensors")
+AVERAGES = f"{MEANS}.safetensors"  # only where a run has moving averages of its weights
 FIELDS = {"step": int, "settings": dict, "effective_batch": int, "data": str, "optimizer": dict}
 
 
-def seal(folder: Path, state: dict[str, Any]) -> None:
-    """Write state.json beside the tensor files of a checkpoint, with the digests of all."""
-    names = [name for name in (*TENSOR_FILES, AVERAGES) if (folder / name).exists()]
-    files = {name: file_digest(folder / name) for name in names}
+def seal(folder: Path, state: dict[str, Any], files: dict[str, str] | None = None) -> None:
+    """Write state.json beside the tensor files of a checkpoint, with the digests of all, which are
+    taken here unless ``files`` has them."""
+    if files is None:
+        names = [name for name in (*TENSOR_FILES, AVERAGES) if (folder / name).exists()]
+        files = {name: file_digest(folder / name) for name in names}
     state = {"format": FORMAT, **state, "files": files}
     # Of what a reader will get: JSON turns tuples into lists and numbers as keys into text.
     digest = digest_of(json.loads(json.dumps(state)))
@@ -88,10 +91,39 @@ def odd_fields(state: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def check_files(path: Path, state: dict[str, Any]) -> None:
-    """Raises UserError where a tensor file is missing, or is not the one that was written."""
+def is_in_shares(folder: Path) -> bool:
+    """Whether each process of the run has written a part of a checkpoint's tensors."""
+    return (folder / TRAINABLE).is_dir()
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder holds the weights of a checkpoint, in one form or the other."""
+    return is_in_shares(folder) or (folder / TENSOR_FILES[0]).exists()
+
+
+def expected_files(folder: Path, written: dict[str, Any]) -> list[str]:
+    """The names of the tensor files that a checkpoint must have; ``written`` has those that it was
+    sealed with."""
+    if is_in_shares(folder):
+        there = [str(file.relative_to(folder)) for file in folder.glob("*/*.safetensors")]
+        return sorted({*written, *there})
+    return [*TENSOR_FILES, *([AVERAGES] if AVERAGES in written else [])]
+
+
+def check_outline(path: Path, state: dict[str, Any]) -> None:
+    """Raises UserError where a tensor file is missing, whatever its content."""
+    for name in expected_files(path, state.get("files", {})):
+        if not (path / name).is_file():
+            raise UserError(f"{path / name}: damaged or missing (no such file)")
+
+
+def check_files(path: Path, state: dict[str, Any], number: int = 0, of: int = 1) -> None:
+    """Raises UserError where a tensor file is missing, or is not the one that was written.
+
+    Where several processes share the work, number ``number`` ``of`` them looks at its part.
+    """
     written = state.get("files", {})
-    for name in [*TENSOR_FILES, *([AVERAGES] if AVERAGES in written else [])]:
+    for name in expected_files(path, written)[number::of]:
         file = path / name
         try:
             digest = file_digest(file)

@@ -1,4 +1,4 @@
-"""Digests of files, by which a damaged one is told before it is read."""
+"""Digests of values, and of files, by which a damaged one is told before it is read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from pathlib import Path
 
 CHUNK = 1 << 20
 SETTLED = 2  # seconds after which a file's times tell whether it was written again
+
+
+def digest(*values: str | bytes) -> str:
+    """A short hexadecimal name that changes when any of the values does."""
+    total = hashlib.blake2b(digest_size=8)
+    for value in values:
+        data = value.encode() if isinstance(value, str) else value
+        # With its length, so that ("ab", "c") is not ("a", "bc").
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()
 
 
 def text_digest(text: str) -> str:

@@ -10,6 +10,12 @@ from pathlib import Path
 
 from diffdpo.config import as_dict
 from diffdpo.engine import checkpoint
+from diffdpo.engine.checkpoint_state import (
+    check_files,
+    check_outline,
+    is_in_shares,
+    read_state,
+)
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import NO_RECORD, from_line
@@ -94,12 +100,19 @@ def check_content(settings: TrainSettings, folder: Path) -> None:
         check_branch(checkpoint.located(folder, wanted), settings, folder)
     elif wanted and checkpoint.named(folder):
         # Again when the model is loaded; a line about a damaged one is not to wait for that.
-        checkpoint.find(folder, wanted)
+        checkpoint.find(folder, wanted, look=glance)
     elif wanted and holds_run(folder):
         check_unfinished(folder)
     else:
         check_free(folder)
     mend_metrics(folder / METRICS)
+
+
+def glance(path: Path) -> None:
+    """Raises UserError where a checkpoint is not whole; of one that many processes wrote, and will
+    read together, the content is left to them."""
+    state = read_state(path)
+    (check_outline if is_in_shares(path) else check_files)(path, state)
 
 
 def holds_run(folder: Path) -> bool:

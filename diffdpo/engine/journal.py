@@ -52,6 +52,10 @@ class Journal:
         """The newest record; an empty one where there is none."""
         return (self.read() or [{}])[-1]
 
+    def at(self, step: int) -> dict[str, Any]:
+        """The record of a step; an empty one where there is none."""
+        return next((record for record in self.read() if record["step"] == step), {})
+
     def keep_until(self, step: int) -> None:
         """Drop the records after ``step``: a resumed run writes those steps again.
 

@@ -10,8 +10,11 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, is_torch_version
 
 from diffdpo.engine.console import say
+from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 
+EFFICIENT = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # accelerate's, on where its configuration has FSDP
+LOADS_ONCE = "DIFFDPO_LOADS_ONCE"  # the same, for ``load_once``
 TO_SET = "set fsdp_version: 2 (FSDP2), as scripts/accelerate/fsdp2.yaml does"
 
 
@@ -20,8 +23,9 @@ def is_set(name: str) -> bool:
     return os.environ.get(name, "").lower() in ("1", "true", "yes")
 
 
-def check_launcher() -> None:
-    """Raises UserError where accelerate is set to spread weights in another way than FSDP2."""
+def check_launcher(settings: TrainSettings) -> None:
+    """Raises UserError where accelerate is set to spread weights in another way than FSDP2, or to
+    FSDP2 with settings that it does not go with."""
     for name, kind in (("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
         if is_set(f"ACCELERATE_USE_{name}"):
             raise UserError(
@@ -53,12 +57,14 @@ def check_launcher() -> None:
             "fsdp_reshard_after_forward false: FSDP2 puts weights in shares after every pass here;"
             " leave it out"
         )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        mistakes += settings.problems_in_shares()
     if mistakes:
         raise UserError(*mistakes)
-    if is_set("FSDP_CPU_RAM_EFFICIENT_LOADING"):
-        # Left on, transformers would load nothing but on the first process of each machine.
-        say("FSDP2        every process reads the whole model (cpu_ram_efficient_loading is off)")
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    # Left on, transformers would read no file of any model but on the first process of each
+    # machine, those of text encoders and rewards among them.
+    if is_set(EFFICIENT):
+        os.environ |= {LOADS_ONCE: "true", EFFICIENT: "false"}
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:

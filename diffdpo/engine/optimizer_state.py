@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from diffdpo.engine.sharding import share_as, whole
+from diffdpo.engine.sharding import local, share_as, whole
 from diffdpo.errors import UserError, short
 
 # The shape of each kind of state for a weight's shape: AdamW's (torch) and Adafactor's
@@ -111,6 +111,6 @@ def misfit(name: str, value: Any, weight: Size) -> str:
         return "" if isinstance(value, int | float | None) else f"is {short(value)}"
     if name in SHAPES and tuple(value.shape) != SHAPES[name](weight):
         return f"has the shape {tuple(value.shape)}, for a weight of {tuple(weight)}"
-    if value.is_floating_point() and not torch.isfinite(value).all():
+    if value.is_floating_point() and not torch.isfinite(local(value)).all():
         return "holds values that are not finite"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from diffdpo.losses.means import Metrics, fraction, means_of
 StepCallback = Callable[[dict[str, Any]], object]  # gets the record of a step
 TOTALS = {"num_tokens"}  # metrics that add up over a run, as TRL's do
 ON_THE_BAR = {"loss": "loss", "acc": "rewards/accuracies", "margin": "rewards/margins"}
+ON_THE_BAR |= {"drift": "drift/winner"}
+Judge = Callable[[dict[str, Any]], None]
 
 
 class Recorder:
@@ -26,10 +28,10 @@ class Recorder:
         output_dir: Path,
         accelerator: Accelerator,
         effective_batch: int,
-        judge: Callable[[dict[str, Any]], None],
+        judges: Sequence[Judge],
     ) -> None:
         self.accelerator, self.effective_batch = accelerator, effective_batch
-        self.judge = judge  # looks at every record before it is written, and may add to it
+        self.judges = judges  # look at every record before it is written, and may add to it
         self.journal = Journal(output_dir / "metrics.jsonl")
         self.totals: dict[str, int] = {}
         self.pending: list[tuple[int, float, Metrics]] = []
@@ -54,7 +56,8 @@ class Recorder:
         records = self.records()
         self.pending.clear()
         for record in records:
-            self.judge(record)
+            for judge in self.judges:
+                judge(record)
         if self.accelerator.is_main_process:
             self.journal.append(records)
         for record in records:
@@ -86,10 +89,13 @@ class Recorder:
                 record[name] = self.totals[name]
         return records
 
-    def keep_until(self, done: int) -> None:
-        """Drop the records after step ``done``: a resumed run writes those steps again."""
+    def keep_until(self, done: int) -> list[dict[str, Any]]:
+        """Drop the records after step ``done``: a resumed run writes those steps again; returns
+        those that are left."""
         if self.accelerator.is_main_process:
             self.journal.keep_until(done)
         self.accelerator.wait_for_everyone()  # before the others read the shortened file
-        last = self.journal.last() if done else {}
+        kept = self.journal.read() if done else []
+        last = kept[-1] if kept else {}
         self.totals = {name: last[name] for name in TOTALS & set(last)}
+        return kept

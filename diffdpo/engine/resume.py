@@ -14,9 +14,11 @@ from torch import nn
 from diffdpo.config import as_dict
 from diffdpo.engine import checkpoint
 from diffdpo.engine.averages import NO_AVERAGES, Averages
+from diffdpo.engine.checkpoint_state import check_files
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import UserError, short
+from diffdpo.engine.sharding import agreed, is_sharded
+from diffdpo.errors import SharedError, UserError, short
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def find_start(
     ``current`` is the state of this run. Raises UserError where the checkpoint is of another run.
     """
     requested, output_dir = settings.resume_from_checkpoint, Path(settings.output_dir)
-    path = checkpoint.find(output_dir, requested, notice) if requested else None
+    path = (
+        checkpoint.find(output_dir, requested, notice, together(accelerator)) if requested else None
+    )
     accelerator.wait_for_everyone()  # all have looked before anything is set aside
     if path is None:
         if requested:
@@ -67,6 +71,24 @@ def find_start(
     state["settings"] = as_known_now(state["settings"], as_dict(type(settings)()))
     check_same_run(path, state, current, settings.free_on_resume())
     return Start(path, state)
+
+
+def together(accelerator: Accelerator) -> Callable[[Path], None]:
+    """How the processes look at a checkpoint: each for itself; where weights are in shares, each at
+    its part of the files, and what one finds is what all find."""
+    if not is_sharded(accelerator):
+        return checkpoint.look
+
+    def look(path: Path) -> None:
+        number, of, found = accelerator.process_index, accelerator.num_processes, None
+        try:
+            check_files(path, checkpoint.read_state(path), number, of)
+        except UserError as error:
+            found = "; ".join(error.mistakes)
+        if found := agreed(accelerator, found):
+            raise SharedError(found)
+
+    return look
 
 
 def as_known_now(then: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -14,19 +14,7 @@ from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_folder import conclude, start_records
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.trainer import Trainer
-
-
-class Measures(Protocol):
-    """What measures, or samples, during training."""
-
-    def after_step(self, done: int) -> None:
-        """Called after every step."""
-        ...
-
-    def final(self, done: int) -> None:
-        """Called at the end of a run that was not stopped."""
-        ...
-
+from diffdpo.engine.watch.evals import Measures
 
 STOPPED_EARLY = 3  # the exit code of a run that was asked to stop, and can go on
 
@@ -70,20 +58,21 @@ def carry_out(
     start_records(settings, trainer.accelerator)
     say(*moved_rates(settings, trainer, start.state.get("settings")))
     measures = validation()
-    done = trainer.fit(start, measures.after_step) if measures else trainer.fit(start)
-    if done == trainer.plan.total_steps:
-        trainer.end_on_average()
+    ending = trainer.fit(start, measures)
+    step = ending.done
+    if ending.finished:
+        step = trainer.place_result(ending.done)
         if measures:
-            measures.final(done)
+            measures.final(step)
         trainer.make_whole()
     conclude(
         settings,
         trainer.accelerator,
-        done,
+        None if ending.finished else ending.done,
         trainer.plan.total_steps,
-        lambda: export(trainer.recorder.journal.last()),
+        lambda: export(trainer.recorder.journal.at(step)),
     )
-    return done == trainer.plan.total_steps
+    return ending.finished
 
 
 def moved_rates(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer, read_yaml
+from diffdpo.engine.checkpoint_state import holds_weights
 from diffdpo.errors import UserError, short
 from diffdpo.extensions import is_own
 
@@ -18,7 +19,7 @@ IN_MEMORY = "(in memory)"  # the name in it of an object that a program handed o
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder is, by its name and its weights, a checkpoint of a run."""
-    return bool(CHECKPOINT.fullmatch(folder.name)) and (folder / "trainable.safetensors").exists()
+    return bool(CHECKPOINT.fullmatch(folder.name)) and holds_weights(folder)
 
 
 def run_of(policy: str | Path) -> Path:
@@ -90,7 +91,7 @@ def result_problems(
         )
         return [f"--{flag} {policy}: {why}"]
     saved = is_checkpoint(folder)
-    if (folder / "trainable.safetensors").exists() and not (saved and checkpoints):
+    if holds_weights(folder) and not (saved and checkpoints):
         step = folder.name.rpartition("-")[2]
         way = f"diffdpo export {folder.parent} --step {step}" if saved else "let its run finish"
         return [f"--{flag} {policy}: is a checkpoint, not a result; {way}"]

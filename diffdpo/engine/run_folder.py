@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -20,6 +21,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import tidy, write_atomically
 from diffdpo.engine.folder_check import check_content, check_path, check_place
 from diffdpo.engine.settings import TrainSettings
+from diffdpo.engine.waiting import patient_group
 from diffdpo.errors import UserError, short
 
 RELEASE_SECONDS = 0.2
@@ -84,19 +86,22 @@ def start_records(settings: TrainSettings, accelerator: Accelerator) -> None:
 def conclude(
     settings: TrainSettings,
     accelerator: Accelerator,
-    done: int,
+    stopped: int | None,
     total: int,
     write: Callable[[], object],
 ) -> None:
-    """Write and upload the result of a finished run; say how to go on with a stopped one.
+    """Write and upload the result of a finished run; say how to go on with one that was stopped
+    after the step ``stopped``.
+
+    All processes return when the result is on the disk, but for the first one, which uploads it.
 
     Raises UserError where the disk does not take the result. Nothing is lost then: the last
     checkpoint holds the same weights.
     """
-    if done < total:
-        say(
-            f"stopped      after step {done} of {total}; go on with --resume_from_checkpoint latest"
-        )
+    group = patient_group()  # by all, before one of them goes to write
+    if stopped is not None:
+        go_on = "go on with --resume_from_checkpoint latest"
+        say(f"stopped      after step {stopped} of {total}; {go_on}")
     elif accelerator.is_main_process:
         try:
             say(f"result       {write()}")
@@ -105,16 +110,23 @@ def conclude(
                 f"{settings.output_dir}: the result could not be written ({error});"
                 " make room and resume"
             ) from error
-        if settings.push_to_hub:
-            push_to_hub(settings)
-    end(accelerator)
+    is_to_upload = settings.push_to_hub and stopped is None and accelerator.is_main_process
+    part(accelerator, group)
+    if is_to_upload:
+        push_to_hub(settings)
+    lock.release()
 
 
 def end(accelerator: Accelerator) -> None:
-    """Wait for all processes, give the folder back, then end trackers and process group."""
-    accelerator.wait_for_everyone()
+    """Wait for all processes, then end trackers and process group, and give the folder back."""
+    part(accelerator, patient_group())
     lock.release()
-    if accelerator.num_processes > 1:
+
+
+def part(accelerator: Accelerator, group: torch.distributed.ProcessGroup | None) -> None:
+    """Wait for all processes of a ``patient_group``, then end trackers and process group."""
+    if group is not None:
+        torch.distributed.barrier(group)
         # Destroying PyTorch's gloo group waits, holding Python's lock, for one of its threads,
         # which may need that lock to release the tensors of the last barrier. Sleeping gives it the
         # lock; without this, some runs never end.

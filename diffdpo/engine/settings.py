@@ -14,6 +14,9 @@ PRECISIONS = ["no", "bf16", "fp16"]
 # Beyond any training that ends; a larger number is a slip of the hand.
 MANY = 10**6
 TRACKERS = ["tensorboard", "wandb", "comet_ml", "all", "none"]
+# Of held-out rows; with "eval_" before them as well, as transformers has them.
+BEST_BY = ["loss", "rewards/accuracies"]
+BEST_BY += [f"eval_{name}" for name in BEST_BY]
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,21 @@ class TrainSettings(BaseSettings):
     logging_steps: int = flag(
         10, "write out the collected metrics every so many steps", group="logging", least=1
     )
+    keep_best: bool = flag(
+        False,
+        "the result is the step with the best held-out figure, not the last one",
+        aliases=["--load_best_model_at_end"],
+        group="evaluation",
+    )
+    metric_for_best_model: str = flag(
+        "loss", "the held-out figure that --keep_best goes by", group="evaluation", choices=BEST_BY
+    )
+    early_stopping_patience: int | None = flag(
+        None,
+        "with --keep_best: end after so many measurements in a row without a better one",
+        group="evaluation",
+        least=1,
+    )
     report_to: str = flag(
         "tensorboard",
         "tensorboard, wandb, comet_ml, all or none",
@@ -184,6 +202,8 @@ class TrainSettings(BaseSettings):
             lines.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
         if self.use_paged_adam and self.use_adafactor:
             lines.append("--use_paged_adam and --use_adafactor exclude each other; keep one")
+        if self.early_stopping_patience is not None and not self.keep_best:
+            lines.append("--early_stopping_patience belongs to --keep_best; add that")
         return lines
 
     def problems_in_shares(self) -> list[str]:
@@ -196,6 +216,11 @@ class TrainSettings(BaseSettings):
     def warmup_steps(self, total: int) -> int:
         """Steps of linear warm-up in a run of ``total``."""
         return self.lr_warmup_steps
+
+    @property
+    def drift_rule(self) -> tuple[str, float]:
+        """What a run does at winner drift, and from which share of the reference's error on."""
+        return "warn", 0.05
 
     @property
     def precision(self) -> str | None:
@@ -235,4 +260,7 @@ FREE_ON_RESUME = {
     "precompute_dir",
     "torch_compile",
     "max_bad_steps",
+    "keep_best",
+    "metric_for_best_model",
+    "early_stopping_patience",
 }

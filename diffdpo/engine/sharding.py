@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,8 @@ from diffdpo.errors import UserError, short
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
+
+ValueOf = Callable[[str, nn.Parameter], Tensor]
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
@@ -34,23 +36,74 @@ def first_place(accelerator: Accelerator, runs_whole: bool) -> torch.device:
     return torch.device("cpu") if is_waiting else accelerator.device
 
 
-def shard(network: Any, layers: Iterable[nn.Module]) -> None:
+def shard(network: Any, layers: Iterable[nn.Module], value_of: ValueOf | None = None) -> None:
     """Put a network in shares, in place: each of its ``layers`` by itself, then the rest.
 
-    A layer is whole on each process while it runs, and at no other time.
+    A layer is whole on each process while it runs, and at no other time. ``value_of`` gives the
+    whole values of parameters that have no memory, by their name, to all processes together.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     # No policy of mixed precision: autocast decides it, as with one process. A policy would round
     # what enters a layer and what leaves the network.
     for part in [*(named_layers(network) or layers), network]:
+        if value_of:
+            fill(network, part, value_of)
         # In shares again after every pass: what stayed whole would be blind to what is written into
         # the shares between two passes, from a checkpoint or for a moving average.
-        fully_shard(part, reshard_after_forward=True)
+        fully_shard(part, reshard_after_forward=True, ignored_params=in_few_bits(part))
     if hasattr(network, "generate"):
         register_fsdp_forward_method(network, "generate")
     if hasattr(network, "passes"):
         network.passes = as_often()
+
+
+def in_few_bits(network: nn.Module) -> set[nn.Parameter]:
+    """The frozen weights that torchao has quantised. Every process keeps them whole: they are small
+    already, and an exchange knows nothing of the tensors that they are made of."""
+    weights = (weight for weight in network.parameters() if not is_share(weight))
+    return {weight for weight in weights if hasattr(weight, "__tensor_flatten__")}
+
+
+def fill(network: nn.Module, part: nn.Module, value_of: ValueOf) -> None:
+    """Give the parameters of a part of the network that are not in shares their ``value_of``; where
+    one stands in two places, in both."""
+    prefixes = {module: name for name, module in network.named_modules()}
+    filled: dict[nn.Parameter, nn.Parameter] = {}
+    for module in part.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if is_share(weight):
+                continue
+            if weight not in filled:
+                value = value_of(f"{prefixes[module]}.{name}".lstrip("."), weight)
+                filled[weight] = nn.Parameter(value, requires_grad=weight.requires_grad)
+            module.register_parameter(name, filled[weight])
+
+
+def from_first(accelerator: Accelerator) -> ValueOf:
+    """The values that the first process has, where the others have none."""
+
+    def value_of(name: str, weight: nn.Parameter) -> Tensor:
+        if accelerator.is_main_process:
+            value = weight.detach().to(accelerator.device).contiguous()
+        else:
+            value = torch.empty(weight.shape, dtype=weight.dtype, device=accelerator.device)
+        torch.distributed.broadcast(value, src=0)
+        return value
+
+    return value_of
+
+
+def from_shares(network: nn.Module) -> ValueOf:
+    """The values of the parameters of a ``network`` that is in shares already."""
+    weights = dict(network.named_parameters(remove_duplicate=False))
+    return lambda name, weight: whole(weights[name].detach())
+
+
+def lack_memory(accelerator: Accelerator, network: nn.Module) -> bool:
+    """Whether there is a process whose network has parameters without memory."""
+    lacking = any(weight.is_meta for weight in network.parameters())
+    return agreed(accelerator, "lacking" if lacking else None) is not None
 
 
 def named_layers(network: nn.Module) -> list[nn.Module]:
@@ -137,12 +190,45 @@ def clipped(accelerator: Accelerator, parameters: list[nn.Parameter], limit: flo
 
 def share_as(weight: Any, value: Tensor) -> Tensor:
     """A whole ``value`` in the shares that ``weight`` has, where it has its shape."""
-    if not is_share(weight) or value.shape != weight.shape:
+    if not is_share(weight) or is_share(value) or value.shape != weight.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
     # None: every process has the value already, and nothing has to be sent.
     return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
+
+
+def rows_of(weight: Any) -> tuple[int, int] | None:
+    """The rows of a weight whose share this process holds, from the first to before the last; None
+    where it is not in shares."""
+    if not is_share(weight):
+        return None
+    mesh = weight.device_mesh
+    size = -(-len(weight) // mesh.size())  # as in ``whole``
+    first = min(mesh.get_local_rank() * size, len(weight))
+    return first, min(first + size, len(weight))
+
+
+def first_rows(tensors: Mapping[str, Any], is_first: bool) -> dict[str, int]:
+    """The row at which this process's share of each tensor begins, without shares of no rows; of a
+    tensor that every process has whole, 0, for the first process alone."""
+    begin = {name: rows_of(tensor) for name, tensor in tensors.items()}
+    shares = {name: rows[0] for name, rows in begin.items() if rows and rows[0] < rows[1]}
+    return shares | {name: 0 for name, rows in begin.items() if rows is None and is_first}
+
+
+def from_rows(weight: Any, rows: Tensor) -> Tensor:
+    """A tensor in the shares of ``weight``, of which these ``rows`` are this process's."""
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        rows.to(local(weight).device),
+        weight.device_mesh,
+        weight.placements,
+        run_check=False,
+        shape=weight.shape,
+        stride=weight.stride(),
+    )
 
 
 @torch.no_grad()
@@ -179,6 +265,8 @@ def make_whole(network: nn.Module, keep: bool) -> None:
     done: dict[nn.Parameter, nn.Parameter] = {}
     for module in network.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
+            if not is_share(weight):
+                continue  # in few bits, and whole
             if weight not in done:
                 value = whole(weight.detach())
                 value = value.to("cpu" if keep else "meta")

@@ -33,6 +33,9 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.task import Task
+from diffdpo.engine.watch.ending import Ending
+from diffdpo.engine.watch.evals import Measures
+from diffdpo.engine.watch.monitor import Monitor
 from diffdpo.errors import UserError
 from diffdpo.losses.means import Metrics, mean_of
 from diffdpo.objective import Objective, StepContext
@@ -81,19 +84,19 @@ class Trainer:
         self.schedule = make_schedule(settings, self.plan.total_steps, self.plan.peak_rate)
         self.stream = Stream(rows, settings.seed)
         self.bad_steps = BadSteps(settings.max_bad_steps, self.stream, batch, accelerator, notice)
-        self.recorder = Recorder(self.output_dir, accelerator, batch, self.bad_steps.judge)
         weights = trainable(unwrapped(self.model))
         self.averages = averages_of(reference, weights, settings.ema_decay)
-        self.keeper = Keeper(
-            accelerator,
-            settings,
-            self.model,
-            self.optimizer,
-            batch,
-            rows.fingerprint,
-            notice,
-            self.averages,
+        self.monitor = Monitor(
+            settings, accelerator, self.averages, objective.reference_free, notice
         )
+        judges = (self.bad_steps.judge, self.monitor.watch.judge)
+        self.recorder = Recorder(self.output_dir, accelerator, batch, judges)
+        self.keeper = Keeper(
+            accelerator, settings, self.model, self.optimizer, batch, rows.fingerprint, notice,
+            self.averages,
+        )  # fmt: skip
+        if settings.keep_best:
+            self.keeper.spared = self.monitor.evals.best
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
     def spread(self, model: nn.Module) -> int:
@@ -102,13 +105,20 @@ class Trainer:
 
         Raises UserError where the settings do not allow it.
         """
+        # Again: by now the settings hold what accelerate's own configuration adds to them.
         if lines := self.settings.problems_in_shares():
             raise UserError(*lines)
+        accelerator, layers = self.accelerator, self.task.layers
         with self.reference.network(model) as frozen:
             networks = [model] if frozen is model else [model, frozen]
         for network in networks:
-            sharding.shard(network, self.task.layers(network))
-        return len(self.task.layers(model))
+            value_of = None
+            if sharding.lack_memory(accelerator, network):
+                is_copy = network is not model and self.reference.starts_equal
+                copied = sharding.from_shares(model) if is_copy else None
+                value_of = copied or sharding.from_first(accelerator)
+            sharding.shard(network, layers(network), value_of)
+        return len(layers(model))
 
     def shares(self) -> dict[str, str]:
         """A line at the start where the weights are in shares."""
@@ -154,7 +164,7 @@ class Trainer:
                 # Micro-batches are equally large: the mean of their means is the step's mean.
                 self.accelerator.backward(result.loss / len(micro_batches))
             if first and index == 0 and self.reference.starts_equal:
-                self.check_start(result)
+                self.check_start(result.reward_N, result.policy_N)
             every_metrics.append(result.metrics)
             every_loss.append(result.loss_B)
         # accelerate divides by the scale of float16 losses first, so that the limit and the logged
@@ -180,29 +190,29 @@ class Trainer:
             self.accelerator.num_processes,
         )
 
-    def check_start(self, result: MicroStep) -> None:
+    def check_start(self, reward_N: Tensor, policy_N: Tensor) -> None:
         """Check that policy and reference agree before the first step."""
-        reward_N, scale = result.reward_N, self.objective.reward_scale
+        scale, settings = self.objective.reward_scale, self.settings
         if isinstance(self.reference, StoredScores):
-            check_stored(reward_N, result.policy_N, scale, self.settings, self.notice)
+            check_stored(reward_N, policy_N, scale, settings, self.notice)
         else:
-            check_live(reward_N, scale, self.settings.torch_compile, self.notice)
+            check_live(reward_N, scale, settings.torch_compile, self.notice)
 
-    def fit(self, start: Start, after_step: Callable[[int], None] = lambda step: None) -> int:
-        """Train from ``start`` to the end of the run, or until a request to stop; returns the steps
-        done.
+    def fit(self, start: Start, measures: Measures | None = None) -> Ending:
+        """Train from ``start`` to the end of the run, or until a request to stop.
 
-        Raises UserError after ``max_bad_steps`` steps in a row whose numbers are not finite.
+        Raises UserError after ``max_bad_steps`` steps in a row whose numbers are not finite, and
+        after the step that ``--on_drift stop`` ends with.
         """
         self.keeper.resume(start)
         begun = done = start.step
-        self.recorder.keep_until(done)
+        self.monitor.begin(done, self.recorder.keep_until(done), measures)
         moment.checkpoints = self.keeper.checkpoints
         saving = False
         self.model.train()
         self.recorder.start_clock()
         with StopRequest(self.next_pause(done)) as stop, self.bar(done) as bar:
-            for micro_batches in self.batches(begun):
+            for micro_batches in () if self.monitor.ends else self.batches(begun):
                 # Asked only now: while rows were read, the device finished the step before.
                 if not self.finite:
                     self.flush(bar)
@@ -212,15 +222,16 @@ class Trainer:
                 done += 1
                 self.recorder.add(done, rate, metrics)
                 bar.update()
+                # Before a checkpoint: a run resumed from it must find what was measured.
+                saving |= self.monitor.after_step(done).save
                 saving = self.settle(done, saving, stop, bar)
-                after_step(done)
-                if stop.agreed and not saving:
+                if (stop.agreed or self.monitor.ends) and not saving:
                     break
         if saving:
             self.bad_steps.refuse_result(self.keeper.left)
         self.keeper.wait()  # raises what went wrong with the last checkpoint
         self.accelerator.wait_for_everyone()
-        return done
+        return self.monitor.ending(begun, done, self.plan.total_steps, self.keeper.left)
 
     def settle(self, done: int, saving: bool, stop: StopRequest, bar: tqdm) -> bool:
         """Write what is due after step ``done``, metrics and a checkpoint, and agree to stop.
@@ -237,6 +248,9 @@ class Trainer:
         if due or saving:
             # Before a checkpoint: a run resumed from it must find all its lines.
             self.flush(bar)
+        if self.monitor.watch.rolls_back:
+            return False  # to a checkpoint before this step
+        saving |= self.monitor.watch.stops
         # One that falls due after a bad step waits until a step shows the weights to work.
         if saving and not self.bad_steps.in_a_row:
             self.keeper.save(done)
@@ -257,10 +271,14 @@ class Trainer:
             total=self.plan.total_steps, initial=done, desc="training", unit="step", disable=quiet
         )
 
-    def end_on_average(self) -> None:
-        """Put the moving average that is exported, if any, in the place of the weights."""
-        if "ema" in self.averages:
+    def place_result(self, done: int) -> int:
+        """Put the weights that are exported after step ``done`` in place; returns their step."""
+        step = self.monitor.result_step(self.keeper.steps())
+        if step is not None:
+            self.keeper.load_result(step)
+        elif "ema" in self.averages:
             self.averages["ema"].swap()
+        return done if step is None else step
 
     def make_whole(self) -> None:
         """Gather weights in shares on the first process, which writes the result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from diffdpo.image.noise import Flow, Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.side_columns import SEEDS
+from diffdpo.image.streamed import StreamedPairs
 from diffdpo.reference import unwrapped
+
+LOOKED_AT = 1000  # pairs whose prompts are looked at before training, where they are streamed
 
 
 def image_facts(
@@ -43,8 +47,7 @@ def image_facts(
         "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            f"{loss_named(settings)};"
-            f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
+            f"{loss_named(settings)}; beta {beta_in_units(settings.beta, cells, backbone.is_flow)}"
         ),
         **flow_line(settings, backbone, process),
         **trainer.plan.lines("pairs"),
@@ -55,11 +58,14 @@ def image_facts(
     unread = pairs.tally.unread_columns
     if others := foreign(unread, unread):
         lines["not read"] = f"columns {listed(others)}"
-    prompts = list(dict.fromkeys(pairs.prompts()))
+    streamed = isinstance(pairs, StreamedPairs)
+    if streamed:
+        lines["streaming"] = pairs.table.line(len(pairs))
+    prompts = list(dict.fromkeys(islice(pairs.each_prompt(), LOOKED_AT if streamed else None)))
     if cut := backbone.cut_prompts(prompts):
         lines["prompts"] = (
-            f"{cut:,} of {len(prompts):,} prompts are longer than {backbone.longest_prompt} tokens"
-            " and are cut"
+            f"{cut:,} of {'the first ' * streamed}{len(prompts):,} prompts are longer than"
+            f" {backbone.longest_prompt} tokens and are cut"
         )
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])

@@ -14,6 +14,7 @@ from diffdpo.data.image_formats import ROLES
 from diffdpo.data.labels import column_of, mapped
 from diffdpo.data.prompts import read_prompts
 from diffdpo.data.source import open_with_folders
+from diffdpo.data.streams.table import StreamTable
 from diffdpo.engine.accelerator import DTYPES, usable_precision
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
@@ -28,6 +29,7 @@ from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.pairs import ImagePairs, image_pairs
 from diffdpo.image.settings import ImageDataSettings, ImageSettings
 from diffdpo.image.side_columns import SideSettings
+from diffdpo.image.streamed import StreamedPairs, streamed_pairs
 
 MODELS = ("model_0", "model_1")  # columns that --dreamlike_pairs_only reads
 
@@ -161,9 +163,40 @@ def open_pairs(
     are the caller's own, not those of the data set that the settings name."""
     rows = open_rows(settings) if rows is None else rows
     name = None if in_memory else str(settings.dataset_name)
-    given = {role: getattr(settings, f"{role}_column") for role in ROLES}
-    framing = replace(framing, limits=Limits(settings.max_image_pixels, settings.max_image_ratio))
-    return image_pairs(rows, framing, name, given, settings.data_format, settings.cache_dir)
+    framing = limited(framing, settings)
+    given, format = columns_given(settings), settings.data_format
+    return image_pairs(rows, framing, name, given, format, settings.cache_dir)
+
+
+def open_streamed(
+    settings: ImageSettings, framing: FrameSettings, rows: Dataset | None, quiet: bool
+) -> StreamedPairs:
+    """The pairs of the shards that the settings name. Raises UserError where there are ``rows`` in
+    memory in their place."""
+    if rows is not None:
+        raise UserError("--streaming reads shards, and these rows are in memory; leave it out")
+    name = str(settings.dataset_name)
+    table = StreamTable.open(
+        name,
+        settings.dataset_split_name,
+        settings.dataset_config_name,
+        "--split",
+        settings.precompute_dir,
+        settings.buffer_size,
+        quiet,
+    )
+    given, format = columns_given(settings), settings.data_format
+    return streamed_pairs(table, limited(framing, settings), name, given, format)
+
+
+def columns_given(settings: ImageDataSettings) -> dict[str, str | None]:
+    """The columns that flags name, by role."""
+    return {role: getattr(settings, f"{role}_column") for role in ROLES}
+
+
+def limited(framing: FrameSettings, settings: ImageDataSettings) -> FrameSettings:
+    """The framing with the sizes of pictures that the settings allow."""
+    return replace(framing, limits=Limits(settings.max_image_pixels, settings.max_image_ratio))
 
 
 def training_pairs(
@@ -180,10 +213,13 @@ def training_pairs(
         random_labels=settings.random_labels,
         beside=beside(settings),
     )
-    in_memory = rows is not None
-    rows = open_rows(settings) if rows is None else rows
-    rows = dreamlike(rows) if settings.dreamlike_pairs_only else rows
-    pairs = open_pairs(settings, framing, rows, in_memory)
+    if settings.streaming:
+        pairs: ImagePairs = open_streamed(settings, framing, rows, quiet)
+    else:
+        in_memory = rows is not None
+        rows = open_rows(settings) if rows is None else rows
+        rows = dreamlike(rows) if settings.dreamlike_pairs_only else rows
+        pairs = open_pairs(settings, framing, rows, in_memory)
     if settings.dreamlike_pairs_only:
         unread = pairs.tally.unread_columns
         pairs.tally.unread_columns = [column for column in unread if column not in MODELS]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from diffdpo.image.adapter_settings import AdapterSettings
+from diffdpo.image.watch_settings import WatchSettings
+from diffdpo.words import number
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
@@ -17,16 +18,26 @@ SCORE = "score"
 REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
 
 
+def beta(word: str) -> float | None:
+    """The beta that a word says; None for "auto"."""
+    return None if word == "auto" else number(word, float, may_be_none=False)
+
+
 @dataclass(frozen=True)
-class ImageLossSettings(AdapterSettings, TrainSettings):
+class ImageLossSettings(AdapterSettings, WatchSettings):
     """The flags of loss and reference."""
 
     loss_type: list[str] = flag(  # type: ignore[assignment]
         ["sigmoid"], "rows of diffdpo.losses.LOSSES, added up", group="loss"
     )
     loss_weights: list[float] = flag([], "a weight for each loss; default: 1", group="loss")
-    beta_dpo: float = flag(
-        5000.0, "strength of the anchor, on the mean over latent dimensions", group="loss", above=0
+    beta_dpo: float | None = flag(
+        5000.0,
+        "strength of the anchor, on the mean over latent dimensions; auto: logits that would have a"
+        " standard deviation of 1 under the reference",
+        group="loss",
+        read=beta,
+        above=0,
     )
     beta_mapo: float = flag(0.1, "mapo: weight of the margin", group="loss", least=0)
     snr_value: float = flag(0.5, "mapo: factor of the errors", group="loss", above=0)
@@ -55,6 +66,11 @@ class ImageLossSettings(AdapterSettings, TrainSettings):
         below=1,
     )
     sft: bool = flag(False, "supervised baseline on the winners, no reference", group="loss")
+
+    @property
+    def beta(self) -> float:
+        """``beta_dpo``; 1 as long as it is to be found."""
+        return 1.0 if self.beta_dpo is None else self.beta_dpo
 
 
 def loss_problems(settings: ImageLossSettings, stores_scores: bool) -> list[str]:
@@ -104,7 +120,7 @@ def image_objective(settings: ImageLossSettings) -> Objective:
     Raises UserError for an unknown loss, or one that reads token probabilities.
     """
     from diffdpo.losses import LOSSES  # not above: it loads PyTorch
-    from diffdpo.objective import make_objective
+    from diffdpo.make_objective import make_objective
 
     names = ["sft"] if settings.sft else list(settings.loss_type)
     for name in names:
@@ -113,4 +129,4 @@ def image_objective(settings: ImageLossSettings) -> Objective:
                 f"--loss_type {name} is defined on token log-probabilities; images have none"
             )
     weights = [] if settings.sft else list(settings.loss_weights)
-    return make_objective(settings, names, weights, scale=settings.beta_dpo)
+    return make_objective(settings, names, weights, scale=settings.beta)

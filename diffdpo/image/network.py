@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -121,7 +121,16 @@ def base_copy(
 def make_trainable(
     backbone: Backbone, settings: ImageSettings, dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
-    """The backbone's network, ready to train on ``device``.
+    """The backbone's network, ready to train on ``device``; see ``adapt``."""
+    network = adapt(backbone, settings, dtype, device)
+    save_activations(network, settings)
+    return network
+
+
+def adapt(
+    backbone: Backbone, settings: ImageSettings, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    """The backbone's network on ``device``, with adapters or trainable itself.
 
     Adapters and fully trained weights are float32 whatever the precision; weights frozen under
     adapters are ``dtype``.
@@ -142,6 +151,12 @@ def make_trainable(
     else:
         network.requires_grad_(True).to(device, torch.float32)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
+    return network
+
+
+def save_activations(network: Any, settings: ImageSettings) -> None:
+    """Let activations be computed again, where that is asked for. Raises UserError where the
+    network cannot."""
     # The blocks of an offloaded network are computed again as it is.
     if settings.gradient_checkpointing and not settings.offload:
         if not network._supports_gradient_checkpointing:
@@ -149,7 +164,6 @@ def make_trainable(
             raise UserError(f"--gradient_checkpointing: {kind} has none; leave the flag out")
         whole = settings.base_precision == "fp8"
         network.enable_gradient_checkpointing(recomputed_whole if whole else None)
-    return network
 
 
 def add_lora(network: Any, settings: ImageSettings, default: Sequence[str]) -> None:
@@ -195,21 +209,27 @@ def continue_lora(backbone: Backbone, settings: ImageSettings) -> None:
 
 
 def make_reference(
-    network: nn.Module, settings: ImageSettings, base: nn.Module | None = None
+    network: nn.Module,
+    settings: ImageSettings,
+    base: nn.Module | None = None,
+    copied: Callable[[nn.Module], nn.Module] = copy.deepcopy,
 ) -> Reference:
     """The reference of a run: zero, a moving average of the policy, what training starts from, or
-    ``base``, see ``base_copy``."""
+    ``base``, see ``base_copy``. A frozen copy is ``copied``."""
     if image_objective(settings).reference_free:
         return Zero()
     if settings.reference == "ema":
         decay = settings.reference_decay
         decay = REFERENCE_DECAY if decay is None else decay
         return MovingReference(MovingAverage(trainable(network), decay))
-    return starting_point(network, settings, base)
+    return starting_point(network, settings, base, copied)
 
 
 def starting_point(
-    network: nn.Module, settings: ImageSettings, base: nn.Module | None = None
+    network: nn.Module,
+    settings: ImageSettings,
+    base: nn.Module | None = None,
+    copied: Callable[[nn.Module], nn.Module] = copy.deepcopy,
 ) -> Reference:
     """The network as it is now as a reference, by the cheapest means; or, where asked for, the
     model without what is trained further."""
@@ -219,7 +239,7 @@ def starting_point(
         return BaseModel() if settings.reference == "base" else AdapterCopy()
     if settings.is_lora:
         return AdapterOff()
-    return InitialNetwork() if settings.reference_draws else FrozenCopy(network)
+    return InitialNetwork() if settings.reference_draws else FrozenCopy(network, copied)
 
 
 def start_from(backbone: Backbone, name: str) -> None:

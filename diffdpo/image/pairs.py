@@ -6,7 +6,7 @@ Ties, broken labels and unreadable images are sorted out here, once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,8 +16,7 @@ from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import digest
 from diffdpo.data.coins import below
-from diffdpo.data.columns import renamed
-from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, detect
+from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, detect, in_names_of
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.draws import Purpose, epoch_order
@@ -30,11 +29,10 @@ from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
 from diffdpo.image.side_columns import NOTHING, SideColumns, Sides, check_alone
 from diffdpo.image.stored import StoredImages
-from diffdpo.image.tally import PairTally
+from diffdpo.image.tally import MAX_BROKEN, PairTally, too_many
 from diffdpo.image.traps import Traps, find_traps
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
-MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
 # For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
 READ, WEIGHED = 256, 2_000
 CENTRE = Augmentation()
@@ -90,10 +88,13 @@ class ImagePairs(Rows):
         self.known: dict[str, tuple[np.ndarray, Any]] = {}  # of the rows, by name
         self.rows = self.usable()
         self.sides: Callable[[int, Augmentation], BothImages] = self.framed
-        if framing.random_labels:
-            # After ``usable``, so that the control trains on the same rows as the run.
+        self.toss()
+
+    def toss(self) -> None:
+        """Take a coin for every label, where asked for; of the same rows as the run without."""
+        if self.framing.random_labels:
             every = np.arange(len(self.first_wins))
-            coins = below(np.full(len(every), 2), framing.seed, Purpose.LABEL_NOISE, every)
+            coins = below(np.full(len(every), 2), self.framing.seed, Purpose.LABEL_NOISE, every)
             self.first_wins = coins.astype(np.float64)
             self.beside.toss(self.first_wins)
 
@@ -164,9 +165,17 @@ class ImagePairs(Rows):
         """The row of the data set that usable row ``row`` is."""
         return int(self.rows[row])
 
+    def prompt(self, row: int) -> str:
+        """The prompt of a source row."""
+        return self.captions[row]
+
     def prompts(self) -> list[str]:
         """The prompt of every usable row."""
-        return [self.captions[row] for row in self.rows]
+        return list(self.each_prompt())
+
+    def each_prompt(self) -> Iterator[str]:
+        """The same, one by one."""
+        return (self.prompt(row) for row in self.rows.tolist())
 
     def limit(self, count: int | None, seed: int) -> None:
         """Keep only ``count`` pairs, picked by the seed."""
@@ -261,6 +270,7 @@ class ImagePairs(Rows):
             try:
                 pictures = self.sides(number, augmentation)
                 beside = self.beside.of(source, pictures, self.framing, augmentation)
+                prompt = self.prompt(source)
                 break
             except BadImage as error:
                 self.skip(source, error)
@@ -270,13 +280,8 @@ class ImagePairs(Rows):
         outcome = float(self.first_wins[source])
         if outcome < 0.5:
             pictures, beside, outcome = pictures[::-1], beside.swapped(), 1 - outcome
-        prompt, flip = self.captions[source], augmentation.flip
+        flip = augmentation.flip
         return PairItem(source, visit, prompt, *pictures, outcome, beside=beside, flip=flip)
-
-
-def too_many(broken: int, rows: int) -> bool:
-    """Whether so many broken rows are a mistake in reading the data: over 5 %, and more than one"""
-    return broken > max(1, MAX_BROKEN * rows)
 
 
 def image_pairs(
@@ -293,9 +298,6 @@ def image_pairs(
     """
     columns = [column for column in dataset.column_names if column != FOLDER]
     format = detect(columns, given, requested)
-    if given.get("label") not in (None, "label_0") and "label_1" in columns:
-        dataset = dataset.remove_columns("label_1")  # the other half of a label that is not read
-    called = {format.names[role]: column for role, column in given.items() if column}
-    rows, place = renamed(dataset, given, format.names), Place.of(name, cache_dir)
+    rows, place = in_names_of(format, dataset, given), Place.of(name, cache_dir)
     rows = format.prepare(rows) if format.prepare else rows
-    return ImagePairs(rows, format, place, framing, called)
+    return ImagePairs(rows, format, place, framing, called_by(format, given))

@@ -10,6 +10,7 @@ from typing import Any
 from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
+from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.bundled import RECIPE
@@ -17,6 +18,7 @@ from diffdpo.image.lora_file import FUSE, holds_lora, is_file
 from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.prompt_settings import PromptSettings
+from diffdpo.image.watch_settings import FREE_OF_WATCHING
 
 TIES = ["drop", "soft"]
 CHOICE = (
@@ -135,7 +137,7 @@ class ImageDataSettings(PromptSettings):
 
 
 @dataclass(frozen=True)
-class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
+class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, StreamSettings):
     """All flags of ``train_diffusion_dpo.py``."""
 
     timesteps_per_pair: int = flag(
@@ -255,10 +257,10 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
         lines = super().problems_in_shares()
         if self.offload:
             lines.append("--offload: FSDP2 holds weights in shares on the devices; leave it out")
-        if self.base_precision not in (None, "bf16"):
+        if self.base_precision in ("fp8", "nf4"):
             lines.append(
-                f"--base_precision {self.base_precision}: weights in fewer bits are not put in"
-                " shares (FSDP2); take bf16"
+                f"--base_precision {self.base_precision}: not with weights in shares (FSDP2); take"
+                " bf16, which is put in shares, or int8 or fp8_torchao, which every process holds"
             )
         return lines
 
@@ -277,7 +279,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings):
     @classmethod
     def free_on_resume(cls) -> set[str]:
         sampling = {"run_validation", "validation_steps", "validation_prompts"}
-        sampling |= {"num_inference_steps", "guidance_scale"}
+        sampling |= {"num_inference_steps", "guidance_scale", *FREE_OF_WATCHING}
         written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
         return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype", "offload"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,11 @@ class ValidationPictures:
         backbone: Backbone,
         network: nn.Module,
         reference: Reference,
-        prompts: list[str],
+        prompts: Iterable[str],
         accelerator: Accelerator,
     ) -> None:
         self.settings, self.backbone, self.network = settings, backbone, network
-        self.prompts = settings.validation_prompts or list(dict.fromkeys(prompts))[:SHOWN]
+        self.prompts = settings.validation_prompts or first_distinct(prompts, SHOWN)
         self.seeds = seeds_for(settings.seed, len(self.prompts))
         self.accelerator = accelerator
         self.before: list = []
@@ -41,14 +42,17 @@ class ValidationPictures:
             with reference.network(network) as frozen:
                 self.before = self.pictures(frozen)
 
-    def after_step(self, done: int) -> None:
-        """Sample every ``validation_steps`` steps."""
-        if self.settings.run_validation and done % self.settings.validation_steps == 0:
-            self.show(done)
+    def due(self, done: int) -> bool:
+        """Every ``validation_steps`` steps."""
+        return self.settings.run_validation and done % self.settings.validation_steps == 0
+
+    def measure(self, done: int) -> None:
+        """Sample."""
+        self.show(done)
 
     def final(self, done: int) -> None:
-        """Sample at the end, unless the last step already did."""
-        if self.settings.run_validation and done % self.settings.validation_steps:
+        """Sample at the end, unless this step already did."""
+        if self.settings.run_validation and not self.due(done):
             self.show(done)
 
     def show(self, done: int) -> None:
@@ -68,3 +72,13 @@ class ValidationPictures:
         steps, guidance = self.settings.num_inference_steps, self.settings.guidance_scale
         sampling = PictureSettings(steps, guidance, resolution=self.settings.resolution)
         return sample(self.backbone, network, self.prompts, self.seeds, sampling)
+
+
+def first_distinct(texts: Iterable[str], count: int) -> list[str]:
+    """The first ``count`` texts that differ; no more are read than that takes."""
+    found: dict[str, None] = {}
+    for text in texts:
+        found[text] = None
+        if len(found) == count:
+            break
+    return list(found)

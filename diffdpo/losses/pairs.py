@@ -96,6 +96,23 @@ def sigmoid_norm_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> T
     return sigmoid_loss(chosen_B, rejected_B, beta=beta)
 
 
+def discopop_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, discopop_tau: float = 0.05
+) -> Tensor:
+    """−log σ(m) (1 − σ(m/τ)) + exp(−m) σ(m/τ), m = βΔ (DiscoPOP, Lu et al. 2024, eq. 5).
+
+    Not convex: around m = 0 it rises with the margin, which its authors found and kept. Raises
+    ValueError unless 0 < τ ≤ 1: above 1 it grows as fast as exp(−m) itself.
+    """
+    if not 0 < discopop_tau <= 1:
+        raise ValueError(f"discopop: discopop_tau must lie in (0, 1], got {discopop_tau}")
+    margin_B = beta * (chosen_B - rejected_B)
+    ratio_B = margin_B / discopop_tau
+    # One exponential of the sum: exp(−m) alone overflows where its factor vanishes.
+    exponential_B = torch.exp(F.logsigmoid(ratio_B) - margin_B)
+    return exponential_B - F.logsigmoid(margin_B) * torch.sigmoid(-ratio_B)
+
+
 def linear_loss(
     chosen_B: Tensor, rejected_B: Tensor, *, beta: float, linear_eta: float = 0.01
 ) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffdpo.losses.pairs import hinge_loss, ipo_loss, sigmoid_loss
+from diffdpo.losses.transforms import power_reward
 from diffdpo.preference import at_least_float32, log_odds, preference_log_likelihood
 
 MAPO_STEPS = 1000  # the timesteps of a diffusion model, in the published code the scheduler's
@@ -18,11 +20,62 @@ def simpo_loss(
     beta: float,
     simpo_gamma: float = 0.5,
     label_smoothing: float = 0.0,
+    alpha: float = 0.0,
 ) -> Tensor:
-    """−log σ(βΔ − γ) on mean log-probabilities, no reference (Meng et al. 2024, eq. 6)."""
-    return -preference_log_likelihood(
-        beta * (chosen_B - rejected_B) - simpo_gamma, 1 - label_smoothing
-    )
+    """−log σ(βΔ − γ) on mean log-probabilities, no reference (Meng et al. 2024, eq. 6).
+
+    ``alpha`` is AlphaPO's: 0 leaves the log-probabilities as they are.
+    """
+    margin_B = power_reward(chosen_B, -alpha) - power_reward(rejected_B, -alpha)
+    return -preference_log_likelihood(beta * margin_B - simpo_gamma, 1 - label_smoothing)
+
+
+def alphapo_loss(
+    chosen_B: Tensor,
+    rejected_B: Tensor,
+    *,
+    beta: float,
+    simpo_gamma: float = 0.5,
+    label_smoothing: float = 0.0,
+    alpha: float = 0.25,
+) -> Tensor:
+    """SimPO on rewards (1 − p^−α) / α of the mean log-probability log p (AlphaPO, Gupta et al.
+    2025)."""
+    options = {"simpo_gamma": simpo_gamma, "label_smoothing": label_smoothing, "alpha": alpha}
+    return simpo_loss(chosen_B, rejected_B, beta=beta, **options)
+
+
+def cpo_loss(
+    chosen_B: Tensor,
+    rejected_B: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+    alpha: float = 0.0,
+) -> Tensor:
+    """−log σ(βΔ) on sums of log-probabilities, no reference (Xu et al. 2024, CPO, eq. 3).
+
+    The paper's loss is this and that of the chosen item's likelihood, ``sft``. ``alpha`` is
+    AlphaPO's.
+    """
+    chosen_B, rejected_B = power_reward(chosen_B, -alpha), power_reward(rejected_B, -alpha)
+    return sigmoid_loss(chosen_B, rejected_B, beta=beta, label_smoothing=label_smoothing)
+
+
+def cpo_hinge_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, alpha: float = 0.0
+) -> Tensor:
+    """max(0, 1 − βΔ) on sums of log-probabilities, no reference: SLiC-HF (Zhao et al. 2023)."""
+    chosen_B, rejected_B = power_reward(chosen_B, -alpha), power_reward(rejected_B, -alpha)
+    return hinge_loss(chosen_B, rejected_B, beta=beta)
+
+
+def cpo_ipo_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, alpha: float = 0.0
+) -> Tensor:
+    """(Δ − 1/(2β))² on mean log-probabilities, no reference: IPO's loss in CPO's place."""
+    chosen_B, rejected_B = power_reward(chosen_B, -alpha), power_reward(rejected_B, -alpha)
+    return ipo_loss(chosen_B, rejected_B, beta=beta)
 
 
 def sft_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:

@@ -21,6 +21,8 @@ class Loss:
     mean_tokens: bool = False  # text scores are means over tokens, not sums
     mean_of_batch: bool = False  # ... over all tokens of a step, as a language model's loss
     needs_kl: bool = False  # reads the reference point z
+    of_margin: bool = False  # reads x − y alone, so that what both items share cancels
+    with_sft: bool = False  # published as a sum with sft
     only: str | None = None  # "text" or "images", where it is not defined on the other's scores
 
     @property

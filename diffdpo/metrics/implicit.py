@@ -5,6 +5,7 @@ No sampling is needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share
+from diffdpo.objective import Scores
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.reference import Reference
 
 BUCKETS = 5  # of the timestep
+Loss = Callable[[Scores, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Margins:
     timestep_PK: Tensor
     prompts: list[str]
     chosen_PK2: Tensor | None = None
+    loss_PK: Tensor | None = None  # where one was asked for
 
 
 def implicit_margins(
@@ -39,9 +43,11 @@ def implicit_margins(
     draws: int,
     batch: int,
     quiet: bool = False,
+    loss: Loss | None = None,
 ) -> Margins:
-    """The margins of every pair at ``draws`` draws, where visit k gives draw k."""
-    kept: list[list[Tensor]] = [[], [], []]  # margins, timesteps, scores of the chosen
+    """The margins of every pair at ``draws`` draws, where visit k gives draw k; and its losses
+    ``(B,)`` where a ``loss`` of policy scores, rewards and draw is given."""
+    kept: list[list[Tensor]] = [[], [], [], []]  # margins, timesteps, scores of the chosen, losses
     prompts: list[str] = []
     starts = [range(i, min(i + batch, len(rows))) for i in range(0, len(rows), batch)]
     for numbers in tqdm(starts, desc="implicit accuracy", unit="batch", disable=quiet):
@@ -50,19 +56,27 @@ def implicit_margins(
             items = [rows.read(row, visit) for row in numbers]
             draw = task.draw(task.collate(items))
             with torch.no_grad():
-                policy_N = task.score(model, draw).score_N
+                scores = task.score(model, draw)
+                policy_N = scores.score_N
                 reference_N = reference.score(task.score, model, draw)
                 reward_N = implicit_reward(policy_N, reference_N)
-            chosen_B, rejected_B = reward_N.chunk(2)
+                chosen_B, rejected_B = reward_N.chunk(2)
+                loss_B = loss(scores, reward_N, draw) if loss else torch.zeros_like(chosen_B)
             both_N2 = torch.stack([policy_N, torch.zeros_like(policy_N) + reference_N], dim=1)
             columns.append(
-                (chosen_B - rejected_B, draw.timestep_N.chunk(2)[0], both_N2.chunk(2)[0])
+                (
+                    chosen_B - rejected_B,
+                    # Of several draws in one score none is that score's.
+                    draw.timestep_N.chunk(2)[0].view(len(numbers), -1)[:, 0],
+                    both_N2.chunk(2)[0],
+                    loss_B,
+                )
             )
         prompts += [item.prompt for item in items]
         for values, column in zip(kept, zip(*columns, strict=True), strict=True):
             values.append(torch.stack(column, dim=1).cpu())
-    margins, timesteps, scores = (torch.cat(values) for values in kept)
-    return Margins(margins, timesteps, prompts, scores)
+    margins, timesteps, scores, losses = (torch.cat(values) for values in kept)
+    return Margins(margins, timesteps, prompts, scores, losses if loss else None)
 
 
 def overall(margins: Margins, seed: int) -> Estimate:

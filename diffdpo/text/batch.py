@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffdpo.text.layout import Lengths
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from diffdpo.text.inputs import open_table
 from diffdpo.text.limits import position_count, vocabulary
 from diffdpo.text.loading import find_tokenizer, load_model
 from diffdpo.text.pair_settings import TextPairSettings
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 
 STORED = Features({"text": Value("string"), "digest": Value("string")})
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
@@ -96,7 +97,7 @@ def read_texts(
         truncation_mode=settings.truncation_mode,
         registered=entry,
     )
-    table = TextRows(rows, tokenizer, row_settings)
+    table = TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc)
     first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
     for item in table.items:
         first.setdefault(tuple(item.prompt), item.row)

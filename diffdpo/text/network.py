@@ -3,14 +3,18 @@ reference that belongs to it."""
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from torch import nn
 from transformers import PreTrainedModel
 
 from diffdpo.engine.accelerator import DTYPES
+from diffdpo.engine.load_once import Maker
 from diffdpo.errors import UserError
 from diffdpo.reference import (
     AdapterCopy,
@@ -60,12 +64,16 @@ def make_trainable(
         weight.requires_grad_(weight.requires_grad or not is_adapter(network))
         weight.data = weight.data.to(device, torch.float32 if weight.requires_grad else dtype)
     network.to(device)  # type: ignore[arg-type]
+    return scorer
+
+
+def save_activations(network: PreTrainedModel, settings: TextSettings) -> None:
+    """Let activations be computed again, where that is asked for."""
     if settings.gradient_checkpointing:
         # The reentrant form needs an input with gradient, which frozen embeddings do not give.
         network.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
-    return scorer
 
 
 def keep_first_adapter(network: PreTrainedModel) -> None:
@@ -114,9 +122,17 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
         ) from error
 
 
-def make_reference(scorer: TokenScorer, settings: TextSettings, reference_free: bool) -> Reference:
+def make_reference(
+    scorer: TokenScorer,
+    settings: TextSettings,
+    reference_free: bool,
+    made: Maker = lambda make: make(),
+    copied: Callable[[nn.Module], nn.Module] = copy.deepcopy,
+) -> Reference:
     """The reference: zero for reference-free losses, the model that the settings name, or the
     network as it is now, by the cheapest means that the way of training allows.
+
+    ``made`` makes another model, and ``copied`` a frozen copy.
 
     Raises UserError where another model cannot be loaded.
     """
@@ -124,15 +140,17 @@ def make_reference(scorer: TokenScorer, settings: TextSettings, reference_free: 
     if reference_free:
         return Zero()
     if settings.ref_model_name_or_path:
-        return other_model(settings.ref_model_name_or_path, network, settings)
+        name = settings.ref_model_name_or_path
+        (other,) = made(lambda: (other_model(name, network, settings),))
+        return OtherModel(other, name)
     if not is_adapter(network):
         # Stored scores are computed before the first step, when the network still is its reference.
-        return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer)
+        return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer, copied)
     return AdapterCopy() if is_continued(network) else AdapterOff()
 
 
-def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> OtherModel:
-    """A reference loaded by its own name, in the precision of frozen weights."""
+def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> TokenScorer:
+    """The scorer of a reference loaded by its own name, in the precision of frozen weights."""
     other = load_model(name, "ref_model_name_or_path", settings)
     without_dropout(other)
     device = next(network.parameters()).device
@@ -141,4 +159,4 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
     scorer = TokenScorer(other, settings.sharing)
     prove_head(scorer, name)
     prove_steady(scorer, name)
-    return OtherModel(scorer.to(device, dtype), name)
+    return scorer.to(device, dtype)

@@ -1,65 +1,34 @@
-"""Text preferences as the engine reads them: every row is rendered, tokenised and cut to length
+"""Text preferences as the engine reads them: items of the usable rows, tokenised and cut to length
 once; rows that cannot be used are counted and named."""
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from datasets import Dataset
-from tqdm.auto import tqdm
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.data.text import TextFormat, detect
-from diffdpo.data.text.messages import BadRow
-from diffdpo.data.text.record import Record, as_bad_row
-from diffdpo.data.text.schema import Example
+from diffdpo.data.text import detect
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
-from diffdpo.preference import preference_probability
-from diffdpo.text.chat import left_out, render
-from diffdpo.text.encode import Encoded, encode
-from diffdpo.text.tally import Tally
-from diffdpo.text.truncate import PromptTooLong, truncate
-
-MARKS = 8  # tokens that a template may put round an answer, at most
-
-
-@dataclass(frozen=True)
-class TextItem:
-    """A pair or a single completion, tokenised."""
-
-    row: int  # of the data set
-    prompt: Sequence[int]
-    completions: tuple[Sequence[int], ...]  # chosen and rejected, or a single one
-    outcome: float = 1.0  # P(chosen ≻ rejected)
-    desirable: bool | None = None  # the label of a single completion; None for a pair
-    # The reference's scores of the completions, where they are stored.
-    reference: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class RowSettings:
-    """The settings that decide how rows become items."""
-
-    max_length: int | None = None
-    paired: bool = True  # False: pairs are taken apart into two labelled completions
-    soft_label_scale: float | None = None
-    min_score_margin: float | None = None
-    data_format: str | None = None  # by name; None: told by the columns
-    truncation_mode: str = "keep_start"
-    # The format of an entry of LLaMA-Factory's registry, in place of one of the table.
-    registered: tuple[str, TextFormat] | None = None
+from diffdpo.text.row_reader import RowReader, RowSettings, TextItem, reads_scores
+from diffdpo.text.token_table import content_bytes
+from diffdpo.text.tokenise import Store, tokenised
 
 
 class TextRows(Rows):
-    """The usable rows of a data set as items, all in memory."""
+    """The items of the usable rows of a data set, read from a table of tokens as they are asked
+    for.
+
+    ``processes`` tokenise; ``store`` is where many rows are kept for later runs.
+    """
 
     def __init__(
         self,
@@ -67,98 +36,37 @@ class TextRows(Rows):
         tokenizer: PreTrainedTokenizerBase,
         settings: RowSettings,
         quiet: bool = True,
+        processes: int | None = None,
+        store: Store | None = None,
     ) -> None:
         self.tokenizer, self.settings = tokenizer, settings
         name, self.format = settings.registered or detect(
             dataset.column_names, first_record(dataset), settings.data_format
         )
         check_scores(dataset.column_names, settings)
-        self.tally = Tally(len(dataset), name)
-        self.items: list[TextItem] = []
-        seen: set[str] = set()
-        for row in tqdm(
-            range(len(dataset)), desc="tokenising", unit="row", disable=quiet, leave=False
-        ):
-            seen |= self.add(row, dataset)
-        self.tally.unread = [name for name in dataset.column_names if name not in seen]
+        reader = RowReader(tokenizer, settings, name)
+        self.table = tokenised(reader, dataset, processes, store, quiet)
+        self.tally = self.table.tally(name, dataset.column_names)
+        self.row_I, self.side_I = self.placed()  # of every item
+        # The reference's scores of every item, where they are stored.
+        self.reference: Dataset | None = None
         self.check()
 
-    def add(self, row: int, dataset: Dataset) -> set[str]:
-        """Take in one row of the source, or note the reason why it cannot be used; returns the
-        columns that were read."""
-        record = Record({})
-        try:
-            record = Record(dataset[row])
-            example = self.example(record)
-            if self.margin_suffices(example):
-                encoded = self.encode(example)
-                self.items += make_items(row, example, encoded, self.settings)
-                self.tally.unprompted += not example.prompt
-            else:
-                self.tally.close += 1
-        except UserError:
-            raise
-        except PromptTooLong as reason:
-            self.tally.too_long += 1
-            self.tally.shortest = min(self.tally.shortest or reason.tokens, reason.tokens)
-        # Whatever a row's content makes of a decoder, a reader, the chat template or the tokenizer.
-        except Exception as error:
-            self.tally.bad.append(f"row {row}: {as_bad_row(error)}")
-        return record.seen
-
-    def example(self, record: Record) -> Example:
-        """A row in the one schema.
-
-        Raises UserError where the data hold something that is not read and would be missed.
-        """
-        record.check_media()
-        example = self.format.read(record)
-        if self.format.guess and self.settings.data_format is None:
-            record.check_prompt(example.prompt, self.tally.format)
-        return example
-
-    def encode(self, example: Example) -> Encoded:
-        """The tokens of an example within the length limit.
-
-        Raises BadRow where a completion has no text as the model sees it, or both are the same.
-        """
-        rendered = render(example, self.tokenizer)
-        if missing := left_out(example, rendered):
-            self.tally.left_out.append(missing)
-        self.tally.endless += not rendered.templated and self.tokenizer.eos_token_id is None
-        whole, limit = encode(rendered, self.tokenizer), self.settings.max_length
-        check_sides(whole, self.tokenizer, "as the chat template writes them")
-        mode, bos = self.settings.truncation_mode, self.tokenizer.bos_token_id
-        encoded = truncate(whole, limit, bos, mode)
-        check_sides(encoded, self.tokenizer, f"within --max_length {limit}")
-        self.tally.prompts_cut += len(encoded.prompt) < len(whole.prompt)
-        sides = zip(encoded.completions, whole.completions, strict=True)
-        self.tally.completions_cut += sum(len(kept) < len(all_of) for kept, all_of in sides)
-        return encoded
-
-    def margin_suffices(self, example: Example) -> bool:
-        """Whether the chosen score leads by ``--min_score_margin``.
-
-        Raises BadRow where a setting reads the scores, and they are not both numbers.
-        """
-        least = self.settings.min_score_margin
-        if example.desirable is None and example.scores is None and reads_scores(self.settings):
-            raise BadRow("score_chosen and score_rejected are not both numbers")
-        return (
-            least is None
-            or example.scores is None
-            or example.scores[0] - example.scores[1] >= least
-        )
+    def placed(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The row of every item, and its number among those of its row."""
+        apart = (not self.settings.paired) & (self.table.sides == 2)
+        count_R = np.where(apart, 2, self.table.sides > 0)
+        row_I = np.repeat(np.arange(len(count_R)), count_R)
+        return row_I, np.arange(len(row_I)) - (np.cumsum(count_R) - count_R)[row_I]
 
     def check(self) -> None:
         """Raises UserError where too many rows are bad, none is left, most have no prompt, or the
         loss wants pairs and there are none."""
         tally = self.tally
-        tally.check(len(self.items))
+        tally.check(len(self))
         if self.settings.data_format is None:
             tally.check_prompts()
-        kinds = {item.desirable is None for item in self.items}
-        if kinds != {self.settings.paired}:
+        if self.settings.paired and (self.table.label >= 0).any():
             raise UserError(
                 f"data: rows of format {tally.format!r} are single labelled items; take a loss"
                 " like kto"
@@ -166,35 +74,72 @@ class TextRows(Rows):
 
     def limit(self, count: int | None, seed: int) -> None:
         """Keep ``count`` items, picked by the seed."""
-        if count is not None and count < len(self.items):
+        if count is not None and count < len(self):
             # Epoch -1 is none of the training's, so the choice is independent of every order.
-            kept = np.sort(epoch_order(seed, -1, len(self.items))[:count])
-            self.items = [self.items[index] for index in kept]
+            kept = np.sort(epoch_order(seed, -1, len(self))[:count])
+            self.row_I, self.side_I = self.row_I[kept], self.side_I[kept]
             self.__dict__.pop("fingerprint", None)  # cached, and no longer that of these items
 
     def is_subset_of(self, other: TextRows) -> bool:
         """Whether every item is also one of the other's."""
-        contents = {content_bytes(item) for item in other.items}
-        return all(content_bytes(item) in contents for item in self.items)
+        # Those of this set alone are kept in memory: it is mostly the smaller one.
+        left = set(self.contents())
+        for content in other.contents():
+            left.discard(content)
+            if not left:
+                return True
+        return False
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.row_I)
+
+    @property
+    def items(self) -> Sequence[TextItem]:
+        """All items, each read when it is asked for."""
+        return Items(self)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all items: it changes when tokens, labels or the choice of rows change."""
         digest = hashlib.blake2b(digest_size=8)
-        for item in self.items:
-            digest.update(content_bytes(item))
+        for content in self.contents():
+            digest.update(content)
         return digest.hexdigest()
+
+    @property
+    def length_I(self) -> NDArray[np.int64]:
+        """The tokens of every item: its prompt and its longest completion."""
+        prompt_R, *sides = self.table.lengths
+        longest_I = np.maximum(*(side_R[self.row_I] for side_R in sides))
+        if not self.settings.paired:
+            longest_I = np.choose(self.side_I, [side_R[self.row_I] for side_R in sides])
+        return prompt_R[self.row_I] + longest_I
+
+    @property
+    def desirable(self) -> int:
+        """The number of desirable items, where a loss judges single completions."""
+        label_I = self.table.label[self.row_I]
+        return int(np.where(label_I < 0, self.side_I == 0, label_I).sum())
+
+    @property
+    def largest_token(self) -> int:
+        """The largest token of all items."""
+        return int(self.table.largest[self.row_I].max())
+
+    def contents(self) -> Iterator[bytes]:
+        """Tokens and labels of every item as bytes."""
+        return map(content_bytes, self.items)
 
     def read(self, row: int, visit: int) -> TextItem:
         """The item number ``row``, the same on every visit: text has no augmentation."""
-        return self.items[row]
+        item = self.table.items(int(self.row_I[row]), self.settings.paired)[self.side_I[row]]
+        if self.reference is None:
+            return item
+        return replace(item, reference=tuple(self.reference[row]["scores"]))
 
     def source(self, row: int) -> int:
         """The row of the data set that item ``row`` was made from."""
-        return self.items[row].row
+        return int(self.row_I[row])
 
     def preview(self, count: int) -> list[str]:
         """Lines that show the first items as the model will see them: the prompt, which is only
@@ -216,14 +161,27 @@ class TextRows(Rows):
         return repr(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-def content_bytes(item: TextItem) -> bytes:
-    """Tokens and labels of an item as bytes, equal for equal items alone."""
-    # Each list has its length before it, or a token could move between prompt and completion.
-    tokens = [
-        np.asarray([len(ids), *ids], dtype=np.int32).tobytes()
-        for ids in (item.prompt, *item.completions)
-    ]
-    return b"".join(tokens) + repr((item.outcome, item.desirable)).encode()
+class Items(Sequence[TextItem]):
+    """The items of some rows as a sequence."""
+
+    def __init__(self, rows: TextRows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> TextItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TextItem]: ...
+    def __getitem__(self, index: int | slice) -> TextItem | list[TextItem]:
+        numbers = range(len(self.rows))[index]
+        if isinstance(numbers, int):
+            return self.rows.read(numbers, 0)
+        return [self.rows.read(number, 0) for number in numbers]
+
+    def __iter__(self) -> Iterator[TextItem]:
+        return (self.rows.read(number, 0) for number in range(len(self.rows)))
 
 
 def first_record(dataset: Dataset) -> dict[str, Any]:
@@ -236,50 +194,9 @@ def first_record(dataset: Dataset) -> dict[str, Any]:
     raise UserError(f"data: no row can be read ({short(reason)})")
 
 
-def check_sides(encoded: Encoded, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
-    """Raises BadRow where a completion is empty but for marks, or both sides are the same."""
-    for ids in encoded.completions:
-        # Only short ones can be empty, and to decode all of them would take time.
-        if len(ids) <= MARKS and not str(tokenizer.decode(ids, skip_special_tokens=True)).strip():
-            raise BadRow(f"a completion is empty {where}")
-    if len(encoded.completions) == 2 and encoded.completions[0] == encoded.completions[1]:
-        raise BadRow(f"chosen and rejected are the same {where}")
-
-
-def reads_scores(settings: RowSettings) -> bool:
-    """Whether a setting reads the scores of the rows."""
-    return settings.soft_label_scale is not None or settings.min_score_margin is not None
-
-
 def check_scores(columns: list[str], settings: RowSettings) -> None:
     """Raises UserError where a setting reads scores and the data have none."""
     missing = {"score_chosen", "score_rejected"} - set(columns)
     if missing and reads_scores(settings):
         flag = "soft_label_scale" if settings.soft_label_scale is not None else "min_score_margin"
         raise UserError(f"--{flag}: the data has no column {' and '.join(sorted(missing))}")
-
-
-def make_items(
-    row: int, example: Example, encoded: Encoded, settings: RowSettings
-) -> list[TextItem]:
-    """The items of a row: one for a pair or a labelled completion, two for a pair where the loss
-    judges single completions."""
-    # Four bytes a token: a list of Python's integers takes nine times as much.
-    prompt, completions = (
-        array("i", encoded.prompt),
-        tuple(array("i", ids) for ids in encoded.completions),
-    )
-    item = TextItem(row, prompt, completions, outcome(example, settings), example.desirable)
-    if settings.paired or example.desirable is not None:
-        return [item]
-    sides = zip(completions, (True, False), strict=True)
-    return [replace(item, completions=(ids,), desirable=good, outcome=1.0) for ids, good in sides]
-
-
-def outcome(example: Example, settings: RowSettings) -> float:
-    """P(chosen ≻ rejected) = σ(scale · (score_chosen − score_rejected)) with
-    ``--soft_label_scale``, else 1."""
-    if settings.soft_label_scale is None or example.scores is None:
-        return 1.0
-    chosen, rejected = (settings.soft_label_scale * score for score in example.scores)
-    return preference_probability(chosen, rejected).item()

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffdpo.config import BaseSettings, Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
 from diffdpo.engine.settings import FREE_ON_RESUME
-from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.inert import INERT
-from diffdpo.text.train_settings import TransformersSettings
-
-if TYPE_CHECKING:
-    from diffdpo.objective import Objective
+from diffdpo.text.loss_settings import TextLossSettings, loss_problems
 
 RECIPE = "scripts/recipes/reviews.yaml"
 ALL_LINEAR = ["all-linear"]
@@ -51,7 +47,7 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
+class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(
@@ -88,29 +84,6 @@ class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
     group_by_length: bool = flag(
         False, "rows of like length meet in a step; left out: chance decides", group="data"
     )
-    loss_type: list[str] = flag(
-        ["sigmoid"], "rows of diffdpo.losses.LOSSES, added up", ["--pref_loss"], group="loss"
-    )  # type: ignore[assignment]
-    loss_weights: list[float] = flag([], "a weight for each loss; default: 1", group="loss")
-    beta: float = flag(
-        0.1,
-        "strength of the anchor; orpo: weight of the odds ratio",
-        aliases=["--pref_beta"],
-        group="loss",
-        above=0,
-    )
-    rpo_alpha: float | None = flag(
-        None,
-        "add the SFT loss of the chosen completions with this weight",
-        aliases=["--pref_ftx"],
-        group="loss",
-        above=0,
-    )
-    simpo_gamma: float = flag(0.5, "simpo: margin asked for", group="loss")
-    orpo_nll_on_prompt: bool = flag(
-        True, "orpo: the likelihood term covers the prompt as well, as in TRL", group="loss"
-    )
-
     eval_strategy: str = flag(
         "no",
         "no, steps or epoch: when to measure on held-out rows; always at the end as well",
@@ -138,7 +111,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
         if (self.model_name_or_path is None) != (self.dataset_name is None):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
-        return lines + loss_problems(self)
+        return lines + loss_problems(self, self.precompute_ref_log_probs)
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
@@ -170,51 +143,9 @@ class TextSettings(TextModelSettings, TextDataSettings, TransformersSettings):
             "eval_batch_size",
         }
         measured |= {"eval_generations", "max_new_tokens"}
-        return FREE_ON_RESUME | measured | {"cache_dir", "preview", *SAME_NUMBERS}
+        elsewhere = {"cache_dir", "dataset_num_proc", "preview"}
+        return FREE_ON_RESUME | measured | elsewhere | SAME_NUMBERS
 
     @classmethod
     def inert(cls) -> dict[str, str]:
         return INERT
-
-
-def loss_problems(settings: TextSettings) -> list[str]:
-    """A line for each mistake in the losses and their settings."""
-    # The default is known to be right; to check any other loads PyTorch, which takes seconds.
-    chosen = (settings.loss_type, settings.loss_weights, settings.label_smoothing)
-    if chosen == (["sigmoid"], [], 0):
-        return []
-    if not settings.loss_type:
-        return ["--loss_type: name one loss or several"]
-    try:
-        objective = text_objective(settings)
-    except UserError as error:
-        return list(error.mistakes)
-    lines = []
-    if settings.precompute_ref_log_probs and objective.reference_free:
-        lines.append(f"--precompute_ref_log_probs: loss {settings.loss_type[0]} has no reference")
-    if settings.precompute_ref_log_probs and objective.needs_kl:
-        lines.append(
-            "--precompute_ref_log_probs: kto scores new pairs of prompt and completion in every"
-            " step"
-        )
-    return lines
-
-
-def text_objective(settings: TextSettings) -> Objective:
-    """The weighted sum of the losses of ``--loss_type``, with the SFT loss under ``--rpo_alpha``.
-
-    Raises UserError for unknown losses, weights that do not match, and sums of losses of different
-    kinds.
-    """
-    from diffdpo.losses import LOSSES  # not above: it loads PyTorch
-    from diffdpo.objective import make_objective
-
-    names, weights = list(settings.loss_type), list(settings.loss_weights)
-    for name in names:
-        if name in LOSSES and LOSSES[name].only == "images":
-            raise UserError(f"--loss_type {name} is defined on pictures alone")
-    # Weights of the wrong number stay as they are, for ``make_objective`` to name the mistake.
-    if settings.rpo_alpha and len(weights) in (0, len(names)):
-        weights = [*(weights or [1.0] * len(names)), settings.rpo_alpha]
-        names = [*names, "sft"]
-    return make_objective(settings, names, weights, beta=settings.beta)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
-from diffdpo.engine.journal import Journal
 from diffdpo.engine.sharding import is_sharded
 from diffdpo.engine.step_context import step_context
 from diffdpo.losses.means import Metrics, fraction, means_of
@@ -20,15 +19,17 @@ from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores
 from diffdpo.text.batch import TextBatch
-from diffdpo.text.rows import TextItem, TextRows
+from diffdpo.text.row_reader import TextItem
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import make_task
+from diffdpo.text.token_table import token_bytes
 
 
 class Validation:
     """Measures on other rows, ``trained_on`` of which are among those of training; writes
-    ``eval.jsonl`` and ``samples/step-N.txt``.
+    ``samples/step-N.txt``.
 
     Every process measures all rows, so that none waits for another; the first one writes.
     """
@@ -42,52 +43,42 @@ class Validation:
         rows: TextRows,
         accelerator: Accelerator,
         every: int,
+        total: int,
         trained_on: int = 0,
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
         self.task = make_task(settings, objective, accelerator, alone=True)
-        self.every = every
+        self.every, self.total = every, total
         # "held out" is said where it is so.
         self.title = "measured" if trained_on else "held out"
         self.note = f", {trained_on:,} of them in the training set" if trained_on else ""
-        self.journal = Journal(Path(settings.output_dir) / "eval.jsonl")
         # Where weights are in shares, no process can run the network alone.
         self.answering = accelerator.is_main_process or is_sharded(accelerator)
         self.before = self.reference_answers()
-        self.begun = False
 
-    def after_step(self, done: int) -> None:
-        """Measure when it is due; at the first step of a resumed run, drop the lines that lie ahead
-        of it."""
-        if not self.begun and self.accelerator.is_main_process:
-            self.journal.keep_until(done - 1)
-        self.begun = True
-        if done % self.every == 0:
-            self.show(done)
+    def due(self, done: int) -> bool:
+        """Every so many steps, and at the end."""
+        return done % self.every == 0 or done == self.total
 
     def final(self, done: int) -> None:
-        """Measure at the end, unless the last step already did."""
-        if done % self.every or not self.begun:
-            self.show(done)
+        """Nothing: the last step was measured."""
 
-    def show(self, done: int) -> None:
-        """Measure, write the lines and answers, and print the main figures."""
-        metrics = self.measure()
+    def measure(self, done: int) -> dict[str, float]:
+        """Measure, write the answers, and print the main figures."""
+        metrics = self.figures()
         answers = self.answers(self.scorer) if self.answering else []
         if self.accelerator.is_main_process:
-            self.journal.keep_until(done - 1)  # a resumed run may measure the same step again
-            self.journal.append([{"step": done, **metrics}])
             self.write_answers(done, answers)
-        self.accelerator.log(metrics, step=done)
         figures = [f"{word} {metrics[name]:.4f}" for word, name in SHOWN.items() if name in metrics]
         say(
             f"{self.title:<12} step {done}: {', '.join(figures)} on {len(self.rows):,} rows"
             f"{self.note}"
         )
+        return metrics
 
     @torch.no_grad()
-    def measure(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         """Means over all held-out rows, under TRL's names. The rows count as one step: token means
         and KTO's z are taken over all of them."""
         size, items = self.settings.eval_batch_size, self.rows.items
@@ -178,12 +169,16 @@ class Validation:
 
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
     """How many rows have a completion that training knows after the same prompt."""
+    # Only what is asked about is kept in memory: the training set may be large.
+    texts = [set(texts_of(item)) for item in rows.items]
+    asked = set().union(*texts)
+    known = {text for item in training.items for text in texts_of(item) if text in asked}
+    return sum(not known.isdisjoint(both) for both in texts)
 
-    def hashes(item: TextItem) -> list[int]:
-        return [hash((*item.prompt, -1, *ids)) for ids in item.completions]
 
-    known = {value for item in training.items for value in hashes(item)}
-    return sum(not known.isdisjoint(hashes(item)) for item in rows.items)
+def texts_of(item: TextItem) -> list[bytes]:
+    """The completions of an item, each with its prompt."""
+    return [token_bytes(item.prompt, ids) for ids in item.completions]
 
 
 SHOWN = {

@@ -34,6 +34,7 @@ TESTS = {
     "losses/pairs": ["test_losses.py"],
     "losses/reference_free": ["test_losses.py"],
     "losses/items": ["test_losses.py"],
+    "losses/transforms": ["test_transforms.py", "test_losses.py"],
     "losses/safeguard": ["test_safeguard.py"],
     "objective": [
         "test_objective.py",

@@ -20,7 +20,7 @@ from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs as open_images
 from diffdpo.image.settings import ImageSettings
 from diffdpo.ranking import fit_bradley_terry
-from diffdpo.text.rows import RowSettings, outcome
+from diffdpo.text.row_reader import RowSettings, outcome
 from tests.annotate.made import BROKEN, data_set, rows, settings, vote
 from tests.annotate.samples import sample_folder
 

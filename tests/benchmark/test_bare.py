@@ -8,7 +8,8 @@ import torch
 from datasets import Dataset
 
 from diffdpo.text.batch import collate, make_draw
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from scripts.benchmark.bare import text_passes
 from tests.text.factory import model, pair_rows, tokenizer

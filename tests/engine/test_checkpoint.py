@@ -7,6 +7,7 @@ import torch
 from transformers import Adafactor
 
 from diffdpo.engine import checkpoint
+from diffdpo.engine.background import Background
 from diffdpo.engine.files import atomic_files, atomic_folder, write_atomically
 from diffdpo.engine.journal import Journal
 from diffdpo.errors import UserError
@@ -86,7 +87,7 @@ def test_a_snapshot_is_what_was_and_not_what_becomes(tmp_path):
 
 
 def test_work_in_the_background_is_done_in_turn_and_its_errors_come_back():
-    done, writer = [], checkpoint.Background()
+    done, writer = [], Background()
     for step in range(3):
         writer.start(lambda step=step: done.append(step))
     writer.wait()

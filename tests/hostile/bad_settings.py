@@ -73,6 +73,29 @@ IMAGES = {
         "--input_perturbation must be a finite number",
     ),
     "beta infinite": (["--beta_dpo", "inf"], "--beta_dpo must be a finite number"),
+    "beta in words": (["--beta_dpo", "large"], "--beta_dpo: invalid float value: 'large'"),
+    "beta none": (["--beta_dpo", "none"], "--beta_dpo: invalid float value: 'none'"),
+    "auto beta without a reference": (
+        ["--beta_dpo", "auto", "--loss_type", "mapo"],
+        "--beta_dpo auto: the loss has no reference",
+    ),
+    "half a pair held out": (["--holdout", "2.5"], "--holdout 2.5: a number of pairs is whole"),
+    "nothing held out": (["--holdout", "0"], "--holdout must be above 0"),
+    "all held out": (["--holdout", "12"], "--holdout 12: there are 12 pairs; some must be left"),
+    "the best of nothing": (["--keep_best"], "--keep_best: no pairs are held out to judge by"),
+    "patience without a best": (
+        ["--holdout", "2", "--early_stopping_patience", "2"],
+        "--early_stopping_patience belongs to --keep_best",
+    ),
+    "a best by chance": (
+        ["--keep_best", "--holdout", "2", "--metric_for_best_model", "luck"],
+        "--metric_for_best_model 'luck' is unknown; known: loss",
+    ),
+    "drift ignored": (["--on_drift", "ignore"], "--on_drift 'ignore' is unknown; known: warn"),
+    "drift without a reference": (
+        ["--on_drift", "stop", "--loss_type", "mapo"],
+        "--on_drift stop: the loss has no reference, from which drift is measured",
+    ),
     "sampling in no steps": (
         ["--run_validation", "--num_inference_steps", "0"],
         "--num_inference_steps must be at least 1",
@@ -113,6 +136,47 @@ TEXTS = {
     "endless soft labels": (["--soft_label_scale", "inf"], "--soft_label_scale must be a finite"),
     "a rank of 10^7": (["--use_peft", "--lora_r", "10000000"], "--lora_r must be at most"),
     "weights that do not match": (["--loss_weights", "1", "2"], "--loss_weights: 2 weights for 1"),
+    "a loss by another program's name": (
+        ["--loss_type", "kto_pair"],
+        "--loss_type kto_pair is kto, which takes pairs as well: --loss_type kto",
+    ),
+    "an option of another loss": (
+        ["--alpha", "0.25"],
+        "--alpha: loss sigmoid does not read it; these do: simpo, alphapo, cpo",
+    ),
+    "a temperature without bound": (
+        ["--loss_type", "discopop", "--discopop_tau", "2"],
+        "--discopop_tau must be at most 1",
+    ),
+    "CPO's weight beside a reference": (
+        ["--cpo_alpha", "1"],
+        "--cpo_alpha is for losses without a reference",
+    ),
+    "one weight by two names": (
+        ["--loss_type", "simpo", "--cpo_alpha", "1", "--rpo_alpha", "1"],
+        "--rpo_alpha and --cpo_alpha are the same here; keep one",
+    ),
+    "a divergence that is not known": (
+        ["--f_divergence_type", "renyi"],
+        "--f_divergence_type 'renyi' is unknown; known: reverse_kl",
+    ),
+    "a divergence of a loss that reads more": (
+        ["--loss_type", "nca_pair", "--f_divergence_type", "forward_kl"],
+        "--f_divergence_type forward_kl: loss nca_pair does not read the margin",
+    ),
+    "a coefficient without its divergence": (
+        ["--f_alpha_divergence_coef", "0.3"],
+        "--f_alpha_divergence_coef belongs to --f_divergence_type alpha_divergence",
+    ),
+    "weights of pairs for single items": (
+        ["--loss_type", "kto", "--use_weighting"],
+        "--use_weighting weighs pairs; kto judges single items",
+    ),
+    "a tail beyond its pair": (
+        ["--loss_type", "simpo", "--ld_alpha", "0.5"],
+        "--ld_alpha is for losses of pairs with a reference; simpo is none",
+    ),
+    "a tail above 1": (["--ld_alpha", "1.5"], "--ld_alpha must be at most 1"),
     "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),
     "no tokens": (["--max_length", "0"], "--max_length must be at least"),
 }

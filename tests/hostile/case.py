@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -28,7 +28,8 @@ class Bad:
     """A command that must end with ``code`` and one line on stderr.
 
     ``make`` writes the bad input and returns the flags. ``line`` is a regular expression that one
-    of the error lines, without its "error: ", must match from its beginning.
+    of the error lines, without its "error: ", must match from its beginning. ``environment`` is
+    what a launcher would set.
     """
 
     name: str
@@ -36,3 +37,4 @@ class Bad:
     make: Callable[[Material], list[str]]
     line: str
     code: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)

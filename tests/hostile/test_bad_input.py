@@ -59,6 +59,8 @@ def material(tmp_path, models, lm, pairs, data):
 def test_bad_input_gets_one_line(name, material, capsys, monkeypatch):
     case = CASES[name]
     monkeypatch.chdir(material.folder)
+    for variable, value in case.environment.items():
+        monkeypatch.setenv(variable, value)
     flags = [str(word) for word in case.make(material)]
     with within(SECONDS):
         code = main([case.command, *flags])

@@ -9,8 +9,9 @@ import torch
 from diffdpo.engine.step_context import step_context
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import OtherModel, Zero
+from diffdpo.text.loss_settings import text_objective
 from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask
 
 
@@ -29,8 +30,10 @@ class OneStep:
 
     def run(self, items, **settings):
         """Loss and metrics of one batch under the settings of the command line."""
-        objective = text_objective(TextSettings(**settings))
-        self.task.mean_logps = objective.reference_free
+        settings = TextSettings(**settings)
+        objective = text_objective(settings)
+        self.task.ld_alpha, self.task.weighs = settings.ld_alpha, settings.use_weighting
+        self.task.mean_logps = objective.shows_means
         reference = Zero() if objective.reference_free else OtherModel(self.reference, "other")
         batch = self.task.collate(items)
         context = step_context(

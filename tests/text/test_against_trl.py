@@ -8,7 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from tests.text import factory
 from tests.text.engine import OneStep
 
@@ -97,7 +98,7 @@ def test_the_tokens_are_the_same(dpo):
         assert [*map(list, item.completions)] == [row["chosen_ids"], row["rejected_ids"]]
 
 
-def compare(dpo, models, names, weights, **settings):
+def compare(dpo, models, names, weights, rel=1e-5, **settings):
     trainer, batch, ours = dpo
     # TRL reads these anew in every step, so one trainer serves all losses.
     trainer.loss_types, trainer.loss_weights = names, weights
@@ -113,9 +114,9 @@ def compare(dpo, models, names, weights, **settings):
         ours.items, loss_type=names, loss_weights=weights, beta=0.1, **settings
     )
     loss.backward()
-    assert loss.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-5)
+    assert loss.item() == pytest.approx(theirs.item(), rel=rel, abs=1e-5)
     # The same loss could come of another sign or a detached term; its gradient could not.
-    assert norm(policy) == pytest.approx(norm(trainer.model), rel=1e-4)
+    assert norm(policy) == pytest.approx(norm(trainer.model), rel=10 * rel)
 
 
 @pytest.mark.parametrize("name", PAIRED)

@@ -9,7 +9,7 @@ from diffdpo.data.text.schema import Example
 from diffdpo.errors import UserError
 from diffdpo.text import chat
 from diffdpo.text.chat import left_out, render
-from diffdpo.text.encode import encode, end_once
+from diffdpo.text.encode import encode_all, end_once
 from tests.text.factory import MOODY, TEMPLATES, assistant, tokenizer, user
 
 SYSTEM = {"role": "system", "content": "be kind"}
@@ -43,7 +43,7 @@ def test_texts_are_those_of_trl(templated, prompt):
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 def test_prompt_and_completion_put_together_are_the_whole_conversation(templated, prompt):
-    encoded = encode(render(Example(prompt, SIDES), templated), templated)
+    (encoded,) = encode_all([render(Example(prompt, SIDES), templated)], templated)
     for side, ids in zip(SIDES, encoded.completions, strict=True):
         whole = templated.apply_chat_template(prompt + side, tokenize=False)
         assert templated.decode(encoded.prompt + ids) == whole
@@ -146,7 +146,7 @@ def test_a_row_sets_options_of_the_template_and_nothing_else(name):
 
 def plain(prompt, *sides, **options):
     words = tokenizer(**options)
-    return words, encode(render(Example(prompt, sides), words), words)
+    return words, *encode_all([render(Example(prompt, sides), words)], words)
 
 
 def test_plain_text_gets_bos_and_eos_once():

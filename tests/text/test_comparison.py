@@ -7,7 +7,7 @@ import torch
 
 from diffdpo.text.comparison import log_ratios, pair_margins
 from diffdpo.text.generate import SampleSettings, sample
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.task import TextTask
 from tests.text.factory import model

@@ -15,9 +15,10 @@ from diffdpo.text import scorer as scorers
 from diffdpo.text.batch import collate
 from diffdpo.text.layout import forward_passes, lay_out
 from diffdpo.text.logprob import BLOCK, TokenLogProbability
-from diffdpo.text.rows import TextItem
+from diffdpo.text.loss_settings import text_objective
+from diffdpo.text.row_reader import TextItem
 from diffdpo.text.scorer import TokenScorer, prove_head
-from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.sharing import pays
 from diffdpo.text.task import TextTask
 from tests.text.factory import model
@@ -247,6 +248,8 @@ def test_log_probabilities_and_their_gradient_are_the_plain_ones(monkeypatch, dt
     assert torch.equal(column_PK[:, 1].bool(), logits.argmax(1) == target_P)
     assert torch.allclose(column_PK[:, 2], spread.entropy(), rtol=1e-4, atol=1e-3)
     assert torch.allclose(column_PK[:, 3], logits.detach().mean(1), rtol=1e-5)
+    same = spread.probs.double().square().sum(1).log().float()
+    assert torch.allclose(column_PK[:, 4], same, rtol=1e-4, atol=1e-6)
 
 
 def test_the_logits_are_given_up_to_the_gradient():

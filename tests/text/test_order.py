@@ -5,7 +5,7 @@ import pytest
 
 from diffdpo.engine.batches import Rows, Stream
 from diffdpo.text.order import ByLength
-from diffdpo.text.rows import TextItem
+from diffdpo.text.row_reader import TextItem
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 203)
 
@@ -14,6 +14,8 @@ class Lengths(Rows):
     """Rows of the given lengths in the order of every plain data set."""
 
     fingerprint = "x"
+
+    length_I = LENGTHS + 3
 
     def __init__(self):
         self.items = [

@@ -9,7 +9,8 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from diffdpo.errors import UserError
 from diffdpo.text.router import router_balance
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import prove_head
 from tests.text import factory
 from tests.text.engine import OneStep

@@ -10,7 +10,8 @@ from diffdpo.data.text.messages import BadRow, message, without_nulls
 from diffdpo.data.text.schema import split_common
 from diffdpo.errors import UserError
 from diffdpo.text.encode import Encoded
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from diffdpo.text.truncate import TRUNCATION, truncate
 from tests.data.test_text_formats import ROWS
 from tests.text.factory import CHATML, tokenizer
@@ -30,6 +31,11 @@ class Table(list):
     @property
     def column_names(self):
         return list(dict.fromkeys(name for row in self for name in row))
+
+    def __getitem__(self, place):
+        if isinstance(place, int):
+            return super().__getitem__(place)
+        return {name: [row.get(name) for row in self] for name in self.column_names}
 
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)

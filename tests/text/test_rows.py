@@ -8,7 +8,8 @@ from datasets import Dataset
 
 from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
-from diffdpo.text.rows import RowSettings, TextRows
+from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.rows import TextRows
 from tests.text.factory import CHATML, chat_rows, label_rows, pair_rows, tokenizer
 
 

@@ -10,7 +10,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 
 from diffdpo.errors import UserError
 from diffdpo.reference import without_dropout
-from diffdpo.text.rows import RowSettings, TextItem, TextRows
+from diffdpo.text.row_reader import RowSettings, TextItem
+from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer, prove_head
 from tests.text.engine import OneStep
 from tests.text.factory import CHATML, chat_rows, label_rows, model, pair_rows, tokenizer

@@ -25,6 +25,11 @@ from diffdpo.errors import UserError
 from diffdpo.extensions import named_row
 
 
+def any_row(record: Record) -> bool:
+    """True: no other format has the same columns."""
+    return True
+
+
 @dataclass(frozen=True)
 class TextFormat:
     """A row of the table: how a format is told from others, and how its rows are read."""
@@ -32,7 +37,7 @@ class TextFormat:
     columns: tuple[str, ...]  # that the data must have
     read: Callable[[Record], Example]
     # Asked of the first row, where two formats have the same columns.
-    holds: Callable[[Record], bool] = lambda record: True
+    holds: Callable[[Record], bool] = any_row
     # Its prompt is a guess, so that no other column may hold text that belongs to it.
     guess: bool = False
 

@@ -4,6 +4,7 @@ a pair or a label, and orca's."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from diffdpo.data.text.messages import BadRow, Message, answer
@@ -19,22 +20,24 @@ def alpaca_pairs(record: Mapping[str, Any]) -> Example:
 
 def alpaca_labels(tag: str) -> Callable[[Mapping[str, Any]], Example]:
     """A reader of instruction, output and ``tag``, and of input, history and system."""
+    return partial(read_labels, tag)
 
-    def read(record: Mapping[str, Any]) -> Example:
-        completion = answer(record["output"], "output")
-        return single(conversation(record), completion, label(record[tag]), record)
 
-    return read
+def read_labels(tag: str, record: Mapping[str, Any]) -> Example:
+    """What ``alpaca_labels`` reads of a row."""
+    completion = answer(record["output"], "output")
+    return single(conversation(record), completion, label(record[tag]), record)
 
 
 def question_pairs(column: str) -> Callable[[Mapping[str, Any]], Example]:
     """A reader of ``column``, chosen, rejected, and system where it is: a conversation of one
     turn."""
+    return partial(read_question, column)
 
-    def read(record: Mapping[str, Any]) -> Example:
-        return one_turn(words(record, column), record)
 
-    return read
+def read_question(column: str, record: Mapping[str, Any]) -> Example:
+    """What ``question_pairs`` reads of a row."""
+    return one_turn(words(record, column), record)
 
 
 def conversation(record: Mapping[str, Any]) -> list[Message]:

@@ -4,6 +4,7 @@ a label (KTO), and two whole conversations."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from diffdpo.data.text.messages import BadRow, answer, messages
@@ -24,27 +25,29 @@ def are_answers(record: Mapping[str, Any]) -> bool:
 def turns_and_pairs(turns: str) -> Reader:
     """A reader of ``turns``, chosen, rejected; a ``system`` column, where there is one, opens the
     conversation."""
+    return partial(read_pairs, turns)
 
-    def read(record: Mapping[str, Any]) -> Example:
-        prompt = with_system(messages(record[turns]), record)
-        chosen, rejected = (answer(record[name], name) for name in ("chosen", "rejected"))
-        return pair(prompt, chosen, rejected, record)
 
-    return read
+def read_pairs(turns: str, record: Mapping[str, Any]) -> Example:
+    """What ``turns_and_pairs`` reads of a row."""
+    prompt = with_system(messages(record[turns]), record)
+    chosen, rejected = (answer(record[name], name) for name in ("chosen", "rejected"))
+    return pair(prompt, chosen, rejected, record)
 
 
 def labelled_turns(turns: str, tag: str) -> Reader:
     """A reader of ``turns`` and ``tag``: the last message is the completion that the label
     judges."""
+    return partial(read_labelled, turns, tag)
 
-    def read(record: Mapping[str, Any]) -> Example:
-        conversation = messages(record[turns])
-        if len(conversation) < 2:
-            raise BadRow(f"{turns} needs a prompt and a completion")
-        prompt = with_system(conversation[:-1], record)
-        return single(prompt, conversation[-1:], label(record[tag]), record)
 
-    return read
+def read_labelled(turns: str, tag: str, record: Mapping[str, Any]) -> Example:
+    """What ``labelled_turns`` reads of a row."""
+    conversation = messages(record[turns])
+    if len(conversation) < 2:
+        raise BadRow(f"{turns} needs a prompt and a completion")
+    prompt = with_system(conversation[:-1], record)
+    return single(prompt, conversation[-1:], label(record[tag]), record)
 
 
 def whole_pairs(record: Mapping[str, Any]) -> Example:

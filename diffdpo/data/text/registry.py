@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +138,15 @@ def conversations(columns: Mapping[str, str], tags: Mapping[str, str], ranking: 
     ours = {"messages": "conversations", **COMMON}
     needed = ("messages", *(("chosen", "rejected") if ranking else ("kto_tag",)))
     plain = turns_and_pairs if ranking else (lambda turns: labelled_turns(turns, "kto_tag"))
-    read = plain("conversations")
+    return renaming(ours, columns, partial(read_tagged, plain("conversations"), tags), needed)
 
-    def read_tagged(record: Record) -> Example:
-        turns = ("conversations", "chosen", "rejected")
-        return read(Record({k: retagged(v, tags) if k in turns else v for k, v in record.items()}))
 
-    return renaming(ours, columns, read_tagged, needed)
+def read_tagged(
+    read: Callable[[Record], Example], tags: Mapping[str, str], record: Record
+) -> Example:
+    """What ``read`` makes of a row whose messages have an entry's field and role names."""
+    turns = ("conversations", "chosen", "rejected")
+    return read(Record({k: retagged(v, tags) if k in turns else v for k, v in record.items()}))
 
 
 def renaming(
@@ -153,14 +156,18 @@ def renaming(
     needed: tuple[str, ...],
 ) -> TextFormat:
     """A format whose columns are called as an entry says; other columns are not read."""
+    # Functions with their arguments and not closures, which cannot be sent to another process.
+    renamed = partial(read_renamed, {ours[key]: column for key, column in named.items()}, read)
+    return TextFormat(tuple(named[key] for key in needed), renamed)
 
-    def read_renamed(record: Record) -> Example:
-        row = {ours[key]: record[column] for key, column in named.items() if column in record}
-        own = Record(row)
-        own.check_media()
-        return read(own)
 
-    return TextFormat(tuple(named[key] for key in needed), read_renamed)
+def read_renamed(
+    columns: Mapping[str, str], read: Callable[[Record], Example], record: Record
+) -> Example:
+    """What ``read`` makes of a row whose columns are called as ``columns`` says, by our names."""
+    own = Record({name: record[column] for name, column in columns.items() if column in record})
+    own.check_media()
+    return read(own)
 
 
 def retagged(value: Any, tags: Mapping[str, str]) -> Any:

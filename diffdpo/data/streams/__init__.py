@@ -1,0 +1,1 @@
+"""Data sets that are read while training runs: shards of parquet or tar files, by row number."""
