@@ -101,7 +101,8 @@ def train(
         return held_out_measures(run, trainer)
 
     def write(last: Mapping[str, float]) -> Path:
-        keep_record(Path(settings.output_dir), **texts_of(run.rows))
+        if not settings.streaming:  # it would read all rows once more
+            keep_record(Path(settings.output_dir), **texts_of(run.rows))
         return export(run.scorer.network, run.tokenizer, settings, last)
 
     preview = run.rows.preview(settings.preview)
@@ -185,7 +186,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         trainer.accelerator,
         every,
         trainer.plan.total_steps,
-        count_trained_on(run.held_out, run.rows),
+        None if settings.streaming else count_trained_on(run.held_out, run.rows),
     )
 
 
