@@ -95,7 +95,7 @@ class TextRows(Rows):
         return len(self.row_I)
 
     @property
-    def items(self) -> Sequence[TextItem]:
+    def items(self) -> Items:
         """All items, each read when it is asked for."""
         return Items(self)
 
