@@ -290,14 +290,18 @@ def scoring_line(pairs: int, positions: int, settings: ImageSettings) -> str:
     scored = min(asked, visits)
     line = f"reference    {scored:.4g} of {asked} draws a pair are scored"
     if scored < asked:
-        return (
-            f"{line}, the run visits no more; as many forward passes as a live reference takes:"
-            " they pay from the second run on"
+        line += (
+            ", the run visits no more; as many forward passes as a live reference takes: they pay"
+            " from the second run on"
         )
-    return (
-        f"{line}, for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
-        f" reference takes; they pay after {scored:g} epochs, or from the second run on"
-    )
+    else:
+        line += (
+            f", for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
+            f" reference takes; they pay after {scored:g} epochs, or from the second run on"
+        )
+    if scored > 1 and not settings.cache_latents:
+        line += "; --cache_latents would encode a pair once, not at each visit"
+    return line
 
 
 def draw_settings(settings: ImageSettings) -> DrawSettings:

@@ -31,6 +31,8 @@ def prompts_of(captions: Sequence[Any], column: str, seed: int) -> list[str]:
 
 def prompt(caption: Any, column: str, row: int) -> str | list[str]:
     """The prompt of one row, or those of which it is one."""
+    if isinstance(caption, str):
+        return caption
     several = isinstance(caption, list | tuple)
     texts = [text for text in (caption if several else [caption]) if text is not None]
     for text in texts:
