@@ -34,6 +34,7 @@ from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.beta import settled
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
+from diffdpo.image.collation import DrawSettings
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.held_out import HeldOut, divided
@@ -51,7 +52,7 @@ from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.task import ImageTask
 from diffdpo.image.validation import ValidationPictures
 from diffdpo.reference import OtherModel, Reference
 
@@ -98,7 +99,11 @@ def resolved(
     loss = ["sft"] if settings.sft else settings.loss_type
     precision = accelerator.mixed_precision
     settings = resolve_lora(backbone, settings)
-    return replace(settings, loss_type=loss, mixed_precision=precision), backbone
+    workers = settings.workers_on(accelerator.device.type)
+    final = replace(
+        settings, loss_type=loss, mixed_precision=precision, dataloader_num_workers=workers
+    )
+    return final, backbone
 
 
 @dataclass
@@ -193,7 +198,7 @@ def prepare_images(
     setattr(backbone.pipeline, backbone.part, network)
     save_activations(network, settings)
     draws, device = draw_settings(settings), accelerator.device
-    task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
+    task = ImageTask(backbone, process, draws, device, accelerator.autocast, embed=encoded.embed)
     copied = hollow if is_sharded(accelerator) else copy.deepcopy
     reference = make_reference(network, settings, base, copied)
     run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
@@ -276,7 +281,7 @@ def store_reference(
         settings.precompute_dir,
         accelerator,
         visits,
-        settings.dataloader_num_workers,
+        settings.workers_on(accelerator.device.type),
     )
 
 

@@ -55,11 +55,10 @@ def reference_point(
     batch is cut into micro-batches and among processes.
     """
     # One sum over all items, divided once: means of unequal batches would weigh items unequally.
-    sum_and_count = torch.zeros(2)
+    sums = []
     for draw in draws:
         frozen_N = reference.score(task.score, model, draw)
         reward_N = implicit_reward(task.score(unwrapped(model), draw).score_N, frozen_N)
-        sum_and_count = sum_and_count.to(reward_N.device)
-        sum_and_count += torch.stack([reward_N.sum(), reward_N.new_tensor(len(reward_N))])
-    reward_sum, count = total(sum_and_count)
+        sums.append(torch.stack([reward_N.sum(), reward_N.new_full((), len(reward_N))]))
+    reward_sum, count = total(sum(sums[1:], sums[0]))
     return (reward_sum / count).clamp(min=0)
