@@ -27,6 +27,7 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.waiting import meet
 from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
@@ -143,6 +144,7 @@ def train(
     settings, spread = settled(
         settings, division.rows, run.task, run.network, run.reference, accelerator
     )
+    meet()  # one process may have read its data for longer than a group of training waits
     objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say

@@ -22,6 +22,7 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
 from diffdpo.objective import Objective
 from diffdpo.reference import OtherModel, Reference
@@ -90,6 +91,7 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_text(settings, accelerator, objects)
     settings = run.settings
+    meet()  # one process may have read its data for longer than a group of training waits
     rows = in_order(run.rows, settings, accelerator.num_processes)
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
