@@ -46,7 +46,7 @@ class GrowthSettings(BaseSettings):
     rows: list[int] = flag([1_000, 10_000, 100_000, 1_000_000], "numbers of rows, ascending")
     against: str | None = flag(None, "another checkout of this repository, measured as well")
     minutes: float = flag(
-        10.0, "what would take longer by the row before it is left out, and named", above=0
+        10.0, "a start that would take longer, by the sizes before, is left out and named", above=0
     )
     work_dir: str = flag("runs/growth", "folder of rows, caches and logs; emptied at the start")
     output: str | None = flag(None, "where .json and .md go; default: growth in --work_dir")
@@ -125,15 +125,19 @@ def cells_of(
 
 
 def too_long(cell: Cell, earlier: list[Cell], minutes: float) -> str:
-    """Why a cell is left out: what it would take, by the size before it; empty where it is not."""
+    """Why a cell is left out: what a start would take, by the two sizes before it; empty where it is
+    not. What a start takes of any number of rows does not grow with them."""
     same = [one for one in earlier if (one.kind, one.version) == (cell.kind, cell.version)]
     if not same:
         return ""
     last = same[-1]
     if last.left_out or last.error:
         return last.left_out or "the size before it failed"
-    expected = last.longest * cell.rows / last.rows / 60
-    return f"over {minutes:g} minutes a start" if expected > minutes else ""
+    if len(same) < 2:
+        return ""
+    slope = (last.longest - same[-2].longest) / (last.rows - same[-2].rows)
+    expected = last.longest + slope * (cell.rows - last.rows)
+    return f"over {minutes:g} minutes a start" if expected > 60 * minutes else ""
 
 
 def measure(cell: Cell, checkout: Path, rows: Path, folder: Path) -> None:
