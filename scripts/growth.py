@@ -125,8 +125,8 @@ def cells_of(
 
 
 def too_long(cell: Cell, earlier: list[Cell], minutes: float) -> str:
-    """Why a cell is left out: what a start would take, by the two sizes before it; empty where it is
-    not. What a start takes of any number of rows does not grow with them."""
+    """Why a cell is left out: what a start would take, by the two sizes before it; empty where it
+    is not. What a start takes of any number of rows does not grow with them."""
     same = [one for one in earlier if (one.kind, one.version) == (cell.kind, cell.version)]
     if not same:
         return ""
