@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from scripts.growth_table import Cell, page  # noqa: E402
 
 STORED = 64  # pairs that are stored beforehand, out of all rows
 MARKER = ".diffdpo-growth"
+PAGE = ROOT / "docs" / "scale.md"
+BLOCK = re.compile(r"(?<=<!-- growth -->\n).*?(?=<!-- end of growth -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class GrowthSettings(BaseSettings):
     )
     work_dir: str = flag("runs/growth", "folder of rows, caches and logs; emptied at the start")
     output: str | None = flag(None, "where .json and .md go; default: growth in --work_dir")
+    update: bool = flag(False, "keep the figures in assets, and the tables in docs/scale.md")
 
     def problems(self) -> list[str]:
         lines = [f"--kinds {short(kind)}: image, or text-NUMBER" for kind in self.kinds
@@ -86,7 +90,17 @@ def main(settings: GrowthSettings) -> int:
     text = page(cells)
     write_atomically(output.with_suffix(".md"), text)
     say(text, f"result       {output}.md and .json")
+    if settings.update:
+        keep(cells)
     return int(any(cell.error for cell in cells))
+
+
+def keep(cells: list[Cell]) -> None:
+    """Write the figures into assets/growth.json, and their tables into the page that shows them."""
+    content = json.dumps([vars(cell) for cell in cells], indent=1) + "\n"
+    write_atomically(ROOT / "assets" / "growth.json", content)
+    shown = BLOCK.sub(lambda match: f"\n{page(cells)}", PAGE.read_text())
+    write_atomically(PAGE, shown)
 
 
 def fresh(name: str) -> Path:

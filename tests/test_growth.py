@@ -73,6 +73,15 @@ def test_rows_are_many_different_and_of_the_length_named(kind, tmp_path):
         assert all(row["chosen"] != row["rejected"] for row in rows)
 
 
+def test_the_page_shows_the_kept_figures():
+    from scripts.growth import BLOCK, PAGE
+
+    kept = json.loads((ROOT / "assets" / "growth.json").read_text())
+    (block,) = BLOCK.findall(PAGE.read_text())
+    assert block.strip() == page([Cell(**one) for one in kept]).strip()
+    assert kept
+
+
 def growth_command(*words):
     command = [sys.executable, str(ROOT / "scripts" / "growth.py"), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=1500)
