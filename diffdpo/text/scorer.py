@@ -152,14 +152,6 @@ class TokenScorer(nn.Module):
         token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
         return token_NT
 
-    def disable_adapters(self) -> None:
-        """Switch the adapters off: the base weights run alone."""
-        self.network.disable_adapters()
-
-    def enable_adapters(self) -> None:
-        """Switch the adapters on again."""
-        self.network.enable_adapters()
-
     def set_adapter(self, name: str) -> None:
         """Switch to one of several adapters."""
         self.network.set_adapter(name)
