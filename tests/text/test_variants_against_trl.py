@@ -69,6 +69,15 @@ def test_ld_agrees(dpo, models, alpha):
     compare(dpo, models, ["sigmoid", "sft"], [1.0, 0.5], ld_alpha=alpha)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_aot_agrees(dpo, models, smoothing):
+    for name in ("aot", "aot_unpaired"):
+        compare(dpo, models, [name], [1.0], label_smoothing=smoothing)
+    compare(dpo, models, ["aot", "ipo"], [1.0, 0.01])
+    dpo[0].ld_alpha = 0.4
+    compare(dpo, models, ["aot"], [1.0], ld_alpha=0.4)
+
+
 def test_wpo_agrees(tmp_path, models):
     rows = factory.pair_rows(ROWS)
     weighting = {"use_weighting": True}  # told at the start: TRL's head gives what it needs
