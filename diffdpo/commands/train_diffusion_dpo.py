@@ -31,6 +31,7 @@ from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.beta import settled
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
@@ -133,7 +134,11 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_images(settings, accelerator, objects)
     settings = run.settings
-    objective, division = image_objective(settings), divided(run.rows, run.pairs, settings)
+    division = divided(run.rows, run.pairs, settings)
+    settings, spread = settled(
+        settings, division.rows, run.task, run.network, run.reference, accelerator
+    )
+    objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
     )
@@ -158,7 +163,8 @@ def train(
         settings,
         trainer,
         image_facts(settings, run.backbone, run.process, run.pairs, trainer)
-        | division.line(settings),
+        | division.line(settings)
+        | spread,
         validation,
         write,
     )
@@ -173,7 +179,7 @@ def prepare_images(
     settings, backbone, pairs = encoded.settings, encoded.backbone, encoded.pairs
     process = process_for(backbone, settings)
     dtype = DTYPES[settings.mixed_precision or "no"]
-    place = first_place(accelerator, runs_whole=settings.reference_draws > 0)
+    place = first_place(accelerator, is_whole(settings))
 
     def make() -> tuple[nn.Module | None, nn.Module]:
         # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
@@ -194,11 +200,15 @@ def prepare_images(
     return run
 
 
+def is_whole(settings: ImageSettings) -> bool:
+    """Whether every process holds the whole network also where weights are in shares: before
+    training, to score with it, or, in few bits, for good."""
+    return settings.reference_draws > 0 or settings.base_precision not in (None, "bf16")
+
+
 def is_read_once(settings: ImageSettings, accelerator: Accelerator, pipeline: Any) -> bool:
     """Whether the first process alone reads the network."""
-    once = loads_once(accelerator, runs_whole=settings.reference_draws > 0)
-    # What is stored in fewer bits cannot be sent.
-    return once and pipeline is None and settings.base_precision in (None, "bf16")
+    return loads_once(accelerator, is_whole(settings)) and pipeline is None
 
 
 def prepare_encodings(
