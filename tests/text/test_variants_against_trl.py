@@ -1,9 +1,12 @@
 """TRL as the oracle for what changes a loss beside its name: divergences, weights, CPO's family."""
 
+import dataclasses
+import re
 import warnings
 
 import pytest
 
+from diffdpo.losses import LOSSES
 from tests.text import factory
 from tests.text.engine import OneStep
 from tests.text.test_against_trl import (
@@ -35,6 +38,18 @@ def dpo(tmp_path):
     """TRL's trainer and its first batch, our rows of the same data set."""
     rows = factory.pair_rows(ROWS)
     return make_trainer(trl.DPOTrainer, trl.DPOConfig, rows, tmp_path, paired=True)
+
+
+def test_every_loss_of_trl_has_its_name_here():
+    """The names stand in the help of its settings; CPO's own have ``cpo`` before them."""
+    fields = {field.name: field for field in dataclasses.fields(trl.DPOConfig)}
+    names = re.findall(r"`'(\w+)'`", fields["loss_type"].metadata["help"])
+    assert len(names) == 15
+    fields = {field.name: field for field in dataclasses.fields(trl.KTOConfig)}
+    names += re.findall(r"`'(\w+)'`", fields["loss_type"].metadata["help"])
+    cpo = {field.name: field for field in dataclasses.fields(CPOConfig)}["loss_type"]
+    names += [CPO.get(name, name) for name in cpo.metadata["choices"]]
+    assert not set(names) - set(LOSSES)
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.5])
