@@ -86,11 +86,17 @@ class Validation:
         batches = [self.task.collate(items[first : first + size]) for first in starts]
         # Every process has all of the rows already: there is nothing to add up.
         context = step_context(
-            self.objective, self.task, self.scorer, self.reference, batches, lambda total: total
+            self.objective,
+            self.task,
+            self.scorer,
+            self.reference,
+            batches,
+            lambda total: total,
+            learning=False,
         )
         totals: dict[str, Tensor] = {}
-        for batch in batches:
-            for name, value in self.measure_batch(batch, context).items():
+        for index, batch in enumerate(batches):
+            for name, value in self.measure_batch(batch, context.at(index)).items():
                 # A plain mean counts for the pairs it was taken over; a (sum, count) weighs itself.
                 weight = batch.pairs if value.dim() == 0 else 1
                 totals[name] = totals.get(name, 0) + weight * fraction(value)
