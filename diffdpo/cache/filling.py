@@ -81,7 +81,7 @@ class Filler:
                 with claim:
                     whole = chain([row], first_of(rows, len(span) - count(row)))
                     path = shard_path(self.folder, span)
-                    write_shard(path, self.features, noted(whole, bar), self.held)
+                    write_shard(path, self.features, noted(whole, span, bar), self.held)
                 done.add(span)
         return done
 

@@ -134,11 +134,15 @@ def write_shard(path: Path, features: Features, rows: Iterable[Row], held: int) 
         seal(draft)
 
 
-def noted(rows: Iterable[Row], bar: Any) -> Iterator[Row]:
-    """The rows, each of which a bar counts."""
+def noted(rows: Iterable[Row], span: range, bar: Any) -> Iterator[Row]:
+    """The rows of a range, which a bar counts. Raises RuntimeError where one is missing."""
+    there = 0
     for row in rows:
         yield row
+        there += count(row)
         bar.update(count(row))
+    if there != len(span):
+        raise RuntimeError(f"rows {span.start} to {span.stop - 1}: {there} of {len(span)} came")
 
 
 def first_of(rows: Iterator[Row], rest: int) -> Iterator[Row]:

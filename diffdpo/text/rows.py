@@ -15,6 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import detect
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
@@ -117,6 +118,11 @@ class TextRows(Rows):
         return prompt_R[self.row_I] + longest_I
 
     @property
+    def most_tokens(self) -> int:
+        """The tokens that an item has at most."""
+        return int(self.length_I.max())
+
+    @property
     def desirable(self) -> int:
         """The number of desirable items, where a loss judges single completions."""
         label_I = self.table.label[self.row_I]
@@ -191,7 +197,7 @@ class Items(Sequence[TextItem]):
         return (self.rows.read(number, 0) for number in range(len(self.rows)))
 
 
-def first_record(dataset: Dataset) -> dict[str, Any]:
+def first_record(dataset: Dataset | StreamTable) -> dict[str, Any]:
     """The first row that can be read. Raises UserError where there is none."""
     for row in range(len(dataset)):
         try:
