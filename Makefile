@@ -1,4 +1,4 @@
-# make setup | demo | demo-flow | demo-rounds | control | demo-text | frontier | browser | test | check; every target makes the environment it needs.
+# make setup | demo | demo-flow | demo-rounds | control | demo-text | frontier | frontier-image | browser | test | gpu-check | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
@@ -40,6 +40,11 @@ demo-text: setup
 frontier: setup
 	$(PYTHON) scripts/reward_frontier.py
 
+# The same of pictures, win rate against the winner's error: assets/reward-error.png.
+.PHONY: frontier-image
+frontier-image: setup
+	$(PYTHON) scripts/reward_frontier.py --images
+
 # The browser for the tests of the page on which people choose; without it they are left out.
 .PHONY: browser
 browser:
@@ -53,6 +58,11 @@ test: setup
 .PHONY: mutants
 mutants: setup
 	$(PYTHON) scripts/mutants $(MUTANTS)
+
+# The tests that need a CUDA device, and are skipped elsewhere.
+.PHONY: gpu-check
+gpu-check: setup
+	$(PYTHON) -m pytest tests/gpu -m gpu -rs
 
 check: setup
 	$(VENV)/bin/ruff check .

@@ -27,10 +27,12 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.waiting import meet
 from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.beta import settled
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.collation import DrawSettings
 from diffdpo.image.export import export
@@ -138,7 +140,12 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_images(settings, accelerator, objects)
     settings = run.settings
-    objective, division = image_objective(settings), divided(run.rows, run.pairs, settings)
+    division = divided(run.rows, run.pairs, settings)
+    settings, spread = settled(
+        settings, division.rows, run.task, run.network, run.reference, accelerator
+    )
+    meet()  # one process may have read its data for longer than a group of training waits
+    objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
     )
@@ -163,7 +170,8 @@ def train(
         settings,
         trainer,
         image_facts(settings, run.backbone, run.process, run.pairs, trainer)
-        | division.line(settings),
+        | division.line(settings)
+        | spread,
         validation,
         write,
     )
@@ -178,7 +186,7 @@ def prepare_images(
     settings, backbone, pairs = encoded.settings, encoded.backbone, encoded.pairs
     process = process_for(backbone, settings)
     dtype = DTYPES[settings.mixed_precision or "no"]
-    place = first_place(accelerator, runs_whole=settings.reference_draws > 0)
+    place = first_place(accelerator, is_whole(settings))
 
     def make() -> tuple[nn.Module | None, nn.Module]:
         # Only now, when encoders that are needed no longer are gone: memory holds one or the other.
@@ -199,11 +207,15 @@ def prepare_images(
     return run
 
 
+def is_whole(settings: ImageSettings) -> bool:
+    """Whether every process holds the whole network also where weights are in shares: before
+    training, to score with it, or, in few bits, for good."""
+    return settings.reference_draws > 0 or settings.base_precision not in (None, "bf16")
+
+
 def is_read_once(settings: ImageSettings, accelerator: Accelerator, pipeline: Any) -> bool:
     """Whether the first process alone reads the network."""
-    once = loads_once(accelerator, runs_whole=settings.reference_draws > 0)
-    # What is stored in fewer bits cannot be sent.
-    return once and pipeline is None and settings.base_precision in (None, "bf16")
+    return loads_once(accelerator, is_whole(settings)) and pipeline is None
 
 
 def prepare_encodings(
@@ -280,14 +292,18 @@ def scoring_line(pairs: int, positions: int, settings: ImageSettings) -> str:
     scored = min(asked, visits)
     line = f"reference    {scored:.4g} of {asked} draws a pair are scored"
     if scored < asked:
-        return (
-            f"{line}, the run visits no more; as many forward passes as a live reference takes:"
-            " they pay from the second run on"
+        line += (
+            ", the run visits no more; as many forward passes as a live reference takes: they pay"
+            " from the second run on"
         )
-    return (
-        f"{line}, for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
-        f" reference takes; they pay after {scored:g} epochs, or from the second run on"
-    )
+    else:
+        line += (
+            f", for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
+            f" reference takes; they pay after {scored:g} epochs, or from the second run on"
+        )
+    if scored > 1 and not settings.cache_latents:
+        line += "; --cache_latents would encode a pair once, not at each visit"
+    return line
 
 
 def draw_settings(settings: ImageSettings) -> DrawSettings:

@@ -22,6 +22,7 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
 from diffdpo.objective import Objective
 from diffdpo.reference import OtherModel, Reference
@@ -90,6 +91,7 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_text(settings, accelerator, objects)
     settings = run.settings
+    meet()  # one process may have read its data for longer than a group of training waits
     rows = in_order(run.rows, settings, accelerator.num_processes)
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
@@ -101,7 +103,8 @@ def train(
         return held_out_measures(run, trainer)
 
     def write(last: Mapping[str, float]) -> Path:
-        keep_record(Path(settings.output_dir), **texts_of(run.rows))
+        if not settings.streaming:  # it would read all rows once more
+            keep_record(Path(settings.output_dir), **texts_of(run.rows))
         return export(run.scorer.network, run.tokenizer, settings, last)
 
     preview = run.rows.preview(settings.preview)
@@ -131,7 +134,7 @@ def prepare_text(
         settings,
         tokenizer,
         objective.paired,
-        not accelerator.is_local_main_process,
+        accelerator,
         (objects.dataset, objects.eval_dataset),
     )
     check_rows(network, "model_name_or_path", name, rows, held_out)
@@ -164,7 +167,7 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
             rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
         )
         # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
-        rows.items = [scored.read(number, 0) for number in range(len(rows))]
+        rows.reference = scored.scores
 
 
 def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
@@ -185,7 +188,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         trainer.accelerator,
         every,
         trainer.plan.total_steps,
-        count_trained_on(run.held_out, run.rows),
+        None if settings.streaming else count_trained_on(run.held_out, run.rows),
     )
 
 

@@ -26,7 +26,7 @@ from diffdpo.engine.sharding import from_rows, rows_of
 from diffdpo.errors import UserError, short
 
 PLACES, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # in a header, as PyTorch's writer has them
-POLL_SECONDS, SEEN_SECONDS = 0.2, 60
+POLL_SECONDS, SEEN_SECONDS, SILENT_SECONDS = 0.2, 60, 600
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,32 @@ def write_share(
 def gather_words(share: Share) -> dict[str, str]:
     """The digests of all files of all processes, once these have written them.
 
-    Raises OSError where one of them could not.
+    Raises OSError where one of them could not, or has gone.
     """
     # By looking at the disk: a collective would run into those of the training beside it.
     digests: dict[str, str] = {}
     for number in range(share.size):
         file = share.word(number)
-        while not file.exists():
-            time.sleep(POLL_SECONDS)
+        await_growth(share, number)
         word = json.loads(file.read_text())
         if "error" in word:
             raise OSError(f"process {number}: {word['error']}")
         digests |= word["files"]
         file.unlink()
     return digests
+
+
+def await_growth(share: Share, number: int) -> None:
+    """Wait for the word of a process. Raises OSError where the draft stops growing without it."""
+    size, since = -1, time.monotonic()
+    while not share.word(number).exists():
+        now = sum(file.stat().st_size for file in share.draft.glob("*/*.safetensors"))
+        if now != size:
+            size, since = now, time.monotonic()
+        # A process that was killed says nothing, and this one is not to wait for ever.
+        if time.monotonic() - since > SILENT_SECONDS:
+            raise OSError(f"process {number}: nothing of it for {SILENT_SECONDS} seconds")
+        time.sleep(POLL_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from diffdpo.data.image_formats import (
 from diffdpo.data.places import Place
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.errors import UserError, short
-from diffdpo.image.captions import prompt
+from diffdpo.image.captions import prompt_of
 from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import ImagePairs
@@ -52,6 +52,7 @@ class StreamedPairs(ImagePairs):
         self.beside = StreamedSides(table, framing.beside, place)
         read = {*format.columns, *format.optional, *self.beside.columns}
         self.tally.unread_columns = [name for name in table.column_names if name not in read]
+        self.known: dict[str, tuple[np.ndarray, Any]] = {}
         self.rows = self.usable()
         self.sides = self.framed
         self.toss()
@@ -73,8 +74,7 @@ class StreamedPairs(ImagePairs):
         """The permutation of an epoch, read almost in sequence."""
         return self.table.order(self.rows, seed, epoch)
 
-    @property
-    def fingerprint(self) -> str:
+    def read_fingerprint(self) -> str:
         """A digest of labels, the choice of rows, and of the shards: sizes, and contents from
         places evenly spread."""
         labels = self.first_wins[self.rows].tobytes()
@@ -93,7 +93,7 @@ class StreamedPairs(ImagePairs):
 
     def prompt_of(self, row: int, caption: Any) -> str:
         """The prompt that a caption of a row is."""
-        return prompt(caption, self.shown(self.format.prompt), self.framing.seed, row)
+        return prompt_of(caption, self.shown(self.format.prompt), self.framing.seed, row)
 
     def each_prompt(self) -> Iterator[str]:
         """The prompt of every usable row that can be read, one by one: no picture is."""

@@ -20,8 +20,8 @@ ELSEWHERE = {
 }
 # Options that one loss or a few have; a run whose losses read none of them is not what was meant.
 OPTIONS = ("alpha", "discopop_tau")
-CHECKED = ("loss_type", "loss_weights", "label_smoothing", "cpo_alpha", *OPTIONS)
-CHECKED += ("f_divergence_type", "f_alpha_divergence_coef")
+CHECKED = ("loss_type", "loss_weights", "label_smoothing", "cpo_alpha", "pref_bco_weight", *OPTIONS)
+CHECKED += ("ld_alpha", "use_weighting", "f_divergence_type", "f_alpha_divergence_coef")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ class TextLossSettings(TransformersSettings):
         group="loss",
         least=0,
     )
+    pref_bco_weight: float | None = flag(
+        None,
+        "LLaMA-Factory's: the mean of the losses and this times bco_pair_mean, with weights 1 and"
+        " this",
+        group="loss",
+        least=0,
+    )
     simpo_gamma: float = flag(0.5, "simpo: margin asked for", group="loss")
     alpha: float | None = flag(
         None,
@@ -70,18 +77,33 @@ class TextLossSettings(TransformersSettings):
     f_alpha_divergence_coef: float | None = flag(
         None, "alpha_divergence: its alpha; default: 0.5", group="loss"
     )
+    ld_alpha: float | None = flag(
+        None,
+        "weight of the tokens beyond the shorter completion of a pair (LD-DPO); default: 1",
+        changes="scores",
+        group="loss",
+        least=0,
+        most=1,
+    )
+    use_weighting: bool = flag(
+        False,
+        "weigh a pair by how likely the policy is to write its completions itself (WPO)",
+        group="loss",
+    )
     orpo_nll_on_prompt: bool = flag(
         True, "orpo: the likelihood term covers the prompt as well, as in TRL", group="loss"
     )
 
 
-def loss_problems(settings: TextLossSettings, stores_scores: bool) -> list[str]:
+def loss_problems(settings: TextLossSettings, stores_scores: bool, soft_labels: bool) -> list[str]:
     """A line for each mistake in the losses and their settings; ``stores_scores``: the reference's
-    scores are to be computed before training."""
+    scores are to be computed before training; ``soft_labels``: labels may be uncertain."""
     # The default is known to be right; to check any other loads PyTorch, which takes seconds.
     plain = TextLossSettings()
     if all(getattr(settings, name) == getattr(plain, name) for name in CHECKED):
         return []
+    if settings.f_divergence_type not in DIVERGENCES:
+        return []  # the flag's own line says so
     if not settings.loss_type:
         return ["--loss_type: name one loss or several"]
     try:
@@ -89,6 +111,9 @@ def loss_problems(settings: TextLossSettings, stores_scores: bool) -> list[str]:
     except UserError as error:
         return list(error.mistakes)
     lines = unread_options(settings, objective)
+    sorting = [t.name for t in objective.terms if t.row.of_step]
+    if soft_labels and sorting:
+        lines.append(f"--soft_label_scale: {sorting[0]} sorts pairs, and takes no soft labels")
     if stores_scores and objective.reference_free:
         lines.append(f"--precompute_ref_log_probs: loss {settings.loss_type[0]} has no reference")
     if stores_scores and objective.needs_kl:
@@ -109,6 +134,14 @@ def unread_options(settings: TextLossSettings, objective: Objective) -> list[str
             continue
         having = ", ".join(loss for loss, row in LOSSES.items() if name in row.options)
         lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
+    if settings.use_weighting and not objective.paired:
+        lines.append(f"--use_weighting weighs pairs; {names} judges single items")
+    sorting = [t.name for t in objective.terms if t.row.of_step]
+    if settings.use_weighting and sorting:
+        lines.append(f"--use_weighting weighs single pairs; {sorting[0]} sorts those of a step")
+    plain = [t.name for t in objective.terms if t.row.reference_free and t.name != "sft"]
+    if settings.ld_alpha is not None and (plain or not objective.paired):
+        lines.append(f"--ld_alpha is for losses of pairs with a reference; {names} is none")
     alpha = settings.f_alpha_divergence_coef
     if alpha is not None and settings.f_divergence_type != "alpha_divergence":
         lines.append("--f_alpha_divergence_coef belongs to --f_divergence_type alpha_divergence")
@@ -117,7 +150,7 @@ def unread_options(settings: TextLossSettings, objective: Objective) -> list[str
 
 def text_objective(settings: TextLossSettings) -> Objective:
     """The weighted sum of the losses of ``--loss_type``, with the SFT loss that belongs to them or
-    is asked for.
+    is asked for, and BCO's where that is.
 
     Raises UserError for unknown losses, weights that do not match, and sums of losses of different
     kinds.
@@ -132,9 +165,15 @@ def text_objective(settings: TextLossSettings) -> Objective:
         if name in LOSSES and LOSSES[name].only == "images":
             raise UserError(f"--loss_type {name} is defined on pictures alone")
     # Weights of the wrong number stay as they are, for ``make_objective`` to name the mistake.
-    if (sft := sft_weight(settings)) and len(weights) in (0, len(names)):
-        weights = [*(weights or [1.0] * len(names)), sft]
-        names = [*names, "sft"]
+    if len(weights) in (0, len(names)):
+        weights = weights or [1.0] * len(names)
+        if bco := settings.pref_bco_weight:
+            if any(LOSSES[name].reference_free for name in names if name in LOSSES):
+                raise UserError("--pref_bco_weight: BCO has a reference, the losses beside it not")
+            names, weights = [*names, "bco_pair_mean"], [*weights, bco]
+            weights = [weight / (1 + bco) for weight in weights]
+        if sft := sft_weight(settings):
+            names, weights = [*names, "sft"], [*weights, sft]
     return make_objective(settings, names, weights, beta=settings.beta)
 
 

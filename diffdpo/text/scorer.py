@@ -51,9 +51,10 @@ class TokenScorer(nn.Module):
         at_once = TOKENS_AT_ONCE.get(next(self.parameters()).device.type, NO_LIMIT)
         return Rule(self.share if self.can_share else False, head.weight.shape[1], at_once)
 
-    def forward(self, layout: Layout) -> Tensor:
-        """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient ``(P, 4)``, the
-        columns that ``logprob`` names; with ``balance`` also those that ``router`` names.
+    def forward(self, layout: Layout, all_columns: bool = False) -> Tensor:
+        """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
+        ``all_columns`` are asked for ``(P, 5)``, the columns that ``logprob`` names; with
+        ``balance`` also those that ``router`` names.
 
         The ``layout`` is on the device of the network, and made by its ``rule``.
         """
@@ -68,7 +69,7 @@ class TokenScorer(nn.Module):
         filler = reads[0][:1, :1, :1]
         outputs += [self.hidden(filler, [1]).flatten(0, 1) for _ in range(filling)]
         hidden_PC = torch.cat(outputs)[layout.source_P]
-        column_PK = self.log_probabilities(hidden_PC, layout.target_P)
+        column_PK = self.log_probabilities(hidden_PC, layout.target_P, all_columns)
         if self.balance is None or routed is None:
             return column_PK
         return torch.cat([column_PK, self.balance.columns(routed, len(column_PK))], dim=1)
@@ -111,7 +112,9 @@ class TokenScorer(nn.Module):
             ~visible_N1TT, closed
         )
 
-    def log_probabilities(self, hidden_PC: Tensor, target_P: Tensor) -> Tensor:
+    def log_probabilities(
+        self, hidden_PC: Tensor, target_P: Tensor, all_columns: bool = False
+    ) -> Tensor:
         """Log-probabilities of the targets, one chunk of positions after another. Of several, the
         backward pass computes each again, so that the logits of one are in memory at a time."""
         words = self.network.config.get_text_config().vocab_size
@@ -120,7 +123,7 @@ class TokenScorer(nn.Module):
         # decides how a matrix product is rounded, and rewards must be exactly 0 at the start.
         chunk = max(1, self.at_once // words)
         pieces = [
-            (hidden, target, training)
+            (hidden, target, training or all_columns)
             for hidden, target in zip(hidden_PC.split(chunk), target_P.split(chunk), strict=True)
         ]
         if not training or len(pieces) == 1:
@@ -148,14 +151,6 @@ class TokenScorer(nn.Module):
         """The network's own generation of text."""
         token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
         return token_NT
-
-    def disable_adapters(self) -> None:
-        """Switch the adapters off: the base weights run alone."""
-        self.network.disable_adapters()
-
-    def enable_adapters(self) -> None:
-        """Switch the adapters on again."""
-        self.network.enable_adapters()
 
     def set_adapter(self, name: str) -> None:
         """Switch to one of several adapters."""

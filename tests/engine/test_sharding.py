@@ -154,6 +154,24 @@ def test_what_reads_the_whole_step_or_stored_scores_is_the_same(lm, data, tmp_pa
         assert b == pytest.approx(a, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
+def test_pictures_whose_reference_is_the_model_that_other_weights_depart_from(
+    models, pairs, tmp_path, sums_as_in_shares
+):
+    """Two networks that differ, each read by the first process alone."""
+    first = {"rank": None, "max_train_steps": 1, "learning_rate": 1e-3}
+    image_runs.train(*image_runs.flags(models(), pairs, tmp_path / "first", **first))
+    changes = {"rank": None, "unet_init": tmp_path / "first", "reference": "base", **NO_CLIP}
+    changes |= {"max_train_steps": 2}
+    words = image_runs.flags(models(), pairs, tmp_path / "two", train_batch_size=2, **changes)
+    in_shares("train_diffusion_dpo", *words, **ONCE)
+    image_runs.train(*image_runs.flags(models(), pairs, tmp_path / "one", **CUT, **changes))
+    one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
+    assert losses(two) == losses(one)
+    assert one[0]["loss"] != pytest.approx(math.log(2), abs=1e-6)
+    assert same(*(tmp_path / name / UNET for name in ("one", "two")))
+
+
 class Nothing(torch.autograd.Function):
     """Its inputs as they are: but PyTorch adds up what comes back of them before it goes on."""
 

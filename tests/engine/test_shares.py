@@ -11,7 +11,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader
 
 from diffdpo.commands import export
 from diffdpo.commands.settings import ExportSettings
-from diffdpo.engine import checkpoint
+from diffdpo.engine import checkpoint, shares
 from diffdpo.engine.checkpoint_state import read_state
 from diffdpo.engine.files import draft_of, tidy
 from diffdpo.engine.share_writer import snapshot_of_share, write_in_shares
@@ -199,6 +199,17 @@ def test_a_share_that_the_disk_does_not_take_is_no_checkpoint(tmp_path):
     (draft / "trainable").unlink()
     with pytest.raises(UserError, match=r"process 1: .*no earlier checkpoint"):
         write_in_shares(tmp_path, moment, Share(draft, 0, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_has_gone_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    model, optimizer = trained(torch.optim.AdamW)
+    rest = {"step": 3, "settings": {}, "effective_batch": 2, "data": "d", "scaler": None}
+    moment = snapshot_of_share(model, optimizer, rest, {}, is_first=True)
+    (tmp_path / ".draft").mkdir()
+    monkeypatch.setattr(shares, "SILENT_SECONDS", 0.3)
+    with pytest.raises(UserError, match=r"process 1: nothing of it .*no earlier checkpoint"):
+        write_in_shares(tmp_path, moment, Share(tmp_path / ".draft", 0, 2))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,10 @@ class TarShards:
     def __init__(self, files: Sequence[Path], folder: Path, quiet: bool = True) -> None:
         """``folder`` keeps the lists of what is in the files."""
         self.files = list(files)
-        self.index = [
-            shard_index(file, folder)
-            for file in tqdm(
-                self.files, desc="listing tar files", unit="shard", disable=quiet, leave=False
-            )
-        ]
+        with tqdm(
+            self.files, desc="listing tar files", unit="shard", disable=quiet, leave=False
+        ) as bar:
+            self.index = [shard_index(file, folder) for file in bar]
         rows = [len(index) for index in self.index]
         self.first_S = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         starts = [
@@ -67,7 +66,7 @@ class TarShards:
     def __len__(self) -> int:
         return int(self.first_S[-1])
 
-    @property
+    @cached_property
     def marks(self) -> list[bytes]:
         """What tells these shards from others."""
         names = [repr(sorted(self.fields.items())).encode(), self.first_S.tobytes()]
