@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from diffdpo.data.image_formats import (
     NO_FLAGS,
@@ -28,6 +29,8 @@ from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.side_columns import SEEDS, SideColumns, SideSettings, mask_columns, score_columns
 from diffdpo.image.stored import Side, StoredImages
 from diffdpo.image.tally import PairTally
+
+NO_COLUMNS = Dataset.from_dict({})
 
 
 class StreamedPairs(ImagePairs):
@@ -133,7 +136,9 @@ class StreamedSides(SideColumns):
         names = list(score_columns(settings.scores, there)) if settings.scores else []
         if settings.noise:
             names += [name for name in SEEDS if name in there]
-        super().__init__(table.held(names), replace(settings, mask=None), place)
+        super().__init__(
+            table.held(names) if names else NO_COLUMNS, replace(settings, mask=None), place
+        )
         self.pictures: list[str] = []
         if settings.mask:
             self.pictures = mask_columns(settings.mask, there)
