@@ -1,4 +1,4 @@
-# make setup | demo | demo-flow | demo-rounds | control | demo-text | frontier | browser | test | check; every target makes the environment it needs.
+# make setup | demo | demo-flow | demo-rounds | control | demo-text | frontier | browser | test | gpu-check | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
@@ -53,6 +53,11 @@ test: setup
 .PHONY: mutants
 mutants: setup
 	$(PYTHON) scripts/mutants $(MUTANTS)
+
+# The tests that need a CUDA device, and are skipped elsewhere.
+.PHONY: gpu-check
+gpu-check: setup
+	$(PYTHON) -m pytest tests/gpu -m gpu -rs
 
 check: setup
 	$(VENV)/bin/ruff check .

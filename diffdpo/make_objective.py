@@ -54,7 +54,11 @@ def make_objective(
         )
     for term in terms:
         try_out(term)
-    return Objective(terms, getattr(settings, "winner_safeguard", None))
+    return Objective(
+        terms,
+        getattr(settings, "winner_safeguard", None),
+        getattr(settings, "use_weighting", False),
+    )
 
 
 def try_out(term: Term) -> None:

@@ -27,6 +27,8 @@ class Scores:
     metrics: Metrics = field(default_factory=dict)  # the modality's own, of this pass
     added: Tensor | None = None  # a loss of the network itself, such as a router's, in a mean
     residuals: Residuals | None = None  # where items are predicted as vectors, as pictures are
+    likelihood_N: Tensor | None = None  # log-likelihoods, where the scores weigh tokens unequally
+    weight_N: Tensor | None = None  # WPO's: how likely the policy is to write an item itself
 
 
 class Draw(Protocol):
@@ -118,6 +120,8 @@ class Term:
     def in_unit(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """What the loss reads: rewards, or scores if it has no reference; as sums or as means."""
         value_N = policy.score_N if self.row.reference_free else reward_N
+        if self.row.mean_of_batch and policy.likelihood_N is not None:
+            value_N = policy.likelihood_N
         if self.divergence and not self.row.reference_free:
             value_N = self.divergence(value_N)
         if self.row.mean_of_batch:
@@ -148,11 +152,12 @@ class Objective:
     """Σ weight · loss. Either all terms judge pairs, or the only term judges single items.
 
     ``safeguard`` is the μ of ``diffdpo.losses.safeguard``; None leaves the loser's gradient as it
-    is.
+    is. ``weighted``: every pair counts by WPO's weight, the product of those of its items.
     """
 
     terms: tuple[Term, ...]
     safeguard: float | None = None
+    weighted: bool = False
 
     @property
     def paired(self) -> bool:
@@ -203,6 +208,9 @@ class Objective:
             reward_N = with_loser_scaled(reward_N, lambda_B)
         terms = [term.weight * term.loss(policy, reward_N, draw, context) for term in self.terms]
         total = torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
+        if self.weighted:
+            assert policy.weight_N is not None, "the task gives no weights"
+            total = total * policy.weight_N.chunk(2)[0] * policy.weight_N.chunk(2)[1]
         return total if policy.added is None else total + policy.added
 
     def guard_metrics(self, policy: Scores) -> Metrics:

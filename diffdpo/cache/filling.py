@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,14 +16,13 @@ from datasets import Features
 from tqdm.auto import tqdm
 
 from diffdpo.cache.claims import claimed
-from diffdpo.cache.shards import noted, shard_path, write_shard
+from diffdpo.cache.shards import Row, count, first_of, noted, shard_path, write_shard
 from diffdpo.engine.console import say
 
 POLL = 0.5  # seconds between two looks at shards that other processes compute
 FIRST = 15.0  # seconds of work after which it is said how long the rest will take
 WORTH_SAYING = 60.0  # seconds of the rest
 
-Row = dict[str, Any]
 Compute = Callable[[range], Iterable[Row]]
 
 
@@ -80,7 +79,7 @@ class Filler:
             for row in rows:  # the first of the next range
                 span, claim = taken.in_turn()
                 with claim:
-                    whole = chain([row], islice(rows, len(span) - 1))
+                    whole = chain([row], first_of(rows, len(span) - count(row)))
                     path = shard_path(self.folder, span)
                     write_shard(path, self.features, noted(whole, bar), self.held)
                 done.add(span)

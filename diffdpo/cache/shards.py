@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, Features
 from datasets.arrow_writer import ArrowWriter
 
@@ -27,6 +28,7 @@ PASSES = 8192  # of one item through a network: minutes, with the largest of the
 # 65,530 maps.
 MOST = 2048
 HELD = 16 * 2**20  # bytes in memory before they are written
+Row = dict[str, Any] | pa.Table  # a row, or several at once, all of one shard
 NAME = re.compile(r"(\d{9,})-(\d{9,})\.arrow")
 
 
@@ -122,18 +124,30 @@ def counted(folder: Path, span: range, state: Shard) -> Shard:
     return state
 
 
-def write_shard(path: Path, features: Features, rows: Iterable[dict[str, Any]], held: int) -> None:
+def write_shard(path: Path, features: Features, rows: Iterable[Row], held: int) -> None:
     """Store the rows of a shard, whole or not at all, with ``held`` rows in memory."""
     with atomic_file(path) as draft:
         with ArrowWriter(path=str(draft), features=features, writer_batch_size=held) as writer:
             for row in rows:
-                writer.write(row)
+                (writer.write_table if isinstance(row, pa.Table) else writer.write)(row)
             writer.finalize()
         seal(draft)
 
 
-def noted(rows: Iterable[dict[str, Any]], bar: Any) -> Iterator[dict[str, Any]]:
+def noted(rows: Iterable[Row], bar: Any) -> Iterator[Row]:
     """The rows, each of which a bar counts."""
     for row in rows:
         yield row
-        bar.update()
+        bar.update(count(row))
+
+
+def first_of(rows: Iterator[Row], rest: int) -> Iterator[Row]:
+    """The next ``rest`` rows."""
+    while rest > 0 and (row := next(rows, None)) is not None:
+        yield row
+        rest -= count(row)
+
+
+def count(row: Row) -> int:
+    """The number of rows: one, or those of an Arrow table."""
+    return len(row) if isinstance(row, pa.Table) else 1

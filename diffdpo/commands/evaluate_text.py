@@ -143,7 +143,7 @@ def read_rows(
         truncation_mode=settings.truncation_mode,
         registered=entry,
     )
-    return TextRows(rows, tokenizer, row_settings), rows
+    return TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc), rows
 
 
 def load_scorer(

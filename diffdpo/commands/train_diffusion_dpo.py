@@ -31,6 +31,7 @@ from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.beta import settled
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
@@ -133,7 +134,11 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_images(settings, accelerator, objects)
     settings = run.settings
-    objective, division = image_objective(settings), divided(run.rows, run.pairs, settings)
+    division = divided(run.rows, run.pairs, settings)
+    settings, spread = settled(
+        settings, division.rows, run.task, run.network, run.reference, accelerator
+    )
+    objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
     )
@@ -158,7 +163,8 @@ def train(
         settings,
         trainer,
         image_facts(settings, run.backbone, run.process, run.pairs, trainer)
-        | division.line(settings),
+        | division.line(settings)
+        | spread,
         validation,
         write,
     )

@@ -130,7 +130,7 @@ def prepare_text(
         settings,
         tokenizer,
         objective.paired,
-        not accelerator.is_local_main_process,
+        accelerator,
         (objects.dataset, objects.eval_dataset),
     )
     check_rows(network, "model_name_or_path", name, rows, held_out)
@@ -163,7 +163,7 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
             rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
         )
         # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
-        rows.items = [scored.read(number, 0) for number in range(len(rows))]
+        rows.reference = scored.scores
 
 
 def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:

@@ -16,90 +16,14 @@ import numpy as np
 from datasets import Dataset
 
 from diffdpo.data.columns import Table, check_given, closest, listed, renamed
+from diffdpo.data.labels import always, choices, left_or_right, pickapic_label, responses, votes
 from diffdpo.data.ranked import Expand, best_of, groups, lists, taken_apart
 from diffdpo.data.source import check_columns
-from diffdpo.draws import Purpose, generator
 from diffdpo.errors import UserError
 from diffdpo.extensions import named_row
 
 ROLES = ("chosen", "rejected", "prompt", "label")  # each has a flag that names its column
 NO_FLAGS: Mapping[str, str | None] = MappingProxyType({})
-RESPONSES = {"image_1": 1.0, "image_2": 0.0, "both_good": 0.5, "both_bad": 0.5}
-
-
-def always(dataset: Dataset) -> np.ndarray:
-    """1 for every row: the first image is the chosen one."""
-    return np.ones(len(dataset))
-
-
-def pickapic_label(dataset: Dataset) -> np.ndarray:
-    """label_0 of Pick-a-Pic: 1, 0 or 0.5. Where there is a label_1, the two must add up to 1."""
-    first = numbers(dataset, "label_0")
-    if "label_1" in dataset.column_names:
-        # Labels that do not add up to 1 are no vote; label_0 alone would pass for one.
-        first = np.where(np.isclose(first + numbers(dataset, "label_1"), 1), first, np.nan)
-    return np.where((first >= 0) & (first <= 1), first, np.nan)
-
-
-def votes(first: str, second: str) -> Callable[[Dataset], np.ndarray]:
-    """The first image's share of the votes; of none there is no label."""
-
-    def share(dataset: Dataset) -> np.ndarray:
-        counts = [numbers(dataset, column) for column in (first, second)]
-        given = (counts[0] >= 0) & (counts[1] >= 0) & (counts[0] + counts[1] > 0)
-        total = np.where(given, counts[0] + counts[1], 1)
-        return np.where(given, counts[0] / total, np.nan)
-
-    return share
-
-
-def left_or_right(dataset: Dataset) -> np.ndarray:
-    """1 for the left image, -1 for the right one, 0 for neither."""
-    preferred = numbers(dataset, "pref")
-    return np.where(np.isin(preferred, (-1, 0, 1)), (preferred + 1) / 2, np.nan)
-
-
-def choices(dataset: Dataset) -> np.ndarray:
-    """HPDv3's votes, of which the first are those of the image that was preferred."""
-    return np.array([share_of_first(cell) for cell in dataset["choice_dist"][:]])
-
-
-def share_of_first(cell: object) -> float:
-    """The first of two counts as a share of both; NaN where there are no two."""
-    both = [as_number(value) for value in cell] if isinstance(cell, list) else []
-    good = len(both) == 2 and min(both) >= 0 and sum(both) > 0
-    return both[0] / sum(both) if good else float("nan")
-
-
-def responses(dataset: Dataset) -> np.ndarray:
-    """The mean of the words of all annotators: for the first image 1, for neither 1/2."""
-    return np.array([mean_response(cell) for cell in dataset["preference.responses"][:]])
-
-
-def mean_response(words: object) -> float:
-    """The mean over one row; NaN where there are no words, or others."""
-    values = [RESPONSES.get(word) for word in words] if isinstance(words, list) else []
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(values) else float("nan")
-
-
-def numbers(dataset: Dataset, column: str) -> np.ndarray:
-    """A column as floats, NaN where a value is no number."""
-    return np.array([as_number(value) for value in dataset[column]], dtype=np.float64)
-
-
-def as_number(value: object) -> float:
-    """A label as a number, NaN where it is none; 1, "1" and True are the same."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return float("nan")
-
-
-def coins(seed: int, count: int) -> np.ndarray:
-    """A label for each of so many rows, tossed."""
-    tossed = [generator(seed, Purpose.LABEL_NOISE, row).integers(2) for row in range(count)]
-    return np.array(tossed, dtype=np.float64)
 
 
 @dataclass(frozen=True)

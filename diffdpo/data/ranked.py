@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -119,9 +120,9 @@ def each_two(
     if ranks is None or len(ranks) != len(numbers):
         yield numbers[0], numbers[0], float("nan")
         return
-    worse = -1 if higher_wins else 1
     for i, j in combinations(range(len(numbers)), 2):
-        yield numbers[i], numbers[j], float((np.sign(worse * (ranks[j] - ranks[i])) + 1) / 2)
+        better, worse = (ranks[j], ranks[i]) if higher_wins else (ranks[i], ranks[j])
+        yield numbers[i], numbers[j], 0.5 if better == worse else float(better < worse)
 
 
 def as_ranks(values: Any) -> list[float] | None:
@@ -130,7 +131,7 @@ def as_ranks(values: Any) -> list[float] | None:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):
         return None
-    return numbers if np.isfinite(numbers).all() else None
+    return numbers if all(map(isfinite, numbers)) else None
 
 
 def flattened(dataset: Dataset, column: str) -> tuple[Dataset, np.ndarray]:

@@ -47,6 +47,8 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     # Set in either case, not only switched on: a run must not inherit it from one before it in the
     # same program.
     torch.backends.cuda.matmul.allow_tf32 = settings.allow_tf32
+    if precision == "no" and not settings.allow_tf32 and torch.cuda.is_available() and not cpu:
+        say("--allow_tf32: off, and float32 is slow on a GPU: take it, or --mixed_precision bf16")
     if settings.deterministic:
         repeat_bit_for_bit()
     folder = Path(settings.output_dir)

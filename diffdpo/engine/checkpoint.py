@@ -163,8 +163,7 @@ def prune(output_dir: Path, limit: int | None, spared: int | None = None) -> Non
     """Delete all but the ``limit`` newest checkpoints, and that of step ``spared``; None: none."""
     old = list_checkpoints(output_dir)[:-limit] if limit else []
     for path in (path for path in old if step_of(path) != spared):
-        # Under another name first: a kill half-way must not leave half a checkpoint.
-        remove(path.rename(draft_of(path)))
+        remove(path.rename(draft_of(path)))  # renamed first: a kill must not leave half of one
 
 
 def look(path: Path) -> None:

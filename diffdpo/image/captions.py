@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from diffdpo.draws import Purpose, generator
+import numpy as np
+
+from diffdpo.data.coins import below
+from diffdpo.draws import Purpose
 from diffdpo.errors import UserError, short
 
 
@@ -17,21 +20,23 @@ def prompts_of(captions: Sequence[Any], column: str, seed: int) -> list[str]:
 
     Raises UserError where a caption is no text.
     """
-    return [prompt(caption, column, seed, row) for row, caption in enumerate(captions)]
+    prompts = [prompt(caption, column, row) for row, caption in enumerate(captions)]
+    several = {row: texts for row, texts in enumerate(prompts) if isinstance(texts, list)}
+    counts = np.array([len(texts) for texts in several.values()], dtype=np.int64)
+    drawn = below(counts, seed, Purpose.CAPTION, np.array(list(several), dtype=np.int64))
+    for (row, texts), number in zip(several.items(), drawn.tolist(), strict=True):
+        prompts[row] = texts[number]
+    return cast(list[str], prompts)
 
 
-def prompt(caption: Any, column: str, seed: int, row: int) -> str:
-    """The prompt of one row."""
-    if isinstance(caption, list | tuple):
-        texts = [text for text in caption if text is not None]
-        if not texts:
-            return ""
-        caption = texts[generator(seed, Purpose.CAPTION, row).integers(len(texts))]
-    if caption is None:
-        return ""
-    if not isinstance(caption, str):
-        raise UserError(
-            f"data: column {short(column, 40)} holds {type(caption).__name__} in row {row}"
-            f" ({short(caption, 40)}); a prompt is text, or a list of texts to draw one from"
-        )
-    return caption
+def prompt(caption: Any, column: str, row: int) -> str | list[str]:
+    """The prompt of one row, or those of which it is one."""
+    several = isinstance(caption, list | tuple)
+    texts = [text for text in (caption if several else [caption]) if text is not None]
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(
+                f"data: column {short(column, 40)} holds {type(text).__name__} in row {row}"
+                f" ({short(text, 40)}); a prompt is text, or a list of texts to draw one from"
+            )
+    return (texts if several else texts[0]) if texts else ""

@@ -47,8 +47,7 @@ def image_facts(
         "pairs": kept_pairs(settings, pairs),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": (
-            f"{loss_named(settings)};"
-            f" beta {beta_in_units(settings.beta_dpo, cells, backbone.is_flow)}"
+            f"{loss_named(settings)}; beta {beta_in_units(settings.beta, cells, backbone.is_flow)}"
         ),
         **flow_line(settings, backbone, process),
         **trainer.plan.lines("pairs"),

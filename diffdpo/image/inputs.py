@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
 from diffdpo.data.image_formats import ROLES
+from diffdpo.data.labels import column_of, mapped
 from diffdpo.data.prompts import read_prompts
 from diffdpo.data.source import open_with_folders
 from diffdpo.data.streams.table import StreamTable
@@ -245,12 +247,13 @@ def dreamlike(rows: Dataset) -> Dataset:
     """The rows whose two images both come from a dreamlike model."""
     if not set(MODELS) <= set(rows.column_names):
         raise UserError("--dreamlike_pairs_only needs the columns model_0 and model_1")
-    models = [rows[column][:] for column in MODELS]
-    numbers = [
-        number
-        for number, both in enumerate(zip(*models, strict=True))
-        if all("dream" in str(name).lower() for name in both)
-    ]
-    if not numbers:
+    first, second = (mapped(column_of(rows, column), is_dreamlike) for column in MODELS)
+    numbers = np.flatnonzero(first * second)
+    if not len(numbers):
         raise UserError("--dreamlike_pairs_only: no row has two dreamlike images")
     return rows.select(numbers)
+
+
+def is_dreamlike(name: object) -> bool:
+    """Whether a model of this name is one of dreamlike's."""
+    return "dream" in str(name).lower()

@@ -155,7 +155,7 @@ def lora_facts(
         "diffdpo_resolution": side,
         "diffdpo_steps": f"{last.get('step', 0):g}",
         "diffdpo_loss_type": settings.loss_type,
-        "diffdpo_beta_dpo": f"{settings.beta_dpo:g}",
+        "diffdpo_beta_dpo": f"{settings.beta:g}",
     }
     return {name: str(value) for name, value in facts.items()}
 

@@ -9,12 +9,18 @@ from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.watch_settings import WatchSettings
+from diffdpo.words import number
 
 if TYPE_CHECKING:
     from diffdpo.objective import Objective
 
 SCORE = "score"
 REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
+
+
+def beta(word: str) -> float | None:
+    """The beta that a word says; None for "auto"."""
+    return None if word == "auto" else number(word, float, may_be_none=False)
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,13 @@ class ImageLossSettings(AdapterSettings, WatchSettings):
         ["sigmoid"], "rows of diffdpo.losses.LOSSES, added up", group="loss"
     )
     loss_weights: list[float] = flag([], "a weight for each loss; default: 1", group="loss")
-    beta_dpo: float = flag(
-        5000.0, "strength of the anchor, on the mean over latent dimensions", group="loss", above=0
+    beta_dpo: float | None = flag(
+        5000.0,
+        "strength of the anchor, on the mean over latent dimensions; auto: logits that would have a"
+        " standard deviation of 1 under the reference",
+        group="loss",
+        read=beta,
+        above=0,
     )
     beta_mapo: float = flag(0.1, "mapo: weight of the margin", group="loss", least=0)
     snr_value: float = flag(0.5, "mapo: factor of the errors", group="loss", above=0)
@@ -55,6 +66,11 @@ class ImageLossSettings(AdapterSettings, WatchSettings):
         below=1,
     )
     sft: bool = flag(False, "supervised baseline on the winners, no reference", group="loss")
+
+    @property
+    def beta(self) -> float:
+        """``beta_dpo``; 1 as long as it is to be found."""
+        return 1.0 if self.beta_dpo is None else self.beta_dpo
 
 
 def loss_problems(settings: ImageLossSettings, stores_scores: bool) -> list[str]:
@@ -113,4 +129,4 @@ def image_objective(settings: ImageLossSettings) -> Objective:
                 f"--loss_type {name} is defined on token log-probabilities; images have none"
             )
     weights = [] if settings.sft else list(settings.loss_weights)
-    return make_objective(settings, names, weights, scale=settings.beta_dpo)
+    return make_objective(settings, names, weights, scale=settings.beta)

@@ -15,10 +15,11 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import digest
-from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, coins, detect, in_names_of
+from diffdpo.data.coins import below
+from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, detect, in_names_of
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
-from diffdpo.draws import epoch_order
+from diffdpo.draws import Purpose, epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
@@ -28,11 +29,10 @@ from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
 from diffdpo.image.side_columns import NOTHING, SideColumns, Sides, check_alone
 from diffdpo.image.stored import StoredImages
-from diffdpo.image.tally import PairTally
+from diffdpo.image.tally import MAX_BROKEN, PairTally, too_many
 from diffdpo.image.traps import Traps, find_traps
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
-MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
 # For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
 READ, WEIGHED = 256, 2_000
 CENTRE = Augmentation()
@@ -91,10 +91,11 @@ class ImagePairs(Rows):
         self.toss()
 
     def toss(self) -> None:
-        """Take a coin for every label, where the settings ask for it; after ``usable``, so that the
-        control trains on the same rows as the run."""
+        """Take a coin for every label, where asked for; of the same rows as the run without."""
         if self.framing.random_labels:
-            self.first_wins = coins(self.framing.seed, len(self.first_wins))
+            every = np.arange(len(self.first_wins))
+            coins = below(np.full(len(every), 2), self.framing.seed, Purpose.LABEL_NOISE, every)
+            self.first_wins = coins.astype(np.float64)
             self.beside.toss(self.first_wins)
 
     def usable(self) -> np.ndarray:
@@ -281,11 +282,6 @@ class ImagePairs(Rows):
             pictures, beside, outcome = pictures[::-1], beside.swapped(), 1 - outcome
         flip = augmentation.flip
         return PairItem(source, visit, prompt, *pictures, outcome, beside=beside, flip=flip)
-
-
-def too_many(broken: int, rows: int) -> bool:
-    """Whether so many broken rows are a mistake in reading the data: over 5 %, and more than one"""
-    return broken > max(1, MAX_BROKEN * rows)
 
 
 def image_pairs(

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffdpo.data.columns import listed
-from diffdpo.data.image_formats import numbers
+from diffdpo.data.labels import numbers
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.errors import UserError, short

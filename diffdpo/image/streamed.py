@@ -52,6 +52,7 @@ class StreamedPairs(ImagePairs):
         self.beside = StreamedSides(table, framing.beside, place)
         read = {*format.columns, *format.optional, *self.beside.columns}
         self.tally.unread_columns = [name for name in table.column_names if name not in read]
+        self.known: dict[str, tuple[np.ndarray, Any]] = {}
         self.rows = self.usable()
         self.sides = self.framed
         self.toss()
@@ -73,8 +74,7 @@ class StreamedPairs(ImagePairs):
         """The permutation of an epoch, read almost in sequence."""
         return self.table.order(self.rows, seed, epoch)
 
-    @property
-    def fingerprint(self) -> str:
+    def read_fingerprint(self) -> str:
         """A digest of labels, the choice of rows, and of the shards: sizes, and contents from
         places evenly spread."""
         labels = self.first_wins[self.rows].tobytes()

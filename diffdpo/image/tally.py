@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from diffdpo.image.traps import Traps
 
+MAX_BROKEN = 0.05  # share of broken rows: more are taken for a mistake in reading the data
+
 
 @dataclass
 class PairTally:
@@ -21,3 +23,8 @@ class PairTally:
     unreadable: list[str] = field(default_factory=list)
     checked: bool = True  # False: images are checked as they are read
     traps: Traps | None = None  # None: not looked for
+
+
+def too_many(broken: int, rows: int) -> bool:
+    """Whether so many broken rows are a mistake in reading the data: over 5 %, and more than one"""
+    return broken > max(1, MAX_BROKEN * rows)

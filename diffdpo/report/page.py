@@ -14,10 +14,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import Journal
+from diffdpo.engine.run_config import recorded
+from diffdpo.engine.watch.evals import best_of, metric_name
+from diffdpo.engine.watch.overtrained import verdict
 from diffdpo.errors import UserError, not_installed, short
-from diffdpo.report.plots import training_curves
+from diffdpo.report.plots import held_out_curves, training_curves
 
-METRICS = "metrics.jsonl"
+METRICS, EVALS = "metrics.jsonl", "eval.jsonl"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -98,6 +101,10 @@ class Report:
         if records := read_metrics(run / METRICS):
             self.section("Training", training_note(records))
             self.plot(lambda: training_curves(records), "training curves")
+        if lines := read_metrics(run / EVALS):
+            by = metric_name(recorded(run).get("metric_for_best_model", "loss"))
+            self.section("Held out, during training", held_out_note(lines, by))
+            self.plot(lambda: held_out_curves(lines), "held-out curves")
         self.section("Settings")
         if (run / "config.yaml").is_file():
             self.code((run / "config.yaml").read_text(errors="replace"))
@@ -135,3 +142,11 @@ def training_note(records: Sequence[Mapping[str, Any]]) -> str:
         f"{len(records)} records, steps {first} to {last};{pace} thin lines are single records,"
         " thick ones running means."
     )
+
+
+def held_out_note(lines: Sequence[Mapping[str, Any]], by: str) -> str:
+    """What was measured on rows kept out of training: how often, which step was the best by a
+    figure, and whether the run went on too long."""
+    best = best_of(lines, by)
+    parts = [f"{len(lines)} measurements; the best by {by} is that of step {best}."]
+    return " ".join([*parts, *(f"{line[0].upper()}{line[1:]}." for line in verdict(lines, by))])

@@ -67,6 +67,37 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     return as_png(page)
 
 
+HELD_OUT = {
+    "held-out loss": ["eval_loss"],
+    "held-out implicit accuracy": ["eval_rewards/accuracies"],
+    "held-out squared error of the chosen": [
+        "eval_error/policy_chosen",
+        "eval_error/reference_chosen",
+    ],
+}
+BAND = {"eval_rewards/accuracies": "eval_accuracy_interval"}  # the interval of a figure
+
+
+def held_out_curves(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG of what was measured on held-out rows, with the 95 % interval of the accuracy."""
+    panels = {
+        title: curves
+        for title, names in HELD_OUT.items()
+        if (curves := {name: curve for name in names if len((curve := points(lines, name))[0])})
+    }
+    page, axes = figure(1, max(1, len(panels)), 4 * max(1, len(panels)), 2.9)
+    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
+        for name, (steps, values) in curves.items():
+            label = name.split("/")[-1].replace("_", " ")
+            axis.plot(steps, values, marker="o", markersize=3, linewidth=1.4, label=label)
+            bands = [line.get(BAND.get(name)) for line in lines if line["step"] in steps]
+            if all(bands) and len(bands) == len(steps):
+                low, high = zip(*bands, strict=True)
+                axis.fill_between(steps, low, high, alpha=0.15)
+        finish(axis, title, curves)
+    return as_png(page)
+
+
 def overlaid_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     """A PNG with one panel a quantity and one line a run: running means of its records, but for
     what is not noisy."""

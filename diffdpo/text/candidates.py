@@ -97,7 +97,7 @@ def read_texts(
         truncation_mode=settings.truncation_mode,
         registered=entry,
     )
-    table = TextRows(rows, tokenizer, row_settings)
+    table = TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc)
     first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
     for item in table.items:
         first.setdefault(tuple(item.prompt), item.row)

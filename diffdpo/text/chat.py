@@ -7,7 +7,7 @@ import inspect
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,9 +45,7 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
             "the data are conversations, and the tokenizer has no chat template; name one with one,"
             " or text"
         )
-    taken = set(inspect.signature(tokenizer.apply_chat_template).parameters)
-    if own := sorted(taken & set(example.template_options)):
-        raise BadRow(f"chat_template_kwargs sets {own[0]}, which is no option of a template")
+    check_options(example.template_options, tokenizer)
     options = {"tools": example.tools, **example.template_options}
     wholes = [
         apply_template(tokenizer, prompt + list(side), **options)  # type: ignore[arg-type]
@@ -59,6 +57,15 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
     prompt_text = apply_template(tokenizer, prompt, **opening(prompt), **options)
     shared = min(common_length(prompt_text, whole) for whole in wholes)
     return Rendered(prompt_text[:shared], tuple(wholes), True)
+
+
+def check_options(options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises BadRow where a row sets an option of the tokenizer in place of one of the template."""
+    if not options:
+        return
+    taken = set(inspect.signature(tokenizer.apply_chat_template).parameters)
+    if own := sorted(taken & set(options)):
+        raise BadRow(f"chat_template_kwargs sets {own[0]}, which is no option of a template")
 
 
 def opening(prompt: list[Message]) -> dict[str, bool]:

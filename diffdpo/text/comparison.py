@@ -6,7 +6,7 @@ Shapes: ``N`` completions, ``B`` pairs. Log-ratios are in nats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,16 +111,21 @@ def taken_apart(
 
 def as_texts(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> list[str]:
     """Tokens as texts, without special ones."""
-    return [str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in rows]
+    return list(decoded(tokenizer, rows))
 
 
-def texts_of(rows: TextRows) -> dict[str, list[str]]:
-    """The distinct prompts, and every completion with its prompt before it."""
-    wholes = [[*item.prompt, *ids] for item in rows.items for ids in item.completions]
-    prompts = dict.fromkeys(tuple(item.prompt) for item in rows.items)
+def decoded(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> Iterator[str]:
+    """The same texts, each made when it is asked for."""
+    return (str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in rows)
+
+
+def texts_of(rows: TextRows) -> dict[str, Iterator[str]]:
+    """The prompts, and every completion with its prompt before it, one after another."""
+    wholes = ([*item.prompt, *ids] for item in rows.items for ids in item.completions)
+    prompts = (item.prompt for item in rows.items)
     return {
-        "prompts": as_texts(rows.tokenizer, prompts),
-        "completions": as_texts(rows.tokenizer, wholes),
+        "prompts": decoded(rows.tokenizer, prompts),
+        "completions": decoded(rows.tokenizer, wholes),
     }
 
 
@@ -191,7 +196,11 @@ def log_ratios(
 
 
 def pair_margins(
-    task: TextTask, policy: nn.Module, reference: nn.Module, items: list[TextItem], batch_size: int
+    task: TextTask,
+    policy: nn.Module,
+    reference: nn.Module,
+    items: Sequence[TextItem],
+    batch_size: int,
 ) -> Tensor:
     """Implicit reward of the chosen completion minus that of the rejected one: ``(B,)``."""
     chunks = [items[first : first + batch_size] for first in range(0, len(items), batch_size)]

@@ -34,6 +34,15 @@ class TextTableSettings(BaseSettings):
         group="data",
     )
 
+    dataset_num_proc: int | None = flag(
+        None,
+        "processes that tokenise; default: one for a few thousand rows, else one a CPU",
+        aliases=["--preprocessing_num_workers"],
+        group="data",
+        least=1,
+        most=1024,
+    )
+
     @property
     def columns(self) -> dict[str, str | None]:
         """The columns that flags name, by role."""

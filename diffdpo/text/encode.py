@@ -3,13 +3,16 @@ once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.text.schema import common_length
 from diffdpo.text.chat import Rendered
+
+# Letters that the tokenizer gets at once. It keeps a hundred bytes for each token until it returns.
+LETTERS = 2**17
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,41 @@ def tokenize_all(
     opened = [is_opened(text, templated, tokenizer) for text, templated in texts]
     for value in (False, True):
         places = [place for place, given in enumerate(opened) if given is value]
-        if not places:
-            continue
-        together = [texts[place][0] for place in places]
-        try:
-            given: list[Tokens] = list(
-                tokenizer(together, add_special_tokens=not value)["input_ids"]  # type: ignore[arg-type]
-            )
-        # One text that the tokenizer does not take fails the whole list.
-        except Exception:
-            given = [alone(text, tokenizer, not value) for text in together]
+        given = together([texts[place][0] for place in places], tokenizer, not value)
         for place, ids in zip(places, given, strict=True):
             found[place] = ids
     return found
+
+
+def together(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool
+) -> Iterator[Tokens]:
+    """Token ids of texts, or what the tokenizer raised at one."""
+    for some in parts(texts):
+        try:
+            yield from tokenizer(
+                some,
+                add_special_tokens=special,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
+        # One text that the tokenizer does not take fails the whole list.
+        except Exception:
+            yield from (alone(text, tokenizer, special) for text in some)
+
+
+def parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in lists of so many letters, at least one each."""
+    some: list[str] = []
+    letters = 0
+    for text in texts:
+        if some and letters + len(text) > LETTERS:
+            yield some
+            some, letters = [], 0
+        some.append(text)
+        letters += len(text)
+    if some:
+        yield some
 
 
 def alone(text: str, tokenizer: PreTrainedTokenizerBase, special: bool) -> Tokens:

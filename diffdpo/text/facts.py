@@ -81,7 +81,7 @@ def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dic
     2024 advise."""
     if objective.paired:
         return {}
-    good = sum(bool(item.desirable) for item in rows.items)
+    good = rows.desirable
     bad = len(rows) - good
     line = f"{good:,} desirable, {bad:,} undesirable"
     ratio = settings.desirable_weight * good / max(1e-9, settings.undesirable_weight * bad)

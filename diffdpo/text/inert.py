@@ -16,8 +16,6 @@ INERT = {
     "torch_dtype": DTYPE,
     "max_prompt_length": CUT,
     "max_completion_length": CUT,
-    "dataset_num_proc": "rows are tokenised once, in this process",
-    "preprocessing_num_workers": "rows are tokenised once, in this process",
     "remove_unused_columns": "columns that no format names are not read",
     "save_strategy": "checkpoints come every --save_steps steps",
     "logging_strategy": EVERY_STEP,

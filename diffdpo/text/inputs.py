@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +22,7 @@ from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.row_reader import RowSettings
 from diffdpo.text.rows import TextRows
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.tokenise import Store
 
 Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)
 
@@ -36,11 +38,12 @@ def open_training_rows(
     settings: TextSettings,
     tokenizer: PreTrainedTokenizerBase,
     paired: bool,
-    quiet: bool,
+    accelerator: Accelerator,
     in_memory: tuple[Dataset | None, Dataset | None] = (None, None),
 ) -> tuple[TextRows, TextRows | None]:
     """The rows to train on and, under ``--eval_strategy``, those to measure on, tokenised and
-    checked. A data set ``in_memory`` takes the place of the one that is named.
+    checked; the processes of the run share the work. A data set ``in_memory`` takes the place of
+    the one that is named.
 
     Raises UserError where all rows to measure on are trained on.
     """
@@ -54,10 +57,19 @@ def open_training_rows(
     )
 
     def read(name: str, split: str, dataset: Dataset | None, flag: str) -> TextRows:
+        entry = None
         if dataset is None:
             dataset, entry = open_table(name, split, settings, flag)
-            return TextRows(dataset, tokenizer, replace(row_settings, registered=entry), quiet)
-        return TextRows(renamed(dataset, settings.columns), tokenizer, row_settings, quiet)
+        else:
+            dataset = renamed(dataset, settings.columns)
+        return TextRows(
+            dataset,
+            tokenizer,
+            replace(row_settings, registered=entry),
+            quiet=not accelerator.is_local_main_process,
+            processes=settings.dataset_num_proc,
+            store=Store(settings.precompute_dir, accelerator),
+        )
 
     name, held_out = str(settings.dataset_name), None
     rows = read(name, settings.dataset_train_split, in_memory[0], "--dataset_train_split")

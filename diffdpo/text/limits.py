@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,9 +15,8 @@ LEARNED = 8  # rows that a table of learned positions may have beyond the positi
 
 def check_rows(network: PreTrainedModel, flag: str, name: str, *read: TextRows | None) -> None:
     """Raises UserError where rows hold tokens or positions that the model has no embedding for."""
-    items = [item for rows in read if rows for item in rows.items]
     # Checked before training: on a GPU such an index ends the run far from its cause.
-    largest = max(max(chain(item.prompt, *item.completions)) for item in items)
+    largest = max(rows.largest_token for rows in read if rows)
     size = len(network.get_input_embeddings().weight)  # type: ignore[arg-type]
     if largest >= size:
         raise UserError(
@@ -35,8 +32,7 @@ def check_rows(network: PreTrainedModel, flag: str, name: str, *read: TextRows |
 
 def longest_row(*read: TextRows | None) -> int:
     """The number of tokens of the longest prompt with a completion."""
-    items = [item for rows in read if rows for item in rows.items]
-    return max(len(item.prompt) + max(map(len, item.completions)) for item in items)
+    return max(int(rows.length_I.max()) for rows in read if rows)
 
 
 def position_count(network: PreTrainedModel) -> int | None:

@@ -21,7 +21,7 @@ ELSEWHERE = {
 # Options that one loss or a few have; a run whose losses read none of them is not what was meant.
 OPTIONS = ("alpha", "discopop_tau")
 CHECKED = ("loss_type", "loss_weights", "label_smoothing", "cpo_alpha", *OPTIONS)
-CHECKED += ("f_divergence_type", "f_alpha_divergence_coef")
+CHECKED += ("ld_alpha", "use_weighting", "f_divergence_type", "f_alpha_divergence_coef")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,19 @@ class TextLossSettings(TransformersSettings):
     f_alpha_divergence_coef: float | None = flag(
         None, "alpha_divergence: its alpha; default: 0.5", group="loss"
     )
+    ld_alpha: float | None = flag(
+        None,
+        "weight of the tokens beyond the shorter completion of a pair (LD-DPO); default: 1",
+        changes="scores",
+        group="loss",
+        least=0,
+        most=1,
+    )
+    use_weighting: bool = flag(
+        False,
+        "weigh a pair by how likely the policy is to write its completions itself (WPO)",
+        group="loss",
+    )
     orpo_nll_on_prompt: bool = flag(
         True, "orpo: the likelihood term covers the prompt as well, as in TRL", group="loss"
     )
@@ -82,6 +95,8 @@ def loss_problems(settings: TextLossSettings, stores_scores: bool) -> list[str]:
     plain = TextLossSettings()
     if all(getattr(settings, name) == getattr(plain, name) for name in CHECKED):
         return []
+    if settings.f_divergence_type not in DIVERGENCES:
+        return []  # the flag's own line says so
     if not settings.loss_type:
         return ["--loss_type: name one loss or several"]
     try:
@@ -109,6 +124,11 @@ def unread_options(settings: TextLossSettings, objective: Objective) -> list[str
             continue
         having = ", ".join(loss for loss, row in LOSSES.items() if name in row.options)
         lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
+    if settings.use_weighting and not objective.paired:
+        lines.append(f"--use_weighting weighs pairs; {names} judges single items")
+    plain = [t.name for t in objective.terms if t.row.reference_free and t.name != "sft"]
+    if settings.ld_alpha is not None and (plain or not objective.paired):
+        lines.append(f"--ld_alpha is for losses of pairs with a reference; {names} is none")
     alpha = settings.f_alpha_divergence_coef
     if alpha is not None and settings.f_divergence_type != "alpha_divergence":
         lines.append("--f_alpha_divergence_coef belongs to --f_divergence_type alpha_divergence")

@@ -20,9 +20,7 @@ class ByLength(Rows):
 
     def __init__(self, rows: TextRows, effective_batch: int) -> None:
         self.rows, self.batch = rows, effective_batch
-        self.size = np.array(
-            [len(item.prompt) + max(map(len, item.completions)) for item in rows.items]
-        )
+        self.size = rows.length_I
 
     @property
     def fingerprint(self) -> str:

@@ -13,10 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from diffdpo.errors import UserError
+from diffdpo.text.logprob import COLUMNS
 
 # Columns beside those of ``logprob``, the same in every row: the weighted loss, which has a
 # gradient, and the loss itself.
-ADDED, BALANCE = 4, 5
+ADDED, BALANCE = COLUMNS, COLUMNS + 1
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,34 @@
-"""Text preferences as the engine reads them: every row is rendered, tokenised and cut to length
+"""Text preferences as the engine reads them: items of the usable rows, tokenised and cut to length
 once; rows that cannot be used are counted and named."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from datasets import Dataset
-from tqdm.auto import tqdm
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.text import detect
-from diffdpo.data.text.record import as_bad_row
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
-from diffdpo.text.row_reader import RowReader, RowResult, RowSettings, TextItem, reads_scores
-from diffdpo.text.tally import Tally
-
-BATCH = 256  # rows that the tokenizer gets at once
+from diffdpo.text.row_reader import RowReader, RowSettings, TextItem, reads_scores
+from diffdpo.text.token_table import content_bytes
+from diffdpo.text.tokenise import Store, tokenised
 
 
 class TextRows(Rows):
-    """The usable rows of a data set as items, all in memory."""
+    """The items of the usable rows of a data set, read from a table of tokens as they are asked
+    for.
+
+    ``processes`` tokenise; ``store`` is where many rows are kept for later runs.
+    """
 
     def __init__(
         self,
@@ -33,37 +36,37 @@ class TextRows(Rows):
         tokenizer: PreTrainedTokenizerBase,
         settings: RowSettings,
         quiet: bool = True,
+        processes: int | None = None,
+        store: Store | None = None,
     ) -> None:
         self.tokenizer, self.settings = tokenizer, settings
         name, self.format = settings.registered or detect(
             dataset.column_names, first_record(dataset), settings.data_format
         )
         check_scores(dataset.column_names, settings)
-        self.tally = Tally(len(dataset), name)
-        self.items: list[TextItem] = []
-        reader, seen = RowReader(tokenizer, settings, name), set()
-        with tqdm(
-            total=len(dataset), desc="tokenising", unit="row", disable=quiet, leave=False
-        ) as bar:
-            for first in range(0, len(dataset), BATCH):
-                span = range(first, min(first + BATCH, len(dataset)))
-                for result in read_rows(reader, dataset, span):
-                    self.items += result.items(settings.paired)
-                    self.tally.add(result)
-                    seen |= result.seen
-                bar.update(len(span))
-        self.tally.unread = [name for name in dataset.column_names if name not in seen]
+        reader = RowReader(tokenizer, settings, name)
+        self.table = tokenised(reader, dataset, processes, store, quiet)
+        self.tally = self.table.tally(name, dataset.column_names)
+        self.row_I, self.side_I = self.placed()  # of every item
+        # The reference's scores of every item, where they are stored.
+        self.reference: Dataset | None = None
         self.check()
+
+    def placed(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The row of every item, and its number among those of its row."""
+        apart = (not self.settings.paired) & (self.table.sides == 2)
+        count_R = np.where(apart, 2, self.table.sides > 0)
+        row_I = np.repeat(np.arange(len(count_R)), count_R)
+        return row_I, np.arange(len(row_I)) - (np.cumsum(count_R) - count_R)[row_I]
 
     def check(self) -> None:
         """Raises UserError where too many rows are bad, none is left, most have no prompt, or the
         loss wants pairs and there are none."""
         tally = self.tally
-        tally.check(len(self.items))
+        tally.check(len(self))
         if self.settings.data_format is None:
             tally.check_prompts()
-        kinds = {item.desirable is None for item in self.items}
-        if kinds != {self.settings.paired}:
+        if self.settings.paired and (self.table.label >= 0).any():
             raise UserError(
                 f"data: rows of format {tally.format!r} are single labelled items; take a loss"
                 " like kto"
@@ -71,35 +74,72 @@ class TextRows(Rows):
 
     def limit(self, count: int | None, seed: int) -> None:
         """Keep ``count`` items, picked by the seed."""
-        if count is not None and count < len(self.items):
+        if count is not None and count < len(self):
             # Epoch -1 is none of the training's, so the choice is independent of every order.
-            kept = np.sort(epoch_order(seed, -1, len(self.items))[:count])
-            self.items = [self.items[index] for index in kept]
+            kept = np.sort(epoch_order(seed, -1, len(self))[:count])
+            self.row_I, self.side_I = self.row_I[kept], self.side_I[kept]
             self.__dict__.pop("fingerprint", None)  # cached, and no longer that of these items
 
     def is_subset_of(self, other: TextRows) -> bool:
         """Whether every item is also one of the other's."""
-        contents = {content_bytes(item) for item in other.items}
-        return all(content_bytes(item) in contents for item in self.items)
+        # Those of this set alone are kept in memory: it is mostly the smaller one.
+        left = set(self.contents())
+        for content in other.contents():
+            left.discard(content)
+            if not left:
+                return True
+        return False
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.row_I)
+
+    @property
+    def items(self) -> Sequence[TextItem]:
+        """All items, each read when it is asked for."""
+        return Items(self)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all items: it changes when tokens, labels or the choice of rows change."""
         digest = hashlib.blake2b(digest_size=8)
-        for item in self.items:
-            digest.update(content_bytes(item))
+        for content in self.contents():
+            digest.update(content)
         return digest.hexdigest()
+
+    @property
+    def length_I(self) -> NDArray[np.int64]:
+        """The tokens of every item: its prompt and its longest completion."""
+        prompt_R, *sides = self.table.lengths
+        longest_I = np.maximum(*(side_R[self.row_I] for side_R in sides))
+        if not self.settings.paired:
+            longest_I = np.choose(self.side_I, [side_R[self.row_I] for side_R in sides])
+        return prompt_R[self.row_I] + longest_I
+
+    @property
+    def desirable(self) -> int:
+        """The number of desirable items, where a loss judges single completions."""
+        label_I = self.table.label[self.row_I]
+        return int(np.where(label_I < 0, self.side_I == 0, label_I).sum())
+
+    @property
+    def largest_token(self) -> int:
+        """The largest token of all items."""
+        return int(self.table.largest[self.row_I].max())
+
+    def contents(self) -> Iterator[bytes]:
+        """Tokens and labels of every item as bytes."""
+        return map(content_bytes, self.items)
 
     def read(self, row: int, visit: int) -> TextItem:
         """The item number ``row``, the same on every visit: text has no augmentation."""
-        return self.items[row]
+        item = self.table.items(int(self.row_I[row]), self.settings.paired)[self.side_I[row]]
+        if self.reference is None:
+            return item
+        return replace(item, reference=tuple(self.reference[row]["scores"]))
 
     def source(self, row: int) -> int:
         """The row of the data set that item ``row`` was made from."""
-        return self.items[row].row
+        return int(self.row_I[row])
 
     def preview(self, count: int) -> list[str]:
         """Lines that show the first items as the model will see them: the prompt, which is only
@@ -121,14 +161,27 @@ class TextRows(Rows):
         return repr(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-def content_bytes(item: TextItem) -> bytes:
-    """Tokens and labels of an item as bytes, equal for equal items alone."""
-    # Each list has its length before it, or a token could move between prompt and completion.
-    tokens = [
-        np.asarray([len(ids), *ids], dtype=np.int32).tobytes()
-        for ids in (item.prompt, *item.completions)
-    ]
-    return b"".join(tokens) + repr((item.outcome, item.desirable)).encode()
+class Items(Sequence[TextItem]):
+    """The items of some rows as a sequence."""
+
+    def __init__(self, rows: TextRows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> TextItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TextItem]: ...
+    def __getitem__(self, index: int | slice) -> TextItem | list[TextItem]:
+        numbers = range(len(self.rows))[index]
+        if isinstance(numbers, int):
+            return self.rows.read(numbers, 0)
+        return [self.rows.read(number, 0) for number in numbers]
+
+    def __iter__(self) -> Iterator[TextItem]:
+        return (self.rows.read(number, 0) for number in range(len(self.rows)))
 
 
 def first_record(dataset: Dataset) -> dict[str, Any]:
@@ -139,18 +192,6 @@ def first_record(dataset: Dataset) -> dict[str, Any]:
         except Exception as error:  # text that is no UTF-8, a picture that cannot be decoded
             reason = error
     raise UserError(f"data: no row can be read ({short(reason)})")
-
-
-def read_rows(reader: RowReader, dataset: Dataset, span: range) -> list[RowResult]:
-    """What becomes of the rows ``span`` of a data set, with those that cannot be opened."""
-    read, closed = [], {}
-    for row in span:
-        try:
-            read.append((row, dataset[row]))
-        except Exception as error:  # text that is no UTF-8, a picture that cannot be decoded
-            closed[row] = RowResult(row, bad=str(as_bad_row(error)))
-    results = iter(reader.read_all(read))
-    return [closed.get(row) or next(results) for row in span]
 
 
 def check_scores(columns: list[str], settings: RowSettings) -> None:

@@ -58,9 +58,11 @@ class TokenScorer(nn.Module):
         lengths: list[Lengths],
         target_P: Tensor,
         score_prompts: bool = False,
+        all_columns: bool = False,
     ) -> Tensor:
-        """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient ``(P, 4)``, the
-        columns that ``logprob`` names; with ``balance`` also those that ``router`` names.
+        """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
+        ``all_columns`` are asked for ``(P, 5)``, the columns that ``logprob`` names; with
+        ``balance`` also those that ``router`` names.
 
         ``token_S`` holds for every item its prompt and its completions, ``lengths`` their sizes.
         The targets are the tokens of all first completions, of all second ones, then of the prompts
@@ -78,7 +80,7 @@ class TokenScorer(nn.Module):
         outputs += [self.hidden(filler, token_S).flatten(0, 1) for _ in range(filling)]
         hidden_SC = torch.cat(outputs)
         hidden_PC = hidden_SC[source_index(batches, score_prompts).to(token_S.device)]
-        column_PK = self.log_probabilities(hidden_PC, target_P)
+        column_PK = self.log_probabilities(hidden_PC, target_P, all_columns)
         if self.balance is None or routed is None:
             return column_PK
         return torch.cat([column_PK, self.balance.columns(routed, len(column_PK))], dim=1)
@@ -126,7 +128,9 @@ class TokenScorer(nn.Module):
             ~visible_N1TT, closed
         )
 
-    def log_probabilities(self, hidden_PC: Tensor, target_P: Tensor) -> Tensor:
+    def log_probabilities(
+        self, hidden_PC: Tensor, target_P: Tensor, all_columns: bool = False
+    ) -> Tensor:
         """Log-probabilities of the targets, one chunk of positions after another. Of several, the
         backward pass computes each again, so that the logits of one are in memory at a time."""
         words = self.network.config.get_text_config().vocab_size
@@ -135,7 +139,7 @@ class TokenScorer(nn.Module):
         # decides how a matrix product is rounded, and rewards must be exactly 0 at the start.
         chunk = max(1, self.at_once // words)
         pieces = [
-            (hidden, target, training)
+            (hidden, target, training or all_columns)
             for hidden, target in zip(hidden_PC.split(chunk), target_P.split(chunk), strict=True)
         ]
         if not training or len(pieces) == 1:

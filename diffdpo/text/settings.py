@@ -143,7 +143,8 @@ class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings):
             "eval_batch_size",
         }
         measured |= {"eval_generations", "max_new_tokens"}
-        return FREE_ON_RESUME | measured | {"cache_dir", "preview", *SAME_NUMBERS}
+        elsewhere = {"cache_dir", "dataset_num_proc", "preview"}
+        return FREE_ON_RESUME | measured | elsewhere | SAME_NUMBERS
 
     @classmethod
     def inert(cls) -> dict[str, str]:

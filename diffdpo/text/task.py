@@ -21,13 +21,15 @@ from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE
 from diffdpo.text.row_reader import TextItem
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.weighting import on_policy_weights, tail_weights
 
 
 class TextTask:
     """Scores completions; with ``score_prompts`` the prompts of the chosen ones as well.
 
     ``mean_logps``: the logged log-probabilities are means over tokens, as in TRL's reference-free
-    trainers.
+    trainers. ``ld_alpha``: the weight of the tokens beyond the shorter completion of a pair, in the
+    scores of policy and reference. ``weighs``: scores come with WPO's weights.
     """
 
     def __init__(
@@ -38,10 +40,13 @@ class TextTask:
         mean_logps: bool = False,
         rank: int = 0,
         world: int = 1,
+        ld_alpha: float | None = None,
+        weighs: bool = False,
     ) -> None:
         self.device, self.autocast = device, autocast
         self.score_prompts, self.mean_logps = score_prompts, mean_logps
         self.rank, self.world = rank, world
+        self.ld_alpha, self.weighs = ld_alpha, weighs
 
     def collate(self, items: list[TextItem]) -> TextBatch:
         """A batch, still as lists; the loader's processes need no tensors of the device."""
@@ -56,17 +61,34 @@ class TextTask:
         """Σ_t log p(y_t | x, y_<t) over the scored tokens of each completion, float32: ``(N,)``
         (Rafailov et al. 2023, eq. 7). With gradient, metrics of the tokens as well."""
         with self.autocast():
-            column_PK = model(draw.token_S, draw.lengths, draw.target_P, draw.score_prompts)
+            column_PK = model(
+                draw.token_S, draw.lengths, draw.target_P, draw.score_prompts, self.weighs
+            )
         # Contiguous, or the columns beside it would decide how the sums are rounded: the reference
-        # has one column and the policy four, and their sums must agree to the last bit.
+        # has one column and the policy five, and their sums must agree to the last bit.
         logp_P = column_PK[:, LOGP].contiguous()
-        sums = torch.stack([tokens.sum() for tokens in logp_P.split(draw.sizes)])
+        sums = sums_of(logp_P, draw.sizes)
         score_N, prompt_B = sums[: draw.completions], sums[draw.completions :]
+        likelihood_N = None
+        if self.ld_alpha is not None:
+            likelihood_N = score_N
+            weight_P = tail_weights(draw.sizes, draw.completions, self.ld_alpha)
+            score_N = sums_of(logp_P * weight_P.to(logp_P.device), draw.sizes)[: draw.completions]
         metrics = token_metrics(column_PK.detach(), draw) if torch.is_grad_enabled() else {}
         added = None
         if column_PK.shape[1] > BALANCE:
             added, metrics["aux_loss"] = column_PK[0, ADDED], column_PK[0, BALANCE].detach()
-        return Scores(score_N, prompt_B if draw.score_prompts else None, metrics, added)
+        weight_N = None
+        if self.weighs:
+            weight_N = on_policy_weights(column_PK, draw.sizes, draw.completions)
+        return Scores(
+            score_N,
+            prompt_B if draw.score_prompts else None,
+            metrics,
+            added,
+            likelihood_N=likelihood_N,
+            weight_N=weight_N,
+        )
 
     def metrics(
         self, policy: Scores, frozen_N: Tensor | float, draw: TextDraw, context: StepContext
@@ -141,9 +163,16 @@ def make_task(
         accelerator.autocast,
         score_prompts=settings.orpo_nll_on_prompt and objective.reads_nll,
         mean_logps=objective.shows_means,
+        ld_alpha=settings.ld_alpha,
+        weighs=settings.use_weighting,
         rank=0 if alone else accelerator.process_index,
         world=1 if alone else accelerator.num_processes,
     )
+
+
+def sums_of(value_P: Tensor, sizes: list[int]) -> Tensor:
+    """The sum over the tokens of every completion and every scored prompt."""
+    return torch.stack([tokens.sum() for tokens in value_P.split(sizes)])
 
 
 def token_metrics(column_PK: Tensor, draw: TextDraw) -> Metrics:

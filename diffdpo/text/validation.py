@@ -24,6 +24,7 @@ from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import make_task
+from diffdpo.text.token_table import token_bytes
 
 
 class Validation:
@@ -168,12 +169,16 @@ class Validation:
 
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
     """How many rows have a completion that training knows after the same prompt."""
+    # Only what is asked about is kept in memory: the training set may be large.
+    texts = [set(texts_of(item)) for item in rows.items]
+    asked = set().union(*texts)
+    known = {text for item in training.items for text in texts_of(item) if text in asked}
+    return sum(not known.isdisjoint(both) for both in texts)
 
-    def hashes(item: TextItem) -> list[int]:
-        return [hash((*item.prompt, -1, *ids)) for ids in item.completions]
 
-    known = {value for item in training.items for value in hashes(item)}
-    return sum(not known.isdisjoint(hashes(item)) for item in rows.items)
+def texts_of(item: TextItem) -> list[bytes]:
+    """The completions of an item, each with its prompt."""
+    return [token_bytes(item.prompt, ids) for ids in item.completions]
 
 
 SHOWN = {

@@ -1,4 +1,5 @@
-"""Our trainers beside others: ``python scripts/benchmark --peer-script THEIRS.py``."""
+"""Our trainers beside others: ``python scripts/benchmark --peer-script THEIRS.py``; real shapes on
+a card: ``python scripts/benchmark gpu``; the host alone: ``python scripts/benchmark host``."""
 
 import sys
 from pathlib import Path
@@ -10,9 +11,27 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 if __name__ == "__main__":
     from diffdpo.cli import Command, run
 
-    command = Command(
-        purpose="times and memory beside other trainers",
-        settings="scripts.benchmark.command:BenchmarkSettings",
-        example="--peer-script train_diffusion_dpo.py --peer-script train.py",
-    )
-    sys.exit(run(command, "scripts.benchmark.command", "python scripts/benchmark", sys.argv[1:]))
+    COMMANDS = {
+        "": Command(
+            purpose="times and memory beside other trainers",
+            settings="scripts.benchmark.command:BenchmarkSettings",
+            example="--peer-script train_diffusion_dpo.py --peer-script train.py",
+            module="command",
+        ),
+        "gpu": Command(
+            purpose="models of real shapes on a card: pairs a second, share of the peak, memory",
+            settings="scripts.benchmark.card_command:CardSettings",
+            example="--peer-script train_diffusion_dpo.py",
+            module="card_command",
+        ),
+        "host": Command(
+            purpose="what a step takes of the host, on latents of real shapes, without a card",
+            settings="scripts.benchmark.host:HostSettings",
+            example="--shapes sdxl",
+            module="host",
+        ),
+    }
+    words = sys.argv[1:]
+    name = words.pop(0) if words and words[0] in COMMANDS else ""
+    row, program = COMMANDS[name], f"python scripts/benchmark {name}".strip()
+    sys.exit(run(row, f"scripts.benchmark.{row.module}", program, words))

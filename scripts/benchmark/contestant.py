@@ -36,7 +36,7 @@ class Contestant:
         conditions = {
             "schedule": asdict(schedule),
             "threads": threads,
-            "bare": subject.ours and schedule.repetitions > 0,
+            "aside": subject.aside if schedule.repetitions > 0 else "",
         }
         content = asdict(with_folders(subject, folder, run)) | conditions
         request.write_text(json.dumps(content, indent=2))

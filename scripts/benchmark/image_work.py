@@ -4,6 +4,7 @@ and JPEG pairs."""
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,17 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from scripts.benchmark.size import Size, Work
 
+SD1_SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+
 
 def make_image_work(work: Work) -> None:
     """Write pipeline and pairs; the same bytes every time."""
     torch.manual_seed(0)
-    words = tokenizer(work.size)
+    words = byte_tokenizer(work.size.prompt_positions)
     StableDiffusionPipeline(
         vae=autoencoder(work.size),
         text_encoder=text_encoder(work.size, len(words)),
@@ -62,16 +69,15 @@ def autoencoder(size: Size) -> AutoencoderKL:
 
 def scheduler() -> PNDMScheduler:
     """Stable Diffusion 1's."""
-    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    return PNDMScheduler(**schedule, skip_prk_steps=True, steps_offset=1)
+    return PNDMScheduler(**SD1_SCHEDULE, skip_prk_steps=True, steps_offset=1)
 
 
-def tokenizer(size: Size) -> CLIPTokenizer:
+def byte_tokenizer(positions: int) -> CLIPTokenizer:
     """CLIP's byte-level BPE without merges."""
     symbols = sorted(ByteLevel.alphabet())
     words = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
     numbered = {word: index for index, word in enumerate(words)}
-    return CLIPTokenizer(vocab=numbered, merges=[], model_max_length=size.prompt_positions)
+    return CLIPTokenizer(vocab=numbered, merges=[], model_max_length=positions)
 
 
 def text_encoder(size: Size, vocabulary: int) -> CLIPTextModel:

@@ -67,6 +67,35 @@ def trl(target: str, flags: list[str]) -> Program:
     return run
 
 
+def card(target: str, flags: list[str]) -> Program:
+    """Our image command on a pipeline of random weights, made on the device; the target is a shape
+    of ``scripts.benchmark.shapes``, with ``-small`` in its tiny form."""
+    import torch
+
+    from diffdpo.commands.train_diffusion_dpo import ImageObjects, train
+    from diffdpo.config import parse
+    from diffdpo.engine.run_config import IN_MEMORY
+    from diffdpo.engine.run_folder import begin
+    from diffdpo.image.settings import ImageSettings
+    from scripts.benchmark.card_command import sized
+    from scripts.benchmark.shaped import pipeline
+    from scripts.benchmark.shapes import shape_of
+
+    name, _, small = target.partition("-")
+    words = ["--pretrained_model_name_or_path", IN_MEMORY, "--report_to", "none", *flags]
+    settings, _ = parse(ImageSettings, words, "train_diffusion_dpo", "")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # What is trained in full is float32; under a LoRA the base has the run's precision.
+    half = settings.is_lora and settings.mixed_precision == "bf16"
+    dtype = torch.bfloat16 if half else torch.float32
+    made = pipeline(sized(shape_of(name), bool(small)), device, dtype)
+
+    def run() -> None:
+        train(settings, begin(settings), ImageObjects(pipeline=made))
+
+    return run
+
+
 def trl_flags(flags: list[str]) -> dict[str, str]:
     """Values by flag; every flag has one."""
     parser = ArgumentParser()
@@ -79,4 +108,5 @@ PROGRAMS: dict[str, Callable[[str, list[str]], Program]] = {
     "command": command,
     "script": peers.prepare,
     "trl": trl,
+    "card": card,
 }

@@ -15,15 +15,23 @@ from scripts.benchmark.results import Result
 from scripts.benchmark.subjects import Subject
 
 ONCE = Schedule(warmup=1, steps=1, repetitions=0)  # to the end of the first step
-SERIES = ("wall", "cpu", "bare_wall", "bare_cpu")
+SERIES = ("wall", "cpu", "bare_wall", "bare_cpu", "host")
 
 
 class Race:
     """The subjects of one group and their results."""
 
     def __init__(
-        self, subjects: list[Subject], schedule: Schedule, threads: int, folder: Path, bar: tqdm
+        self,
+        subjects: list[Subject],
+        schedule: Schedule,
+        threads: int,
+        folder: Path,
+        bar: tqdm,
+        first: bool = True,
     ) -> None:
+        """``first``: let another process fill each cache, so that the time of that is known."""
+        self.first = first
         self.subjects, self.schedule, self.threads, self.folder, self.bar = (
             subjects,
             schedule,
@@ -42,7 +50,11 @@ class Race:
                 stack.callback(contestant.close)
                 return contestant
 
-            builders = {s.name: enter(s, ONCE, f"{s.name}-first") for s in self.subjects if s.cache}
+            builders = {
+                s.name: enter(s, ONCE, f"{s.name}-first")
+                for s in self.subjects
+                if s.cache and self.first
+            }
             runners = {s.name: enter(s, self.schedule, s.name) for s in self.subjects}
             self.load([*builders.items(), *runners.items()])
             for name, report in self.turns(builders, list(builders), last=True):
@@ -98,8 +110,7 @@ class Race:
         self.bar.write(f"failed       {name}: {failure}")
 
 
-def count_turns(subjects: list[Subject], schedule: Schedule) -> int:
-    """The number of turns, loading included, for the progress bar."""
-    return 2 * sum(subject.cache is not None for subject in subjects) + len(subjects) * (
-        2 + schedule.repetitions
-    )
+def count_turns(subjects: list[Subject], schedule: Schedule, first: bool = True) -> int:
+    """The number of turns, loading included, for the progress bar; ``first`` as in a race."""
+    builders = sum(subject.cache is not None for subject in subjects) if first else 0
+    return 2 * builders + len(subjects) * (2 + schedule.repetitions)

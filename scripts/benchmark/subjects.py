@@ -55,9 +55,9 @@ class Subject:
     cache: str | None = None  # its own folder of what is computed beforehand
 
     @property
-    def ours(self) -> bool:
-        """Whether it is a command of this package."""
-        return self.program == "command"
+    def aside(self) -> str:
+        """What is measured beside the step: a key of ``scripts.benchmark.worker.ASIDES``."""
+        return {"command": "bare", "card": "gaps"}.get(self.program, "")
 
     @property
     def kind(self) -> str:

@@ -41,7 +41,7 @@ def run(request: dict[str, Any], channel: Channel) -> None:
     """Run the program of one subject through the gate."""
     torch.set_num_threads(request["threads"])
     program = PROGRAMS[request["program"]](request["target"], request["flags"])
-    aside = watch_network() if request["bare"] else dict
+    aside = ASIDES[request["aside"]]()
     channel.tell("ready")
     channel.wait()
     with Gate(Schedule(**request["schedule"]), channel, aside):
@@ -56,6 +56,22 @@ def watch_network() -> Callable[[], dict[str, float]]:
     bare = BareNetwork()
     bare.watch()
     return bare.measure
+
+
+def watch_gaps() -> Callable[[], dict[str, float]]:
+    """A function that tells the time of the steps since its last call that no network filled."""
+    from scripts.benchmark.gaps import Gaps
+
+    gaps = Gaps()
+    gaps.watch()
+    return gaps.measure
+
+
+ASIDES: dict[str, Callable[[], Callable[[], dict[str, float]]]] = {
+    "": lambda: dict,
+    "bare": watch_network,
+    "gaps": watch_gaps,
+}
 
 
 def last_line(error: BaseException) -> str:

@@ -36,7 +36,7 @@ CHANGE_SCORES = {
     | {"mixed_precision", "allow_tf32", "deterministic", "base_precision"}
     | {"weighting_scheme", "logit_mean", "logit_std", "mode_scale"}
     | {"timestep_shift", "timestep_range", "timestep_weight"},
-    TextSettings: {"mixed_precision", "allow_tf32", "deterministic"},
+    TextSettings: {"mixed_precision", "allow_tf32", "deterministic", "ld_alpha"},
 }
 
 # Of candidates of pairs; the size of pictures and the length of texts are facts of the model.

@@ -15,16 +15,17 @@ from tests.conftest import ROOT, run
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
 LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"}
 LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
-DATA = {"data", "data.bundled", "data.paths"}
+DATA = {"data", "data.bundled", "data.paths", "data.stream_settings"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 JUDGES |= {"metrics.reward", "metrics.text_reward", "metrics.pixels", "engine.digests"}
 JUDGES |= {"data.modes"}
 RUN_REWARDS = {"extensions", "metrics", "metrics.convert_settings", *JUDGES}
 RUN_REWARDS |= {"data", "data.bundled"}
-RUN = {"engine.run_config", "extensions", "metrics", "metrics.reward_settings", *JUDGES}
+CONFIG = {"engine.run_config", "engine.checkpoint_state", "engine.digests", "engine.files"}
+RUN = {"extensions", "metrics", "metrics.reward_settings", *JUDGES, *CONFIG}
 IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
 IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
-IMAGE |= {"image.lora_file", "image.watch_settings"}
+IMAGE |= {"image.lora_file", "image.watch_settings", "data", "data.stream_settings"}
 TEXT = {"text", "text.settings", "text.loss_settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
@@ -34,7 +35,7 @@ PAIRS |= {"pairs.select", "draws", "commands", "commands.settings"}
 PAIRS |= TEXT | {"text.pair_settings", "text.evaluate_settings"}
 ANNOTATE = {"annotate", "annotate.settings"}
 BOTH = LIGHT | DATA | IMAGE | TEXT | {"commands", "commands.settings"}
-BOTH |= {"engine.run_config", "extensions"}
+BOTH |= {"extensions", *CONFIG}
 ROUNDS = {"commands", "commands.rounds_settings", "image", "image.bundled"}
 
 # What each command imports of the package before its settings are right, and for its --help.
@@ -48,7 +49,7 @@ IMPORTS = {
     "convert_reward": LIGHT | RUN_REWARDS,
     "annotate": LIGHT | DATA | IMAGE | RUN | {"image.evaluate_settings"} | ANNOTATE,
     "fit_bradley_terry": RANKING,
-    "compare": LIGHT | {"commands", "commands.compare_settings", "engine.run_config", "extensions"},
+    "compare": LIGHT | CONFIG | {"commands", "commands.compare_settings", "extensions"},
     "precompute": BOTH,
     "export": BOTH,
     "demo": BOTH,

@@ -73,6 +73,29 @@ IMAGES = {
         "--input_perturbation must be a finite number",
     ),
     "beta infinite": (["--beta_dpo", "inf"], "--beta_dpo must be a finite number"),
+    "beta in words": (["--beta_dpo", "large"], "--beta_dpo: invalid float value: 'large'"),
+    "beta none": (["--beta_dpo", "none"], "--beta_dpo: invalid float value: 'none'"),
+    "auto beta without a reference": (
+        ["--beta_dpo", "auto", "--loss_type", "mapo"],
+        "--beta_dpo auto: the loss has no reference",
+    ),
+    "half a pair held out": (["--holdout", "2.5"], "--holdout 2.5: a number of pairs is whole"),
+    "nothing held out": (["--holdout", "0"], "--holdout must be above 0"),
+    "all held out": (["--holdout", "12"], "--holdout 12: there are 12 pairs; some must be left"),
+    "the best of nothing": (["--keep_best"], "--keep_best: no pairs are held out to judge by"),
+    "patience without a best": (
+        ["--holdout", "2", "--early_stopping_patience", "2"],
+        "--early_stopping_patience belongs to --keep_best",
+    ),
+    "a best by chance": (
+        ["--keep_best", "--holdout", "2", "--metric_for_best_model", "luck"],
+        "--metric_for_best_model 'luck' is unknown; known: loss",
+    ),
+    "drift ignored": (["--on_drift", "ignore"], "--on_drift 'ignore' is unknown; known: warn"),
+    "drift without a reference": (
+        ["--on_drift", "stop", "--loss_type", "mapo"],
+        "--on_drift stop: the loss has no reference, from which drift is measured",
+    ),
     "sampling in no steps": (
         ["--run_validation", "--num_inference_steps", "0"],
         "--num_inference_steps must be at least 1",
@@ -145,6 +168,15 @@ TEXTS = {
         ["--f_alpha_divergence_coef", "0.3"],
         "--f_alpha_divergence_coef belongs to --f_divergence_type alpha_divergence",
     ),
+    "weights of pairs for single items": (
+        ["--loss_type", "kto", "--use_weighting"],
+        "--use_weighting weighs pairs; kto judges single items",
+    ),
+    "a tail beyond its pair": (
+        ["--loss_type", "simpo", "--ld_alpha", "0.5"],
+        "--ld_alpha is for losses of pairs with a reference; simpo is none",
+    ),
+    "a tail above 1": (["--ld_alpha", "1.5"], "--ld_alpha must be at most 1"),
     "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),
     "no tokens": (["--max_length", "0"], "--max_length must be at least"),
 }

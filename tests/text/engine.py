@@ -30,7 +30,9 @@ class OneStep:
 
     def run(self, items, **settings):
         """Loss and metrics of one batch under the settings of the command line."""
-        objective = text_objective(TextSettings(**settings))
+        settings = TextSettings(**settings)
+        objective = text_objective(settings)
+        self.task.ld_alpha, self.task.weighs = settings.ld_alpha, settings.use_weighting
         self.task.mean_logps = objective.shows_means
         reference = Zero() if objective.reference_free else OtherModel(self.reference, "other")
         batch = self.task.collate(items)

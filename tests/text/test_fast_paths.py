@@ -248,6 +248,8 @@ def test_log_probabilities_and_their_gradient_are_the_plain_ones(monkeypatch, dt
     assert torch.equal(column_PK[:, 1].bool(), logits.argmax(1) == target_P)
     assert torch.allclose(column_PK[:, 2], spread.entropy(), rtol=1e-4, atol=1e-3)
     assert torch.allclose(column_PK[:, 3], logits.detach().mean(1), rtol=1e-5)
+    same = spread.probs.double().square().sum(1).log().float()
+    assert torch.allclose(column_PK[:, 4], same, rtol=1e-4, atol=1e-6)
 
 
 def test_the_logits_are_given_up_to_the_gradient():

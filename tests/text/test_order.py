@@ -15,6 +15,8 @@ class Lengths(Rows):
 
     fingerprint = "x"
 
+    length_I = LENGTHS + 3
+
     def __init__(self):
         self.items = [
             TextItem(row, [1] * 3, ([1] * length, [1])) for row, length in enumerate(LENGTHS)

@@ -32,6 +32,11 @@ class Table(list):
     def column_names(self):
         return list(dict.fromkeys(name for row in self for name in row))
 
+    def __getitem__(self, place):
+        if isinstance(place, int):
+            return super().__getitem__(place)
+        return {name: [row.get(name) for row in self] for name in self.column_names}
+
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)
 @settings(FEW, max_examples=15)

@@ -12,8 +12,6 @@ from diffdpo.text.settings import TextSettings
 # What TRL 1.16 has and this package does not do; asking for it is an error, not a silent
 # difference.
 NOT_DONE = {
-    "ld_alpha",
-    "use_weighting",
     "use_dora",
 }
 NOT_DONE |= {

@@ -57,6 +57,29 @@ def test_divergences_agree(dpo, models, divergence):
         compare(dpo, models, [name], [1.0], rel=1e-4, label_smoothing=smooth, **options)
 
 
+REFERENCED = ["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sft"]
+REFERENCED += ["sppo_hard", "apo_zero", "apo_down", "sigmoid_norm", "discopop"]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_ld_agrees(dpo, models, alpha):
+    dpo[0].ld_alpha = alpha
+    for name in ("sigmoid", "ipo", "nca_pair", "sft"):
+        compare(dpo, models, [name], [1.0], ld_alpha=alpha)
+    compare(dpo, models, ["sigmoid", "sft"], [1.0, 0.5], ld_alpha=alpha)
+
+
+def test_wpo_agrees(tmp_path, models):
+    rows = factory.pair_rows(ROWS)
+    weighting = {"use_weighting": True}  # told at the start: TRL's head gives what it needs
+    dpo = make_trainer(trl.DPOTrainer, trl.DPOConfig, rows, tmp_path, paired=True, **weighting)
+    for name in REFERENCED:
+        if name not in ("sft", "hinge"):  # TRL multiplies these in place, and fails
+            smooth = SMOOTH.get(name, 0.0)
+            compare(dpo, models, [name], [1.0], label_smoothing=smooth, use_weighting=True)
+    compare(dpo, models, ["sigmoid", "ipo"], [1.0, 0.01], use_weighting=True)
+
+
 CPO = {"sigmoid": "cpo", "hinge": "cpo_hinge", "ipo": "cpo_ipo", "simpo": "simpo"}
 SHOWN = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
 

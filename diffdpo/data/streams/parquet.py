@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,13 @@ class ParquetShards:
         self.shard_G, self.number_G = np.array(shards, dtype=int), np.array(numbers, dtype=int)
         self.first_G = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         self.kept_N: np.ndarray | None = None
-        self.columns: list[str] = self.column_names
-        self.unpacked = Unpacked(folder, 2)
+        self.columns = self.column_names
+        self.unpacked = Unpacked(folder / f"unpacked-{digest(*self.marks)}", 2)
 
     def __len__(self) -> int:
         return int(self.first_G[-1])
 
-    @property
+    @cached_property
     def marks(self) -> list[bytes]:
         """What tells these shards from others."""
         return [self.first_G.tobytes(), *file_marks(self.files)]

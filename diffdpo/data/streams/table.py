@@ -16,7 +16,7 @@ from diffdpo.data.streams.tar import TarShards
 from diffdpo.engine.digests import digest
 from diffdpo.errors import UserError
 
-GB = 10**9
+MB, GB = 10**6, 10**9
 FOLDER = "streams"  # in --precompute_dir
 
 
@@ -139,6 +139,11 @@ class StreamTable:
         where = "of file, unpacked on disk" if self.shards.kind == "parquet" else "of file"
         return (
             f"{len(self):,} rows in {len(self.shards.files):,} {self.shards.kind} files,"
-            f" {sizes / GB:.3g} GB; shuffled by groups of up to {groups.max():,} rows and within"
-            f" {self.buffer:,} rows, about {held / GB:.2g} GB {where}"
+            f" {in_bytes(sizes)}; shuffled by groups of up to {groups.max():,} rows and within"
+            f" {self.buffer:,} rows, about {in_bytes(held)} {where}"
         )
+
+
+def in_bytes(count: float) -> str:
+    """A size in MB or GB."""
+    return f"{count / GB:.3g} GB" if count >= GB else f"{count / MB:.3g} MB"

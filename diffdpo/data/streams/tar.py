@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class TarShards:
     def __len__(self) -> int:
         return int(self.first_S[-1])
 
-    @property
+    @cached_property
     def marks(self) -> list[bytes]:
         """What tells these shards from others."""
         names = [repr(sorted(self.fields.items())).encode(), self.first_S.tobytes()]

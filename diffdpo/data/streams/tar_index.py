@@ -51,8 +51,8 @@ def listed_rows(file: Path) -> pyarrow.Table:
     try:
         for name, offset, size in members(file):
             key, field = base_plus_ext(name)
-            if key is None:  # a hidden file, or one without an ending
-                continue
+            if key is None or name.rpartition("/")[2].startswith("."):
+                continue  # without an ending, or hidden
             if key in rows and key != last:
                 raise UserError(
                     f"shard {file}: the files of {short(key)} do not lie side by side; write them"

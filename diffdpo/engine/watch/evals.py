@@ -3,6 +3,7 @@ best, whether its weights are kept, whether the run ends early."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def metric_name(name: str) -> str:
 def best_of(lines: Sequence[Line], metric: str) -> int | None:
     """The step of the line with the best ``metric``, the earliest of equals; None of no lines."""
     sign = 1 if metric.endswith("loss") else -1
-    known = [line for line in lines if line[metric] == line[metric]]  # not a NaN
+    known = [line for line in lines if not math.isnan(line.get(metric, math.nan))]
     if not known:
         return None
     best = min(known, key=lambda line: (sign * line[metric], line["step"]))

@@ -11,6 +11,7 @@ from diffdpo.engine.averages import Averages
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.watch.ending import Ending, result_step
 from diffdpo.engine.watch.evals import NOTHING, Evals, Measures, Wish
+from diffdpo.engine.watch.overtrained import verdict
 from diffdpo.engine.watch.signs import Record
 from diffdpo.engine.watch.watch import Watch
 from diffdpo.errors import UserError
@@ -68,6 +69,8 @@ class Monitor:
         Raises SharedError where drift has stopped it; ``left`` says what it leaves.
         """
         self.watch.refuse_result(left)
+        for line in verdict(self.evals.lines, self.evals.metric):
+            self.notice(line)
         if begun == done == total and not self.evals.has(done):  # an earlier version's checkpoint
             self.after_step(done)
         return Ending(done, finished=done == total or self.wish.end or self.watch.rolls_back)
