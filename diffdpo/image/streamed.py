@@ -21,7 +21,7 @@ from diffdpo.data.image_formats import (
 from diffdpo.data.places import Place
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.errors import UserError, short
-from diffdpo.image.captions import prompt
+from diffdpo.image.captions import prompt_of
 from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import ImagePairs
@@ -93,7 +93,7 @@ class StreamedPairs(ImagePairs):
 
     def prompt_of(self, row: int, caption: Any) -> str:
         """The prompt that a caption of a row is."""
-        return prompt(caption, self.shown(self.format.prompt), self.framing.seed, row)
+        return prompt_of(caption, self.shown(self.format.prompt), self.framing.seed, row)
 
     def each_prompt(self) -> Iterator[str]:
         """The prompt of every usable row that can be read, one by one: no picture is."""

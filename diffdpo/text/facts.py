@@ -7,10 +7,12 @@ from transformers import PreTrainedModel
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective import Objective
 from diffdpo.text.limits import longest_row, position_count
+from diffdpo.text.loss_settings import REVERSE_KL
 from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.streamed import StreamedTexts
 
 
 def text_facts(
@@ -44,14 +46,27 @@ def text_facts(
             f"{len(rows):,} {what} of {tally.rows:,} rows ({tally.format}), {len(tally.bad)}"
             f" unusable{close}"
         ),
+        **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
         **tally.lines(settings.max_length),
         **beyond_positions(scorer.network, rows, held_out),
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "loss": f"{' + '.join(terms)}; beta {settings.beta:g}",
+        "loss": "; ".join([" + ".join(terms), f"beta {settings.beta:g}", *variants(settings)]),
         **trainer.plan.lines(what),
     }
     return lines | balance(settings, objective, rows)
+
+
+def variants(settings: TextSettings) -> list[str]:
+    """What changes the losses besides their names."""
+    found = []
+    if settings.f_divergence_type != REVERSE_KL:
+        found.append(f"{settings.f_divergence_type} in place of the reverse KL")
+    if settings.ld_alpha is not None:
+        found.append(f"tails of longer completions count {settings.ld_alpha:g}")
+    if settings.use_weighting:
+        found.append("pairs weighed by the policy (WPO)")
+    return found
 
 
 def held_out_counts(held_out: TextRows | None) -> dict[str, str]:
@@ -83,7 +98,8 @@ def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dic
         return {}
     good = rows.desirable
     bad = len(rows) - good
-    line = f"{good:,} desirable, {bad:,} undesirable"
+    about = "about " if isinstance(rows, StreamedTexts) else ""
+    line = f"{about}{good:,} desirable, {bad:,} undesirable"
     ratio = settings.desirable_weight * good / max(1e-9, settings.undesirable_weight * bad)
     if good and bad and not 1 <= ratio <= 4 / 3:
         up = good < bad

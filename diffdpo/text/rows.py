@@ -14,6 +14,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import detect
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
@@ -94,7 +95,7 @@ class TextRows(Rows):
         return len(self.row_I)
 
     @property
-    def items(self) -> Sequence[TextItem]:
+    def items(self) -> Items:
         """All items, each read when it is asked for."""
         return Items(self)
 
@@ -114,6 +115,11 @@ class TextRows(Rows):
         if not self.settings.paired:
             longest_I = np.choose(self.side_I, [side_R[self.row_I] for side_R in sides])
         return prompt_R[self.row_I] + longest_I
+
+    @property
+    def most_tokens(self) -> int:
+        """The tokens that an item has at most."""
+        return int(self.length_I.max())
 
     @property
     def desirable(self) -> int:
@@ -184,7 +190,7 @@ class Items(Sequence[TextItem]):
         return (self.rows.read(number, 0) for number in range(len(self.rows)))
 
 
-def first_record(dataset: Dataset) -> dict[str, Any]:
+def first_record(dataset: Dataset | StreamTable) -> dict[str, Any]:
     """The first row that can be read. Raises UserError where there is none."""
     for row in range(len(dataset)):
         try:

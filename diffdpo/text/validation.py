@@ -44,14 +44,14 @@ class Validation:
         accelerator: Accelerator,
         every: int,
         total: int,
-        trained_on: int = 0,
+        trained_on: int | None = 0,
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
-        self.task = make_task(settings, objective, accelerator, alone=True)
+        self.task = make_task(settings, objective, accelerator, scorer.rule, alone=True)
         self.every, self.total = every, total
-        # "held out" is said where it is so.
-        self.title = "measured" if trained_on else "held out"
+        # "held out" is said where it is so; None: nobody has looked.
+        self.title = "held out" if trained_on == 0 else "measured"
         self.note = f", {trained_on:,} of them in the training set" if trained_on else ""
         # Where weights are in shares, no process can run the network alone.
         self.answering = accelerator.is_main_process or is_sharded(accelerator)
@@ -86,11 +86,17 @@ class Validation:
         batches = [self.task.collate(items[first : first + size]) for first in starts]
         # Every process has all of the rows already: there is nothing to add up.
         context = step_context(
-            self.objective, self.task, self.scorer, self.reference, batches, lambda total: total
+            self.objective,
+            self.task,
+            self.scorer,
+            self.reference,
+            batches,
+            lambda total: total,
+            learning=False,
         )
         totals: dict[str, Tensor] = {}
-        for batch in batches:
-            for name, value in self.measure_batch(batch, context).items():
+        for index, batch in enumerate(batches):
+            for name, value in self.measure_batch(batch, context.at(index)).items():
                 # A plain mean counts for the pairs it was taken over; a (sum, count) weighs itself.
                 weight = batch.pairs if value.dim() == 0 else 1
                 totals[name] = totals.get(name, 0) + weight * fraction(value)

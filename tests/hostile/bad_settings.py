@@ -176,6 +176,18 @@ TEXTS = {
         ["--loss_type", "simpo", "--ld_alpha", "0.5"],
         "--ld_alpha is for losses of pairs with a reference; simpo is none",
     ),
+    "weights of pairs that are sorted": (
+        ["--loss_type", "aot", "--use_weighting"],
+        "--use_weighting weighs single pairs; aot sorts those of a step",
+    ),
+    "soft labels of pairs that are sorted": (
+        ["--loss_type", "aot_unpaired", "--soft_label_scale", "1"],
+        "--soft_label_scale: aot_unpaired sorts pairs, and takes no soft labels",
+    ),
+    "BCO beside a loss without reference": (
+        ["--loss_type", "simpo", "--pref_bco_weight", "0.5"],
+        "--pref_bco_weight: BCO has a reference, the losses beside it not",
+    ),
     "a tail above 1": (["--ld_alpha", "1.5"], "--ld_alpha must be at most 1"),
     "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),
     "no tokens": (["--max_length", "0"], "--max_length must be at least"),
