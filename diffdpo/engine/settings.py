@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from diffdpo.config import BaseSettings
 from diffdpo.flags import SEEDS, flag
@@ -216,6 +217,11 @@ class TrainSettings(BaseSettings):
     def warmup_steps(self, total: int) -> int:
         """Steps of linear warm-up in a run of ``total``."""
         return self.lr_warmup_steps
+
+    @property
+    def schedule_options(self) -> dict[str, Any]:
+        """What the schedule is told by transformers' names for it."""
+        return {}
 
     @property
     def drift_rule(self) -> tuple[str, float]:
