@@ -12,6 +12,7 @@ from torch import Tensor
 from diffdpo.errors import UserError, short
 from diffdpo.extensions import named_row
 from diffdpo.losses import LOSSES, Loss, as_loss
+from diffdpo.losses.running import RunningMean
 from diffdpo.losses.transforms import DIVERGENCES
 from diffdpo.objective import Objective, Term
 
@@ -58,6 +59,7 @@ def make_objective(
         terms,
         getattr(settings, "winner_safeguard", None),
         getattr(settings, "use_weighting", False),
+        RunningMean() if any(term.row.running_mean for term in terms) else None,
     )
 
 
@@ -66,7 +68,8 @@ def try_out(term: Term) -> None:
     number a pair."""
     value_2 = torch.tensor([-1.0, -2.0])  # rewards, and log-probabilities as well
     try:
-        loss_2 = term.of_pairs(value_2, value_2 - 0.5, nll_B=-value_2, gap_B=-value_2)
+        data = {"nll_B": -value_2, "gap_B": -value_2, "reference_margin_B": -value_2}
+        loss_2 = term.of_pairs(value_2, value_2 - 0.5, **data)
         wrong = "" if loss_2.shape == (2,) else f"gives shape {tuple(loss_2.shape)} for 2 pairs"
         wrong = wrong or ("" if loss_2.isfinite().all() else f"is not finite: {loss_2.tolist()}")
     except Exception as error:  # a user's own loss may raise anything

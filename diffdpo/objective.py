@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES, Loss, preference_loss
 from diffdpo.losses.means import Metrics, by_label
+from diffdpo.losses.running import RunningMean
 from diffdpo.losses.safeguard import Residuals, loser_scale, with_loser_scaled
 from diffdpo.preference import summary
 
@@ -56,14 +58,30 @@ class Draw(Protocol):
 
 
 @dataclass(frozen=True)
+class StepPairs:
+    """Scores and rewards of all pairs of an effective batch, chosen and rejected, ``(2, P)`` each,
+    without gradient; and where those of every micro-batch of this process begin."""
+
+    score_2P: Tensor
+    reward_2P: Tensor
+    starts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class StepContext:
     """What the loss of a micro-batch must know of its whole effective batch."""
 
     share: float = 1.0  # of the effective batch that this micro-batch is
-    reference_point: Tensor | float = 0.0  # KTO's z, nats
+    reference_point: Tensor | float = 0.0  # KTO's z or BCO's δ, nats
     chosen_tokens: Tensor | float = 1.0  # means per pair
     rejected_tokens: Tensor | float = 1.0
     prompt_tokens: Tensor | float = 0.0
+    pairs: StepPairs | None = None  # where a loss compares them, and the micro-batch is not all
+    index: int = 0  # of the micro-batch, on its process
+
+    def at(self, index: int) -> StepContext:
+        """The context of the micro-batch ``index``."""
+        return replace(self, index=index)
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,8 @@ class Term:
 
     def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """Losses ``(B,)`` of pairs or ``(N,)`` of labelled items, with gradient."""
+        if self.row.of_step:
+            return self.of_step(policy, reward_N, draw, context)
         value_N = self.scale * self.in_unit(policy, reward_N, draw, context)
         z = self.scale * context.reference_point
         if draw.desirable_N is not None:
@@ -96,26 +116,43 @@ class Term:
         chosen_B, rejected_B = value_N.chunk(2)
         nll_B, swapped_nll_B = self.nll(policy, context)
         gap_B = draw.gap_B if self.row.reads_gap else None
-        loss_B = self.of_pairs(chosen_B, rejected_B, z, nll_B, gap_B)
+        loss_B = self.of_pairs(chosen_B, rejected_B, z, nll_B=nll_B, gap_B=gap_B)
         if draw.outcome_B is None or gap_B is not None:  # a gap is the whole label
             return loss_B
         # The expectation over the label; for the sigmoid this is cDPO with ε = 1 − outcome.
-        swapped_B = self.of_pairs(rejected_B, chosen_B, z, swapped_nll_B)
+        swapped_B = self.of_pairs(rejected_B, chosen_B, z, nll_B=swapped_nll_B)
         return draw.outcome_B * loss_B + (1 - draw.outcome_B) * swapped_B
 
+    def of_step(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
+        """The mean loss of all pairs of the step, for every pair of the micro-batch: ``(B,)``.
+
+        Its value is that of the whole step, and its gradient that by the rewards of this
+        micro-batch, times the number of micro-batches: their mean is then the step's.
+        """
+        if draw.outcome_B is not None:
+            raise UserError(f"--loss_type {self.name} sorts pairs, and takes no soft labels")
+        reward_2B = self.scale * reward_N.view(2, -1)
+        score_2P, reward_2P = policy.score_N.detach().view(2, -1), reward_2B
+        pairs = context.pairs
+        if pairs is not None:
+            score_2P, start = pairs.score_2P, pairs.starts[context.index]
+            others = pairs.reward_2P * self.scale
+            end = start + reward_2B.shape[1]
+            reward_2P = torch.cat([others[:, :start], reward_2B, others[:, end:]], dim=1)
+        reference_2P = self.scale * score_2P - reward_2P.detach()
+        loss = self.of_pairs(
+            reward_2P[0], reward_2P[1], reference_margin_B=reference_2P[0] - reference_2P[1]
+        ).mean()
+        if pairs is not None:
+            loss = loss.detach() + (loss - loss.detach()) / context.share
+        return loss.expand(reward_2B.shape[1])
+
     def of_pairs(
-        self,
-        chosen_B: Tensor,
-        rejected_B: Tensor,
-        z: Tensor | float = 0.0,
-        nll_B: Tensor | None = None,
-        gap_B: Tensor | None = None,
+        self, chosen_B: Tensor, rejected_B: Tensor, z: Tensor | float = 0.0, **data: Any
     ) -> Tensor:
-        """Losses ``(B,)`` of scaled rewards."""
-        own = self.options
-        return preference_loss(
-            self.name, chosen_B, rejected_B, beta=self.beta, kl=z, nll_B=nll_B, gap_B=gap_B, **own
-        )
+        """Losses ``(B,)`` of scaled rewards; ``data`` come with the pairs, by the loss's names."""
+        known = {"beta": self.beta, "kl": z, **data}
+        return preference_loss(self.name, chosen_B, rejected_B, **known, **self.options)
 
     def in_unit(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """What the loss reads: rewards, or scores if it has no reference; as sums or as means."""
@@ -158,6 +195,7 @@ class Objective:
     terms: tuple[Term, ...]
     safeguard: float | None = None
     weighted: bool = False
+    running: RunningMean | None = None  # of the rewards of the run, where a loss reads it
 
     @property
     def paired(self) -> bool:
@@ -173,6 +211,11 @@ class Objective:
     def needs_kl(self) -> bool:
         """Whether a term reads KTO's reference point."""
         return any(term.row.needs_kl for term in self.terms)
+
+    @property
+    def of_step(self) -> bool:
+        """Whether a term compares the pairs of a step with each other."""
+        return any(term.row.of_step for term in self.terms)
 
     @property
     def reads_gap(self) -> bool:
@@ -200,6 +243,15 @@ class Objective:
         first = min(self.terms, key=lambda term: term.row.reference_free)
         return first.scale * first.beta
 
+    def settled(self, reward_N: Tensor, context: StepContext) -> StepContext:
+        """The context with the rewards of the micro-batch in the running mean, where there is one
+        and the micro-batch is the whole step."""
+        if self.running is None or context.share < 1:
+            return context
+        reward_N = reward_N.detach()
+        mean, _ = self.running.with_rewards(reward_N.sum(), reward_N.new_tensor(len(reward_N)))
+        return replace(context, reference_point=mean)
+
     def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """Losses of a micro-batch, ``(B,)`` or ``(N,)``, with gradient."""
         if self.safeguard is not None:
@@ -219,6 +271,13 @@ class Objective:
             return {}
         return {"safeguard/loser_scale": loser_scale(policy.residuals, self.safeguard).mean()}
 
+    def baseline(self, context: StepContext) -> Metrics:
+        """The running mean under TRL's name, times beta as the rewards; nothing where there is
+        none."""
+        if self.running is None:
+            return {}
+        return {"delta": self.reward_scale * torch.as_tensor(context.reference_point)}
+
     def metrics(self, reward_N: Tensor, draw: Draw, context: StepContext) -> Metrics:
         """The rewards under TRL's metric names.
 
@@ -229,8 +288,8 @@ class Objective:
         shown_N = self.reward_scale * reward_N / unit_N
         if draw.desirable_N is None:
             chosen_B, rejected_B = shown_N.chunk(2)
-            return summary(chosen_B, rejected_B, draw.outcome_B)
+            return summary(chosen_B, rejected_B, draw.outcome_B) | self.baseline(context)
         metrics = by_label("rewards", shown_N, draw.desirable_N)
         if self.needs_kl:
             metrics["kl"] = torch.as_tensor(context.reference_point)
-        return metrics
+        return metrics | self.baseline(context)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffdpo.losses import LOSSES, kto_loss, orpo_loss, preference_loss
+from diffdpo.losses import LOSSES, bco_loss, kto_loss, orpo_loss, preference_loss
 from diffdpo.preference import log_odds
 
 BETA = 0.1
@@ -16,6 +16,10 @@ SMOOTH = {"exo_pair": 1e-3}
 def loss(name, chosen, rejected, **options):
     if LOSSES[name].reads_gap:
         options = {"gap_B": torch.ones_like(chosen)} | options
+    if "reference_margin_B" in LOSSES[name].data:
+        options = {
+            "reference_margin_B": torch.linspace(0.5, -0.5, len(chosen)).to(chosen)
+        } | options
     return preference_loss(name, chosen, rejected, beta=BETA, **options)
 
 
@@ -50,11 +54,12 @@ def test_one_loss_per_pair_in_float32_whatever_comes_in(name):
         assert found.dtype == torch.float32
 
 
-def test_pairs_do_not_touch_each_other(name):
+def test_pairs_do_not_touch_each_other_unless_the_row_says_so(name):
     torch.manual_seed(0)
     chosen, rejected = negative(6), negative(6)
     whole = loss(name, chosen, rejected)
-    assert torch.equal(whole[2:3], loss(name, chosen[2:3], rejected[2:3]))
+    alone = torch.equal(whole[2:3], loss(name, chosen[2:3], rejected[2:3]))
+    assert alone != LOSSES[name].of_step
 
 
 @pytest.mark.parametrize("margin", [-1e4, -1e2, 0.0, 1e2, 1e4])
@@ -157,7 +162,11 @@ def test_discopop_rises_at_margin_zero_and_falls_far_from_it():
     assert margin.grad[2] < 0
 
 
-PLAIN = [name for name, row in LOSSES.items() if row.paired and not row.reference_free]
+PLAIN = [
+    name
+    for name, row in LOSSES.items()
+    if row.paired and not row.reference_free and not row.of_step
+]
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -180,6 +189,45 @@ def test_alphapo_at_any_alpha_is_simpo_of_its_rewards(alpha):
         assert torch.allclose(found, expected)
     plain = loss("simpo", chosen, rejected)
     assert torch.equal(plain, loss("alphapo", chosen, rejected, alpha=0.0))
+
+
+def sorted_by_hand(u, v, smoothing):
+    """Mean over ranks of −(1−ε) log σ(β(u_k − v_k)) − ε log σ(−β(u_k − v_k))."""
+    total = 0.0
+    for first, second in zip(sorted(u), sorted(v), strict=True):
+        m = BETA * (first - second)
+        total += (1 - smoothing) * math.log1p(math.exp(-m)) + smoothing * math.log1p(math.exp(m))
+    return total / len(u)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_aot_compares_ranks(smoothing):
+    x, y, v = [3.0, -1.0, 0.5, 2.0], [1.0, 4.0, -2.0, 0.0], [0.2, -6.0, 5.0, 1.0]
+    chosen, rejected, frozen = (torch.tensor(each).double() for each in (x, y, v))
+    options = {"label_smoothing": smoothing}
+    found = loss("aot", chosen, rejected, reference_margin_B=frozen, **options).mean().item()
+    margins = [a - b + c for a, b, c in zip(x, y, v, strict=True)]
+    assert found == pytest.approx(sorted_by_hand(margins, v, smoothing), rel=1e-9)
+    found = loss("aot_unpaired", chosen, rejected, **options).mean().item()
+    assert found == pytest.approx(sorted_by_hand(x, y, smoothing), rel=1e-9)
+
+
+def test_aot_without_the_references_margins_is_refused():
+    with pytest.raises(ValueError, match="needs the reference's margins"):
+        preference_loss("aot", torch.zeros(2), torch.zeros(2), beta=1)
+
+
+def test_bco_holds_both_labels_to_the_mean_reward():
+    reward, label = torch.tensor([0.4, 0.4, -1.0]).double(), torch.tensor([1, 0, 0])
+    found = bco_loss(reward, label, 0.1, beta=2.0, desirable_weight=1.5, undesirable_weight=0.5)
+    softplus = [1.5 * math.log1p(math.exp(-0.6)), 0.5 * math.log1p(math.exp(0.6))]
+    assert found.tolist() == pytest.approx([*softplus, 0.5 * math.log1p(math.exp(-2.2))])
+    # Of a pair the two items together, where single items are averaged.
+    pair = torch.tensor([0.4]).double(), torch.tensor([-1.0]).double()
+    both = preference_loss("bco_pair_mean", *pair, beta=2.0, kl=0.1)
+    mean = preference_loss("bco", *pair, beta=2.0, kl=0.1)
+    assert torch.allclose(both, 2 * mean)
+    assert both.item() == pytest.approx(math.log1p(math.exp(-0.6)) + math.log1p(math.exp(-2.2)))
 
 
 def test_label_smoothing_is_the_expected_loss_under_flipped_labels():

@@ -10,12 +10,13 @@ from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES, as_loss, preference_loss
 from diffdpo.make_objective import make_objective
-from diffdpo.objective import Objective, Scores, StepContext, Term
+from diffdpo.objective import Objective, Scores, StepContext, StepPairs, Term
 from diffdpo.preference import implicit_reward
 
 CONTEXT = StepContext(chosen_tokens=4.0, rejected_tokens=2.0, prompt_tokens=3.0)
 CHOSEN, REJECTED, PROMPT = [-1.0, -2.0], [-3.0, -0.5], [-0.7, -0.9]
-PAIRED = [name for name, row in LOSSES.items() if row.paired and not row.reads_gap]
+# Gaps are the whole label, and ranks have none of their own.
+PAIRED = [n for n, row in LOSSES.items() if row.paired and not (row.reads_gap or row.of_step)]
 
 
 def draw_of(outcome=None, sizes=(2.0, 3.0, 5.0, 4.0)):
@@ -138,3 +139,32 @@ def test_a_sum_scales_the_losses_that_have_a_reference_alone():
     objective = make_objective(TrainSettings(), ["sft", "sigmoid"], [2.0, 1.0], scale=5000.0)
     assert [term.scale for term in objective.terms] == [1.0, 5000.0]
     assert objective.reward_scale == 5000.0
+
+
+@pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
+def test_a_loss_of_the_step_is_the_same_however_the_step_is_cut(name):
+    """Values and gradients of three micro-batches of 2 pairs against one of 6."""
+    torch.manual_seed(0)
+    score_2P, frozen_2P = 3 * torch.randn(2, 6), 3 * torch.randn(2, 6)
+    objective = Objective((Term(name, beta=0.3),))
+
+    def run(part, context):
+        score_N = score_2P[:, part].reshape(-1).requires_grad_()
+        reward_N = score_N - frozen_2P[:, part].reshape(-1)
+        loss = objective.loss(Scores(score_N), reward_N, draw_of(), context).mean()
+        return loss, torch.autograd.grad(loss, score_N)[0].view(2, -1)
+
+    whole, grad = run(slice(0, 6), StepContext())
+    pairs = StepPairs(score_2P, score_2P - frozen_2P, (0, 2, 4))
+    context = StepContext(share=1 / 3, pairs=pairs)
+    for index in range(3):
+        part = slice(2 * index, 2 * index + 2)
+        loss, own = run(part, context.at(index))
+        torch.testing.assert_close(loss, whole)
+        torch.testing.assert_close(own / 3, grad[:, part])
+
+
+def test_soft_labels_of_sorted_pairs_are_refused():
+    objective = Objective((Term("aot"),))
+    with pytest.raises(UserError, match="--loss_type aot sorts pairs, and takes no soft labels"):
+        loss_of(objective, outcome=0.7)

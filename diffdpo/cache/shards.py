@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 from datasets import Dataset, Features
@@ -28,7 +28,7 @@ PASSES = 8192  # of one item through a network: minutes, with the largest of the
 # 65,530 maps.
 MOST = 2048
 HELD = 16 * 2**20  # bytes in memory before they are written
-Row = dict[str, Any] | pa.Table  # a row, or several at once, all of one shard
+Row: TypeAlias = "dict[str, Any] | pa.Table"  # a row, or several at once, all of one shard
 NAME = re.compile(r"(\d{9,})-(\d{9,})\.arrow")
 
 

@@ -86,8 +86,9 @@ def odd_fields(state: dict[str, Any]) -> list[str]:
         wrong += [
             f"optimizer.{k}" for k, kind in parts.items() if not isinstance(saved.get(k), kind)
         ]
-    if not isinstance(state.get("scaler"), dict | None):
-        wrong.append("scaler")
+    wrong += [
+        name for name in ("scaler", "running") if not isinstance(state.get(name), dict | None)
+    ]
     return wrong
 
 

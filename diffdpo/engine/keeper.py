@@ -22,7 +22,8 @@ from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.sharding import agreed, is_sharded
 from diffdpo.engine.share_writer import snapshot_of_share, write_in_shares
 from diffdpo.engine.shares import Share
-from diffdpo.errors import SharedError
+from diffdpo.errors import SharedError, UserError
+from diffdpo.losses.running import RunningMean
 from diffdpo.reference import unwrapped
 
 
@@ -39,7 +40,9 @@ class Keeper:
         data: str,
         notice: Callable[[str], None],
         averages: Averages = NO_AVERAGES,
+        running: RunningMean | None = None,
     ) -> None:
+        self.running = running
         self.accelerator, self.settings, self.notice = accelerator, settings, notice
         self.model, self.optimizer = unwrapped(model), optimizer.optimizer
         self.effective_batch, self.data, self.averages = effective_batch, data, averages
@@ -158,6 +161,10 @@ class Keeper:
             self.notice,
             self.averages,
         )
+        if self.running is not None and start.checkpoint is not None:
+            if "running" not in start.state:
+                raise UserError(f"{start.checkpoint}: holds no running mean, which the loss reads")
+            self.running.load(start.state["running"])
         found = not_finite((name, weight.detach()) for name, weight in model.named_parameters())
         if name := agreed(self.accelerator, found):
             raise SharedError(
@@ -167,4 +174,7 @@ class Keeper:
 
     def state(self, done: int) -> dict[str, Any]:
         """What a checkpoint at step ``done`` records of the run."""
-        return run_state(self.settings, self.effective_batch, self.data, self.accelerator, done)
+        own = {} if self.running is None else {"running": self.running.state()}
+        return own | run_state(
+            self.settings, self.effective_batch, self.data, self.accelerator, done
+        )

@@ -31,8 +31,9 @@ from diffdpo.engine.resume import Start
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
-from diffdpo.engine.step_context import step_context
+from diffdpo.engine.step_context import reward_total, step_context
 from diffdpo.engine.task import Task
+from diffdpo.engine.transfer import on_device
 from diffdpo.engine.watch.ending import Ending
 from diffdpo.engine.watch.evals import Measures
 from diffdpo.engine.watch.monitor import Monitor
@@ -93,7 +94,7 @@ class Trainer:
         self.recorder = Recorder(self.output_dir, accelerator, batch, judges)
         self.keeper = Keeper(
             accelerator, settings, self.model, self.optimizer, batch, rows.fingerprint, notice,
-            self.averages,
+            self.averages, objective.running,
         )  # fmt: skip
         if settings.keep_best:
             self.keeper.spared = self.monitor.evals.best
@@ -120,23 +121,17 @@ class Trainer:
             sharding.shard(network, layers(network), value_of)
         return len(layers(model))
 
-    def shares(self) -> dict[str, str]:
-        """A line at the start where the weights are in shares."""
-        if not sharding.is_sharded(self.accelerator):
-            return {}
-        line = f"FSDP2: weights in shares over {self.accelerator.num_processes} processes;"
-        return {"sharding": f"{line} {self.layers} layers, one of them whole at a time"}
-
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
         """Score one micro-batch by reference and policy; returns loss, rewards and metrics.
 
         The reference goes first: switching adapters off and on must not touch a graph that waits
         for its backward pass.
         """
-        draw = self.task.draw(batch)  # everything random, once
+        draw = self.task.draw(batch)  # on the device, once for both
         frozen_N = self.reference.score(self.task.score, self.model, draw)  # log π_ref, no gradient
         policy = self.task.score(self.model, draw)  # log π: Wallace et al. 2023, eq. 14, or exact
         reward_N = implicit_reward(policy.score_N, frozen_N)  # Rafailov et al. 2023, eq. 5
+        context = self.objective.settled(reward_N, context)
         loss_B = self.objective.loss(policy, reward_N, draw, context)  # their eq. 7
         loss = loss_B.mean()
         with torch.no_grad():
@@ -154,19 +149,20 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         context = self.context(micro_batches)
-        every_metrics, every_loss = [], []
+        every_metrics, every_loss, rewards = [], [], []
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             # Processes exchange gradients in the backward pass; once, with the last micro-batch, is
             # enough, since gradients add up.
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                result = self.micro_step(batch, context)
+                result = self.micro_step(batch, context.at(index))
                 # Micro-batches are equally large: the mean of their means is the step's mean.
                 self.accelerator.backward(result.loss / len(micro_batches))
             if first and index == 0 and self.reference.starts_equal:
                 self.check_start(result.reward_N, result.policy_N)
             every_metrics.append(result.metrics)
             every_loss.append(result.loss_B)
+            rewards.append(result.reward_N)
         # accelerate divides by the scale of float16 losses first, so that the limit and the logged
         # norm are those of the true gradient.
         norm = sharding.clipped(self.accelerator, self.parameters, self.settings.max_grad_norm)
@@ -175,6 +171,8 @@ class Trainer:
         take_step(self.optimizer, self.finite)
         for average in self.averages.values():
             average.update(self.finite)
+        if self.objective.running is not None:
+            self.objective.running.add(*reward_total(rewards, self.total), self.finite)
         self.optimizer.zero_grad()
         return {**mean_of(every_metrics), "grad_norm": norm.float()}
 
@@ -186,9 +184,15 @@ class Trainer:
             self.model,
             self.reference,
             micro_batches,
-            lambda value: self.accelerator.reduce(value.to(self.accelerator.device)),
+            self.total,
             self.accelerator.num_processes,
+            self.accelerator.process_index,
         )
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        summed: Tensor = self.accelerator.reduce(on_device(value, self.accelerator.device))
+        return summed
 
     def check_start(self, reward_N: Tensor, policy_N: Tensor) -> None:
         """Check that policy and reference agree before the first step."""
@@ -293,14 +297,14 @@ class Trainer:
     def batches(self, start: int) -> Iterator[list[Any]]:
         """The micro-batches of this process, step by step from ``start`` on."""
         settings, accelerator = self.settings, self.accelerator
-        accumulation = settings.gradient_accumulation_steps
-        plan = positions(
-            start,
-            self.plan.total_steps,
-            settings.train_batch_size,
+        rank, world = accelerator.process_index, accelerator.num_processes
+        steps, micro = self.plan.total_steps, settings.train_batch_size
+        accumulation, kind = settings.gradient_accumulation_steps, accelerator.device.type
+        return step_batches(
+            self.stream,
+            positions(start, steps, micro, accumulation, rank, world),
+            self.task.collate,
             accumulation,
-            accelerator.process_index,
-            accelerator.num_processes,
+            settings.workers_on(kind),
+            pin=kind == "cuda",
         )
-        workers = settings.dataloader_num_workers
-        return step_batches(self.stream, plan, self.task.collate, accumulation, workers)

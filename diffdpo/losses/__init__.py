@@ -13,12 +13,16 @@ from torch import Tensor
 
 from diffdpo.losses.items import (
     apo_zero_unpaired_loss,
+    bco_loss,
     kto_loss,
 )
 from diffdpo.losses.pairs import (
+    aot_loss,
+    aot_unpaired_loss,
     apo_down_loss,
     apo_zero_loss,
     bco_pair_loss,
+    bco_pair_mean_loss,
     capo_loss,
     discopop_loss,
     dpop_loss,
@@ -63,6 +67,9 @@ LOSSES = {
     "capo": Loss(capo_loss, of_margin=True, only="images"),
     "mapo": Loss(mapo_loss, reference_free=True, only="images"),
     "sigmoid_norm": Loss(sigmoid_norm_loss, mean_tokens=True, of_margin=True, only="text"),
+    "aot": Loss(aot_loss, of_step=True, only="text"),
+    "aot_unpaired": Loss(aot_unpaired_loss, of_step=True, only="text"),
+    "bco_pair_mean": Loss(bco_pair_mean_loss, running_mean=True, only="text"),
     "discopop": Loss(discopop_loss, of_margin=True, only="text"),
     "simpo": Loss(simpo_loss, reference_free=True, mean_tokens=True, only="text"),
     "alphapo": Loss(alphapo_loss, reference_free=True, mean_tokens=True, only="text"),
@@ -74,6 +81,7 @@ LOSSES = {
     "orpo": Loss(orpo_loss, reference_free=True, mean_tokens=True, only="text"),
     "sft": Loss(sft_loss, reference_free=True, mean_tokens=True, mean_of_batch=True),
     "kto": Loss(kto_loss, paired=False, needs_kl=True),
+    "bco": Loss(bco_loss, paired=False, running_mean=True, only="text"),
     "apo_zero_unpaired": Loss(apo_zero_unpaired_loss, paired=False),
 }
 
@@ -88,17 +96,19 @@ def preference_loss(
     kl: Tensor | float = 0.0,
     nll_B: Tensor | None = None,
     gap_B: Tensor | None = None,
+    reference_margin_B: Tensor | None = None,
     **options: float,
 ) -> Tensor:
     """Loss per pair, shape ``(B,)``, float32 at least, of the row ``name`` of ``LOSSES``.
 
     ``chosen_B`` and ``rejected_B`` are rewards before beta: policy score − reference score in nats
     (for a reference-free loss the policy score). An unpaired loss counts both items of a pair and
-    returns their mean. ``label_smoothing`` None means the loss's own default. 0 is
-    taken by losses without smoothing too, but not by exo_pair, whose divergence is infinite there.
+    returns their mean. ``kl`` is the reference point of a loss that has one, in nats as well.
+    ``label_smoothing`` None means the loss's own default. 0 is taken by losses without smoothing
+    too, but not by exo_pair, whose divergence is infinite there.
 
-    Raises ValueError for an unknown name, a beta that is not positive, a missing gap, and a setting
-    that the loss does not read or not take.
+    Raises ValueError for an unknown name, a beta that is not positive, a gap or margin that is
+    missing, and a setting that the loss does not read or not take.
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
@@ -111,9 +121,13 @@ def preference_loss(
         raise ValueError(f"loss {name!r} does not read {', '.join(sorted(unread))}")
     if row.reads_gap and gap_B is None:
         raise ValueError(f"loss {name!r} needs the gap of every pair, gap_B")
+    if "reference_margin_B" in row.data and reference_margin_B is None:
+        raise ValueError(f"loss {name!r} needs the reference's margins, reference_margin_B")
     chosen_B, rejected_B = at_least_float32(chosen_B), at_least_float32(rejected_B)
     if row.paired:
-        data = {"nll_B": nll_B} if row.reads_nll else {"gap_B": gap_B} if row.reads_gap else {}
+        given = {"nll_B": nll_B, "gap_B": gap_B, "baseline": kl}
+        given["reference_margin_B"] = reference_margin_B
+        data = {name: given[name] for name in row.data}
         return row.fn(chosen_B, rejected_B, beta=beta, **data, **options)
     yes_B, no_B = torch.ones_like(chosen_B), torch.zeros_like(rejected_B)
     chosen_loss_B = row.fn(chosen_B, yes_B, kl, beta=beta, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffdpo.preference import at_least_float32
@@ -43,3 +44,23 @@ def apo_zero_unpaired_loss(
     2024)."""
     weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
     return kto_loss(reward_N, desirable_N, 0.0, beta=beta, **weights)
+
+
+def bco_loss(
+    reward_N: Tensor,
+    desirable_N: Tensor,
+    kl: Tensor | float,
+    *,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """−λ_D log σ(β(r − δ)) where desirable, −λ_U log σ(−β(r − δ)) elsewhere (Jung et al. 2024,
+    BCO).
+
+    ``kl`` is δ, the mean reward of the run so far, without gradient.
+    """
+    gain_N = beta * (at_least_float32(reward_N) - kl)
+    good_N = -desirable_weight * F.logsigmoid(gain_N)
+    bad_N = -undesirable_weight * F.logsigmoid(-gain_N)
+    return torch.where(desirable_N.bool(), good_N, bad_N)

@@ -91,6 +91,41 @@ def bco_pair_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tenso
     return -F.logsigmoid(beta * chosen_B) - F.logsigmoid(-beta * rejected_B)
 
 
+def bco_pair_mean_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, baseline: Tensor | float = 0.0
+) -> Tensor:
+    """−log σ(β(x − δ)) − log σ(−β(y − δ)), δ the mean reward of the run so far (Jung et al. 2024,
+    BCO)."""
+    return bco_pair_loss(chosen_B - baseline, rejected_B - baseline, beta=beta)
+
+
+def aot_loss(
+    chosen_B: Tensor,
+    rejected_B: Tensor,
+    *,
+    beta: float,
+    reference_margin_B: Tensor,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """DPO of sorted margins: the k-th smallest of the policy against the k-th smallest of the
+    reference (Melnyk et al. 2024, AOT on paired data).
+
+    One loss for each rank, not for each pair.
+    """
+    margin_B = chosen_B - rejected_B + reference_margin_B
+    own_B, frozen_B = margin_B.sort().values, reference_margin_B.sort().values
+    return sigmoid_loss(own_B, frozen_B, beta=beta, label_smoothing=label_smoothing)
+
+
+def aot_unpaired_loss(
+    chosen_B: Tensor, rejected_B: Tensor, *, beta: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """DPO of sorted rewards: the k-th smallest of the chosen items against the k-th smallest of the
+    rejected ones (Melnyk et al. 2024, AOT on unpaired data)."""
+    chosen_B, rejected_B = chosen_B.sort().values, rejected_B.sort().values
+    return sigmoid_loss(chosen_B, rejected_B, beta=beta, label_smoothing=label_smoothing)
+
+
 def sigmoid_norm_loss(chosen_B: Tensor, rejected_B: Tensor, *, beta: float) -> Tensor:
     """−log σ(βΔ) on means over tokens: length-normalised DPO (Lambert et al. 2024, Tülu 3)."""
     return sigmoid_loss(chosen_B, rejected_B, beta=beta)

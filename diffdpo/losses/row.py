@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-DATA = ("nll_B", "gap_B")  # arguments that come with the pairs; the other keywords are settings
+# Arguments that come with the pairs; the other keywords are settings.
+DATA = ("nll_B", "gap_B", "reference_margin_B", "baseline")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Loss:
     needs_kl: bool = False  # reads the reference point z
     of_margin: bool = False  # reads x − y alone, so that what both items share cancels
     with_sft: bool = False  # published as a sum with sft
+    of_step: bool = False  # compares the pairs of a step with each other
+    running_mean: bool = False  # its reference point is the mean reward of the run so far
     only: str | None = None  # "text" or "images", where it is not defined on the other's scores
 
     @property
@@ -33,14 +36,19 @@ class Loss:
         return {p.name for p in keywords if p.kind is p.KEYWORD_ONLY} - {"beta", *DATA}
 
     @property
+    def data(self) -> set[str]:
+        """The names of what comes with the pairs that this loss reads, besides the rewards."""
+        return set(inspect.signature(self.fn).parameters) & set(DATA)
+
+    @property
     def reads_nll(self) -> bool:
         """Whether the loss takes the NLL of the chosen item as well."""
-        return "nll_B" in inspect.signature(self.fn).parameters
+        return "nll_B" in self.data
 
     @property
     def reads_gap(self) -> bool:
         """Whether the loss takes the gap that the margin of each pair is to have."""
-        return "gap_B" in inspect.signature(self.fn).parameters
+        return "gap_B" in self.data
 
 
 def as_loss(own: object) -> Loss:

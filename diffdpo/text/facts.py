@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective import Objective
 from diffdpo.text.limits import longest_row, position_count
+from diffdpo.text.loss_settings import REVERSE_KL
 from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -50,10 +51,22 @@ def text_facts(
         **beyond_positions(scorer.network, rows, held_out),
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
-        "loss": f"{' + '.join(terms)}; beta {settings.beta:g}",
+        "loss": "; ".join([" + ".join(terms), f"beta {settings.beta:g}", *variants(settings)]),
         **trainer.plan.lines(what),
     }
     return lines | balance(settings, objective, rows)
+
+
+def variants(settings: TextSettings) -> list[str]:
+    """What changes the losses besides their names."""
+    found = []
+    if settings.f_divergence_type != REVERSE_KL:
+        found.append(f"{settings.f_divergence_type} in place of the reverse KL")
+    if settings.ld_alpha is not None:
+        found.append(f"tails of longer completions count {settings.ld_alpha:g}")
+    if settings.use_weighting:
+        found.append("pairs weighed by the policy (WPO)")
+    return found
 
 
 def held_out_counts(held_out: TextRows | None) -> dict[str, str]:

@@ -20,7 +20,7 @@ ELSEWHERE = {
 }
 # Options that one loss or a few have; a run whose losses read none of them is not what was meant.
 OPTIONS = ("alpha", "discopop_tau")
-CHECKED = ("loss_type", "loss_weights", "label_smoothing", "cpo_alpha", *OPTIONS)
+CHECKED = ("loss_type", "loss_weights", "label_smoothing", "cpo_alpha", "pref_bco_weight", *OPTIONS)
 CHECKED += ("ld_alpha", "use_weighting", "f_divergence_type", "f_alpha_divergence_coef")
 
 
@@ -49,6 +49,13 @@ class TextLossSettings(TransformersSettings):
     cpo_alpha: float | None = flag(
         None,
         "the same beside losses without a reference, as in TRL; default: 1 for CPO's, else 0",
+        group="loss",
+        least=0,
+    )
+    pref_bco_weight: float | None = flag(
+        None,
+        "LLaMA-Factory's: the mean of the losses and this times bco_pair_mean, with weights 1 and"
+        " this",
         group="loss",
         least=0,
     )
@@ -88,9 +95,9 @@ class TextLossSettings(TransformersSettings):
     )
 
 
-def loss_problems(settings: TextLossSettings, stores_scores: bool) -> list[str]:
+def loss_problems(settings: TextLossSettings, stores_scores: bool, soft_labels: bool) -> list[str]:
     """A line for each mistake in the losses and their settings; ``stores_scores``: the reference's
-    scores are to be computed before training."""
+    scores are to be computed before training; ``soft_labels``: labels may be uncertain."""
     # The default is known to be right; to check any other loads PyTorch, which takes seconds.
     plain = TextLossSettings()
     if all(getattr(settings, name) == getattr(plain, name) for name in CHECKED):
@@ -104,6 +111,9 @@ def loss_problems(settings: TextLossSettings, stores_scores: bool) -> list[str]:
     except UserError as error:
         return list(error.mistakes)
     lines = unread_options(settings, objective)
+    sorting = [t.name for t in objective.terms if t.row.of_step]
+    if soft_labels and sorting:
+        lines.append(f"--soft_label_scale: {sorting[0]} sorts pairs, and takes no soft labels")
     if stores_scores and objective.reference_free:
         lines.append(f"--precompute_ref_log_probs: loss {settings.loss_type[0]} has no reference")
     if stores_scores and objective.needs_kl:
@@ -126,6 +136,9 @@ def unread_options(settings: TextLossSettings, objective: Objective) -> list[str
         lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
     if settings.use_weighting and not objective.paired:
         lines.append(f"--use_weighting weighs pairs; {names} judges single items")
+    sorting = [t.name for t in objective.terms if t.row.of_step]
+    if settings.use_weighting and sorting:
+        lines.append(f"--use_weighting weighs single pairs; {sorting[0]} sorts those of a step")
     plain = [t.name for t in objective.terms if t.row.reference_free and t.name != "sft"]
     if settings.ld_alpha is not None and (plain or not objective.paired):
         lines.append(f"--ld_alpha is for losses of pairs with a reference; {names} is none")
@@ -137,7 +150,7 @@ def unread_options(settings: TextLossSettings, objective: Objective) -> list[str
 
 def text_objective(settings: TextLossSettings) -> Objective:
     """The weighted sum of the losses of ``--loss_type``, with the SFT loss that belongs to them or
-    is asked for.
+    is asked for, and BCO's where that is.
 
     Raises UserError for unknown losses, weights that do not match, and sums of losses of different
     kinds.
@@ -152,9 +165,15 @@ def text_objective(settings: TextLossSettings) -> Objective:
         if name in LOSSES and LOSSES[name].only == "images":
             raise UserError(f"--loss_type {name} is defined on pictures alone")
     # Weights of the wrong number stay as they are, for ``make_objective`` to name the mistake.
-    if (sft := sft_weight(settings)) and len(weights) in (0, len(names)):
-        weights = [*(weights or [1.0] * len(names)), sft]
-        names = [*names, "sft"]
+    if len(weights) in (0, len(names)):
+        weights = weights or [1.0] * len(names)
+        if bco := settings.pref_bco_weight:
+            if any(LOSSES[name].reference_free for name in names if name in LOSSES):
+                raise UserError("--pref_bco_weight: BCO has a reference, the losses beside it not")
+            names, weights = [*names, "bco_pair_mean"], [*weights, bco]
+            weights = [weight / (1 + bco) for weight in weights]
+        if sft := sft_weight(settings):
+            names, weights = [*names, "sft"], [*weights, sft]
     return make_objective(settings, names, weights, beta=settings.beta)
 
 

@@ -112,7 +112,8 @@ class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, Stream
         if (self.model_name_or_path is None) != (self.dataset_name is None):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
-        return lines + loss_problems(self, self.precompute_ref_log_probs)
+        soft = self.soft_label_scale is not None
+        return lines + loss_problems(self, self.precompute_ref_log_probs, soft)
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:

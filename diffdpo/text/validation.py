@@ -48,7 +48,7 @@ class Validation:
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
-        self.task = make_task(settings, objective, accelerator, alone=True)
+        self.task = make_task(settings, objective, accelerator, scorer.rule, alone=True)
         self.every, self.total = every, total
         # "held out" is said where it is so; None: nobody has looked.
         self.title = "held out" if trained_on == 0 else "measured"
@@ -86,11 +86,17 @@ class Validation:
         batches = [self.task.collate(items[first : first + size]) for first in starts]
         # Every process has all of the rows already: there is nothing to add up.
         context = step_context(
-            self.objective, self.task, self.scorer, self.reference, batches, lambda total: total
+            self.objective,
+            self.task,
+            self.scorer,
+            self.reference,
+            batches,
+            lambda total: total,
+            learning=False,
         )
         totals: dict[str, Tensor] = {}
-        for batch in batches:
-            for name, value in self.measure_batch(batch, context).items():
+        for index, batch in enumerate(batches):
+            for name, value in self.measure_batch(batch, context.at(index)).items():
                 # A plain mean counts for the pairs it was taken over; a (sum, count) weighs itself.
                 weight = batch.pairs if value.dim() == 0 else 1
                 totals[name] = totals.get(name, 0) + weight * fraction(value)
@@ -170,9 +176,9 @@ class Validation:
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
     """How many rows have a completion that training knows after the same prompt."""
     # Only what is asked about is kept in memory: the training set may be large.
-    texts = [set(texts_of(item)) for item in rows.items]
+    texts = [set(texts_of(item)) for item in rows.viewed()]
     asked = set().union(*texts)
-    known = {text for item in training.items for text in texts_of(item) if text in asked}
+    known = {text for item in training.viewed() for text in texts_of(item) if text in asked}
     return sum(not known.isdisjoint(both) for both in texts)
 
 

@@ -64,6 +64,32 @@ def test_the_reference_point_counts_all_processes():
     assert z.item() == pytest.approx(12 / 4)
 
 
+def test_pairs_of_all_micro_batches_and_processes_stand_in_their_places():
+    class Drawn(Task):
+        def draw(self, batch):
+            return batch
+
+    batches = [given(1.0, 2.0, -1.0, -2.0), given(3.0, -3.0)]  # two pairs, and one
+
+    def with_the_process_before(places):
+        assert places.shape == (2, 2, 2, 3)  # processes; scores and rewards; sides; pairs
+        assert not places[0].any()
+        places[0] = 7.0
+        return places
+
+    objective = Objective((Term("aot"),))
+    context = step_context(
+        objective, Drawn(), torch.nn.Identity(), stored(), batches, with_the_process_before, 2, 1
+    )
+    sevens = [7.0, 7.0, 7.0]
+    assert context.share == 1 / 4
+    assert context.pairs.reward_2P.tolist() == [[*sevens, 1, 2, 3], [*sevens, -1, -2, -3]]
+    assert context.pairs.score_2P.tolist() == [[*sevens, -4, -3, -2], [*sevens, -6, -7, -8]]
+    assert context.pairs.starts == (3, 5)
+    alone = step_context(objective, Drawn(), torch.nn.Identity(), stored(), batches[:1], itself)
+    assert alone.pairs is None  # the micro-batch has all of them
+
+
 @pytest.mark.parametrize("loss", ["kto", "sigmoid", "sft", "orpo"])
 def test_only_what_a_loss_reads_is_computed(loss):
     class Counting(Task):

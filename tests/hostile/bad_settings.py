@@ -79,6 +79,10 @@ IMAGES = {
         ["--beta_dpo", "auto", "--loss_type", "mapo"],
         "--beta_dpo auto: the loss has no reference",
     ),
+    "stored scores of no reference": (
+        ["--reference_draws", "1", "--sft"],
+        "--reference_draws: sft has no reference",
+    ),
     "half a pair held out": (["--holdout", "2.5"], "--holdout 2.5: a number of pairs is whole"),
     "nothing held out": (["--holdout", "0"], "--holdout must be above 0"),
     "all held out": (["--holdout", "12"], "--holdout 12: there are 12 pairs; some must be left"),
@@ -175,6 +179,18 @@ TEXTS = {
     "a tail beyond its pair": (
         ["--loss_type", "simpo", "--ld_alpha", "0.5"],
         "--ld_alpha is for losses of pairs with a reference; simpo is none",
+    ),
+    "weights of pairs that are sorted": (
+        ["--loss_type", "aot", "--use_weighting"],
+        "--use_weighting weighs single pairs; aot sorts those of a step",
+    ),
+    "soft labels of pairs that are sorted": (
+        ["--loss_type", "aot_unpaired", "--soft_label_scale", "1"],
+        "--soft_label_scale: aot_unpaired sorts pairs, and takes no soft labels",
+    ),
+    "BCO beside a loss without reference": (
+        ["--loss_type", "simpo", "--pref_bco_weight", "0.5"],
+        "--pref_bco_weight: BCO has a reference, the losses beside it not",
     ),
     "a tail above 1": (["--ld_alpha", "1.5"], "--ld_alpha must be at most 1"),
     "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),

@@ -43,6 +43,7 @@ class OneStep:
         frozen_N = reference.score(self.task.score, self.policy, draw)
         policy = self.task.score(self.policy, draw)
         reward_N = implicit_reward(policy.score_N, frozen_N)
+        context = objective.settled(reward_N, context)
         loss = objective.loss(policy, reward_N, draw, context).mean()
         metrics = objective.metrics(reward_N, draw, context)
         return loss, {**metrics, **self.task.metrics(policy, frozen_N, draw, context)}

@@ -1,9 +1,12 @@
 """TRL as the oracle for what changes a loss beside its name: divergences, weights, CPO's family."""
 
+import dataclasses
+import re
 import warnings
 
 import pytest
 
+from diffdpo.losses import LOSSES
 from tests.text import factory
 from tests.text.engine import OneStep
 from tests.text.test_against_trl import (
@@ -37,6 +40,18 @@ def dpo(tmp_path):
     return make_trainer(trl.DPOTrainer, trl.DPOConfig, rows, tmp_path, paired=True)
 
 
+def test_every_loss_of_trl_has_its_name_here():
+    """The names stand in the help of its settings; CPO's own have ``cpo`` before them."""
+    fields = {field.name: field for field in dataclasses.fields(trl.DPOConfig)}
+    names = re.findall(r"`'(\w+)'`", fields["loss_type"].metadata["help"])
+    assert len(names) == 15
+    fields = {field.name: field for field in dataclasses.fields(trl.KTOConfig)}
+    names += re.findall(r"`'(\w+)'`", fields["loss_type"].metadata["help"])
+    cpo = {field.name: field for field in dataclasses.fields(CPOConfig)}["loss_type"]
+    names += [CPO.get(name, name) for name in cpo.metadata["choices"]]
+    assert not set(names) - set(LOSSES)
+
+
 @pytest.mark.parametrize("tau", [0.05, 0.5])
 def test_discopop_agrees(dpo, models, tau):
     dpo[0].args.discopop_tau = tau
@@ -67,6 +82,15 @@ def test_ld_agrees(dpo, models, alpha):
     for name in ("sigmoid", "ipo", "nca_pair", "sft"):
         compare(dpo, models, [name], [1.0], ld_alpha=alpha)
     compare(dpo, models, ["sigmoid", "sft"], [1.0, 0.5], ld_alpha=alpha)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_aot_agrees(dpo, models, smoothing):
+    for name in ("aot", "aot_unpaired"):
+        compare(dpo, models, [name], [1.0], label_smoothing=smoothing)
+    compare(dpo, models, ["aot", "ipo"], [1.0, 0.01])
+    dpo[0].ld_alpha = 0.4
+    compare(dpo, models, ["aot"], [1.0], ld_alpha=0.4)
 
 
 def test_wpo_agrees(tmp_path, models):
