@@ -36,6 +36,8 @@ NO_COLUMNS = Dataset.from_dict({})
 class StreamedPairs(ImagePairs):
     """The pairs of shards by row; the same items as ``ImagePairs`` gives, in a streamed order."""
 
+    beside: StreamedSides
+
     def __init__(
         self,
         table: StreamTable,
