@@ -1,4 +1,4 @@
-# make setup | demo | demo-flow | demo-rounds | control | demo-text | frontier | browser | test | gpu-check | check; every target makes the environment it needs.
+# make setup | demo | demo-flow | demo-rounds | control | demo-text | frontier | frontier-image | browser | test | gpu-check | check; every target makes the environment it needs.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
@@ -39,6 +39,11 @@ demo-text: setup
 # Reward against KL over several betas: assets/reward-kl.png.
 frontier: setup
 	$(PYTHON) scripts/reward_frontier.py
+
+# The same of pictures, win rate against the winner's error: assets/reward-error.png.
+.PHONY: frontier-image
+frontier-image: setup
+	$(PYTHON) scripts/reward_frontier.py --images
 
 # The browser for the tests of the page on which people choose; without it they are left out.
 .PHONY: browser

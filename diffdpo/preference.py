@@ -36,6 +36,8 @@ def preference_log_likelihood(margin: Tensor | float, outcome: Tensor | float = 
     """
     margin = at_least_float32(margin)
     # Two log-sigmoids, not log σ and log(1 − σ): in float32 σ(17) is 1, and log(1 − 1) is −∞.
+    if isinstance(outcome, float | int):  # filled in on the device, which nobody waits for
+        outcome = margin.new_full((), outcome)
     outcome = torch.as_tensor(outcome, dtype=margin.dtype, device=margin.device)
     return outcome * F.logsigmoid(margin) + (1 - outcome) * F.logsigmoid(-margin)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from scripts.growth_table import Cell, page  # noqa: E402
 
 STORED = 64  # pairs that are stored beforehand, out of all rows
 MARKER = ".diffdpo-growth"
+PAGE = ROOT / "docs" / "scale.md"
+BLOCK = re.compile(r"(?<=<!-- growth -->\n).*?(?=<!-- end of growth -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,11 @@ class GrowthSettings(BaseSettings):
     rows: list[int] = flag([1_000, 10_000, 100_000, 1_000_000], "numbers of rows, ascending")
     against: str | None = flag(None, "another checkout of this repository, measured as well")
     minutes: float = flag(
-        10.0, "what would take longer by the row before it is left out, and named", above=0
+        10.0, "a start that would take longer, by the sizes before, is left out and named", above=0
     )
     work_dir: str = flag("runs/growth", "folder of rows, caches and logs; emptied at the start")
     output: str | None = flag(None, "where .json and .md go; default: growth in --work_dir")
+    update: bool = flag(False, "keep the figures in assets, and the tables in docs/scale.md")
 
     def problems(self) -> list[str]:
         lines = [f"--kinds {short(kind)}: image, or text-NUMBER" for kind in self.kinds
@@ -86,7 +90,17 @@ def main(settings: GrowthSettings) -> int:
     text = page(cells)
     write_atomically(output.with_suffix(".md"), text)
     say(text, f"result       {output}.md and .json")
+    if settings.update:
+        keep(cells)
     return int(any(cell.error for cell in cells))
+
+
+def keep(cells: list[Cell]) -> None:
+    """Write the figures into assets/growth.json, and their tables into the page that shows them."""
+    content = json.dumps([vars(cell) for cell in cells], indent=1) + "\n"
+    write_atomically(ROOT / "assets" / "growth.json", content)
+    shown = BLOCK.sub(lambda match: f"\n{page(cells)}", PAGE.read_text())
+    write_atomically(PAGE, shown)
 
 
 def fresh(name: str) -> Path:
@@ -125,15 +139,19 @@ def cells_of(
 
 
 def too_long(cell: Cell, earlier: list[Cell], minutes: float) -> str:
-    """Why a cell is left out: what it would take, by the size before it; empty where it is not."""
+    """Why a cell is left out: what a start would take, by the two sizes before it; empty where it
+    is not. What a start takes of any number of rows does not grow with them."""
     same = [one for one in earlier if (one.kind, one.version) == (cell.kind, cell.version)]
     if not same:
         return ""
     last = same[-1]
     if last.left_out or last.error:
         return last.left_out or "the size before it failed"
-    expected = last.longest * cell.rows / last.rows / 60
-    return f"over {minutes:g} minutes a start" if expected > minutes else ""
+    if len(same) < 2:
+        return ""
+    slope = (last.longest - same[-2].longest) / (last.rows - same[-2].rows)
+    expected = last.longest + slope * (cell.rows - last.rows)
+    return f"over {minutes:g} minutes a start" if expected > 60 * minutes else ""
 
 
 def measure(cell: Cell, checkout: Path, rows: Path, folder: Path) -> None:

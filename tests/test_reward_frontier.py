@@ -44,3 +44,12 @@ def test_the_picture_takes_runs_of_different_length(frontier):
 
     png = frontier.draw([row("a", 1), row("a", 2), row("b", 1)], 0.05, "title")
     assert png.startswith(b"\x89PNG")
+
+
+def test_pictures_are_drawn_by_their_own_figures(frontier):
+    def row(step):
+        rate = {"value": 1.0, "interval": [0.9, 1.0]}
+        return {"run": "a", "step": step, "winners_error": {"value": step}, "win_rate": rate}
+
+    png = frontier.draw([row(1), row(2)], 0.5, "title", frontier.IMAGES)
+    assert png.startswith(b"\x89PNG")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
@@ -37,7 +37,7 @@ class OnePass:
     rows: Callable[[Iterator[range]], Iterable[Row]]
 
 
-def rows_of(compute: Compute | OnePass, spans: Iterator[range]) -> Iterator[Row]:
+def rows_of(compute: Compute | OnePass, spans: Iterator[range]) -> Generator[Row, None, None]:
     """The rows of all ranges, in their order."""
     if isinstance(compute, OnePass):
         yield from compute.rows(spans)
@@ -81,7 +81,7 @@ class Filler:
                 with claim:
                     whole = chain([row], first_of(rows, len(span) - count(row)))
                     path = shard_path(self.folder, span)
-                    write_shard(path, self.features, noted(whole, bar), self.held)
+                    write_shard(path, self.features, noted(whole, span, bar), self.held)
                 done.add(span)
         return done
 

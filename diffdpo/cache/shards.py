@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 from datasets import Dataset, Features
@@ -28,7 +28,7 @@ PASSES = 8192  # of one item through a network: minutes, with the largest of the
 # 65,530 maps.
 MOST = 2048
 HELD = 16 * 2**20  # bytes in memory before they are written
-Row = dict[str, Any] | pa.Table  # a row, or several at once, all of one shard
+Row: TypeAlias = "dict[str, Any] | pa.Table"  # a row, or several at once, all of one shard
 NAME = re.compile(r"(\d{9,})-(\d{9,})\.arrow")
 
 
@@ -134,11 +134,15 @@ def write_shard(path: Path, features: Features, rows: Iterable[Row], held: int) 
         seal(draft)
 
 
-def noted(rows: Iterable[Row], bar: Any) -> Iterator[Row]:
-    """The rows, each of which a bar counts."""
+def noted(rows: Iterable[Row], span: range, bar: Any) -> Iterator[Row]:
+    """The rows of a range, which a bar counts. Raises RuntimeError where one is missing."""
+    there = 0
     for row in rows:
         yield row
+        there += count(row)
         bar.update(count(row))
+    if there != len(span):
+        raise RuntimeError(f"rows {span.start} to {span.stop - 1}: {there} of {len(span)} came")
 
 
 def first_of(rows: Iterator[Row], rest: int) -> Iterator[Row]:

@@ -27,12 +27,14 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.waiting import meet
 from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.beta import settled
 from diffdpo.image.cache_keys import EncoderDigests, reference_key
+from diffdpo.image.collation import DrawSettings
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
 from diffdpo.image.held_out import HeldOut, divided
@@ -50,7 +52,7 @@ from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.task import ImageTask
 from diffdpo.image.validation import ValidationPictures
 from diffdpo.reference import OtherModel, Reference
 
@@ -97,7 +99,11 @@ def resolved(
     loss = ["sft"] if settings.sft else settings.loss_type
     precision = accelerator.mixed_precision
     settings = resolve_lora(backbone, settings)
-    return replace(settings, loss_type=loss, mixed_precision=precision), backbone
+    workers = settings.workers_on(accelerator.device.type)
+    final = replace(
+        settings, loss_type=loss, mixed_precision=precision, dataloader_num_workers=workers
+    )
+    return final, backbone
 
 
 @dataclass
@@ -138,6 +144,7 @@ def train(
     settings, spread = settled(
         settings, division.rows, run.task, run.network, run.reference, accelerator
     )
+    meet()  # one process may have read its data for longer than a group of training waits
     objective = image_objective(settings)
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
@@ -191,7 +198,7 @@ def prepare_images(
     setattr(backbone.pipeline, backbone.part, network)
     save_activations(network, settings)
     draws, device = draw_settings(settings), accelerator.device
-    task = ImageTask(backbone, process, draws, device, accelerator.autocast, encoded.embed)
+    task = ImageTask(backbone, process, draws, device, accelerator.autocast, embed=encoded.embed)
     copied = hollow if is_sharded(accelerator) else copy.deepcopy
     reference = make_reference(network, settings, base, copied)
     run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
@@ -274,7 +281,7 @@ def store_reference(
         settings.precompute_dir,
         accelerator,
         visits,
-        settings.dataloader_num_workers,
+        settings.workers_on(accelerator.device.type),
     )
 
 
@@ -285,14 +292,18 @@ def scoring_line(pairs: int, positions: int, settings: ImageSettings) -> str:
     scored = min(asked, visits)
     line = f"reference    {scored:.4g} of {asked} draws a pair are scored"
     if scored < asked:
-        return (
-            f"{line}, the run visits no more; as many forward passes as a live reference takes:"
-            " they pay from the second run on"
+        line += (
+            ", the run visits no more; as many forward passes as a live reference takes: they pay"
+            " from the second run on"
         )
-    return (
-        f"{line}, for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
-        f" reference takes; they pay after {scored:g} epochs, or from the second run on"
-    )
+    else:
+        line += (
+            f", for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
+            f" reference takes; they pay after {scored:g} epochs, or from the second run on"
+        )
+    if scored > 1 and not settings.cache_latents:
+        line += "; --cache_latents would encode a pair once, not at each visit"
+    return line
 
 
 def draw_settings(settings: ImageSettings) -> DrawSettings:

@@ -22,6 +22,7 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
 from diffdpo.objective import Objective
 from diffdpo.reference import OtherModel, Reference
@@ -61,6 +62,7 @@ def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
     return replace(
         with_bundled_reviews(settings),
         mixed_precision=accelerator.mixed_precision,
+        dataloader_num_workers=settings.workers_on(accelerator.device.type),
         use_8bit_adam=settings.eight_bit,
         use_adafactor=settings.adafactor,
     )
@@ -89,6 +91,7 @@ def train(
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_text(settings, accelerator, objects)
     settings = run.settings
+    meet()  # one process may have read its data for longer than a group of training waits
     rows = in_order(run.rows, settings, accelerator.num_processes)
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
@@ -100,7 +103,8 @@ def train(
         return held_out_measures(run, trainer)
 
     def write(last: Mapping[str, float]) -> Path:
-        keep_record(Path(settings.output_dir), **texts_of(run.rows))
+        if not settings.streaming:  # it would read all rows once more
+            keep_record(Path(settings.output_dir), **texts_of(run.rows))
         return export(run.scorer.network, run.tokenizer, settings, last)
 
     preview = run.rows.preview(settings.preview)
@@ -142,7 +146,7 @@ def prepare_text(
     if isinstance(reference, OtherModel):
         other: Any = reference.copy
         check_same_tokens(other.network, tokenizer, settings, rows, held_out)
-    task = make_task(settings, objective, accelerator)
+    task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
         store_reference(run, settings, accelerator)
@@ -158,7 +162,7 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
     for rows in filter(None, (run.held_out, run.rows)):
         facts = {"tokens": rows.fingerprint, "reference": reference}
         key = Key.of("reference", settings, SCORES, facts)
-        workers = settings.dataloader_num_workers
+        workers = settings.workers_on(accelerator.device.type)
         scored, run.reference = score_rows(
             rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
         )
@@ -184,7 +188,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         trainer.accelerator,
         every,
         trainer.plan.total_steps,
-        count_trained_on(run.held_out, run.rows),
+        None if settings.streaming else count_trained_on(run.held_out, run.rows),
     )
 
 

@@ -9,7 +9,6 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -21,15 +20,13 @@ from diffdpo.engine import lock
 from diffdpo.engine.console import say
 from diffdpo.engine.launcher import check_launcher, shard_on_cpu
 from diffdpo.engine.settings import TrainSettings
+from diffdpo.engine.waiting import PATIENCE
 from diffdpo.errors import UserError, short
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet_ml": "comet_ml"}
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT_BYTES = 2**31 - 1  # the most that mallopt's int can say
-# A process that has done its share waits for the others however long they take; only one that is
-# gone ends the wait.
-PATIENCE = timedelta(days=7)
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
@@ -84,14 +81,6 @@ def sharing_accelerator() -> Accelerator:
         raise UserError(f"accelerate: {short(error, 200)}") from error
     name_cpu_alike(accelerator)
     return accelerator
-
-
-def patient_group(accelerator: Accelerator) -> torch.distributed.ProcessGroup | None:
-    """A group in which processes wait for each other however long one of them takes to write; the
-    limit of the run's own is meant for a step. None for a process that is alone."""
-    if accelerator.num_processes == 1:
-        return None
-    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def usable_precision(precision: str, cpu: bool) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from diffdpo.draws import epoch_order
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 
 
 class Rows(Protocol):
@@ -74,8 +75,14 @@ class Stream(Dataset):
         self.epoch, self.order = -1, np.empty(0)
 
     def __getitem__(self, position: int) -> Any:
+        """The item at a position, or the mistake for which there is none."""
         epoch, row = self.at(position)
-        return self.rows.read(row, epoch)
+        try:
+            return self.rows.read(row, epoch)
+        except UserError as error:
+            # Handed over and raised in the run's own process: raised in a worker it would arrive
+            # with a traceback for its text.
+            return error
 
     def at(self, position: int) -> tuple[int, int]:
         """The epoch of a position, and the row that is read there."""
@@ -109,20 +116,58 @@ def positions(
             yield list(range(first, first + micro))
 
 
+@dataclass(frozen=True)
+class Handover:
+    """Collates items, unless one of them is a mistake, which is handed over in their place."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, items: list[Any]) -> Any:
+        mistakes = [item for item in items if isinstance(item, UserError)]
+        return mistakes[0] if mistakes else self.collate(items)
+
+
 def step_batches(
     stream: Stream,
     plan: Iterable[list[int]],
     collate: Callable[[list[Any]], Any],
     accumulation: int,
     workers: int,
+    pin: bool = False,
 ) -> Iterator[list[Any]]:
-    """The micro-batches of every optimizer step, read by ``workers`` processes ahead of time."""
-    micro_batches = iter(
-        DataLoader(stream, batch_sampler=plan, collate_fn=collate, num_workers=workers)
-    )  # type: ignore[arg-type]
+    """The micro-batches of every optimizer step, read by ``workers`` processes ahead of time, where
+    asked for into pinned memory.
+
+    Raises UserError for what ``stream`` cannot read, and where a worker is killed.
+    """
+    loader: Any = DataLoader(
+        stream,
+        batch_sampler=plan,  # type: ignore[arg-type]
+        collate_fn=Handover(collate),
+        num_workers=workers,
+        pin_memory=pin,
+    )
+    micro_batches = without_mistakes(loader)
     while True:
         # The range first: in the other order zip would take a batch too many and drop it.
         group = [batch for _, batch in zip(range(accumulation), micro_batches, strict=False)]
         if not group:
             return
         yield group
+
+
+def without_mistakes(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches up to the first mistake, which is raised."""
+    try:
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise UserError(
+            f"a process that reads data is gone ({short(error, 200)}); where it ran out of memory,"
+            " or of shared memory (in a container: a larger --shm-size), lower"
+            " --dataloader_num_workers; 0 reads in the run's own process"
+        ) from error

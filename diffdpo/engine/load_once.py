@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from diffdpo.engine.accelerator import patient_group
 from diffdpo.engine.launcher import LOADS_ONCE, is_set
 from diffdpo.engine.sharding import is_sharded
+from diffdpo.engine.waiting import patient_group
 from diffdpo.errors import SharedError, UserError
 
 Networks = TypeVar("Networks", bound=Sequence[Any])
@@ -33,7 +33,7 @@ def maker(accelerator: Accelerator, once: bool) -> Maker:
     """
     if not once:
         return lambda make: make()
-    group = patient_group(accelerator)  # reading takes as long as it takes
+    group = patient_group()  # reading takes as long as it takes
 
     def made(make: Callable[[], Networks]) -> Networks:
         found: Networks | None = None

@@ -13,6 +13,7 @@ from diffdpo.engine.console import say, start_lines
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_folder import conclude, start_records
 from diffdpo.engine.settings import TrainSettings
+from diffdpo.engine.sharding import is_sharded
 from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.watch.evals import Measures
 
@@ -51,7 +52,7 @@ def carry_out(
     ``validation`` makes what measures, after the start lines because that may take a while.
     ``export`` gets the last record of the run.
     """
-    start_lines(facts | trainer.shares())
+    start_lines(facts | device_lines(trainer))
     say(*(f"preview      {line}" for line in preview))
     # First of all: a checkpoint of another run is refused before anything of this one is written.
     start = trainer.keeper.find_start()
@@ -73,6 +74,17 @@ def carry_out(
         lambda: export(trainer.recorder.journal.at(step)),
     )
     return ending.finished
+
+
+def device_lines(trainer: Trainer) -> dict[str, str]:
+    """The lines at the start of which the device and the processes decide."""
+    accelerator, lines = trainer.accelerator, {}
+    if workers := trainer.settings.workers_on(accelerator.device.type):
+        lines["reading"] = f"{workers} processes for each that trains (--dataloader_num_workers)"
+    if is_sharded(accelerator):
+        line = f"FSDP2: weights in shares over {accelerator.num_processes} processes;"
+        lines["sharding"] = f"{line} {trainer.layers} layers, one of them whole at a time"
+    return lines
 
 
 def moved_rates(

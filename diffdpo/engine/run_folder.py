@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 
 from diffdpo.config import BaseSettings, as_dict
 from diffdpo.engine import lock
-from diffdpo.engine.accelerator import make_accelerator, patient_group
+from diffdpo.engine.accelerator import make_accelerator
 from diffdpo.engine.console import say
 from diffdpo.engine.files import tidy, write_atomically
 from diffdpo.engine.folder_check import check_content, check_path, check_place
 from diffdpo.engine.settings import TrainSettings
+from diffdpo.engine.waiting import patient_group
 from diffdpo.errors import UserError, short
 
 RELEASE_SECONDS = 0.2
@@ -97,7 +98,7 @@ def conclude(
     Raises UserError where the disk does not take the result. Nothing is lost then: the last
     checkpoint holds the same weights.
     """
-    group = patient_group(accelerator)  # by all, before one of them goes to write
+    group = patient_group()  # by all, before one of them goes to write
     if stopped is not None:
         go_on = "go on with --resume_from_checkpoint latest"
         say(f"stopped      after step {stopped} of {total}; {go_on}")
@@ -118,7 +119,7 @@ def conclude(
 
 def end(accelerator: Accelerator) -> None:
     """Wait for all processes, then end trackers and process group, and give the folder back."""
-    part(accelerator, patient_group(accelerator))
+    part(accelerator, patient_group())
     lock.release()
 
 

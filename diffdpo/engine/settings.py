@@ -147,8 +147,12 @@ class TrainSettings(BaseSettings):
         group="training",
         least=1,
     )
-    dataloader_num_workers: int = flag(
-        0, "worker processes that decode data", group="training", least=0, most=1024
+    dataloader_num_workers: int | None = flag(
+        None,
+        "processes that read data ahead of time; left out: 2 for each GPU, 0 on a CPU",
+        group="training",
+        least=0,
+        most=1024,
     )
 
     checkpointing_steps: int = flag(
@@ -217,6 +221,12 @@ class TrainSettings(BaseSettings):
     def warmup_steps(self, total: int) -> int:
         """Steps of linear warm-up in a run of ``total``."""
         return self.lr_warmup_steps
+
+    def workers_on(self, device: str) -> int:
+        """The number of processes that read data for one of this kind of device."""
+        # On a CPU they would take the cores that training computes on.
+        own = 0 if device == "cpu" else 2
+        return own if self.dataloader_num_workers is None else self.dataloader_num_workers
 
     @property
     def schedule_options(self) -> dict[str, Any]:

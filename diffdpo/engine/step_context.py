@@ -113,7 +113,7 @@ def reward_total(rewards: Sequence[Tensor], total: Total) -> tuple[Tensor, Tenso
     """Sum and number of the rewards of this process's micro-batches and those of all others."""
     # One sum over all items, divided once: means of unequal batches would weigh items unequally.
     sums = [
-        torch.stack([reward_N.sum(), reward_N.new_tensor(len(reward_N))]) for reward_N in rewards
+        torch.stack([reward_N.sum(), reward_N.new_full((), len(reward_N))]) for reward_N in rewards
     ]
     reward_sum, count = total(torch.stack(sums).sum(dim=0))
     return reward_sum, count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -14,12 +14,14 @@ from diffdpo.objective import Draw, Scores, StepContext
 class Task(Protocol):
     """From rows to draws, and from a network and a draw to one score per item."""
 
-    def collate(self, items: list[Any]) -> Any:
-        """A batch of ``B`` pairs from the items that the rows gave; runs in the data workers."""
+    @property
+    def collate(self) -> Callable[[list[Any]], Any]:
+        """Makes a batch of ``B`` pairs, with all that is random, of the items that the rows gave.
+        It runs in the data workers, to which it is sent, and knows no network."""
         ...
 
     def draw(self, batch: Any) -> Any:
-        """All that is random and all that has no gradient, once, for policy and reference."""
+        """The batch on the device, and all that has no gradient, once, for policy and reference."""
         ...
 
     def score(self, model: nn.Module, draw: Any) -> Scores:

@@ -33,6 +33,7 @@ from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.start_check import check_live, check_stored
 from diffdpo.engine.step_context import reward_total, step_context
 from diffdpo.engine.task import Task
+from diffdpo.engine.transfer import on_device
 from diffdpo.engine.watch.ending import Ending
 from diffdpo.engine.watch.evals import Measures
 from diffdpo.engine.watch.monitor import Monitor
@@ -120,20 +121,13 @@ class Trainer:
             sharding.shard(network, layers(network), value_of)
         return len(layers(model))
 
-    def shares(self) -> dict[str, str]:
-        """A line at the start where the weights are in shares."""
-        if not sharding.is_sharded(self.accelerator):
-            return {}
-        line = f"FSDP2: weights in shares over {self.accelerator.num_processes} processes;"
-        return {"sharding": f"{line} {self.layers} layers, one of them whole at a time"}
-
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
         """Score one micro-batch by reference and policy; returns loss, rewards and metrics.
 
         The reference goes first: switching adapters off and on must not touch a graph that waits
         for its backward pass.
         """
-        draw = self.task.draw(batch)  # everything random, once
+        draw = self.task.draw(batch)  # on the device, once for both
         frozen_N = self.reference.score(self.task.score, self.model, draw)  # log π_ref, no gradient
         policy = self.task.score(self.model, draw)  # log π: Wallace et al. 2023, eq. 14, or exact
         reward_N = implicit_reward(policy.score_N, frozen_N)  # Rafailov et al. 2023, eq. 5
@@ -197,7 +191,7 @@ class Trainer:
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
-        summed: Tensor = self.accelerator.reduce(value.to(self.accelerator.device))
+        summed: Tensor = self.accelerator.reduce(on_device(value, self.accelerator.device))
         return summed
 
     def check_start(self, reward_N: Tensor, policy_N: Tensor) -> None:
@@ -303,14 +297,14 @@ class Trainer:
     def batches(self, start: int) -> Iterator[list[Any]]:
         """The micro-batches of this process, step by step from ``start`` on."""
         settings, accelerator = self.settings, self.accelerator
-        accumulation = settings.gradient_accumulation_steps
-        plan = positions(
-            start,
-            self.plan.total_steps,
-            settings.train_batch_size,
+        rank, world = accelerator.process_index, accelerator.num_processes
+        steps, micro = self.plan.total_steps, settings.train_batch_size
+        accumulation, kind = settings.gradient_accumulation_steps, accelerator.device.type
+        return step_batches(
+            self.stream,
+            positions(start, steps, micro, accumulation, rank, world),
+            self.task.collate,
             accumulation,
-            accelerator.process_index,
-            accelerator.num_processes,
+            settings.workers_on(kind),
+            pin=kind == "cuda",
         )
-        workers = settings.dataloader_num_workers
-        return step_batches(self.stream, plan, self.task.collate, accumulation, workers)

@@ -15,15 +15,16 @@ import torch.distributed as dist
 # gone ends the wait.
 PATIENCE = timedelta(days=7)
 
-_groups: dict[int, Any] = {}  # by the number of the default group, whose processes they have
+_known: dict[str, Any] = {}  # the default group, and the patient one of the same processes
 
 
 def gathered(own: Any) -> list[Any]:
     """What every process hands over, in the order of their numbers; all must come here."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    group = patient_group()
+    if group is None:
         return [own]
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, own, group=patient_group())
+    dist.all_gather_object(everyone, own, group=group)
     return everyone
 
 
@@ -32,10 +33,13 @@ def meet() -> None:
     gathered(None)
 
 
-def patient_group() -> Any:
-    """A group of all processes that waits for ``PATIENCE``; on the CPU, where no kernel spins."""
-    key = id(dist.group.WORLD)
-    if key not in _groups:
-        _groups.clear()  # of a default group that has ended
-        _groups[key] = dist.new_group(backend="gloo", timeout=PATIENCE)
-    return _groups[key]
+def patient_group() -> dist.ProcessGroup | None:
+    """A group of all processes that waits for ``PATIENCE``, on the CPU, where no kernel spins; None
+    for a process that is alone. All must ask for it first at the same point."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    if _known.get("default") is not dist.group.WORLD:
+        _known["default"] = dist.group.WORLD
+        _known["patient"] = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group: dist.ProcessGroup = _known["patient"]
+    return group

@@ -12,25 +12,35 @@ from diffdpo.draws import Purpose
 from diffdpo.errors import UserError, short
 
 
-def prompts_of(captions: Sequence[Any], column: str, seed: int) -> list[str]:
-    """The prompts of all rows: the caption, or the empty prompt where there is none.
+def prompts_of(captions: Sequence[Any], column: str, seed: int, first: int = 0) -> list[str]:
+    """The prompts of rows from ``first`` on: the caption, or the empty prompt where there is none.
 
     Of several captions one is drawn, the same at every visit: stored embeddings and reference
     scores then hold for all of training. It is a function of seed and row.
 
     Raises UserError where a caption is no text.
     """
-    prompts = [prompt(caption, column, row) for row, caption in enumerate(captions)]
-    several = {row: texts for row, texts in enumerate(prompts) if isinstance(texts, list)}
+    prompts = [prompt(caption, column, row) for row, caption in enumerate(captions, first)]
+    several = {row: texts for row, texts in enumerate(prompts, first) if isinstance(texts, list)}
+    if not several:
+        return cast(list[str], prompts)
     counts = np.array([len(texts) for texts in several.values()], dtype=np.int64)
     drawn = below(counts, seed, Purpose.CAPTION, np.array(list(several), dtype=np.int64))
     for (row, texts), number in zip(several.items(), drawn.tolist(), strict=True):
-        prompts[row] = texts[number]
+        prompts[row - first] = texts[number]
     return cast(list[str], prompts)
+
+
+def prompt_of(caption: Any, column: str, seed: int, row: int) -> str:
+    """The prompt of one row by itself, the same as among all."""
+    (only,) = prompts_of([caption], column, seed, first=row)
+    return only
 
 
 def prompt(caption: Any, column: str, row: int) -> str | list[str]:
     """The prompt of one row, or those of which it is one."""
+    if isinstance(caption, str):
+        return caption
     several = isinstance(caption, list | tuple)
     texts = [text for text in (caption if several else [caption]) if text is not None]
     for text in texts:
@@ -40,3 +50,13 @@ def prompt(caption: Any, column: str, row: int) -> str | list[str]:
                 f" ({short(text, 40)}); a prompt is text, or a list of texts to draw one from"
             )
     return (texts if several else texts[0]) if texts else ""
+
+
+def prompt_of(caption: Any, column: str, seed: int, row: int) -> str:
+    """The prompt of one row as ``prompts_of`` gives it, where its caption is read alone. Raises
+    UserError as that does."""
+    texts = prompt(caption, column, row)
+    if isinstance(texts, str):
+        return texts
+    drawn = below(np.array([len(texts)]), seed, Purpose.CAPTION, np.array([row]))
+    return texts[int(drawn[0])]

@@ -14,13 +14,14 @@ from torch import nn
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
+from diffdpo.image.collation import DrawSettings
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora import EveryAdapterOff
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
 from diffdpo.image.sample import sheet
 from diffdpo.image.samples import PictureFiles, Planned
-from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.task import ImageTask
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.diversity import Tower
 from diffdpo.metrics.drift import clipped_share, distance

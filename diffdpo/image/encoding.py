@@ -30,7 +30,7 @@ class Framed:
     """The images of some rows, those of a row next to each other: first side in every flip, then
     second side. Rows that cannot be read have a reason and no images."""
 
-    pixels_NCHW: Tensor | None  # None where no row can be read
+    pixels_NCHW: Tensor | None  # bytes; None where no row can be read
     sizes_and_crops_N4: Tensor  # height, width, top, left
     reasons: list[str | None]  # by row
 
@@ -56,7 +56,7 @@ def framed(rows: list[list[PixelImage] | str]) -> Framed:
     images = [image for row in rows if not isinstance(row, str) for image in row]
     sizes = [(*image.original_size, *image.crop_top_left) for image in images]
     return Framed(
-        torch.stack([image.pixels_CHW for image in images]) if images else None,
+        torch.stack([image.byte_CHW for image in images]) if images else None,
         torch.tensor(sizes, dtype=torch.int32).view(-1, 4),
         [row if isinstance(row, str) else None for row in rows],
     )

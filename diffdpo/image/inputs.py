@@ -14,6 +14,7 @@ from diffdpo.data.image_formats import ROLES
 from diffdpo.data.labels import column_of, mapped
 from diffdpo.data.prompts import read_prompts
 from diffdpo.data.source import open_with_folders
+from diffdpo.data.stream_settings import IN_MEMORY
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.engine.accelerator import DTYPES, usable_precision
 from diffdpo.errors import UserError
@@ -174,7 +175,7 @@ def open_streamed(
     """The pairs of the shards that the settings name. Raises UserError where there are ``rows`` in
     memory in their place."""
     if rows is not None:
-        raise UserError("--streaming reads shards, and these rows are in memory; leave it out")
+        raise UserError(IN_MEMORY)
     name = str(settings.dataset_name)
     table = StreamTable.open(
         name,

@@ -89,7 +89,7 @@ def store_latents(
     Raises UserError where these are too many, or the disk does not take the latents.
     """
     flips = flips_of(pairs)
-    chunk, workers = settings.vae_encode_batch_size, settings.dataloader_num_workers
+    chunk, workers = settings.vae_encode_batch_size, settings.workers_on(accelerator.device.type)
     one_pass = OnePass(partial(encoded_rows, pairs, flips, backbone, chunk, workers))
     rows = table(root, key, ROW, len(pairs), one_pass, accelerator, cost=cost)
     reasons = rows["unreadable"][:]

@@ -84,17 +84,20 @@ def loss_problems(settings: ImageLossSettings, stores_scores: bool) -> list[str]
     # The default needs no check, and checking imports PyTorch, which takes seconds.
     chosen = (settings.loss_type, settings.loss_weights, settings.label_smoothing)
     given = settings.winner_safeguard, settings.gap_scale, settings.score_column, settings.reference
-    if chosen == (["sigmoid"], [], 0) and given == (None, None, SCORE, "start"):
+    plain = chosen == (["sigmoid"], [], 0) and given == (None, None, SCORE, "start")
+    if plain and not settings.sft:
         return lines
     if not settings.loss_type:
         return [*lines, "--loss_type: name one loss or several"]
     try:
-        return lines + unfit_options(settings, image_objective(settings))
+        return lines + unfit_options(settings, image_objective(settings), stores_scores)
     except UserError as error:
         return lines + list(error.mistakes)
 
 
-def unfit_options(settings: ImageLossSettings, objective: Objective) -> list[str]:
+def unfit_options(
+    settings: ImageLossSettings, objective: Objective, stores_scores: bool
+) -> list[str]:
     """A line for each option that the losses leave without effect."""
     names = "sft" if settings.sft else ", ".join(settings.loss_type)
     lines = []
@@ -102,6 +105,8 @@ def unfit_options(settings: ImageLossSettings, objective: Objective) -> list[str
         lines.append(f"--winner_safeguard holds the winner of a pair; {names} judges single items")
     if settings.winner_safeguard is not None and names == "sft":
         lines.append("--winner_safeguard: sft has no loser whose gradient could be scaled")
+    if stores_scores and objective.reference_free:
+        lines.append(f"--reference_draws: {names} has no reference whose scores could be stored")
     if settings.reference == "ema" and objective.reference_free:
         lines.append(f"--reference ema: {names} has no reference")
     gap_flags = {

@@ -6,7 +6,8 @@ There are two behind one shape: diffusion, and flows. Shapes: ``N`` items, laten
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,12 +35,13 @@ class Process(Protocol):
     prediction_type: str  # what the network predicts
 
     @property
-    def timesteps(self) -> float:
-        """The length of the process, in the unit of its timesteps."""
+    def timestep(self) -> Callable[[np.random.Generator], float]:
+        """Draws a timestep, as the network and ``corrupt`` take it; it holds no tables."""
         ...
 
-    def timestep(self, random: np.random.Generator) -> float:
-        """A timestep, as the network and ``corrupt`` take it."""
+    @property
+    def timesteps(self) -> float:
+        """The length of the process, in the unit of its timesteps."""
         ...
 
     def corrupt(self, latents: Tensor, noise: Tensor, timestep_N: Tensor) -> Tensor:
@@ -59,6 +61,46 @@ class Process(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class WholeTimestep:
+    """A uniform timestep; for turbo models, one of the four at which they are sampled."""
+
+    timesteps: int
+    turbo: bool
+
+    def __call__(self, random: np.random.Generator) -> int:
+        if not self.turbo:
+            return int(random.integers(self.timesteps))
+        stride = self.timesteps // TURBO_STEPS
+        return stride * int(random.integers(TURBO_STEPS)) + stride - 1
+
+
+@dataclass(frozen=True)
+class FlowTimestep:
+    """t from the density, shifted, within the range."""
+
+    settings: ProcessSettings
+    shift: float
+    turbo: bool
+
+    def __call__(self, random: np.random.Generator) -> float:
+        t = self.anywhere(random)
+        while not self.inside(t):
+            t = self.anywhere(random)
+        return t
+
+    def anywhere(self, random: np.random.Generator) -> float:
+        """t before the range is asked; for turbo models, one of the four of their sampling."""
+        if self.turbo:
+            return shifted((1 + int(random.integers(TURBO_STEPS))) / TURBO_STEPS, self.shift)
+        return shifted(DENSITIES[self.settings.weighting_scheme](random, self.settings), self.shift)
+
+    def inside(self, t: float) -> bool:
+        """Whether t can be trained at and is in the range; at t = 0 nothing is to be predicted."""
+        low, high = self.settings.timestep_range
+        return t > 0 and low <= t <= high
+
+
 class Diffusion:
     """x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε at whole timesteps (Ho et al. 2020)."""
 
@@ -69,18 +111,12 @@ class Diffusion:
         self.prediction_type = self.scheduler.config.prediction_type
         if turbo and self.timesteps < TURBO_STEPS:
             raise UserError(f"--is_turbo needs {TURBO_STEPS} timesteps; the scheduler has fewer")
+        self.timestep = WholeTimestep(self.timesteps, turbo)
 
     @property
     def timesteps(self) -> int:
         """The number of timesteps of the process."""
         return self.scheduler.config.num_train_timesteps
-
-    def timestep(self, random: np.random.Generator) -> int:
-        """A uniform timestep; for turbo models, one of the four at which they are sampled."""
-        if not self.turbo:
-            return int(random.integers(self.timesteps))
-        stride = self.timesteps // TURBO_STEPS
-        return stride * int(random.integers(TURBO_STEPS)) + stride - 1
 
     def corrupt(self, latents: Tensor, noise: Tensor, timestep_N: Tensor) -> Tensor:
         """x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε (Ho et al. 2020, eq. 4)."""
@@ -129,29 +165,14 @@ class Flow:
         check_flow_schedule(scheduler)
         self.settings, self.turbo = settings, turbo
         self.shift = shift_of(settings.timestep_shift, scheduler, tokens)
-        self.low, self.high = settings.timestep_range
-        if not any(self.inside(self.any_timestep(np.random.default_rng(n))) for n in range(TRIES)):
+        self.timestep = FlowTimestep(settings, self.shift, turbo)
+        tries = (self.timestep.anywhere(np.random.default_rng(n)) for n in range(TRIES))
+        if not any(map(self.timestep.inside, tries)):
+            low, high = settings.timestep_range
             raise UserError(
-                f"--timestep_range {self.low:g} {self.high:g}: {settings.weighting_scheme} with"
+                f"--timestep_range {low:g} {high:g}: {settings.weighting_scheme} with"
                 f" shift {self.shift:g} has hardly any t there"
             )
-
-    def timestep(self, random: np.random.Generator) -> float:
-        """t from the density, shifted, within the range."""
-        t = self.any_timestep(random)
-        while not self.inside(t):
-            t = self.any_timestep(random)
-        return t
-
-    def any_timestep(self, random: np.random.Generator) -> float:
-        """t before the range is asked; for turbo models, one of the four of their sampling."""
-        if self.turbo:
-            return shifted((1 + int(random.integers(TURBO_STEPS))) / TURBO_STEPS, self.shift)
-        return shifted(DENSITIES[self.settings.weighting_scheme](random, self.settings), self.shift)
-
-    def inside(self, t: float) -> bool:
-        """Whether t can be trained at and is in the range; at t = 0 nothing is to be predicted."""
-        return t > 0 and self.low <= t <= self.high
 
     def corrupt(self, latents: Tensor, noise: Tensor, timestep_N: Tensor) -> Tensor:
         t = timestep_N.view(-1, *(1,) * (latents.dim() - 1))

@@ -36,9 +36,14 @@ class CroppedImage:
 
 @dataclass(frozen=True)
 class PixelImage(CroppedImage):
-    """An image as training pixels ``(3, H, W)`` in [−1, 1]; a clip ``(3, F, H, W)``."""
+    """An image as training pixels ``(3, H, W)``, bytes; a clip ``(3, F, H, W)``."""
 
-    pixels_CHW: Tensor
+    byte_CHW: Tensor
+
+    @property
+    def pixels_CHW(self) -> Tensor:
+        """The pixels in [−1, 1], float32."""
+        return from_bytes(self.byte_CHW)
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,7 @@ def frame(
     all frames alike."""
     if isinstance(image, list):
         frames = [frame(one, resolution, augmentation) for one in image]
-        pixels = torch.stack([one.pixels_CHW for one in frames], dim=1)
-        return replace(frames[0], pixels_CHW=pixels)
+        return replace(frames[0], byte_CHW=torch.stack([one.byte_CHW for one in frames], dim=1))
     # SDXL's condition is the size before a JPEG was decoded at less.
     original_size = image.info.get(FULL_SIZE, (image.height, image.width))
     scale = resolution / min(image.size)
@@ -73,8 +77,18 @@ def frame(
         if augmentation.flip:
             image = ImageOps.mirror(image)
         image = image.crop((left, top, left + resolution, top + resolution))
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-    return PixelImage(original_size, (top, left), pixels)
+    return PixelImage(
+        original_size, (top, left), torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    )
+
+
+def from_bytes(byte: Tensor) -> Tensor:
+    """Bytes as float32 in [−1, 1], with the same bits on every device; other types as they are."""
+    if byte.dtype != torch.uint8:
+        return byte
+    # Divided by a tensor on the device: by a plain number a GPU multiplies with its reciprocal,
+    # which rounds otherwise.
+    return byte.float() / torch.full((), 127.5, device=byte.device) - 1
 
 
 def part_of_strip(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from diffdpo.data.image_formats import (
     NO_FLAGS,
@@ -21,13 +22,15 @@ from diffdpo.data.image_formats import (
 from diffdpo.data.places import Place
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.errors import UserError, short
-from diffdpo.image.captions import prompt
+from diffdpo.image.captions import prompt_of
 from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.side_columns import SEEDS, SideColumns, SideSettings, mask_columns, score_columns
 from diffdpo.image.stored import Side, StoredImages
 from diffdpo.image.tally import PairTally
+
+NO_COLUMNS = Dataset.from_dict({})
 
 
 class StreamedPairs(ImagePairs):
@@ -93,7 +96,7 @@ class StreamedPairs(ImagePairs):
 
     def prompt_of(self, row: int, caption: Any) -> str:
         """The prompt that a caption of a row is."""
-        return prompt(caption, self.shown(self.format.prompt), self.framing.seed, row)
+        return prompt_of(caption, self.shown(self.format.prompt), self.framing.seed, row)
 
     def each_prompt(self) -> Iterator[str]:
         """The prompt of every usable row that can be read, one by one: no picture is."""
@@ -133,7 +136,9 @@ class StreamedSides(SideColumns):
         names = list(score_columns(settings.scores, there)) if settings.scores else []
         if settings.noise:
             names += [name for name in SEEDS if name in there]
-        super().__init__(table.held(names), replace(settings, mask=None), place)
+        super().__init__(
+            table.held(names) if names else NO_COLUMNS, replace(settings, mask=None), place
+        )
         self.pictures: list[str] = []
         if settings.mask:
             self.pictures = mask_columns(settings.mask, there)

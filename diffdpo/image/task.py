@@ -8,41 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffdpo.draws import Purpose, generator
+from diffdpo.engine.transfer import on_device
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.backbones.offload import blocks_of
-from diffdpo.image.errors import cell_weights, products, weighed
-from diffdpo.image.noise import Process, stack_normal
-from diffdpo.image.pairs import PairItem
-from diffdpo.image.pixels import CroppedImage, EncodedImage, PixelImage
-from diffdpo.image.start_noise import own_noise
+from diffdpo.image.collation import Collation, DrawSettings, ImageBatch
+from diffdpo.image.errors import products, weighed
+from diffdpo.image.noise import Process
 from diffdpo.losses.means import Metrics
 from diffdpo.objective import Scores, StepContext
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """``B`` collated pairs, winners first; draws are functions of ``pairs`` and ``visits``."""
-
-    pairs: list[int]
-    visits: list[int]
-    prompts: list[str]
-    images: list[CroppedImage]
-    pixels_NCHW: Tensor | None  # None where latents are stored
-    posterior_NCHW: tuple[Tensor, Tensor] | None  # means and standard deviations, where stored
-    outcome_B: Tensor | None
-    reference_N: Tensor | None
-    gap_B: Tensor | None = None
-    seeds: list[int] | None = None  # of every image, where its noise is given
-    flips: list[bool] = field(default_factory=list)
-    masks: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,19 +45,6 @@ class ImageDraw:
     size_N: float = 1.0
 
 
-@dataclass(frozen=True)
-class DrawSettings:
-    """What draws depend on, besides the pairs."""
-
-    seed: int
-    resolution: int
-    draws: int = 1  # M of them are averaged inside the log-sigmoid
-    empty_prompts: float = 0.0
-    noise_offset: float = 0.0
-    input_perturbation: float = 0.0
-    vae_chunk: int = 8
-
-
 class ImageTask:
     """Scores image pairs by a backbone's network and its forward process."""
 
@@ -90,62 +56,32 @@ class ImageTask:
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
         encode_prompts: Callable[[Sequence[str]], Condition] | None = None,
+        embed: Callable[[Sequence[str]], Condition] | None = None,
     ) -> None:
-        """``encode_prompts`` takes the place of the backbone's own, where embeddings are stored."""
+        """``encode_prompts`` takes the place of the backbone's own; with ``embed``, which needs no
+        network, the data workers read stored embeddings instead."""
         self.encode_prompts = encode_prompts or backbone.encode_prompts
         self.backbone, self.process, self.settings = backbone, process, settings
         self.device, self.autocast = device, autocast
-
-    def collate(self, items: list[PairItem]) -> ImageBatch:
-        """A batch of pairs, winners first."""
-        images = [item.chosen for item in items] + [item.rejected for item in items]
-        outcomes = [item.outcome for item in items]
-        stored = [item.reference[side] for side in (0, 1) for item in items if item.reference]
-        beside = [item.beside for item in items]
-        seeds = [b.seeds[side] for side in (0, 1) for b in beside if b.seeds]
-        masks = [b.masks[side] for side in (0, 1) for b in beside if b.masks]
-        gaps = [b.gap for b in beside if b.gap is not None]
-        return ImageBatch(
-            pairs=[item.pair for item in items],
-            visits=[item.visit for item in items],
-            prompts=[item.prompt for item in items],
-            images=images,
-            pixels_NCHW=stack(
-                [image.pixels_CHW for image in images if isinstance(image, PixelImage)]
-            ),
-            posterior_NCHW=stack_posteriors(
-                [image for image in images if isinstance(image, EncodedImage)]
-            ),
-            outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
-            reference_N=torch.tensor(stored) if stored else None,
-            gap_B=torch.tensor(gaps) if gaps else None,
-            seeds=seeds or None,
-            flips=2 * [item.flip for item in items],
-            masks=masks or None,
-        )
+        shape = backbone.latent_shape(settings.resolution)
+        # Without the backbone: it is sent to the data workers.
+        self.collate = Collation(settings, tuple(shape), process.timestep, embed)
 
     def draw(self, batch: ImageBatch) -> ImageDraw:
         """Noisy latents, targets and conditions, once for policy and reference.
 
-        Everything random and everything frozen happens here.
+        All numbers that are random come with the batch; everything frozen happens here.
         """
-        # One sample of the posterior serves all draws of a visit.
+        batch = on_device(batch, self.device)
         latents = self.repeat(self.latents(batch))
-        visits = zip(batch.pairs, batch.visits, strict=True)
-        # Visit v has the draws v·M to v·M + M − 1, so that no two visits share one.
-        draws = self.settings.draws
-        keys = [(pair, visit * draws + m) for pair, visit in visits for m in range(draws)]
-        timestep = torch.tensor(
-            [self.process.timestep(self.random(Purpose.TIMESTEP, *key)) for key in keys]
-        )
-        if batch.seeds is None:
-            noise, fed_noise = self.noise(keys, tuple(latents.shape[1:]))
-            # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
-            noise, fed_noise = (torch.cat([x, x]).to(self.device) for x in (noise, fed_noise))
+        # Winner and loser meet the same timestep and noise (Wallace et al. 2023, supplement).
+        timestep = twice(batch.timestep_D)
+        if batch.noise_D is not None:
+            noise = twice(batch.noise_D)
+            fed_noise = noise if batch.fed_noise_D is None else twice(batch.fed_noise_D)
         else:
-            noise = own_noise(batch.seeds, batch.flips, tuple(latents.shape[1:]))
-            noise = fed_noise = self.repeat(noise.to(self.device))
-        timestep = torch.cat([timestep, timestep]).to(self.device)
+            assert batch.own_noise_N is not None, "a batch has noise"
+            noise = fed_noise = self.repeat(batch.own_noise_N)
         return ImageDraw(
             noisy=self.process.corrupt(latents, fed_noise, timestep),
             timestep_N=timestep,
@@ -153,10 +89,10 @@ class ImageTask:
             weight_N=self.process.weight(timestep),
             condition=self.condition(batch),
             draws=self.settings.draws,
-            outcome_B=None if batch.outcome_B is None else batch.outcome_B.to(self.device),
-            reference_N=None if batch.reference_N is None else batch.reference_N.to(self.device),
-            gap_B=None if batch.gap_B is None else batch.gap_B.to(self.device),
-            cells_NHW=self.cells(batch, latents.shape),
+            outcome_B=batch.outcome_B,
+            reference_N=batch.reference_N,
+            gap_B=batch.gap_B,
+            cells_NHW=None if batch.cells_NHW is None else self.repeat(batch.cells_NHW),
         )
 
     def score(self, model: nn.Module, draw: ImageDraw) -> Scores:
@@ -201,81 +137,33 @@ class ImageTask:
 
     def latents(self, batch: ImageBatch) -> Tensor:
         """A sample of each item's latent posterior, in the network's scale."""
-        if batch.posterior_NCHW is not None:
-            mean_NCHW, std_NCHW = batch.posterior_NCHW
-        else:
-            assert batch.pixels_NCHW is not None, "a batch has pixels or latents"
-            mean_NCHW, std_NCHW = self.backbone.encode_images(
-                batch.pixels_NCHW, self.settings.vae_chunk
-            )
-        keys = [(side, *key) for side in (Purpose.POSTERIOR_CHOSEN, Purpose.POSTERIOR_REJECTED)
-                for key in zip(batch.pairs, batch.visits, strict=True)]  # fmt: skip
-        noise = stack_normal([self.random(*key) for key in keys], tuple(mean_NCHW.shape[1:]))
-        return self.backbone.normalise(mean_NCHW + std_NCHW * noise.to(mean_NCHW.device)).to(
-            self.device
-        )
-
-    def noise(self, keys: list[tuple[int, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The noise to predict, and the noise that is fed to the network.
-
-        They differ under input perturbation only (Ning et al. 2023).
-        """
-        # In this order from one generator: an option leaves the numbers drawn before it unchanged.
-        generators = [self.random(Purpose.NOISE, *key) for key in keys]
-        noise = stack_normal(generators, shape)
-        if self.settings.noise_offset:
-            each = (shape[0], *(1 for _ in shape[1:]))
-            noise = noise + self.settings.noise_offset * stack_normal(generators, each)
-        if not self.settings.input_perturbation:
-            return noise, noise
-        return noise, noise + self.settings.input_perturbation * stack_normal(generators, shape)
-
-    def cells(self, batch: ImageBatch, shape: torch.Size) -> Tensor | None:
-        """The weights of the cells of latents of this ``shape``; None without masks."""
-        if batch.masks is None:
-            return None
-        return self.repeat(cell_weights(batch.masks, tuple(shape[-2:])).to(self.device))
+        if batch.latents is not None:
+            return self.backbone.normalise(batch.latents)
+        byte_NCHW, noise = batch.byte_NCHW, batch.posterior_noise
+        assert byte_NCHW is not None, "a batch has pixels or latents"
+        assert noise is not None, "pixels come with the noise of their posterior"
+        mean, std = self.backbone.encode_images(byte_NCHW, self.settings.vae_chunk)
+        assert mean.shape == noise.shape, "the autoencoder gives the shape that was drawn"
+        return self.backbone.normalise(mean + std * noise)
 
     def condition(self, batch: ImageBatch) -> Condition:
         """Prompt embeddings, the same for both sides of a pair, and the size condition of each."""
-        # Some prompts are emptied, for both sides, so that classifier-free guidance keeps working.
-        share = self.settings.empty_prompts
-        kept = [
-            (
-                ""
-                if share and self.random(Purpose.PROMPT_DROPOUT, pair, visit).random() < share
-                else prompt
-            )
-            for pair, visit, prompt in zip(batch.pairs, batch.visits, batch.prompts, strict=True)
-        ]
-        prompts = self.encode_prompts(kept)
+        prompts = batch.condition
+        if prompts is None:
+            prompts = on_device(self.encode_prompts(batch.prompts), self.device)
         sizes = self.backbone.size_condition(batch.images, self.settings.resolution)
-        both = {name: torch.cat([value, value]) for name, value in prompts.items()}
-        return {
-            name: self.repeat(value.to(self.device)) for name, value in {**both, **sizes}.items()
-        }
+        every = {name: twice(value) for name, value in prompts.items()}
+        every |= on_device(sizes, self.device)
+        return {name: self.repeat(value) for name, value in every.items()}
 
     def repeat(self, x: Tensor) -> Tensor:
         """Each row once for every draw."""
         return x.repeat_interleave(self.settings.draws, dim=0) if self.settings.draws > 1 else x
 
-    def random(self, purpose: Purpose, pair: int, draw: int) -> np.random.Generator:
-        """The generator of one use, under the run's seed."""
-        return generator(self.settings.seed, purpose, pair, draw)
 
-
-def stack(images: list[Tensor]) -> Tensor | None:
-    """The images in one tensor; None where there are none."""
-    return torch.stack(images) if images else None
-
-
-def stack_posteriors(images: list[EncodedImage]) -> tuple[Tensor, Tensor] | None:
-    """Means and standard deviations, a tensor each; None where there are no images."""
-    if not images:
-        return None
-    return torch.stack([image.mean_CHW for image in images]), torch.stack(
-        [image.std_CHW for image in images]
-    )
+def twice(x: Tensor) -> Tensor:
+    """The rows of pairs for the winners, and again for the losers."""
+    return torch.cat([x, x])
 
 
 def errors(who: str, score_N: Tensor) -> dict[str, Tensor]:

@@ -12,12 +12,31 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from diffdpo.text.layout import Lengths
+from diffdpo.engine.transfer import Batch, on_device
+from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, spans
 from diffdpo.text.row_reader import TextItem
 
 
 @dataclass(frozen=True)
-class TextBatch:
+class Tokens(Batch):
+    """The tokens of all items of a batch, one after the other, and how many of them are scored."""
+
+    token_S: Tensor  # of every pair or single item: its prompt, then its completions
+    lengths: list[Lengths]
+    sizes: list[int]  # scored tokens per completion, then per prompt where these are scored
+    size_M: Tensor  # the same
+
+    @classmethod
+    def of(cls, items: list[list[Sequence[int]]], score_prompts: bool) -> Tokens:
+        """The tokens of these items, as ``TextBatch.items`` gives them."""
+        lengths = [tuple(map(len, item)) for item in items]
+        every = list(chain.from_iterable(chain.from_iterable(items)))
+        sizes = [end - first for first, end in spans(lengths, score_prompts)]
+        return cls(torch.tensor(every, dtype=torch.long), lengths, sizes, torch.tensor(sizes))
+
+
+@dataclass(frozen=True)
+class TextBatch(Batch):
     """``N`` prompts with one completion each, as lists: pairs, all winners before all losers, or
     single items with their labels."""
 
@@ -26,6 +45,9 @@ class TextBatch:
     outcome_B: Tensor | None = None
     desirable_N: Tensor | None = None
     reference_N: Tensor | None = None  # scores that were stored before training
+    # Made by the data workers; where they were not, ``make_draw`` makes them.
+    tokens: Tokens | None = None
+    layout: Layout | None = None  # by the rule of the policy
 
     @property
     def pairs(self) -> int:
@@ -44,22 +66,32 @@ class TextBatch:
 
     def with_completions(self, completions: list[Sequence[int]]) -> TextBatch:
         """The same prompts with other completions, which have no stored scores."""
-        return replace(self, completions=completions, reference_N=None)
+        return replace(self, completions=completions, reference_N=None, tokens=None, layout=None)
 
 
 @dataclass(frozen=True)
 class TextDraw:
     """Inputs and targets of one forward pass, on the device."""
 
-    token_S: Tensor  # of every pair or single item: its prompt, then its completions
-    lengths: list[Lengths]
-    target_P: Tensor
+    token_S: Tensor
+    scored_M: Tensor  # numbers of scored tokens: ``sizes``, on the device
+    host: Tokens  # the tokens in host memory
     score_prompts: bool
-    sizes: list[int]  # scored tokens per completion, then per prompt where these are scored
+    layouts: dict[Rule, Layout]  # by the rules under which the batch was read so far
     outcome_B: Tensor | None
     desirable_N: Tensor | None
     reference_N: Tensor | None
     gap_B: None = None  # gaps are read of pairs of pictures alone
+
+    @property
+    def lengths(self) -> list[Lengths]:
+        """Tokens of the prompt and of the completions of every item."""
+        return self.host.lengths
+
+    @property
+    def sizes(self) -> list[int]:
+        """Scored tokens per completion, then per prompt where these are scored."""
+        return self.host.sizes
 
     @property
     def completions(self) -> int:
@@ -77,8 +109,14 @@ class TextDraw:
         """Scored tokens of every completion, at least 1: ``(N,)``, float32."""
         # At least 1, because a completion of one token without a prompt has nothing to score, and
         # its mean over tokens must not be 0 / 0.
-        sizes = self.sizes[: self.completions]
-        return torch.tensor(sizes, dtype=torch.float32, device=self.target_P.device).clamp(min=1)
+        return self.scored_M[: self.completions].float().clamp(min=1)
+
+    def layout(self, rule: Rule) -> Layout:
+        """What a network reads by its ``rule``, once for all networks of the same."""
+        if rule not in self.layouts:
+            host = laid_out(self.host.token_S, self.lengths, rule, self.score_prompts)
+            self.layouts[rule] = on_device(host, self.token_S.device)
+        return self.layouts[rule]
 
 
 def collate(items: list[TextItem]) -> TextBatch:
@@ -96,48 +134,35 @@ def collate(items: list[TextItem]) -> TextBatch:
     )
 
 
-def spans(lengths: list[Lengths], score_prompts: bool) -> list[tuple[int, int]]:
-    """(first, end) of the tokens to score in ``token_S``: of all first completions, of all second
-    ones, then of the prompts where these are scored.
+@dataclass(frozen=True)
+class Collation:
+    """Collates items in the data workers, and lays them out by the policy's ``rule``."""
 
-    The first token of a row is left out: nothing stands before it to predict it from.
-    """
-    starts = [0]
-    for sizes in lengths:
-        starts.append(starts[-1] + sum(sizes))
-    # ``starts`` ends with the end of the last item, so it is one longer than ``lengths``.
-    scored = []
-    for side in range(1, len(lengths[0])):
-        for start, sizes in zip(starts, lengths, strict=False):
-            first = start + sum(sizes[:side])
-            scored.append((first if sizes[0] else first + 1, first + sizes[side]))
-    if score_prompts:
-        scored += [
-            (start + 1, max(start + 1, start + sizes[0]))
-            for start, sizes in zip(starts, lengths, strict=False)
-        ]
-    return scored
+    score_prompts: bool
+    rule: Rule | None
+
+    def __call__(self, items: list[TextItem]) -> TextBatch:
+        batch = collate(items)
+        if self.rule is None:
+            return batch
+        tokens = Tokens.of(batch.items(), self.score_prompts)
+        layout = laid_out(tokens.token_S, tokens.lengths, self.rule, self.score_prompts)
+        return replace(batch, tokens=tokens, layout=layout)
 
 
-def make_draw(batch: TextBatch, device: torch.device, score_prompts: bool = False) -> TextDraw:
-    """The tokens of a batch on ``device``; how they form rows is decided by the scorer."""
-    items = batch.items()
-    lengths = [tuple(map(len, item)) for item in items]
-    # Indices are made on the CPU and copied once each: thousands of small kernels would be slower.
-    token_S = torch.tensor(list(chain.from_iterable(chain.from_iterable(items))), dtype=torch.long)
-    scored = spans(lengths, score_prompts)
-    target = torch.cat([torch.arange(first, end) for first, end in scored])
-
-    def on_device(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.to(device)
-
+def make_draw(
+    batch: TextBatch, device: torch.device, score_prompts: bool = False, rule: Rule | None = None
+) -> TextDraw:
+    """The tokens of a batch on ``device``; its layout, where it has one, is by the ``rule``."""
+    host = batch.tokens or Tokens.of(batch.items(), score_prompts)
+    layouts = {rule: on_device(batch.layout, device)} if rule and batch.layout else {}
     return TextDraw(
-        token_S=token_S.to(device),
-        lengths=lengths,
-        target_P=token_S[target].to(device),
+        token_S=on_device(host.token_S, device),
+        scored_M=on_device(host.size_M, device),
+        host=host,
         score_prompts=score_prompts,
-        sizes=[end - first for first, end in scored],
-        outcome_B=on_device(batch.outcome_B),
-        desirable_N=on_device(batch.desirable_N),
-        reference_N=on_device(batch.reference_N),
+        layouts=layouts,
+        outcome_B=on_device(batch.outcome_B, device),
+        desirable_N=on_device(batch.desirable_N, device),
+        reference_N=on_device(batch.reference_N, device),
     )

@@ -203,7 +203,7 @@ def pair_margins(
     batch_size: int,
 ) -> Tensor:
     """Implicit reward of the chosen completion minus that of the rejected one: ``(B,)``."""
-    chunks = [items[first : first + batch_size] for first in range(0, len(items), batch_size)]
+    chunks = [list(items[first : first + batch_size]) for first in range(0, len(items), batch_size)]
     rewards = [reward_of(task, policy, reference, task.collate(chunk)).chunk(2) for chunk in chunks]
     return torch.cat([chosen_B - rejected_B for chosen_B, rejected_B in rewards])
 

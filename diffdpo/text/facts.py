@@ -12,6 +12,7 @@ from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.streamed import StreamedTexts
 
 
 def text_facts(
@@ -45,6 +46,7 @@ def text_facts(
             f"{len(rows):,} {what} of {tally.rows:,} rows ({tally.format}), {len(tally.bad)}"
             f" unusable{close}"
         ),
+        **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
         **tally.lines(settings.max_length),
         **beyond_positions(scorer.network, rows, held_out),
         **held_out_counts(held_out),
@@ -96,7 +98,8 @@ def balance(settings: TextSettings, objective: Objective, rows: TextRows) -> dic
         return {}
     good = rows.desirable
     bad = len(rows) - good
-    line = f"{good:,} desirable, {bad:,} undesirable"
+    about = "about " if isinstance(rows, StreamedTexts) else ""
+    line = f"{about}{good:,} desirable, {bad:,} undesirable"
     ratio = settings.desirable_weight * good / max(1e-9, settings.undesirable_weight * bad)
     if good and bad and not 1 <= ratio <= 4 / 3:
         up = good < bad

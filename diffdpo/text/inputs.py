@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from diffdpo.data.bundled import bundled
 from diffdpo.data.columns import lacking, listed, renamed
 from diffdpo.data.source import open_dataset
+from diffdpo.data.stream_settings import IN_MEMORY
+from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import TextFormat
 from diffdpo.data.text.registry import registered
 from diffdpo.errors import UserError
@@ -22,6 +24,7 @@ from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.row_reader import RowSettings
 from diffdpo.text.rows import TextRows
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.streamed import StreamedTexts
 from diffdpo.text.tokenise import Store
 
 Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)
@@ -72,17 +75,44 @@ def open_training_rows(
         )
 
     name, held_out = str(settings.dataset_name), None
-    rows = read(name, settings.dataset_train_split, in_memory[0], "--dataset_train_split")
+    if settings.streaming:
+        quiet = not accelerator.is_local_main_process
+        rows: TextRows = open_streamed(settings, tokenizer, row_settings, in_memory[0], quiet)
+    else:
+        rows = read(name, settings.dataset_train_split, in_memory[0], "--dataset_train_split")
     rows.limit(settings.max_train_samples, settings.seed)
     if settings.eval_strategy != "no":
         name = settings.eval_dataset_name or name
         held_out = read(name, settings.dataset_test_split, in_memory[1], "--dataset_test_split")
-        if held_out.is_subset_of(rows):
+        if not settings.streaming and held_out.is_subset_of(rows):
             raise UserError(
                 f"--eval_strategy: all rows of {name} are trained on; name others with"
                 " --eval_dataset_name"
             )
     return rows, held_out
+
+
+def open_streamed(
+    settings: TextSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    row_settings: RowSettings,
+    in_memory: Dataset | None,
+    quiet: bool,
+) -> StreamedTexts:
+    """The rows of the shards that the settings name. Raises UserError where there are others in
+    memory in their place."""
+    if in_memory is not None:
+        raise UserError(IN_MEMORY)
+    stream = StreamTable.open(
+        str(settings.dataset_name),
+        settings.dataset_train_split,
+        settings.dataset_config,
+        "--dataset_train_split",
+        settings.precompute_dir,
+        settings.buffer_size,
+        quiet,
+    )
+    return StreamedTexts(renamed(stream, settings.columns), tokenizer, row_settings)
 
 
 def open_table(

@@ -22,7 +22,8 @@ def check_rows(network: PreTrainedModel, flag: str, name: str, *read: TextRows |
         raise UserError(
             f"--{flag} {name}: the tokenizer gives token {largest}, the model knows {size} tokens"
         )
-    longest, positions = longest_row(*read), position_count(network)
+    longest = max(rows.most_tokens for rows in read if rows)
+    positions = position_count(network)
     if positions and longest > positions and has_position_table(network):
         raise UserError(
             f"--{flag} {name}: has {positions} positions, and a row has {longest} tokens; take"

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import compress
 from typing import Any, overload
 
 import numpy as np
@@ -14,6 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import detect
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
@@ -94,7 +96,7 @@ class TextRows(Rows):
         return len(self.row_I)
 
     @property
-    def items(self) -> Sequence[TextItem]:
+    def items(self) -> Items:
         """All items, each read when it is asked for."""
         return Items(self)
 
@@ -116,6 +118,11 @@ class TextRows(Rows):
         return prompt_R[self.row_I] + longest_I
 
     @property
+    def most_tokens(self) -> int:
+        """The tokens that an item has at most."""
+        return int(self.length_I.max())
+
+    @property
     def desirable(self) -> int:
         """The number of desirable items, where a loss judges single completions."""
         label_I = self.table.label[self.row_I]
@@ -128,7 +135,13 @@ class TextRows(Rows):
 
     def contents(self) -> Iterator[bytes]:
         """Tokens and labels of every item as bytes."""
-        return map(content_bytes, self.items)
+        return map(content_bytes, self.viewed())
+
+    def viewed(self) -> Iterator[TextItem]:
+        """All items, with tokens that are not copied; for one look at each."""
+        row_A, side_A = self.placed()  # before some were left out
+        kept_A = np.isin(2 * row_A + side_A, 2 * self.row_I + self.side_I)
+        return compress(self.table.all_items(self.settings.paired), kept_A.tolist())
 
     def read(self, row: int, visit: int) -> TextItem:
         """The item number ``row``, the same on every visit: text has no augmentation."""
@@ -184,7 +197,7 @@ class Items(Sequence[TextItem]):
         return (self.rows.read(number, 0) for number in range(len(self.rows)))
 
 
-def first_record(dataset: Dataset) -> dict[str, Any]:
+def first_record(dataset: Dataset | StreamTable) -> dict[str, Any]:
     """The first row that can be read. Raises UserError where there is none."""
     for row in range(len(dataset)):
         try:

@@ -11,20 +11,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from diffdpo.engine.console import say
+from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
-from diffdpo.text.layout import (
-    PAD,
-    Lengths,
-    Row,
-    forward_passes,
-    lay_out,
-    padded,
-    source_index,
-    visible,
-)
+from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
 from diffdpo.text.router import RouterBalance
-from diffdpo.text.sharing import obstacle, pays
+from diffdpo.text.sharing import obstacle
 
 # Logits in one chunk: 256 MiB in float32. A single chunk is kept for the backward pass; of several,
 # each is computed again there. (Chunks of a quarter or an eighth make a step 10 % longer.)
@@ -52,69 +44,61 @@ class TokenScorer(nn.Module):
         self.passes: Callable[[int], int] = int
         self.can_share = False  # until ``prove_sharing`` has tried it on a pair
 
-    def forward(
-        self,
-        token_S: Tensor,
-        lengths: list[Lengths],
-        target_P: Tensor,
-        score_prompts: bool = False,
-        all_columns: bool = False,
-    ) -> Tensor:
+    @property
+    def rule(self) -> Rule:
+        """How this network reads items, for ``laid_out``."""
+        head: Any = self.network.get_output_embeddings()
+        at_once = TOKENS_AT_ONCE.get(next(self.parameters()).device.type, NO_LIMIT)
+        return Rule(self.share if self.can_share else False, head.weight.shape[1], at_once)
+
+    def forward(self, layout: Layout, all_columns: bool = False) -> Tensor:
         """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
         ``all_columns`` are asked for ``(P, 5)``, the columns that ``logprob`` names; with
         ``balance`` also those that ``router`` names.
 
-        ``token_S`` holds for every item its prompt and its completions, ``lengths`` their sizes.
-        The targets are the tokens of all first completions, of all second ones, then of the prompts
-        where these are scored.
+        The ``layout`` is on the device of the network, and made by its ``rule``.
         """
-        at_once = TOKENS_AT_ONCE.get(token_S.device.type, NO_LIMIT)
-        batches = forward_passes(lay_out(lengths, self.shares), at_once)
-        filling = self.passes(len(batches)) - len(batches)
+        reads = layout.reads()
+        filling = self.passes(len(reads)) - len(reads)
         routed: list[tuple[Tensor, ...]] | None = None
         if self.balance and torch.is_grad_enabled():
             routed = []
-        outputs = [self.hidden(rows, token_S, routed).flatten(0, 1) for rows in batches]
+        both = zip(reads, layout.passes, strict=True)
+        outputs = [self.hidden(read, sizes, routed).flatten(0, 1) for read, (_, sizes) in both]
         # Behind all others, where no scored token has its source: their gradient is zero.
-        filler = [Row(0, (0,), 0, (1, 0))]
-        outputs += [self.hidden(filler, token_S).flatten(0, 1) for _ in range(filling)]
-        hidden_SC = torch.cat(outputs)
-        hidden_PC = hidden_SC[source_index(batches, score_prompts).to(token_S.device)]
-        column_PK = self.log_probabilities(hidden_PC, target_P, all_columns)
+        filler = reads[0][:1, :1, :1]
+        outputs += [self.hidden(filler, [1]).flatten(0, 1) for _ in range(filling)]
+        hidden_PC = torch.cat(outputs)[layout.source_P]
+        column_PK = self.log_probabilities(hidden_PC, layout.target_P, all_columns)
         if self.balance is None or routed is None:
             return column_PK
         return torch.cat([column_PK, self.balance.columns(routed, len(column_PK))], dim=1)
 
-    def shares(self, lengths: Lengths) -> bool:
-        """Whether an item becomes one row, with its prompt computed once for both completions."""
-        if not self.can_share or not lengths[0]:
-            return False
-        head: Any = self.network.get_output_embeddings()
-        return pays(lengths, head.weight.shape[1]) if self.share is None else self.share
-
     def hidden(
-        self, rows: list[Row], token_S: Tensor, routed: list[tuple[Tensor, ...]] | None = None
+        self, read_KNT: Tensor, sizes: list[int], routed: list[tuple[Tensor, ...]] | None = None
     ) -> Tensor:
-        """Outputs of the body's last layer ``(N, T, C)`` for rows that are read in one pass. What
-        the routers say of the tokens is added to ``routed``, where that is given."""
+        """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout``. What the
+        routers say of the tokens is added to ``routed``, where that is given."""
         body: Any = self.network.base_model
-        index_NT = padded([row.token_S for row in rows], 0).to(token_S.device)
+        token_NT, *more = read_KNT
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
-        if len(rows[0].sides) > 1:
-            segment_NT = padded([row.segment_S for row in rows], PAD).to(token_S.device)
+        if len(more) == 2:
+            segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
-            shape["position_ids"] = padded([row.position_S for row in rows], 0).to(token_S.device)
-        # Rows come longest first, so the first and the last tell whether any is padded. Where none
-        # is, the attention takes its plain causal path without a mask.
-        elif rows[-1].size < rows[0].size:
-            real = padded([torch.ones(row.size, dtype=torch.long) for row in rows], 0)
-            shape["attention_mask"] = real.to(token_S.device)
-        output = body(input_ids=token_S[index_NT], use_cache=False, **shape)
+            shape["position_ids"] = position_NT
+        # Where no row is padded, the attention takes its plain causal path without a mask.
+        elif more:
+            shape["attention_mask"] = more[0]
+        output = body(input_ids=token_NT, use_cache=False, **shape)
         if routed is not None:
-            width = rows[0].size
-            starts = [n * width + torch.arange(row.size) for n, row in enumerate(rows)]
-            index = torch.cat(starts).to(token_S.device)
-            routed.append(tuple(layer[index] for layer in output.router_logits))
+            width = sizes[0]
+            # By slices: an index would be copied to the device, and a mask read back from it.
+            routed.append(
+                tuple(
+                    torch.cat([layer[n * width :][:size] for n, size in enumerate(sizes)])
+                    for layer in output.router_logits
+                )
+            )
         hidden_NTC: Tensor = output.last_hidden_state
         return hidden_NTC
 
@@ -168,14 +152,6 @@ class TokenScorer(nn.Module):
         token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
         return token_NT
 
-    def disable_adapters(self) -> None:
-        """Switch the adapters off: the base weights run alone."""
-        self.network.disable_adapters()
-
-    def enable_adapters(self) -> None:
-        """Switch the adapters on again."""
-        self.network.enable_adapters()
-
     def set_adapter(self, name: str) -> None:
         """Switch to one of several adapters."""
         self.network.set_adapter(name)
@@ -221,6 +197,15 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
     network.train(was_training)
 
 
+def tried(scorer: TokenScorer, lengths: Lengths) -> Tensor:
+    """Log-probabilities of one made-up item."""
+    words = scorer.network.config.get_text_config().vocab_size
+    token_S = (torch.arange(7, 7 + sum(lengths)) * 31) % words
+    device = next(scorer.parameters()).device
+    scored: Tensor = scorer(on_device(laid_out(token_S, [lengths], scorer.rule), device))
+    return scored
+
+
 @torch.no_grad()
 def prove_steady(scorer: TokenScorer, name: str) -> None:
     """Raises UserError where two passes over the same tokens differ.
@@ -228,12 +213,9 @@ def prove_steady(scorer: TokenScorer, name: str) -> None:
     Policy and reference are two passes: of a network with dropout left in it, or with other noise
     of its own in training, they would differ before the first step.
     """
-    words = scorer.network.config.get_text_config().vocab_size
-    device, was_training = next(scorer.parameters()).device, scorer.training
-    lengths = (3, 4)
-    token_S = (torch.arange(7, 7 + sum(lengths), device=device) * 31) % words
+    was_training = scorer.training
     scorer.train()  # as in training: this is where dropout acts
-    first, second = (scorer(token_S, [lengths], token_S[lengths[0] :]) for _ in range(2))
+    first, second = (tried(scorer, (3, 4)) for _ in range(2))
     scorer.train(was_training)
     if not torch.allclose(first, second, rtol=0, atol=1e-6):
         difference = (first - second).abs().max()
@@ -258,17 +240,10 @@ def prove_sharing(scorer: TokenScorer) -> None:
 @torch.no_grad()
 def disproof(scorer: TokenScorer) -> str | None:
     """What goes wrong when a small pair is scored in one row, or None where nothing does."""
-    words, device = (
-        scorer.network.config.get_text_config().vocab_size,
-        next(scorer.parameters()).device,
-    )
-    lengths = (5, 4, 3)
-    token_S = (torch.arange(7, 7 + sum(lengths), device=device) * 31) % words
-    target_P = token_S[lengths[0] :]
     setting, scores = scorer.share, []
     try:
         for scorer.can_share, scorer.share in ((False, False), (True, True)):
-            scores.append(scorer(token_S, [lengths], target_P))
+            scores.append(tried(scorer, (5, 4, 3)))
     except Exception as error:  # whatever a network does with arguments it does not know
         return f"the network takes no such mask ({' '.join(str(error).split())[:80]})"
     finally:

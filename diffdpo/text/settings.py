@@ -9,6 +9,7 @@ from typing import Any
 from diffdpo.config import BaseSettings, Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
+from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FREE_ON_RESUME
 from diffdpo.flags import flag
 from diffdpo.text.data_settings import TextDataSettings
@@ -47,7 +48,7 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings):
+class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, StreamSettings):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(

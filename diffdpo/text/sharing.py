@@ -1,26 +1,8 @@
-"""Decides whether the prompt of a pair is computed once for both completions."""
+"""Why a network cannot compute the prompt of a pair once for both completions."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedModel
-
-# Measured on one CPU core, forward and backward of Llama bodies 128, 384 and 1024 wide, 12 shapes
-# of pairs: one row takes 0.58 of the time of two at (400, 50, 50) tokens and width 384, 0.93 at
-# (100, 200, 200), 1.27 at (200, 700, 700). They are even where the time that a prompt
-# token saves is that of 8 · width pairs of tokens in the attention.
-WORTH = 8
-
-
-def pays(lengths: tuple[int, ...], width: int) -> bool:
-    """Whether one row of prompt, chosen and rejected takes less time than two rows with the prompt
-    in each.
-
-    It saves the prompt's products with the weights once. It pays with pairs of tokens in the
-    attention: a masked row is computed as a full square, a causal one as half a square.
-    """
-    prompt, chosen, rejected = lengths
-    apart = ((prompt + chosen) ** 2 + (prompt + rejected) ** 2) / 2
-    return WORTH * width * prompt >= (prompt + chosen + rejected) ** 2 - apart
 
 
 def obstacle(network: PreTrainedModel) -> str | None:

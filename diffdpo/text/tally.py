@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from diffdpo.data.made_pairs import foreign
 from diffdpo.errors import UserError, short
-from diffdpo.text.row_reader import RowResult
 
 TOLERATED = 0.05  # share of rows that may be bad before the run stops; at least one row may
 
@@ -27,19 +26,6 @@ class Tally:
     endless: int = 0  # plain texts without an end, since the tokenizer has no EOS
     unprompted: int = 0  # usable rows whose prompt is empty
     left_out: list[str] = field(default_factory=list)  # texts that the chat template did not write
-
-    def add(self, result: RowResult) -> None:
-        """Count a row."""
-        self.bad += [f"row {result.row}: {result.bad}"] if result.bad is not None else []
-        self.close += result.close
-        if result.too_long:
-            self.too_long += 1
-            self.shortest = min(self.shortest or result.too_long, result.too_long)
-        self.prompts_cut += result.prompts_cut
-        self.completions_cut += result.completions_cut
-        self.endless += result.endless
-        self.unprompted += result.unprompted
-        self.left_out += [result.left_out] if result.left_out is not None else []
 
     def check(self, usable: int) -> None:
         """Raises UserError where too many rows are bad, or none of them is usable."""

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from diffdpo.losses.means import Metrics, by_label
 from diffdpo.objective import Objective, Scores, StepContext
-from diffdpo.text.batch import TextBatch, TextDraw, collate, make_draw
+from diffdpo.reference import unwrapped
+from diffdpo.text.batch import Collation, TextBatch, TextDraw, make_draw
+from diffdpo.text.layout import Rule
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE
-from diffdpo.text.row_reader import TextItem
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.weighting import on_policy_weights, tail_weights
 
@@ -42,28 +43,25 @@ class TextTask:
         world: int = 1,
         ld_alpha: float | None = None,
         weighs: bool = False,
+        rule: Rule | None = None,
     ) -> None:
+        """``rule``: how the policy reads items, for the data workers to lay them out."""
         self.device, self.autocast = device, autocast
         self.score_prompts, self.mean_logps = score_prompts, mean_logps
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.rule = rank, world, rule
         self.ld_alpha, self.weighs = ld_alpha, weighs
-
-    def collate(self, items: list[TextItem]) -> TextBatch:
-        """A batch, still as lists; the loader's processes need no tensors of the device."""
-        return collate(items)
+        self.collate = Collation(score_prompts, rule)
 
     def draw(self, batch: TextBatch) -> TextDraw:
         """The inputs and targets of a batch, on the device. Nothing is random: text has no
         augmentation and the models no dropout."""
-        return make_draw(batch, self.device, self.score_prompts)
+        return make_draw(batch, self.device, self.score_prompts, self.rule)
 
     def score(self, model: nn.Module, draw: TextDraw) -> Scores:
         """Σ_t log p(y_t | x, y_<t) over the scored tokens of each completion, float32: ``(N,)``
         (Rafailov et al. 2023, eq. 7). With gradient, metrics of the tokens as well."""
         with self.autocast():
-            column_PK = model(
-                draw.token_S, draw.lengths, draw.target_P, draw.score_prompts, self.weighs
-            )
+            column_PK = model(draw.layout(unwrapped(model).rule), self.weighs)
         # Contiguous, or the columns beside it would decide how the sums are rounded: the reference
         # has one column and the policy five, and their sums must agree to the last bit.
         logp_P = column_PK[:, LOGP].contiguous()
@@ -73,7 +71,9 @@ class TextTask:
         if self.ld_alpha is not None:
             likelihood_N = score_N
             weight_P = tail_weights(draw.sizes, draw.completions, self.ld_alpha)
-            score_N = sums_of(logp_P * weight_P.to(logp_P.device), draw.sizes)[: draw.completions]
+            score_N = sums_of(logp_P * weight_P.to(logp_P.device, non_blocking=True), draw.sizes)[
+                : draw.completions
+            ]
         metrics = token_metrics(column_PK.detach(), draw) if torch.is_grad_enabled() else {}
         added = None
         if column_PK.shape[1] > BALANCE:
@@ -102,7 +102,8 @@ class TextTask:
         else:
             logps = by_label("logps", logp_N, draw.desirable_N)
         # A sum over the effective batch, as a mean: the shares of all micro-batches add up to 1.
-        count = logp_N.new_tensor([draw.tokens, context.share])
+        # Filled on the device: to copy them there, the host would have to wait.
+        count = torch.stack([logp_N.new_full((), one) for one in (draw.tokens, context.share)])
         return {**logps, "num_tokens": count, **policy.metrics}
 
     def token_counts(self, batch: TextBatch) -> tuple[int, int, int, int]:
@@ -152,11 +153,16 @@ class TextTask:
 
 
 def make_task(
-    settings: TextSettings, objective: Objective, accelerator: Accelerator, alone: bool = False
+    settings: TextSettings,
+    objective: Objective,
+    accelerator: Accelerator,
+    rule: Rule,
+    alone: bool = False,
 ) -> TextTask:
     """The task for an objective; it scores prompts where ORPO's likelihood term reads them.
 
-    ``alone``: every process sees all batches, as in held-out measuring, and gathers nothing.
+    ``rule`` is how the policy reads items. ``alone``: every process sees all batches, as in
+    held-out measuring, and gathers nothing.
     """
     return TextTask(
         accelerator.device,
@@ -167,6 +173,7 @@ def make_task(
         weighs=settings.use_weighting,
         rank=0 if alone else accelerator.process_index,
         world=1 if alone else accelerator.num_processes,
+        rule=rule,
     )
 
 
@@ -180,7 +187,7 @@ def token_metrics(column_PK: Tensor, draw: TextDraw) -> Metrics:
     mean logit of either side, and the share of chosen tokens that no other word exceeds."""
     count = draw.completions
     sum_NK = torch.stack([tokens.sum(dim=0) for tokens in column_PK.split(draw.sizes)[:count]])
-    size_N1 = sum_NK.new_tensor(draw.sizes[:count])[:, None]
+    size_N1 = draw.scored_M[:count].to(sum_NK.dtype)[:, None]
     table = torch.cat([sum_NK, size_N1], dim=1)
     chosen_N = draw.desirable_N
     if chosen_N is None:
@@ -188,8 +195,14 @@ def token_metrics(column_PK: Tensor, draw: TextDraw) -> Metrics:
     # Masked products, not indexing: the number of items per label stays on the device.
     chosen, rejected = ((table * side_N[:, None]).sum(dim=0) for side_N in (chosen_N, ~chosen_N))
     return {
-        "entropy": (chosen + rejected)[[ENTROPY, -1]],
-        "logits/chosen": chosen[[MEAN_LOGIT, -1]],
-        "logits/rejected": rejected[[MEAN_LOGIT, -1]],
-        "mean_token_accuracy": chosen[[IS_TOP, -1]],
+        "entropy": of_tokens(chosen + rejected, ENTROPY),
+        "logits/chosen": of_tokens(chosen, MEAN_LOGIT),
+        "logits/rejected": of_tokens(rejected, MEAN_LOGIT),
+        "mean_token_accuracy": of_tokens(chosen, IS_TOP),
     }
+
+
+def of_tokens(sums: Tensor, column: int) -> Tensor:
+    """A column with the number of tokens, which comes last. Not by a list of indices, which would
+    be copied to the device."""
+    return torch.stack([sums[column], sums[-1]])

@@ -85,7 +85,9 @@ def in_memory(tokenise: Tokenise, rows: int, quiet: bool) -> TokenTable:
 
 def cpus() -> int:
     """The CPUs of this process, where several of a launcher share them."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    # Fewer than the machine has where a scheduler says so, which Linux alone tells.
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (count or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager

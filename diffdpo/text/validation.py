@@ -44,14 +44,14 @@ class Validation:
         accelerator: Accelerator,
         every: int,
         total: int,
-        trained_on: int = 0,
+        trained_on: int | None = 0,
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
         self.objective, self.rows, self.accelerator = objective, rows, accelerator
-        self.task = make_task(settings, objective, accelerator, alone=True)
+        self.task = make_task(settings, objective, accelerator, scorer.rule, alone=True)
         self.every, self.total = every, total
-        # "held out" is said where it is so.
-        self.title = "measured" if trained_on else "held out"
+        # "held out" is said where it is so; None: nobody has looked.
+        self.title = "held out" if trained_on == 0 else "measured"
         self.note = f", {trained_on:,} of them in the training set" if trained_on else ""
         # Where weights are in shares, no process can run the network alone.
         self.answering = accelerator.is_main_process or is_sharded(accelerator)
@@ -176,9 +176,9 @@ class Validation:
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
     """How many rows have a completion that training knows after the same prompt."""
     # Only what is asked about is kept in memory: the training set may be large.
-    texts = [set(texts_of(item)) for item in rows.items]
+    texts = [set(texts_of(item)) for item in rows.viewed()]
     asked = set().union(*texts)
-    known = {text for item in training.items for text in texts_of(item) if text in asked}
+    known = {text for item in training.viewed() for text in texts_of(item) if text in asked}
     return sum(not known.isdisjoint(both) for both in texts)
 
 

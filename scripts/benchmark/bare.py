@@ -43,7 +43,7 @@ class BareNetwork:
         """Record the draws of the next trainer that starts to fit."""
         fit = Trainer.fit
 
-        def watched(trainer: Trainer, *args: Any, **options: Any) -> int:
+        def watched(trainer: Trainer, *args: Any, **options: Any) -> Any:
             self.trainer, trainer.task = trainer, Recorder(trainer.task, self.draws)
             return fit(trainer, *args, **options)
 

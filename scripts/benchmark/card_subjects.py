@@ -60,7 +60,7 @@ def kind_flags(shape: Shape, kind: str) -> tuple[str, ...]:
 
 def beside(peer: Peer, shape: Shape, steps: int, small: bool, folder: Path) -> Subject:
     """Diffusers' script on the same pipeline, which is read from a folder."""
-    words = ("--pretrained_model_name_or_path", str(pipeline_folder(folder)))
+    words: tuple[str, ...] = ("--pretrained_model_name_or_path", str(pipeline_folder(folder)))
     words += (*common(shape, steps, small, folder), *PEER_FLAGS[peer.kind], "--rank", "16")
     name = f"{shape.name}-lora-{peer.kind}"
     return Subject(name, name, "script", str(peer.path), words)

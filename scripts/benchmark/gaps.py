@@ -60,7 +60,7 @@ class Gaps:
         """Put the marks into the next trainer that starts to fit."""
         fit = Trainer.fit
 
-        def watched(trainer: Trainer, *args: Any, **options: Any) -> int:
+        def watched(trainer: Trainer, *args: Any, **options: Any) -> Any:
             self.put_into(trainer)
             return fit(trainer, *args, **options)
 

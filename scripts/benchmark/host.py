@@ -5,7 +5,7 @@ network's calls: reading, draws, copies, the loss, bookkeeping."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ class StubGaps(Gaps):
 @contextmanager
 def gaps_of_next() -> Iterator[Gaps]:
     """The gaps of the trainer that fits inside the block; afterwards trainers fit as before."""
-    fit: Callable[..., int] = Trainer.fit
+    fit = Trainer.fit
     gaps = StubGaps(time.process_time)
     gaps.watch()
     try:

@@ -41,8 +41,8 @@ def pipeline(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
         if shape.t5 is not None:
             end = f"_{len(shape.clips) + 1}"
             letters = letter_tokenizer()
-            config = T5Config(vocab_size=len(letters), feed_forward_proj="gated-gelu", **shape.t5)
-            parts |= {f"text_encoder{end}": T5EncoderModel(config), f"tokenizer{end}": letters}
+            third = T5Config(vocab_size=len(letters), feed_forward_proj="gated-gelu", **shape.t5)
+            parts |= {f"text_encoder{end}": T5EncoderModel(third), f"tokenizer{end}": letters}
     return family.pipeline_class(**parts, **options(family))
 
 

@@ -4,6 +4,8 @@ or two."""
 import pytest
 
 from diffdpo.cli import run_command
+from diffdpo.commands.train_diffusion_dpo import scoring_line
+from diffdpo.image.settings import ImageSettings
 from tests.commands.image_runs import flags, metrics, train
 from tests.conftest import script
 from tests.processes import run_two
@@ -156,6 +158,23 @@ def test_what_cannot_be_stored_is_one_line(models, pairs, tmp_path, capsys):
     fails_with("--reference_draws must be at least 0", reference_draws=-1)
     (tmp_path / "file").write_text("")
     fails_with("--precompute_dir", cache_latents=True, precompute_dir=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("draws", "positions", "stored", "told"),
+    [
+        (16, 300, True, "3 of 16 draws a pair are scored, the run visits no more"),
+        (16, 150, True, "1.5 of 16 draws"),
+        (3, 1200, True, "3 of 3 draws a pair are scored, for 12 visits: 0.25 of the forward"),
+        (3, 1200, True, "pay after 3 epochs"),
+        (3, 1200, False, "--cache_latents would encode a pair once"),
+    ],
+)
+def test_what_scores_cost_beside_a_live_reference_is_said(draws, positions, stored, told):
+    settings = ImageSettings(reference_draws=draws, cache_latents=stored)
+    line = scoring_line(100, positions, settings)
+    assert told in line
+    assert ("--cache_latents" in line) == (not stored)
 
 
 @pytest.mark.slow

@@ -144,17 +144,18 @@ def check(words: list[str]) -> None:
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words[1:]) <= set(targets)
-    elif words[:2] == ["python", "scripts/benchmark"]:
-        assert_in_help(words[1], words[2:])
+    elif words[:1] == ["python"] and words[1] in ("scripts/benchmark", "scripts/growth.py"):
+        named = [word for word in words[2:3] if not word.startswith("-")]
+        assert_in_help([words[1], *named], words[2:])
     elif words[:3] == ["python", "-m", "pytest"]:
         assert all((ROOT / word).exists() for word in words[3:] if word.startswith("tests"))
     elif words[0] not in PLAIN:
         read_flags(*command_and_flags(words))
 
 
-def assert_in_help(script: str, words: list[str]) -> None:
+def assert_in_help(script: list[str], words: list[str]) -> None:
     """The flags are among those that the script's own help lists."""
-    command = [sys.executable, script, "--help"]
+    command = [sys.executable, *script, "--help"]
     places = {**os.environ, **THREADS, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=places, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

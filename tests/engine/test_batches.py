@@ -1,8 +1,13 @@
 """The stream of positions does not depend on how it is cut."""
 
+import os
+import signal
+
 import pytest
 
 from diffdpo.engine.batches import Rows, Stream, positions, step_batches
+from diffdpo.engine.settings import TrainSettings
+from diffdpo.errors import UserError
 
 
 class Numbers(Rows):
@@ -51,3 +56,38 @@ def test_workers_change_nothing(workers):
     groups = step_batches(Stream(Numbers(), 0), positions(0, 6, 3, 2, 0, 1), list, 2, workers)
     flat = [item for group in groups for batch in group for item in batch]
     assert flat == [Stream(Numbers(), 0)[p] for p in range(36)]
+
+
+class Broken(Numbers):
+    def read(self, row, visit):
+        if visit == 1:
+            raise UserError("row 3 is no picture", "nor is row 4")
+        return row, visit
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_in_the_data_arrives_as_it_was_told(workers):
+    """Not as the traceback of a worker, and only when its step has come."""
+    groups = step_batches(Stream(Broken(), 0), positions(0, 6, 5, 1, 0, 1), list, 1, workers)
+    assert len([next(groups), next(groups)]) == 2
+    with pytest.raises(UserError) as caught:
+        next(groups)
+    assert caught.value.mistakes == ("row 3 is no picture", "nor is row 4")
+
+
+class Killed(Numbers):
+    def read(self, row, visit):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_told_in_one_line():
+    groups = step_batches(Stream(Killed(), 0), positions(0, 1, 2, 1, 0, 1), list, 1, workers=1)
+    with pytest.raises(UserError, match=r"reads data is gone .*--dataloader_num_workers"):
+        next(groups)
+
+
+@pytest.mark.parametrize(("device", "count"), [("cpu", 0), ("cuda", 2), ("mps", 2)])
+def test_data_are_read_by_workers_where_a_gpu_would_wait(device, count):
+    assert TrainSettings().workers_on(device) == count
+    assert TrainSettings(dataloader_num_workers=0).workers_on(device) == 0
+    assert TrainSettings(dataloader_num_workers=5).workers_on(device) == 5

@@ -32,7 +32,7 @@ limit = InitProcessGroupKwargs(timeout=timedelta(seconds=5))
 accelerator = Accelerator(cpu=True, kwargs_handlers=[limit])
 number = accelerator.process_index
 accelerator.wait_for_everyone()
-run_folder.conclude(TrainSettings(push_to_hub=True), accelerator, 3, 3, write)
+run_folder.conclude(TrainSettings(push_to_hub=True), accelerator, None, 3, write)
 print(f"process {number} leaves", time.time(), flush=True)
 """
 

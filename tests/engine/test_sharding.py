@@ -18,6 +18,7 @@ from diffdpo.engine.sharding import first_place, named_layers
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.offload import blocks_of
 from diffdpo.image.settings import ImageSettings
+from diffdpo.text.layout import laid_out
 from diffdpo.text.settings import TextSettings
 from tests.commands import image_runs
 from tests.conftest import ROOT, script
@@ -270,8 +271,7 @@ def test_filling_passes_change_nothing(lm):
     for more in (0, 2):
         scorer, _ = prepared(lm)
         scorer.passes = lambda count, more=more: count + more
-        token_S = torch.arange(7, 19)
-        column_PK = scorer(token_S, [(5, 4, 3)], token_S[5:])
+        column_PK = scorer(laid_out(torch.arange(7, 19), [(5, 4, 3)], scorer.rule))
         column_PK[:, 0].sum().backward()
         found.append([column_PK.detach(), *(w.grad for w in scorer.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -7,10 +7,12 @@ import torch
 from accelerate import Accelerator
 
 from diffdpo.image.backbones import load_backbone
+from diffdpo.image.collation import DrawSettings
+from diffdpo.image.pairs import PairItem
 from diffdpo.image.pixels import PixelImage
 from diffdpo.image.processes import process_for
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.task import DrawSettings, ImageBatch, ImageTask
+from diffdpo.image.task import ImageTask
 from tests.families import factory, side
 
 CPU = torch.device("cpu")
@@ -30,7 +32,7 @@ def fresh(folder):
 
 def images(count, resolution, original=None):
     torch.manual_seed(2)
-    pixels = (2 * torch.rand(count, 3, resolution, resolution) - 1).unbind()
+    pixels = torch.randint(256, (count, 3, resolution, resolution), dtype=torch.uint8).unbind()
     return [PixelImage((original or resolution,) * 2, (0, 0), one) for one in pixels]
 
 
@@ -51,14 +53,12 @@ def settings_of(folder, family, **changes):
     )
 
 
-def batch_of(family, pairs=1):
-    resolution = side(family)
-    pictures = images(2 * pairs, resolution)
-    return ImageBatch(
-        pairs=list(range(pairs)), visits=[0] * pairs, prompts=["a cat"] * pairs, images=pictures,
-        pixels_NCHW=torch.stack([picture.pixels_CHW for picture in pictures]),
-        posterior_NCHW=None, outcome_B=None, reference_N=None,
-    )  # fmt: skip
+def batch_of(task, family, pairs=1, visit=0):
+    pictures = images(2 * pairs, side(family))
+    items = [
+        PairItem(n, visit, "a cat", pictures[n], pictures[pairs + n], 1.0) for n in range(pairs)
+    ]
+    return task.collate(items)
 
 
 def task_of(backbone, settings):

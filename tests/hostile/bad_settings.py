@@ -79,6 +79,10 @@ IMAGES = {
         ["--beta_dpo", "auto", "--loss_type", "mapo"],
         "--beta_dpo auto: the loss has no reference",
     ),
+    "stored scores of no reference": (
+        ["--reference_draws", "1", "--sft"],
+        "--reference_draws: sft has no reference",
+    ),
     "half a pair held out": (["--holdout", "2.5"], "--holdout 2.5: a number of pairs is whole"),
     "nothing held out": (["--holdout", "0"], "--holdout must be above 0"),
     "all held out": (["--holdout", "12"], "--holdout 12: there are 12 pairs; some must be left"),

@@ -1,15 +1,16 @@
 """What holds for every family of the table: it trains from an exact start."""
 
 import math
+import pickle
 
 import pytest
 import torch
 
+from diffdpo.engine.load_once import hollow
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, family_of, load_backbone
 from diffdpo.image.network import make_reference, make_trainable
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.task import ImageBatch
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
 from tests.families import factory, side
@@ -57,7 +58,7 @@ def test_policy_and_reference_begin_as_one(folder, family, dtype):
     half = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
     with half:
         network.train()
-        draw = task.draw(batch_of(family))
+        draw = task.draw(batch_of(task, family))
         frozen_N = reference.score(task.score, network, draw)
         reward_N = implicit_reward(task.score(network, draw).score_N, frozen_N)
         loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=5000.0)
@@ -100,6 +101,19 @@ def test_distilled_models_are_refused_unless_asked_for(family, tmp_path):
     assert type(load_backbone(str(tmp_path), is_turbo=True)) is kind
 
 
+def test_its_form_can_be_sent_to_another_process(backbone):
+    """Which has not read it: all but its weights."""
+    sent = pickle.loads(pickle.dumps(hollow(backbone.network)))
+    assert type(sent) is type(backbone.network)
+    assert all(weight.is_meta for weight in sent.parameters())
+    own, other = (
+        {name: weight.shape for name, weight in network.named_parameters()}
+        for network in (backbone.network, sent)
+    )
+    assert own == other
+    assert not any(buffer.is_meta for buffer in sent.buffers())
+
+
 def test_a_toy_preference_is_learned(backbone, folder, family):
     settings = settings_of(folder, family)
     if not hasattr(backbone.network, "add_adapter"):
@@ -108,10 +122,9 @@ def test_a_toy_preference_is_learned(backbone, folder, family):
     reference, task = make_reference(network, settings), task_of(backbone, settings)
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-3)
-    batch = batch_of(family)
     margins = []
     for visit in range(16):
-        draw = task.draw(ImageBatch(**{**vars(batch), "visits": [visit % 4]}))
+        draw = task.draw(batch_of(task, family, visit=visit % 4))
         frozen_N = reference.score(task.score, network, draw)
         chosen_B, rejected_B = implicit_reward(task.score(network, draw).score_N, frozen_N).chunk(2)
         optimizer.zero_grad()

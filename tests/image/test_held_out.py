@@ -163,6 +163,7 @@ def test_the_moving_average_is_what_is_measured_where_it_is_exported(models, pai
     assert abs(other["eval_loss"] - math.log(2)) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kto", "mapo"])
 def test_losses_of_another_kind_are_measured(models, pairs, tmp_path, loss):
     own = BASE | {"max_train_steps": 2, "loss_type": loss}
@@ -184,7 +185,7 @@ def test_pairs_of_one_prompt_or_one_picture_stay_together(tmp_path, models):
     data.mkdir()
     Dataset.from_list(rows).to_parquet(str(data / "train-00000.parquet"))
     seen = set()
-    for seed in range(3):
+    for seed in (0, 1):
         out = tmp_path / f"run-{seed}"
         own = BASE | {"seed": seed, "max_train_steps": 1, "holdout": 0.35}
         train(*flags(models(), data, out, **own))
@@ -194,7 +195,7 @@ def test_pairs_of_one_prompt_or_one_picture_stay_together(tmp_path, models):
         count = load_file(out / "held-out" / "step-1.safetensors")["margin_PK"].shape[0]
         assert count in (2, 4)
         seen.add(json.dumps(line["eval_error/reference_chosen"]))
-    assert len(seen) == 3
+    assert len(seen) == 2
 
 
 AGAINST = """

@@ -14,12 +14,13 @@ from PIL import Image
 
 from diffdpo.image.backbones import load_backbone, load_encoders
 from diffdpo.image.cache_keys import EncoderDigests, images_digest, latents_key, prompts_key
+from diffdpo.image.collation import DrawSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.latent_cache import store_encodings
 from diffdpo.image.noise import Diffusion
 from diffdpo.image.pairs import image_pairs
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.task import ImageTask
 from tests.conftest import run
 from tests.factory import FAMILIES, changed, encoded, pickapic_rows, picture
 from tests.families.work import fresh

@@ -65,7 +65,7 @@ def test_policy_and_reference_begin_as_one_and_part(folder, family, bits):
     rewards = []
     for _ in range(2):
         with torch.autocast("cpu", BF16):
-            draw = task.draw(batch_of(family))
+            draw = task.draw(batch_of(task, family))
             reference_N = reference.score(task.score, network, draw)
             reward_N = implicit_reward(task.score(network, draw).score_N, reference_N)
         loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=10.0)

@@ -49,7 +49,7 @@ def steps(opened, family, half=False):
     trained, losses = trained_in(network), []
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            draw = task.draw(batch_of(family))
+            draw = task.draw(batch_of(task, family))
             reference_N = reference.score(task.score, network, draw)
             reward_N = implicit_reward(task.score(network, draw).score_N, reference_N)
         loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=10.0)
@@ -117,7 +117,7 @@ def test_one_block_has_copies_at_a_time(folder, family, monkeypatch):
     with torch.no_grad():
         for weight in trained_in(network).values():
             weight.add_(0.01)
-    draw = task.draw(batch_of(family))
+    draw = task.draw(batch_of(task, family))
     with Watch(network, monkeypatch) as watch:
         blocks = sorted(watch.block.values())
         reference.score(task.score, network, draw)
@@ -173,7 +173,7 @@ def test_what_is_computed_lies_on_the_device(folder, family):
     if family in READ_NUMBERS:
         pytest.skip("the network reads how long prompts are")
     task = task_of(backbone, settings)
-    draw = task.draw(batch_of(family))
+    draw = task.draw(batch_of(task, family))
     moved = {name: value.to(META) for name, value in draw.condition.items()}
     with OneDevice():
         output = backbone.predict(network, draw.noisy.to(META), draw.timestep_N.to(META), moved)
@@ -193,5 +193,5 @@ def test_blocks_are_what_the_network_itself_would_compute_again(folder, family):
 
     network.enable_gradient_checkpointing(recorded)
     task = task_of(backbone, settings)
-    task.score(network, task.draw(batch_of(family)))
+    task.score(network, task.draw(batch_of(task, family)))
     assert set(seen) <= blocks

@@ -126,7 +126,7 @@ def test_on_a_gpu_the_host_keeps_the_weights(flux, changes):
             flux, FLUX, torch.bfloat16, gpu, offload=on, gradient_checkpointing=True, **changes
         )
         task = task_of(backbone, settings)
-        draw = task.draw(batch_of(FLUX))
+        draw = task.draw(batch_of(task, FLUX))
         moved = {name: value.to(gpu) for name, value in draw.condition.items()}
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()

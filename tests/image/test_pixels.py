@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from diffdpo.image.cells import BadImage
 from diffdpo.image.decode import Limits, open_image
-from diffdpo.image.pixels import Augmentation, frame
+from diffdpo.image.pixels import Augmentation, frame, from_bytes
 from tests.factory import encoded, picture
 
 
@@ -232,6 +232,13 @@ def test_pixels_run_from_minus_one_to_one():
         Image.fromarray(np.array([[[0, 255, 255]]], dtype=np.uint8)), 1, Augmentation()
     ).pixels_CHW
     assert values.flatten().tolist() == [-1.0, 1.0, 1.0]
+
+
+def test_every_byte_becomes_the_same_bits_as_by_numpy():
+    """Numpy's float32 division and subtraction are the oracle."""
+    byte = np.arange(256, dtype=np.uint8)
+    expected = byte.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    assert from_bytes(torch.from_numpy(byte)).numpy().tobytes() == expected.tobytes()
 
 
 def test_flip_and_crop_are_where_the_draw_says():

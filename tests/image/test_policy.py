@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import family_of
+from diffdpo.image.collation import DrawSettings
 from diffdpo.image.comparison import implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora import EveryAdapterOff
@@ -20,7 +21,7 @@ from diffdpo.image.lora_file import LORA_FILE
 from diffdpo.image.noise import Diffusion
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, sample
-from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.task import ImageTask
 from tests.factory import FAMILIES, pickapic_rows
 from tests.families.work import fresh
 from tests.image.test_latent_cache import pairs_of

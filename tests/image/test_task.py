@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones import load_backbone
+from diffdpo.image.collation import DrawSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.noise import Diffusion, stack_normal
 from diffdpo.image.pairs import image_pairs
-from diffdpo.image.task import DrawSettings, ImageTask
+from diffdpo.image.task import ImageTask
 from diffdpo.objective import Term
 from diffdpo.reference import FrozenCopy
 from tests.factory import FAMILIES, changed
@@ -123,7 +124,7 @@ def test_several_draws_are_averaged_inside_the_score(backbone, items):
 
 def test_posterior_noise_is_drawn_for_each_side(backbone, items):
     batch = task_of(backbone).collate(items)
-    mean, std = backbone.encode_images(batch.pixels_NCHW, chunk=3)
+    mean, std = backbone.encode_images(batch.byte_NCHW, chunk=3)
     latents = task_of(backbone).latents(batch) / backbone.vae.config.scaling_factor
     noise = (latents - mean) / std
     assert not torch.allclose(*noise.chunk(2), atol=0.1)
@@ -168,7 +169,7 @@ def test_latents_are_centred_and_then_scaled(models, items, tmp_path):
     backbone = load_backbone(str(folder))
     task = task_of(backbone)
     batch = task.collate(items)
-    means, stds = backbone.encode_images(batch.pixels_NCHW, chunk=8)
+    means, stds = backbone.encode_images(batch.byte_NCHW, chunk=8)
     sides = (Purpose.POSTERIOR_CHOSEN, Purpose.POSTERIOR_REJECTED)
     sources = [generator(3, side, item.pair, item.visit) for side in sides for item in items]
     latents = means + stds * stack_normal(sources, tuple(means.shape[1:]))

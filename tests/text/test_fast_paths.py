@@ -13,13 +13,12 @@ from diffdpo.preference import implicit_reward
 from diffdpo.reference import Zero
 from diffdpo.text import scorer as scorers
 from diffdpo.text.batch import collate
-from diffdpo.text.layout import forward_passes, lay_out
+from diffdpo.text.layout import forward_passes, lay_out, pays
 from diffdpo.text.logprob import BLOCK, TokenLogProbability
 from diffdpo.text.loss_settings import text_objective
 from diffdpo.text.row_reader import TextItem
 from diffdpo.text.scorer import TokenScorer, prove_head
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.sharing import pays
 from diffdpo.text.task import TextTask
 from tests.text.factory import model
 
@@ -193,7 +192,7 @@ def test_where_prompts_cannot_be_shared_it_is_said(capsys):
 
 
 def test_a_prompt_is_shared_where_that_pays():
-    """Long prompts, short completions, wide networks; the measurements are in ``sharing``."""
+    """Long prompts, short completions, wide networks; the measurements are in ``layout``."""
     assert pays((400, 50, 50), 384)
     assert pays((100, 200, 200), 384)
     assert not pays((100, 200, 200), 64)
@@ -201,7 +200,7 @@ def test_a_prompt_is_shared_where_that_pays():
     assert not pays((200, 700, 700), 384)
     assert [
         len(row.sides)
-        for row in lay_out([(400, 50, 50), (0, 5, 5), (9, 5)], scorer(share=None).shares)
+        for row in lay_out([(400, 50, 50), (0, 5, 5), (9, 5)], scorer(share=None).rule.shares)
     ] == [
         2,
         1,

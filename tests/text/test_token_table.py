@@ -16,7 +16,6 @@ from diffdpo.errors import UserError
 from diffdpo.text import tokenise
 from diffdpo.text.row_reader import RowReader, RowSettings
 from diffdpo.text.rows import TextRows
-from diffdpo.text.tally import Tally
 from diffdpo.text.token_key import token_key
 from diffdpo.text.tokenise import Store
 
@@ -117,18 +116,21 @@ def test_a_table_says_what_its_rows_say_one_by_one(large, tmp_path, make, paired
         pytest.skip("refused")
     dataset = many() if make is chat_rows else Dataset.from_list(label_rows(ROWS))
     rows = stored(tmp_path, dataset, paired=paired)
-    tally, items = Tally(ROWS, rows.tally.format, unread=rows.tally.unread), []
-    reader = RowReader(tokenizer(CHATML), rows.settings, rows.tally.format)
-    for number, record in enumerate(dataset):
-        result = reader.read(number, record)
-        tally.add(result)
-        items += result.items(paired)
-    assert rows.tally == tally
+    tally = rows.tally
+    reader = RowReader(tokenizer(CHATML), rows.settings, tally.format)
+    results = [reader.read(number, record) for number, record in enumerate(dataset)]
+    items = [item for result in results for item in result.items(paired)]
     assert list(rows.items) == items
     assert rows.items[-3:] == items[-3:]
+    assert tally.bad == [f"row {r.row}: {r.bad}" for r in results if r.bad]
+    assert tally.left_out == [r.left_out for r in results if r.left_out]
+    long = [r.too_long for r in results if r.too_long]
+    assert (tally.too_long, tally.shortest) == (len(long), min(long, default=0))
+    for name in ("close", "prompts_cut", "completions_cut", "endless", "unprompted"):
+        assert getattr(tally, name) == sum(getattr(r, name) for r in results)
     if make is chat_rows:
         assert [line[:6] for line in tally.bad] == ["row 3:"]
-        assert (tally.too_long, len(tally.left_out), rows.tally.unread) == (1, 1, ["note"])
+        assert (tally.too_long, len(tally.left_out), tally.unread) == (1, 1, ["note"])
     if not paired:
         assert rows.desirable == sum(item.desirable for item in items)
 

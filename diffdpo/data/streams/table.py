@@ -75,6 +75,9 @@ class StreamTable:
     def __len__(self) -> int:
         return len(self.shards)
 
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.record(row)
+
     @property
     def column_names(self) -> list[str]:
         """The columns."""

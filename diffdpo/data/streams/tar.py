@@ -40,12 +40,10 @@ class TarShards:
     def __init__(self, files: Sequence[Path], folder: Path, quiet: bool = True) -> None:
         """``folder`` keeps the lists of what is in the files."""
         self.files = list(files)
-        self.index = [
-            shard_index(file, folder)
-            for file in tqdm(
-                self.files, desc="listing tar files", unit="shard", disable=quiet, leave=False
-            )
-        ]
+        with tqdm(
+            self.files, desc="listing tar files", unit="shard", disable=quiet, leave=False
+        ) as bar:
+            self.index = [shard_index(file, folder) for file in bar]
         rows = [len(index) for index in self.index]
         self.first_S = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         starts = [

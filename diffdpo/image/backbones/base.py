@@ -16,9 +16,10 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
+from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.conditions import Condition
-from diffdpo.image.pixels import CroppedImage
+from diffdpo.image.pixels import CroppedImage, from_bytes
 
 Shape = tuple[int, ...]
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # to compute in
@@ -185,14 +186,13 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels_NCHW: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latent posteriors, float32, ``chunk`` at a time, in
-        the scale that ``normalise`` takes."""
+        """Mean and deviation of the latent posteriors, float32, ``chunk`` at a time, in the scale
+        that ``normalise`` takes, of pixels in [−1, 1] or bytes."""
         means, stds = [], []
-        for pixels in pixels_NCHW.split(chunk):
-            mean, std = self.posterior(pixels.to(self.vae.device, self.vae.dtype))
-            # The channels_last layout must not reach the network, which rounds otherwise in it:
-            # with latents from disk a run would compute other numbers. They are stored in the
-            # autoencoder's precision, so that is what they have here as well.
+        for pixels in on_device(pixels_NCHW, self.vae.device).split(chunk):
+            mean, std = self.posterior(from_bytes(pixels).to(self.vae.dtype))
+            # The channels_last layout must not reach the network, which rounds otherwise in it.
+            # Latents on disk have the autoencoder's precision, so these have it as well.
             means.append(mean.to(self.vae.dtype).float().contiguous())
             stds.append(std.to(self.vae.dtype).float().contiguous())
         return torch.cat(means), torch.cat(stds)

@@ -9,6 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from diffdpo.engine.transfer import constant
 from diffdpo.image.backbones.base import Backbone, square
 from diffdpo.image.backbones.checks import check_autoencoder, check_unet
 from diffdpo.image.backbones.conditions import Condition
@@ -38,7 +39,7 @@ class LatentUNet(Backbone):
         if getattr(config, "latents_mean", None) is None:
             return latents * config.scaling_factor
         mean, std = (
-            torch.tensor(values, device=latents.device).view(1, -1, 1, 1)
+            constant(tuple(values), latents.device).view(1, -1, 1, 1)
             for values in (config.latents_mean, config.latents_std)
         )
         return (latents - mean) * config.scaling_factor / std

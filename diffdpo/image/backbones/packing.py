@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def pack(latents_NCHW: Tensor) -> Tensor:
@@ -22,5 +23,5 @@ def unpack(tokens_NLD: Tensor, height: int, width: int) -> Tensor:
 
 def positions(height: int, width: int, device: torch.device) -> Tensor:
     """(0, row, column) of each token of such latents, ``(h/2 · w/2, 3)``, float32."""
-    grid = torch.cartesian_prod(torch.arange(height // 2), torch.arange(width // 2))
-    return torch.cat([torch.zeros(len(grid), 1), grid], dim=1).to(device, torch.float32)
+    axes = (torch.arange(size // 2, device=device, dtype=torch.float32) for size in (height, width))
+    return pad(torch.cartesian_prod(*axes), (1, 0))

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from diffusers import AutoencoderKLQwenImage
 from torch import Tensor
 
+from diffdpo.engine.transfer import constant
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.checks import STATISTICS, check_statistic
 from diffdpo.image.backbones.latent_transformer import LatentTransformer
@@ -48,7 +48,6 @@ def by_channel(posterior: Any, centre: Any, scale: Any) -> tuple[Tensor, Tensor]
     """Mean and deviation of a posterior ``NCFHW``, each channel without its mean ``centre``, over
     its deviation ``scale``."""
     centre, scale = (
-        torch.as_tensor(one, dtype=torch.float32, device=posterior.mean.device).view(1, -1, 1, 1, 1)
-        for one in (centre, scale)
+        constant(tuple(one), posterior.mean.device).view(1, -1, 1, 1, 1) for one in (centre, scale)
     )
     return (posterior.mean.float() - centre) / scale, posterior.std.float() / scale
