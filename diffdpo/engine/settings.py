@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from diffdpo.config import BaseSettings
 from diffdpo.flags import SEEDS, flag
@@ -226,6 +227,11 @@ class TrainSettings(BaseSettings):
         # On a CPU they would take the cores that training computes on.
         own = 0 if device == "cpu" else 2
         return own if self.dataloader_num_workers is None else self.dataloader_num_workers
+
+    @property
+    def schedule_options(self) -> dict[str, Any]:
+        """What the schedule is told by transformers' names for it."""
+        return {}
 
     @property
     def drift_rule(self) -> tuple[str, float]:

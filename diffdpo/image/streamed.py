@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from diffdpo.data.image_formats import (
     NO_FLAGS,
@@ -28,6 +29,8 @@ from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.side_columns import SEEDS, SideColumns, SideSettings, mask_columns, score_columns
 from diffdpo.image.stored import Side, StoredImages
 from diffdpo.image.tally import PairTally
+
+NO_COLUMNS = Dataset.from_dict({})
 
 
 class StreamedPairs(ImagePairs):
@@ -49,7 +52,8 @@ class StreamedPairs(ImagePairs):
         )
         self.first_wins = labels(table, format)
         self.tally, self.seen = PairTally(rows=len(table), checked=False), 0
-        self.beside = StreamedSides(table, framing.beside, place)
+        self.beside = beside = StreamedSides(table, framing.beside, place)
+        self.wanted = list(dict.fromkeys([*format.sides, format.prompt, *beside.pictures]))
         read = {*format.columns, *format.optional, *self.beside.columns}
         self.tally.unread_columns = [name for name in table.column_names if name not in read]
         self.known: dict[str, tuple[np.ndarray, Any]] = {}
@@ -60,8 +64,7 @@ class StreamedPairs(ImagePairs):
 
     def prepare(self) -> None:
         """Tell the shards what will be read."""
-        columns = [*self.format.sides, self.format.prompt, *self.beside.pictures]
-        self.table.keep(self.rows, list(dict.fromkeys(columns)))
+        self.table.keep(self.rows, self.wanted)
 
     def limit(self, count: int | None, seed: int) -> None:
         super().limit(count, seed)
@@ -133,7 +136,9 @@ class StreamedSides(SideColumns):
         names = list(score_columns(settings.scores, there)) if settings.scores else []
         if settings.noise:
             names += [name for name in SEEDS if name in there]
-        super().__init__(table.held(names), replace(settings, mask=None), place)
+        super().__init__(
+            table.held(names) if names else NO_COLUMNS, replace(settings, mask=None), place
+        )
         self.pictures: list[str] = []
         if settings.mask:
             self.pictures = mask_columns(settings.mask, there)

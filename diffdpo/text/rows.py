@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import compress
 from typing import Any, overload
 
 import numpy as np
@@ -134,7 +135,13 @@ class TextRows(Rows):
 
     def contents(self) -> Iterator[bytes]:
         """Tokens and labels of every item as bytes."""
-        return map(content_bytes, self.items)
+        return map(content_bytes, self.viewed())
+
+    def viewed(self) -> Iterator[TextItem]:
+        """All items, with tokens that are not copied; for one look at each."""
+        row_A, side_A = self.placed()  # before some were left out
+        kept_A = np.isin(2 * row_A + side_A, 2 * self.row_I + self.side_I)
+        return compress(self.table.all_items(self.settings.paired), kept_A.tolist())
 
     def read(self, row: int, visit: int) -> TextItem:
         """The item number ``row``, the same on every visit: text has no augmentation."""

@@ -6,8 +6,9 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -116,10 +117,21 @@ class TokenTable:
 
     def items(self, row: int, paired: bool) -> list[TextItem]:
         """The items of a usable row."""
-        prompt, *completions = (part.read(row) for part in self.parts[: 1 + self.sides[row]])
+        tokens = [part.read(row) for part in self.parts]
+        return self.made(row, tokens, paired)
+
+    def all_items(self, paired: bool) -> Iterator[TextItem]:
+        """The items of all usable rows, with tokens that are not copied; for a look at each."""
+        for row, tokens in enumerate(zip(*(part.views() for part in self.parts), strict=True)):
+            if self.sides[row]:
+                yield from self.made(row, tokens, paired)
+
+    def made(self, row: int, tokens: Sequence[Any], paired: bool) -> list[TextItem]:
+        """The items of a row with these tokens."""
         label, outcome = self.label[row], float(self.outcome[row])
         desirable = None if label < 0 else bool(label)
-        return make_items(row, prompt, completions, outcome, desirable, paired)
+        sides = tokens[1 : 1 + self.sides[row]]
+        return make_items(row, tokens[0], sides, outcome, desirable, paired)
 
     def tally(self, format: str, columns: Sequence[str]) -> Tally:
         """The counts of the rows, with the names of the columns that no row's reader looked at."""
@@ -156,14 +168,20 @@ class Tokens:
         # Offsets of a chunk that is a slice count from the start of the values of the whole.
         self.offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
-        self.bytes = [memoryview(numbers).cast("B") for numbers in values]
+        self.values = [memoryview(numbers) for numbers in values]
 
     def read(self, row: int) -> array[int]:
         """The list of a row."""
         chunk = bisect_right(self.starts, row) - 1
         place = row - self.starts[chunk]
         first, end = self.offsets[chunk][place : place + 2].tolist()
-        return array("i", bytes(self.bytes[chunk][4 * first : 4 * end]))
+        return array("i", bytes(self.values[chunk][first:end]))
+
+    def views(self) -> Iterator[memoryview]:
+        """All lists, where they lie in memory."""
+        for values, offset in zip(self.values, self.offsets, strict=True):
+            ends = offset.tolist()
+            yield from (values[first:end] for first, end in pairwise(ends))
 
     def lengths(self) -> NDArray[np.int64]:
         """The length of every list."""
@@ -176,10 +194,10 @@ def content_bytes(item: TextItem) -> bytes:
     return token_bytes(item.prompt, *item.completions) + label
 
 
-def token_bytes(*lists: Sequence[int]) -> bytes:
-    """Lists of tokens as bytes, equal for equal lists alone."""
+def token_bytes(*lists: Any) -> bytes:
+    """Arrays of tokens as bytes, equal for equal arrays alone."""
     # Each list has its length before it, or a token could move between prompt and completion.
-    return b"".join([part for ids in lists for part in (COUNT(len(ids)), array("i", ids))])
+    return b"".join([part for ids in lists for part in (COUNT(len(ids)), ids)])
 
 
 COUNT = struct.Struct("=i").pack

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
-from diffdpo.engine.settings import TrainSettings
+from diffdpo.engine.settings import SCHEDULES, TrainSettings
 from diffdpo.flags import SEEDS, flag, restated
 from diffdpo.words import number
 
 EIGHT_BIT = ["adamw_8bit", "adamw_bnb_8bit"]
+# Beside those of diffusers; the two that follow a measured loss are no functions of the step.
+MORE_SCHEDULES = ["inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr"]
+MORE_SCHEDULES += ["warmup_stable_decay"]
 OPTIMIZERS = ["adamw_torch", "adamw_torch_fused", *EIGHT_BIT, "adafactor"]
 
 
@@ -47,7 +51,17 @@ class TransformersSettings(TrainSettings):
     )
     learning_rate: float = restated(TrainSettings, "learning_rate", 1e-6)
     lr_scheduler: str = restated(
-        TrainSettings, "lr_scheduler", "linear", aliases=["--lr_scheduler_type"]
+        TrainSettings,
+        "lr_scheduler",
+        "linear",
+        help="a schedule of transformers",
+        aliases=["--lr_scheduler_type"],
+        choices=[*SCHEDULES, *MORE_SCHEDULES],
+    )
+    lr_scheduler_kwargs: dict[str, Any] | None = flag(
+        None,
+        "options of the schedule, by transformers' names for them",
+        group="optimizer",
     )
     lr_warmup_steps: int = restated(
         TrainSettings,
@@ -108,6 +122,11 @@ class TransformersSettings(TrainSettings):
     def warmup_steps(self, total: int) -> int:
         """Steps of linear warm-up in a run of ``total``."""
         return self.lr_warmup_steps or ceil(self.warmup_ratio * total)
+
+    @property
+    def schedule_options(self) -> dict[str, Any]:
+        """What the schedule is told by transformers' names for it."""
+        return self.lr_scheduler_kwargs or {}
 
     @property
     def precision(self) -> str | None:

@@ -176,9 +176,9 @@ class Validation:
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
     """How many rows have a completion that training knows after the same prompt."""
     # Only what is asked about is kept in memory: the training set may be large.
-    texts = [set(texts_of(item)) for item in rows.items]
+    texts = [set(texts_of(item)) for item in rows.viewed()]
     asked = set().union(*texts)
-    known = {text for item in training.items for text in texts_of(item) if text in asked}
+    known = {text for item in training.viewed() for text in texts_of(item) if text in asked}
     return sum(not known.isdisjoint(both) for both in texts)
 
 

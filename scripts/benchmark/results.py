@@ -18,13 +18,13 @@ class Result:
     cpu: list[float] = field(default_factory=list)
     bare_wall: list[float] = field(default_factory=list)
     bare_cpu: list[float] = field(default_factory=list)
-    host: list[float] = field(default_factory=list)  # share of a step between network calls
     setup: float | None = None  # seconds from the start of the program to the end of its first step
     cold_setup: float | None = None  # the same in a fresh folder, where everything is computed
     ram: float = 0.0
     gpu: float | None = None
     operations: dict[str, float] = field(default_factory=dict)  # shares of one more step, by kind
     error: str | None = None
+    host: list[float] = field(default_factory=list)  # share of a step between network calls
 
     @property
     def step(self) -> float | None:

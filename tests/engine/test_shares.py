@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import time
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from diffdpo.engine.shares import Share, read_shares
 from diffdpo.errors import UserError
 from tests.engine.saved import trained
 from tests.engine.test_sharding import FSDP2, ONCE, same
-from tests.processes import run_two
+from tests.processes import run_two, start_two
 from tests.text import runs
 
 # As if the model were beyond the size from which on checkpoints are in shares. Each process says
@@ -149,6 +150,51 @@ def test_four_go_on_with_what_two_have_written(two, data, lm, tmp_path):
     for a, b in zip(runs.metrics(two[0]), found, strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
     assert len(list((tmp_path / "checkpoint-4/trainable").iterdir())) == 4
+
+
+# Process 0 has all words of the others, and has not sealed them yet: the last moment without a
+# checkpoint.
+NEVER_SEALED = """
+import time
+from diffdpo.engine import share_writer
+
+gather_words = share_writer.gather_words
+
+
+def slowly(share):
+    found = gather_words(share)
+    print("all shares are written", flush=True)
+    time.sleep(600)
+    return found
+
+
+share_writer.gather_words = slowly
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_its_shares_are_sealed_begins_anew(two, data, lm, tmp_path):
+    run, changes = two
+    words = runs.flags(lm, data["pairs"], tmp_path, **changes)
+    command = [sys.executable, "-c", NEVER_SEALED + LARGE, "train_text_dpo", *words]
+    processes = start_two(command, **FSDP2, **ONCE)
+    told = processes[0].files[0]
+    try:
+        while not told.exists() or "all shares are written" not in told.read_text():
+            assert processes[0].poll() is None
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            process.kill()
+            process.process.join()
+    (draft,) = tmp_path.glob(".checkpoint-2.*.tmp")
+    assert len(list(draft.glob("*/*.safetensors"))) == 6
+    assert checkpoint.find(tmp_path, "latest") is None
+    told = in_shares(*words, "--resume_from_checkpoint", "latest")
+    assert "no checkpoint" in told
+    assert not list(tmp_path.glob(".checkpoint*"))
+    assert runs.metrics(tmp_path) == runs.metrics(run)
+    assert same(tmp_path / "model.safetensors", run / "model.safetensors")
 
 
 SECOND = "optimizer/shard-00002-model-00001-of-00001.safetensors"

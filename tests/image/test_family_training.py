@@ -1,10 +1,12 @@
 """What holds for every family of the table: it trains from an exact start."""
 
 import math
+import pickle
 
 import pytest
 import torch
 
+from diffdpo.engine.load_once import hollow
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, family_of, load_backbone
 from diffdpo.image.network import make_reference, make_trainable
@@ -97,6 +99,19 @@ def test_distilled_models_are_refused_unless_asked_for(family, tmp_path):
             load()
     assert type(backbone_of(distilled, is_turbo=True)) is kind
     assert type(load_backbone(str(tmp_path), is_turbo=True)) is kind
+
+
+def test_its_form_can_be_sent_to_another_process(backbone):
+    """Which has not read it: all but its weights."""
+    sent = pickle.loads(pickle.dumps(hollow(backbone.network)))
+    assert type(sent) is type(backbone.network)
+    assert all(weight.is_meta for weight in sent.parameters())
+    own, other = (
+        {name: weight.shape for name, weight in network.named_parameters()}
+        for network in (backbone.network, sent)
+    )
+    assert own == other
+    assert not any(buffer.is_meta for buffer in sent.buffers())
 
 
 def test_a_toy_preference_is_learned(backbone, folder, family):
