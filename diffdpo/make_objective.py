@@ -108,9 +108,9 @@ def divergence_of(
                 f"--f_divergence_type {name}: loss {loss} does not read the margin of a pair"
                 f" alone; these do: {', '.join(fitting)}"
             )
-    given, divergence = getattr(settings, "f_alpha_divergence_coef", None), DIVERGENCES[name]
+    given, reward = getattr(settings, "f_alpha_divergence_coef", None), DIVERGENCES[name]
     alpha = 0.5 if given is None else given
-    return lambda ratio: divergence(ratio, alpha)
+    return lambda ratio: reward(ratio, alpha)
 
 
 def read_options(settings: LossSettings, row: Loss) -> dict[str, float]:
