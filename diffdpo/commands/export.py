@@ -86,7 +86,14 @@ def write_text(path: Path, state: dict[str, Any], out: Path, last: Mapping[str, 
     settings = replace(recorded, output_dir=str(out), gradient_checkpointing=False)
     network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
     tokenizer = load_tokenizer(network, settings)
-    scorer = make_trainable(network, replace(settings, mixed_precision="no"), torch.device("cpu"))
+    full = replace(
+        settings,
+        mixed_precision="no",
+        base_precision=None,
+        load_in_4bit=False,
+        load_in_8bit=False,
+    )
+    scorer = make_trainable(network, full, torch.device("cpu"))
     checkpoint.load_result(path, scorer, state)
     return with_settings(export_text(scorer.network, tokenizer, settings, last), settings)
 
