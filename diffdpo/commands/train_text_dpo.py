@@ -33,7 +33,12 @@ from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_tokens
 from diffdpo.text.loading import load_model, load_tokenizer
 from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.network import make_reference, make_trainable, save_activations
+from diffdpo.text.network import (
+    frozen_storage,
+    make_reference,
+    make_trainable,
+    save_activations,
+)
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -125,9 +130,15 @@ def prepare_text(
     """Load model and rows, and read stored reference scores, or compute and store them."""
     settings = resolved(settings, accelerator)
     name = str(settings.model_name_or_path)
-    runs_whole = settings.precompute_ref_log_probs
+    # Before training, to score with it, or, in few bits, for good.
+    runs_whole = settings.precompute_ref_log_probs or settings.base_bits not in (None, "bf16")
     made = maker(accelerator, loads_once(accelerator, runs_whole) and objects.model is None)
-    (network,) = made(lambda: (objects.model or load_model(name, "model_name_or_path", settings),))
+    if objects.model is not None and settings.base_bits not in (None, "bf16"):
+        raise UserError(f"{settings.bits_flag} is one of loading, and this model is in memory")
+    frozen = frozen_storage(settings)
+    (network,) = made(
+        lambda: (objects.model or load_model(name, "model_name_or_path", settings, frozen),)
+    )
     tokenizer = objects.tokenizer or load_tokenizer(network, settings)
     objective = text_objective(settings)
     rows, held_out = open_training_rows(

@@ -22,7 +22,8 @@ from diffdpo.text.settings import TextSettings
 def load_checkpoint(
     path: Path, trust_remote_code: bool
 ) -> tuple[TokenScorer, PreTrainedTokenizerBase, TextSettings]:
-    """Scorer and tokenizer of the checkpoint in the folder ``path``, with its run's settings.
+    """Scorer, in float32, and tokenizer of the checkpoint in the folder ``path``, with its run's
+    settings.
 
     Whether code that came with the model may run is for the user to say, whatever the run recorded.
     Raises UserError where it is damaged, or none of text training from a model on the disk.
@@ -36,6 +37,13 @@ def load_checkpoint(
     settings = replace(recorded, gradient_checkpointing=False)
     network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
     tokenizer = load_tokenizer(network, settings)
-    scorer = make_trainable(network, replace(settings, mixed_precision="no"), torch.device("cpu"))
+    full = replace(
+        settings,
+        mixed_precision="no",
+        base_precision=None,
+        load_in_4bit=False,
+        load_in_8bit=False,
+    )
+    scorer = make_trainable(network, full, torch.device("cpu"))
     checkpoint.load_result(path, scorer, state)
     return scorer, tokenizer, settings

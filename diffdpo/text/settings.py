@@ -12,6 +12,7 @@ from diffdpo.data.paths import missing_models
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FREE_ON_RESUME
 from diffdpo.flags import flag
+from diffdpo.text.bits_settings import TextBitsSettings
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.inert import INERT
 from diffdpo.text.loss_settings import TextLossSettings, loss_problems
@@ -48,7 +49,9 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, StreamSettings):
+class TextSettings(
+    TextModelSettings, TextDataSettings, TextBitsSettings, TextLossSettings, StreamSettings
+):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(
