@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from diffdpo.config import parse
+from diffdpo.config import parse, read_yaml
 from diffdpo.errors import UserError
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
@@ -13,6 +13,7 @@ from diffdpo.text.refused import REFUSED
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.train_settings import with_whole_steps
 from tests.text import recipes
+from tests.text.runs import flags, metrics, train
 
 
 @pytest.fixture
@@ -220,3 +221,17 @@ def test_own_files_stay_as_they_are():
     assert translate(content).content == content
     assert not translate(content).mistakes
     assert translate(content).beneath is None
+
+
+def test_a_run_with_shares_and_columns_writes_whole_numbers_of_steps(lm, data, tmp_path):
+    out = tmp_path / "run"
+    shares = {"save_steps": 0.5, "logging_steps": 0.25, "warmup_steps": 0.5}
+    columns = ["prompt", "chosen", "rejected"]
+    train(*flags(lm, data["pairs"], out, dataset_columns=columns, **shares))
+    recorded = read_yaml(str(out / "config.yaml"))
+    assert (recorded["checkpointing_steps"], recorded["logging_steps"]) == (2, 1)
+    assert (out / "checkpoint-2").is_dir()
+    rates = [line["lr"] for line in metrics(out)]
+    assert rates[0] < rates[1]
+    with pytest.raises(AssertionError):  # the command ends with code 2
+        train(*flags(lm, data["pairs"], tmp_path / "no", dataset_columns=["chosen", "reject"]))
