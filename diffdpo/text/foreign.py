@@ -26,6 +26,16 @@ WORDS: dict[str, dict[str, dict[str, Any]]] = {
         "true": {"gradient_checkpointing": False},
         "false": {"gradient_checkpointing": True},
     },
+    "quantization_bit": {"4": {"load_in_4bit": True}, "8": {"load_in_8bit": True}},
+    "quantization_method": {"bnb": {}, "bitsandbytes": {}},
+    "quantization_type": {
+        "nf4": {"bnb_4bit_quant_type": "nf4"},
+        "fp4": {"bnb_4bit_quant_type": "fp4"},
+    },
+    "double_quantization": {
+        "true": {"use_bnb_nested_quant": True},
+        "false": {"use_bnb_nested_quant": False},
+    },
     "train_sampling_strategy": {"random": {}, "group_by_length": {"group_by_length": True}},
     "mix_strategy": {"concat": {}},
 }
@@ -179,6 +189,8 @@ def factory_layer(content: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], L
         if given.get("use_peft", True):
             rank = given.get("lora_r", FACTORY_RANK)
             defaults |= {"lora_r": rank, "lora_alpha": 2 * rank}
+        if given.get("load_in_4bit"):
+            defaults["use_bnb_nested_quant"] = True
         return Layer("LLaMA-Factory's defaults", defaults, "defaults of LLaMA-Factory:")
 
     return layer

@@ -7,9 +7,7 @@ LAUNCHER = "accelerate's own configuration says so: accelerate launch --config_f
 SHARDS = (
     "weights in shares are FSDP2's: accelerate launch --config_file scripts/accelerate/fsdp2.yaml"
 )
-QUANTISED = (
-    "base weights are not quantised in training; leave it out, and take --mixed_precision bf16"
-)
+QUANTISED = "a reference by its own name is not quantised; leave it out"
 FIXED = "the reference stays what it was at the start; leave it out"
 ADAMW = "AdamW, its 8-bit and paged forms and Adafactor are there: --optim"
 LORA = "LoRA, rsLoRA, DoRA and all weights are there: --use_peft, --use_rslora, --use_dora"
@@ -54,8 +52,6 @@ OF_TRL = {
     "is_encoder_decoder": "models that only decode are trained; leave it out",
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
     "lora_modules_to_save": "adapters alone are trained beside frozen weights; leave it out",
-    "load_in_8bit": QUANTISED,
-    "load_in_4bit": QUANTISED,
     "test_split_size": "name a split that is held out with --dataset_test_split",
     "chat_template": "save the tokenizer with this template, and name its folder",
 }
@@ -65,8 +61,7 @@ OF_LLAMA_FACTORY = {
     "additional_target": "adapters alone are trained beside frozen weights; leave it out",
     "ref_model_adapters": "merge them, and name the folder as --ref_model_name_or_path",
     "ref_model_quantization_bit": QUANTISED,
-    "quantization_bit": QUANTISED,
-    "quantization_device_map": QUANTISED,
+    "quantization_device_map": "weights are on the device of their process; leave it out",
     "resize_vocab": TOKENS,
     "add_tokens": TOKENS,
     "add_special_tokens": TOKENS,

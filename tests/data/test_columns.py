@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from diffdpo.data.columns import closest, lacking, listed, renamed
+from diffdpo.data.columns import closest, lacking, listed, renamed, selected
 from diffdpo.errors import UserError
 
 
@@ -55,3 +55,11 @@ def test_the_nearest_format_is_the_one_that_lacks_least():
 
 def test_names_of_any_length_and_number_make_a_short_line():
     assert len(listed(["x" * 10_000, *map(str, range(1000))])) <= 200
+
+
+def test_columns_that_are_chosen_are_all_that_is_left():
+    data = Dataset.from_list([{"a": 1, "b": 2, "c": 3}])
+    assert selected(data, ["c", "a"]).column_names == ["a", "c"]
+    assert selected(data, []) is data
+    with pytest.raises(UserError, match="--dataset_columns: the data have no column d"):
+        selected(data, ["a", "d"])

@@ -97,6 +97,25 @@ def test_policy_and_reference_start_equal_and_part(base, draw, kind, settings):
     assert not torch.allclose(moved, policy)
 
 
+@pytest.mark.parametrize("name", ["use_rslora", "use_dora"])
+def test_loras_of_other_forms_start_at_the_reference_and_part_in_their_own_way(base, draw, name):
+    scorer, reference = prepared(base, use_peft=True, **{name: True})
+    plain, _ = prepared(base, use_peft=True)
+    policy, frozen = both(scorer, reference, draw)
+    # DoRA divides a weight by its length and multiplies by the same number, which may round.
+    assert torch.allclose(policy, frozen, rtol=1e-5)
+    for changed in (scorer, plain):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for weight_name, weight in changed.named_parameters():
+                if "lora_A" in weight_name or "lora_B" in weight_name:
+                    weight += 0.1 * torch.randn_like(weight)
+    moved, still = both(scorer, reference, draw)
+    other, _ = both(plain, reference, draw)
+    assert torch.equal(still, frozen)
+    assert not torch.allclose(moved, other)
+
+
 def test_an_sft_adapter_trained_further_keeps_itself_as_reference(base, sft, draw):
     """Neither the bare base, the silent mistake of others, nor the adapter in its present state."""
     scorer, reference = prepared(sft)

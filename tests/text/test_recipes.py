@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from diffdpo.config import parse
+from diffdpo.config import parse, read_yaml
 from diffdpo.errors import UserError
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
@@ -13,6 +13,7 @@ from diffdpo.text.refused import REFUSED
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.train_settings import with_whole_steps
 from tests.text import recipes
+from tests.text.runs import flags, metrics, train
 
 
 @pytest.fixture
@@ -63,13 +64,12 @@ def test_zephyrs_recipe(read):
     }
 
 
-def test_a_recipe_with_a_quantised_base_says_what_to_write_and_is_right_without_it(read):
-    (line,) = refusals(read, recipes.QLORA)
-    assert "load_in_4bit: base weights are not quantised" in line
-    settings, _ = read(recipes.QLORA.replace("load_in_4bit: true", "load_in_4bit: false"))
+def test_a_recipe_with_a_quantised_base(read):
+    settings, _ = read(recipes.QLORA)
     assert settings.dataset_name == "user/prefs"
     assert settings.dataset_train_split == "train_prefs"
     assert settings.dataset_test_split == "test_prefs"
+    assert settings.load_in_4bit
     assert settings.paged
     assert not settings.eight_bit
 
@@ -118,6 +118,15 @@ def test_flags_hold_before_a_recipe_and_its_programs_defaults(read, registry):
     assert full.lora_alpha == TextSettings().lora_alpha
 
 
+def test_llama_factorys_four_bits(read, registry):
+    text = recipes.FACTORY_DPO.replace("DATA", str(registry)) + "quantization_bit: 4\n"
+    settings, _ = read(f"{text}quantization_method: bnb\nquantization_type: fp4\n")
+    assert settings.load_in_4bit
+    assert settings.bnb_4bit_quant_type == "fp4"
+    assert settings.use_bnb_nested_quant  # on there, unless it is turned off
+    assert not read(f"{text}double_quantization: false\n")[0].use_bnb_nested_quant
+
+
 def test_llama_factorys_kto(read, registry):
     text = recipes.FACTORY_KTO.replace("DATA", str(registry))
     assert read(text)[0].loss_type == ["kto"]
@@ -145,7 +154,9 @@ def test_arguments_of_a_model(read):
 
 
 def test_no_forms_of_switches():
-    words = "--no_gradient_checkpointing --no_remove_unused_columns --no_bf16 --load_in_4bit false"
+    words = (
+        "--no_gradient_checkpointing --no_remove_unused_columns --no_bf16 --sync_ref_model false"
+    )
     settings, notices = parse(TextSettings, words.split())
     assert not settings.gradient_checkpointing
     assert any(notice.startswith("--remove_unused_columns: ") for notice in notices)
@@ -210,3 +221,17 @@ def test_own_files_stay_as_they_are():
     assert translate(content).content == content
     assert not translate(content).mistakes
     assert translate(content).beneath is None
+
+
+def test_a_run_with_shares_and_columns_writes_whole_numbers_of_steps(lm, data, tmp_path):
+    out = tmp_path / "run"
+    shares = {"save_steps": 0.5, "logging_steps": 0.25, "warmup_steps": 0.5}
+    columns = ["prompt", "chosen", "rejected"]
+    train(*flags(lm, data["pairs"], out, dataset_columns=columns, **shares))
+    recorded = read_yaml(str(out / "config.yaml"))
+    assert (recorded["checkpointing_steps"], recorded["logging_steps"]) == (2, 1)
+    assert (out / "checkpoint-2").is_dir()
+    rates = [line["lr"] for line in metrics(out)]
+    assert rates[0] < rates[1]
+    with pytest.raises(AssertionError):  # the command ends with code 2
+        train(*flags(lm, data["pairs"], tmp_path / "no", dataset_columns=["chosen", "reject"]))
