@@ -141,6 +141,7 @@ def read_rows(
         paired,
         data_format=data_format,
         truncation_mode=settings.truncation_mode,
+        chat_template_kwargs=settings.chat_template_kwargs or {},
         registered=entry,
     )
     return TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc), rows

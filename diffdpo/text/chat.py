@@ -42,8 +42,8 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
         )
     if not tokenizer.chat_template:
         raise UserError(
-            "the data are conversations, and the tokenizer has no chat template; name one with one,"
-            " or text"
+            "the data are conversations, and the tokenizer has no chat template; name one with"
+            " --chat_template, a Jinja file or the folder of a tokenizer that has one"
         )
     check_options(example.template_options, tokenizer)
     options = {"tools": example.tools, **example.template_options}

@@ -57,6 +57,7 @@ def open_training_rows(
         settings.min_score_margin,
         settings.data_format,
         settings.truncation_mode,
+        settings.chat_template_kwargs or {},
     )
 
     def read(name: str, split: str, dataset: Dataset | None, flag: str) -> TextRows:

@@ -39,6 +39,19 @@ class TextModelSettings(BaseSettings):
         None, "eager, sdpa or flash_attention_2; default: the model's", group="model"
     )
     cache_dir: str | None = flag(None, "where downloads are kept", group="model")
+    chat_template: str | None = flag(
+        None,
+        "what renders conversations: a Jinja file or text, or the folder or hub id of a tokenizer"
+        " that has the template; default: the model's own",
+        aliases=["--chat_template_path"],
+        group="model",
+    )
+    chat_template_kwargs: dict[str, Any] | None = flag(
+        None,
+        'arguments of the template for all rows, such as {"enable_thinking": false}; those of a'
+        " row's own column hold before them",
+        group="model",
+    )
 
     @property
     def hub_options(self) -> dict[str, Any]:
