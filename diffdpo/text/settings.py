@@ -125,8 +125,23 @@ class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, Stream
         if (self.model_name_or_path is None) != (self.dataset_name is None):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
+        if (wanted := self.eval_fraction) is not None:
+            lines += self.fraction_problems(wanted)
         soft = self.soft_label_scale is not None
         return lines + loss_problems(self, self.precompute_ref_log_probs, soft)
+
+    def fraction_problems(self, wanted: float) -> list[str]:
+        """Why ``--eval_fraction`` cannot be had."""
+        lines, name = [], f"--eval_fraction {wanted:g}"
+        if wanted > 1 and not wanted.is_integer():
+            lines.append(f"{name}: a number of rows is whole; a share is below 1")
+        if self.eval_strategy == "no":
+            lines.append(f"{name}: nothing is measured; add --eval_strategy steps or epoch")
+        if self.eval_dataset_name:
+            lines.append(f"{name}: --eval_dataset_name names the rows to measure on; keep one")
+        if self.streaming:
+            lines.append(f"{name} picks among all rows, and --streaming does not see them at once")
+        return lines
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
