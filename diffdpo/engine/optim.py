@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -122,7 +123,7 @@ def transformers_schedule(
 
     name, options = settings.lr_scheduler, dict(settings.schedule_options)
     own = {"cosine_with_restarts": "num_cycles", "polynomial": "power"}
-    made = optimization.TYPE_TO_SCHEDULER_FUNCTION[optimization.SchedulerType(name)]
+    made: Any = optimization.TYPE_TO_SCHEDULER_FUNCTION[optimization.SchedulerType(name)]
     common = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
     taken = inspect.signature(made).parameters.keys() - common
     if unknown := sorted(options.keys() - taken):
