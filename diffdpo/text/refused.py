@@ -54,8 +54,6 @@ OF_TRL = {
     "is_encoder_decoder": "models that only decode are trained; leave it out",
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
     "lora_modules_to_save": "adapters alone are trained beside frozen weights; leave it out",
-    "load_in_8bit": QUANTISED,
-    "load_in_4bit": QUANTISED,
     "test_split_size": "name a split that is held out with --dataset_test_split",
 }
 OF_LLAMA_FACTORY = {
