@@ -287,7 +287,7 @@ def default_of(cls: type[BaseSettings], name: str) -> Any:
 
 def layer_notice(layer: Layer, settings: Mapping[str, Any]) -> list[str]:
     """The line that lists settings taken from a layer; none where there is nothing to list."""
-    shown = [f"{name} {value}" for name, value in settings.items()]
+    shown = [f"{name} {short(value)}" for name, value in settings.items()]
     return [f"{layer.heading:<12} {', '.join(shown)}"] if layer.heading and shown else []
 
 

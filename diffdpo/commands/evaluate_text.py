@@ -201,7 +201,7 @@ def asked_prompts(
     name = str(settings.prompts_name)
     table, _ = open_table(name, settings.split, own_settings(settings, name), "--split")
     if INSTRUCTIONS in table.column_names:
-        prompts = instructed(table, tokenizer)
+        prompts = instructed(table, tokenizer, **(settings.chat_template_kwargs or {}))
     else:
         # Read as single items, a form that rows of pairs can be brought into as well.
         rows, table = read_rows(settings, name, tokenizer, paired=False)
@@ -236,6 +236,7 @@ def read_rows(
         paired,
         data_format=data_format,
         truncation_mode=settings.truncation_mode,
+        chat_template_kwargs=settings.chat_template_kwargs or {},
         registered=entry,
     )
     return TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc), rows

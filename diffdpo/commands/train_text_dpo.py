@@ -45,6 +45,7 @@ from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask, make_task
+from diffdpo.text.template import template_text, with_template
 from diffdpo.text.train_settings import with_whole_steps
 from diffdpo.text.validation import Validation, count_trained_on
 
@@ -73,6 +74,8 @@ def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
         use_8bit_adam=settings.eight_bit,
         use_paged_adam=settings.paged,
         use_adafactor=settings.adafactor,
+        # The text itself, so that the record holds also where a file is changed later.
+        chat_template=template_text(settings),
     )
 
 
@@ -143,7 +146,8 @@ def prepare_text(
     (network,) = made(
         lambda: (objects.model or load_model(name, "model_name_or_path", settings, frozen),)
     )
-    tokenizer = objects.tokenizer or load_tokenizer(network, settings)
+    own = objects.tokenizer
+    tokenizer = with_template(own, settings) if own else load_tokenizer(network, settings)
     objective = text_objective(settings)
     rows, held_out = open_training_rows(
         settings,

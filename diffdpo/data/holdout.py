@@ -35,9 +35,10 @@ def groups(names: Iterable[Sequence[str]]) -> np.ndarray:
     return np.unique(roots, return_inverse=True)[1]
 
 
-def held_out(group_P: np.ndarray, wanted: float, seed: int) -> np.ndarray:
+def held_out(group_P: np.ndarray, wanted: float, seed: int, flag: str = "holdout") -> np.ndarray:
     """The pairs that are kept out, as a mask ``(P,)``: groups in a random order, each as far as it
-    fits into the number ``wanted``, a share of all pairs where it is below 1.
+    fits into the number ``wanted``, a share of all pairs where it is below 1. ``flag`` is the one
+    that says so.
 
     Raises UserError where no group fits, and where none would be left to train on.
     """
@@ -45,7 +46,7 @@ def held_out(group_P: np.ndarray, wanted: float, seed: int) -> np.ndarray:
     room = count = max(1, round(wanted * len(group_P))) if wanted < 1 else int(wanted)
     if count >= len(group_P):
         raise UserError(
-            f"--holdout {wanted:g}: there are {len(group_P):,} pairs; some must be left to train on"
+            f"--{flag} {wanted:g}: there are {len(group_P):,} pairs; some must be left to train on"
         )
     taken_G = np.zeros(len(size_G), dtype=bool)
     for group in generator(seed, Purpose.HOLDOUT).permutation(len(size_G)):
@@ -53,7 +54,7 @@ def held_out(group_P: np.ndarray, wanted: float, seed: int) -> np.ndarray:
             taken_G[group], room = True, room - size_G[group]
     if not taken_G.any():
         raise UserError(
-            f"--holdout {wanted:g}: {count:,} pairs, but those that share a prompt or a picture"
+            f"--{flag} {wanted:g}: {count:,} pairs, but those that share a prompt or a picture"
             f" stay together, and the smallest group has {size_G.min():,}; hold out that many"
         )
     return taken_G[group_P]

@@ -18,7 +18,7 @@ from diffdpo.errors import UserError
 from diffdpo.metrics.identity import digest_of, network_name, tokenizer_digest, weight_files
 from diffdpo.metrics.text_reward import Prompts, TextReward, Texts
 from diffdpo.metrics.weights import folder_of, load_network, load_tokenizer, place_of
-from diffdpo.text.chat import apply_template
+from diffdpo.text.chat import apply_template, joined
 from diffdpo.text.limits import position_count
 
 NAME = "classifier"
@@ -95,7 +95,7 @@ class Classifier:
                 )
             return list(self.tokenizer(prompt + completion)["input_ids"])
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        whole = [*messages, {"role": "assistant", "content": completion}]
+        whole = joined(messages, [{"role": "assistant", "content": completion}])
         # A template writes its own marks of beginning and end.
         text = apply_template(self.tokenizer, whole)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

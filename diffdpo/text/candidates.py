@@ -34,6 +34,7 @@ from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.prompts import prompt_tokens
 from diffdpo.text.row_reader import RowSettings
 from diffdpo.text.rows import TextRows
+from diffdpo.text.template import with_template
 
 STORED = Features({"text": Value("string"), "digest": Value("string")})
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
@@ -64,7 +65,8 @@ def open_writer(settings: TextPairSettings, device: torch.device) -> Writer:
     if settings.policy:  # the revision is the model's
         settings = replace(settings, model_revision=None)
     network: Any = load_model(settings.sampler, flag, settings).requires_grad_(False)
-    tokenizer = find_tokenizer(settings.sampler, flag, network, settings)
+    own = find_tokenizer(settings.sampler, flag, network, settings)
+    tokenizer = with_template(own, settings)
     prompts, tokens = read_texts(settings, tokenizer)
     most, longest = position_count(network), max(map(len, tokens))
     if most and longest + settings.max_new_tokens > most:
@@ -87,13 +89,15 @@ def read_texts(
         prompts: list[Text] = list(texts)
         if tokenizer.chat_template:
             prompts = [user_turn(text) for text in texts]
-        return prompts, [prompt_tokens(prompt, tokenizer) for prompt in prompts]
+        options = settings.chat_template_kwargs or {}
+        return prompts, [prompt_tokens(prompt, tokenizer, **options) for prompt in prompts]
     rows, entry = open_table(str(settings.dataset_name), settings.split, settings, "--split")
     row_settings = RowSettings(
         settings.max_length,
         paired=False,
         data_format=settings.data_format,
         truncation_mode=settings.truncation_mode,
+        chat_template_kwargs=settings.chat_template_kwargs or {},
         registered=entry,
     )
     table = TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc)

@@ -42,13 +42,13 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
         )
     if not tokenizer.chat_template:
         raise UserError(
-            "the data are conversations, and the tokenizer has no chat template; name one with one,"
-            " or text"
+            "the data are conversations, and the tokenizer has no chat template; name one with"
+            " --chat_template, a Jinja file or the folder of a tokenizer that has one"
         )
     check_options(example.template_options, tokenizer)
     options = {"tools": example.tools, **example.template_options}
     wholes = [
-        apply_template(tokenizer, prompt + list(side), **options)  # type: ignore[arg-type]
+        apply_template(tokenizer, joined(prompt, side), **options)  # type: ignore[arg-type]
         for side in example.completions
     ]
     # A template may open the answer, say with <think>, where it writes a prompt alone, and not
@@ -56,7 +56,28 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
     # completions.
     prompt_text = apply_template(tokenizer, prompt, **opening(prompt), **options)
     shared = min(common_length(prompt_text, whole) for whole in wholes)
+    if prompt[-1]["role"] == "assistant" and squeezed(prompt_text[shared:]):
+        raise BadRow("the chat template writes the begun answer otherwise than the whole one")
     return Rendered(prompt_text[:shared], tuple(wholes), True)
+
+
+def joined(prompt: list[Message], side: list[Message]) -> list[Message]:
+    """The whole conversation. After a prompt that ends with the assistant's words the completion
+    goes on in the same message: one turn, as an answer that was begun for the model.
+
+    Raises BadRow where the turn cannot be one.
+    """
+    last, first = prompt[-1], side[0]
+    if last["role"] != "assistant":
+        return [*prompt, *side]
+    if last.get("tool_calls"):
+        raise BadRow("the prompt ends with a call of a tool, which no answer continues")
+    if first.get("reasoning_content") or first.get("thinking"):
+        raise BadRow(
+            "the prompt ends with the assistant's words, and the completion begins with thoughts"
+        )
+    words = str(last.get("content") or "") + str(first.get("content") or "")
+    return [*prompt[:-1], {**last, **first, "content": words}, *side[1:]]
 
 
 def check_options(options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -87,6 +87,14 @@ class TextDataSettings(TextTableSettings):
         aliases=["--eval_dataset"],
         group="data",
     )
+    eval_fraction: float | None = flag(
+        None,
+        "rows that are kept out of training and measured on: a number, or below 1 a share; picked"
+        " by the seed, whole prompts",
+        aliases=["--val_size"],
+        group="data",
+        above=0,
+    )
     data_format: str | None = flag(
         None,
         "a row of diffdpo.data.text.TEXT_FORMATS, or file.py:NAME; default: told by the columns",

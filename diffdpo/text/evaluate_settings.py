@@ -27,7 +27,7 @@ from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
 # Not trust_remote_code: to run code that came with a model is for the user to say, each time.
-ALWAYS = ["max_length", "truncation_mode", "cache_dir"]
+ALWAYS = ["max_length", "truncation_mode", "cache_dir", "chat_template", "chat_template_kwargs"]
 TIED = {
     "model_name_or_path": ["model_revision"],
     "dataset_name": ["dataset_config", "data_format", "split", *TABLE],

@@ -13,6 +13,7 @@ from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.streamed import StreamedTexts
+from diffdpo.text.template import template_line
 
 
 def text_facts(
@@ -48,6 +49,7 @@ def text_facts(
         ),
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
         **tally.lines(settings.max_length),
+        **template_line(settings),
         **beyond_positions(scorer.network, rows, held_out),
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",

@@ -58,6 +58,7 @@ def open_training_rows(
         settings.min_score_margin,
         settings.data_format,
         settings.truncation_mode,
+        settings.chat_template_kwargs or {},
     )
 
     def read(name: str, split: str, dataset: Dataset | None, flag: str) -> TextRows:
@@ -81,8 +82,10 @@ def open_training_rows(
         rows: TextRows = open_streamed(settings, tokenizer, row_settings, in_memory[0], quiet)
     else:
         rows = read(name, settings.dataset_train_split, in_memory[0], "--dataset_train_split")
+    if settings.eval_fraction is not None:
+        held_out = rows.hold_out(settings.eval_fraction, settings.seed)
     rows.limit(settings.max_train_samples, settings.seed)
-    if settings.eval_strategy != "no":
+    if settings.eval_strategy != "no" and held_out is None:
         name = settings.eval_dataset_name or name
         held_out = read(name, settings.dataset_test_split, in_memory[1], "--dataset_test_split")
         if not settings.streaming and held_out.is_subset_of(rows):

@@ -28,6 +28,7 @@ from diffdpo.engine.loaded import check_finite, check_keys, some
 from diffdpo.engine.low_bits import check_bits, compute_in_bfloat16, loading_options
 from diffdpo.errors import UserError, short
 from diffdpo.text.settings import TextModelSettings
+from diffdpo.text.template import with_template
 
 ADAPTER = "default"
 ROUTERS = ("gate", "router", "shared_expert_gate")  # as transformers' models call them
@@ -183,9 +184,10 @@ def reasons(name: str, place: str, error: Exception) -> list[str]:
 def load_tokenizer(
     network: PreTrainedModel, settings: TextModelSettings
 ) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or that of the model under an adapter. Raises UserError where there is
-    none, or where it cannot be read."""
-    return find_tokenizer(str(settings.model_name_or_path), "model_name_or_path", network, settings)
+    """The model's tokenizer, or that of the model under an adapter, with the chat template that is
+    named. Raises UserError where there is none, or where one of them cannot be read."""
+    name = str(settings.model_name_or_path)
+    return with_template(find_tokenizer(name, "model_name_or_path", network, settings), settings)
 
 
 def find_tokenizer(

@@ -17,7 +17,7 @@ from diffdpo.text.evaluate_settings import RESULTS, EvaluateTextSettings
 from diffdpo.text.settings import TextModelSettings
 
 TIED = {"dataset_name": ["dataset_config", "data_format", "split", *TABLE]}
-ALWAYS = ["max_length", "truncation_mode", "cache_dir"]
+ALWAYS = ["max_length", "truncation_mode", "cache_dir", "chat_template", "chat_template_kwargs"]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -27,9 +28,9 @@ class Asked:
     instructions: list[Instruction] = field(default_factory=list)
 
 
-def instructed(table: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
+def instructed(table: Dataset, tokenizer: PreTrainedTokenizerBase, **options: Any) -> list[Asked]:
     """The distinct prompts of a table with the columns ``prompt`` and ``instructions``. One of text
-    is the user's words where the tokenizer has a chat template.
+    is the user's words where the tokenizer has a chat template, of which ``options`` are arguments.
 
     Raises UserError, with the first row concerned, where either cannot be read.
     """
@@ -46,14 +47,14 @@ def instructed(table: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[Asked
             instructions = read_instructions(row[INSTRUCTIONS])
         except ValueError as error:
             raise UserError(f"data: row {number}: {INSTRUCTIONS}: {error}") from error
-        tokens = tuple(prompt_tokens(prompt, tokenizer))
+        tokens = tuple(prompt_tokens(prompt, tokenizer, **options))
         found.setdefault(tokens, Asked(tokens, prompt, instructions))
     return list(found.values())
 
 
-def prompt_tokens(prompt: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of a prompt, up to where the completion begins."""
+def prompt_tokens(prompt: Text, tokenizer: PreTrainedTokenizerBase, **options: Any) -> list[int]:
+    """The tokens of a prompt, up to where the completion begins; ``options`` are the template's."""
     if isinstance(prompt, str):
         return tokenize(prompt, tokenizer, templated=False)
-    text = apply_template(tokenizer, prompt, **opening(prompt))
+    text = apply_template(tokenizer, prompt, **opening(prompt), **options)
     return tokenize(text, tokenizer, templated=True)

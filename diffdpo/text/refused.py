@@ -53,7 +53,6 @@ OF_TRL = {
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
     "lora_modules_to_save": "adapters alone are trained beside frozen weights; leave it out",
     "test_split_size": "name a split that is held out with --dataset_test_split",
-    "chat_template": "save the tokenizer with this template, and name its folder",
 }
 OF_LLAMA_FACTORY = {
     "adapter_name_or_path": "write the adapter's folder as --model_name_or_path",
@@ -82,12 +81,11 @@ OF_LLAMA_FACTORY = {
     "use_swanlab": TRACKERS,
     "interleave_probs": "name one data set, or make one file of several",
     "eval_on_each_dataset": "one data set is held out: --eval_dataset_name",
-    "val_size": "name held-out rows with --eval_dataset_name or --dataset_test_split",
     "packing": "pairs are not packed; leave it out",
     "neat_packing": "pairs are not packed; leave it out",
     "tool_format": "tools are written by the model's own chat template",
     "default_system": "write the system message into the rows",
-    "enable_thinking": "write it into the rows, as a column chat_template_kwargs",
+    "enable_thinking": "write chat_template_kwargs: {enable_thinking: false}, or true",
     "disable_shuffling": "the order of rows is a function of --seed",
     "predict_with_generate": AFTER,
     "hf_hub_token": "a token is --hub_token, or HF_TOKEN in the environment",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -50,6 +50,8 @@ class RowSettings:
     min_score_margin: float | None = None
     data_format: str | None = None  # by name; None: told by the columns
     truncation_mode: str = "keep_start"
+    # For all rows; those of a row hold before them.
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     # The format of an entry of LLaMA-Factory's registry, in place of one of the table.
     registered: tuple[str, TextFormat] | None = None
 
@@ -185,7 +187,8 @@ class RowReader:
         example = form.read(record)
         if form.guess and self.settings.data_format is None:
             record.check_prompt(example.prompt, self.name)
-        return example
+        options = {**self.settings.chat_template_kwargs, **example.template_options}
+        return replace(example, template_options=options)
 
     def margin_suffices(self, example: Example) -> bool:
         """Whether the chosen score leads by ``--min_score_margin``.

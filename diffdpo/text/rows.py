@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import compress
@@ -15,13 +16,15 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.data.holdout import groups, held_out
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import detect
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
+from diffdpo.engine.digests import digest
 from diffdpo.errors import UserError, short
 from diffdpo.text.row_reader import RowReader, RowSettings, TextItem, reads_scores
-from diffdpo.text.token_table import content_bytes
+from diffdpo.text.token_table import content_bytes, token_bytes
 from diffdpo.text.tokenise import Store, tokenised
 
 
@@ -74,13 +77,36 @@ class TextRows(Rows):
                 " like kto"
             )
 
+    def hold_out(self, wanted: float, seed: int) -> TextRows:
+        """Take rows out and return them: ``wanted`` items, a share where it is below 1, picked by
+        the seed. Items of one prompt, and of one row, stay together.
+
+        Raises UserError where no such part can be had.
+        """
+        # An empty prompt links nothing; the two items of a pair taken apart share their row.
+        names = (
+            [
+                f"row {item.row}",
+                *([f"prompt {digest(token_bytes(item.prompt))}"] * bool(item.prompt)),
+            ]
+            for item in self.viewed()
+        )
+        out_I = held_out(groups(names), wanted, seed, "eval_fraction")
+        other = copy(self)
+        other.keep(out_I)
+        self.keep(~out_I)
+        return other
+
+    def keep(self, items: NDArray[Any]) -> None:
+        """Leave out all items but these, numbers or a mask."""
+        self.row_I, self.side_I = self.row_I[items], self.side_I[items]
+        self.__dict__.pop("fingerprint", None)  # cached, and no longer that of these items
+
     def limit(self, count: int | None, seed: int) -> None:
         """Keep ``count`` items, picked by the seed."""
         if count is not None and count < len(self):
             # Epoch -1 is none of the training's, so the choice is independent of every order.
-            kept = np.sort(epoch_order(seed, -1, len(self))[:count])
-            self.row_I, self.side_I = self.row_I[kept], self.side_I[kept]
-            self.__dict__.pop("fingerprint", None)  # cached, and no longer that of these items
+            self.keep(np.sort(epoch_order(seed, -1, len(self))[:count]))
 
     def is_subset_of(self, other: TextRows) -> bool:
         """Whether every item is also one of the other's."""

@@ -43,6 +43,19 @@ class TextModelSettings(BaseSettings):
         None, "eager, sdpa or flash_attention_2; default: the model's", group="model"
     )
     cache_dir: str | None = flag(None, "where downloads are kept", group="model")
+    chat_template: str | None = flag(
+        None,
+        "what renders conversations: a Jinja file or text, or the folder or hub id of a tokenizer"
+        " that has the template; default: the model's own",
+        aliases=["--chat_template_path"],
+        group="model",
+    )
+    chat_template_kwargs: dict[str, Any] | None = flag(
+        None,
+        'arguments of the template for all rows, such as {"enable_thinking": false}; those of a'
+        " row's own column hold before them",
+        group="model",
+    )
 
     @property
     def hub_options(self) -> dict[str, Any]:
@@ -131,8 +144,23 @@ class TextSettings(
         if (self.model_name_or_path is None) != (self.dataset_name is None):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
+        if (wanted := self.eval_fraction) is not None:
+            lines += self.fraction_problems(wanted)
         soft = self.soft_label_scale is not None
         return lines + loss_problems(self, self.precompute_ref_log_probs, soft)
+
+    def fraction_problems(self, wanted: float) -> list[str]:
+        """Why ``--eval_fraction`` cannot be had."""
+        lines, name = [], f"--eval_fraction {wanted:g}"
+        if wanted > 1 and not wanted.is_integer():
+            lines.append(f"{name}: a number of rows is whole; a share is below 1")
+        if self.eval_strategy == "no":
+            lines.append(f"{name}: nothing is measured; add --eval_strategy steps or epoch")
+        if self.eval_dataset_name:
+            lines.append(f"{name}: --eval_dataset_name names the rows to measure on; keep one")
+        if self.streaming:
+            lines.append(f"{name} picks among all rows, and --streaming does not see them at once")
+        return lines
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:

@@ -59,6 +59,7 @@ DECIDE = [
     "soft_label_scale",
     "min_score_margin",
     "data_format",
+    "chat_template_kwargs",
 ]
 
 

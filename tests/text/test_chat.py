@@ -61,6 +61,39 @@ def test_a_prompt_that_ends_with_the_assistant_is_continued():
         assert render(Example(prompt, SIDES), words).prompt == theirs["prompt"]
 
 
+BEGUN = [user("hi"), assistant("the"), user("and"), assistant("a par")]
+
+
+def test_a_begun_answer_goes_on_in_its_turn(templated):
+    """The library's own calls: the prompt as it is written to be continued, and the whole
+    conversation with one last message."""
+    rendered = render(Example(BEGUN, ([assistant("k is")], [assistant(" no")])), templated)
+    begun = templated.apply_chat_template(BEGUN, tokenize=False, continue_final_message=True)
+    assert rendered.prompt == begun
+    assert begun.endswith("a par")
+    for words, whole in zip(("a park is", "a par no"), rendered.wholes, strict=True):
+        one = [*BEGUN[:-1], assistant(words)]
+        assert whole == templated.apply_chat_template(one, tokenize=False)
+    encoded = encode_all([rendered], templated)[0]
+    assert templated.decode(encoded.completions[0]).startswith("k is")
+    assert templated.decode(encoded.prompt) == begun
+
+
+def test_a_turn_that_cannot_be_one_is_refused():
+    words = tokenizer(TEMPLATES["chatml"])
+    thoughts = {**assistant("no"), "reasoning_content": "hm"}
+    with pytest.raises(BadRow, match="the completion begins with thoughts"):
+        render(Example(BEGUN, (SIDES[0], [thoughts])), words)
+    with pytest.raises(BadRow, match="ends with a call of a tool"):
+        render(Example([user("hi"), ASKING], SIDES), words)
+    dropping = tokenizer(
+        "{% for m in messages %}[{{ m.content.split('</think>')[-1] }}]{% endfor %}"
+    )
+    sides = ([assistant("m</think>yes")], [assistant("m</think>no")])
+    with pytest.raises(BadRow, match="writes the begun answer otherwise"):
+        render(Example([user("hi"), assistant("<think>h")], sides), dropping)
+
+
 def test_a_think_that_the_template_opens_stays_with_the_answer():
     words = tokenizer(TEMPLATES["deepseek"])
     thinking = [assistant("<think>\nhm</think>yes")]

@@ -185,7 +185,7 @@ MISFITS = {
     "model_init_kwargs: {device_map: auto}": "model_init_kwargs: device_map is unknown",
     "dataset: a,b": "dataset a,b: name one",
     "use_peft: false\nfinetuning_type: lora": "finetuning_type and use_peft say two things",
-    "val_size: 0.1": "val_size: name held-out rows with --eval_dataset_name",
+    "val_size: 0.1": "--eval_fraction 0.1: nothing is measured",
     "deepspeed: ds.json": "deepspeed: weights in shares are FSDP2's",
     "mix_strategy: interleave_under": "mix_strategy interleave_under does not exist here",
     "report_to: [all, wandb]": "--report_to: all and none stand alone",
