@@ -15,7 +15,7 @@ from diffdpo.flags import flag
 from diffdpo.text.bits_settings import TextBitsSettings
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.inert import INERT
-from diffdpo.text.loss_settings import TextLossSettings, loss_problems
+from diffdpo.text.loss_settings import loss_problems
 
 RECIPE = "scripts/recipes/reviews.yaml"
 ALL_LINEAR = ["all-linear"]
@@ -49,9 +49,7 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(
-    TextModelSettings, TextDataSettings, TextBitsSettings, TextLossSettings, StreamSettings
-):
+class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, StreamSettings):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(

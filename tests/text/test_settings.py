@@ -23,13 +23,8 @@ NOT_DONE |= {
 }
 NOT_DONE |= {
     "model_init_kwargs",
-    "load_in_4bit",
-    "load_in_8bit",
-    "bnb_4bit_quant_type",
 }
 NOT_DONE |= {
-    "bnb_4bit_quant_storage",
-    "use_bnb_nested_quant",
     "lora_modules_to_save",
     "lora_target_parameters",
 }
