@@ -153,6 +153,8 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
         lora_alpha=settings.lora_alpha,
         target_modules=named,
         task_type="CAUSAL_LM",
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
     )
     network.requires_grad_(False)
     try:
