@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ def plain_tensors(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """A tensor by its name, of one in shares this process's; or, of a quantised one, the tensors
     that it is made of."""
     tensor = local(tensor)
+    # The scales of a 4-bit weight of bitsandbytes, and those of its scales where they have some.
+    state: Any = getattr(tensor, "quant_state", None)
+    while state is not None:
+        yield f"{name}.absmax", state.absmax
+        name, state = f"{name}.absmax", state.state2
     # PyTorch's protocol of tensors that wrap others, in which torchao keeps values and scales.
     if not hasattr(tensor, "__tensor_flatten__"):
         yield name, tensor

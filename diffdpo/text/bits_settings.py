@@ -14,7 +14,7 @@ from diffdpo.engine.bits_settings import (
     not_in_shares,
 )
 from diffdpo.flags import flag
-from diffdpo.text.train_settings import TransformersSettings
+from diffdpo.text.loss_settings import TextLossSettings
 
 DTYPES = ["float32", "float16", "bfloat16"]
 FOUR_BITS = ["nf4", "fp4"]
@@ -24,7 +24,7 @@ OF_FOUR += ["bnb_4bit_quant_storage"]
 
 
 @dataclass(frozen=True)
-class TextBitsSettings(TransformersSettings):
+class TextBitsSettings(TextLossSettings):
     """How a language model is stored where it is frozen under adapters."""
 
     base_precision: str | None = flag(

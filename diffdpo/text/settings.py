@@ -16,7 +16,7 @@ from diffdpo.text.bits_settings import TextBitsSettings
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
-from diffdpo.text.loss_settings import TextLossSettings, loss_problems
+from diffdpo.text.loss_settings import loss_problems
 from diffdpo.text.refused import REFUSED
 from diffdpo.text.train_settings import steps_or_share
 

@@ -36,7 +36,9 @@ CHANGE_SCORES = {
     | {"mixed_precision", "allow_tf32", "deterministic", "base_precision"}
     | {"weighting_scheme", "logit_mean", "logit_std", "mode_scale"}
     | {"timestep_shift", "timestep_range", "timestep_weight"},
-    TextSettings: {"mixed_precision", "allow_tf32", "deterministic", "ld_alpha"},
+    TextSettings: {"mixed_precision", "allow_tf32", "deterministic", "ld_alpha"}
+    | {"base_precision", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type"}
+    | {"use_bnb_nested_quant", "bnb_4bit_compute_dtype"},
 }
 
 # Of candidates of pairs; the size of pictures and the length of texts are facts of the model.

@@ -60,11 +60,13 @@ def same(one, two):
         pytest.param(True, "bf16", ONCE, marks=pytest.mark.slow),
         pytest.param(True, "no", {}, marks=pytest.mark.slow),
         pytest.param(None, "bf16", {}, marks=pytest.mark.slow),
+        pytest.param(True, "int8", ONCE, marks=pytest.mark.slow),
     ],
 )
 def test_text_in_shares_is_text_on_one_process(lm, data, tmp_path, peft, precision, loading):
     """Of a LoRA of rank 1, one process's share of a matrix is empty."""
-    changes = {"use_peft": peft, "lora_r": 1 if peft else None, "mixed_precision": precision}
+    how = "base_precision" if precision == "int8" else "mixed_precision"
+    changes = {"use_peft": peft, "lora_r": 1 if peft else None, how: precision}
     changes |= {"max_train_steps": 3, **NO_CLIP}
     words = runs.flags(lm, data["pairs"], tmp_path / "two", train_batch_size=2, **changes)
     in_shares("train_text_dpo", *words, **loading)

@@ -70,4 +70,6 @@ CASES = [
     in_shares("--use_paged_adam" + LEAVE_OUT, images, use_paged_adam=True),
     in_shares("--offload: FSDP2 holds", images, offload=True),
     in_shares("--base_precision fp8: .*bf16.*int8", images, base_precision="fp8"),
+    in_shares("--base_precision nf4: .*bf16.*int8", base_precision="nf4"),
+    in_shares("--load_in_4bit: .*FSDP2.*--base_precision int8", load_in_4bit=True),
 ]

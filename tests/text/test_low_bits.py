@@ -8,12 +8,18 @@ import pytest
 import torch
 import transformers
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, CohereConfig, CohereForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+)
 
 from diffdpo.cache.keys import network_digest
 from diffdpo.config import parse
 from diffdpo.engine.finite import plain_tensors
-from diffdpo.engine.low_bits import loading_options
+from diffdpo.engine.low_bits import is_plain, loading_options
 from diffdpo.errors import UserError
 from diffdpo.losses import preference_loss
 from diffdpo.text.export import export
@@ -118,7 +124,7 @@ def test_the_adapter_is_one_for_the_plain_base(base, draw, tmp_path, bits):
     tokenizer = load_tokenizer(scorer.network, settings)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         own = scorer.network.eval()(IDS).logits.float()
-        text = scorer.network.generate(IDS, max_new_tokens=4, do_sample=False)
+        text = scorer.network.generate(IDS, min_new_tokens=4, max_new_tokens=4)
     assert text.shape == (1, 13)
     folder = export(scorer.network, tokenizer, settings, {})
     written = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -150,6 +156,24 @@ def test_an_adapter_that_is_loaded_is_not_rounded_to_the_bits_beneath(base, draw
         assert reward_N.tolist() == [0.0] * len(reward_N)
 
 
+def test_routers_are_not_in_few_bits(tmp_path):
+    """Rounding would change which experts run."""
+    config = Qwen2MoeConfig(
+        vocab_size=271, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, moe_intermediate_size=16, num_experts=4,
+        shared_expert_intermediate_size=32, num_experts_per_tok=2,
+    )  # fmt: skip
+    Qwen2MoeForCausalLM(config).save_pretrained(tmp_path)
+    for bits in ("int8", "fp8"):
+        _, scorer = prepared(tmp_path, bits, lora_target_modules=["q_proj"])
+        weights = dict(scorer.network.named_parameters())
+        whole = {name for name, weight in weights.items() if is_plain(weight)}
+        gates = {name for name in weights if name.endswith("gate.weight")}
+        assert len(gates) == 2
+        assert gates <= whole
+        assert "model.layers.0.mlp.shared_expert.gate_proj.weight" in weights.keys() - whole
+
+
 def test_a_head_that_is_not_known_is_refused_in_bfloat16_too(tmp_path, monkeypatch):
     config = CohereConfig(
         vocab_size=271, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
@@ -167,9 +191,13 @@ def test_what_is_asked_for_is_what_the_libraries_get():
     """TRL's own names give bitsandbytes what TRL's own script gives it."""
     trl = pytest.importorskip("trl")
     words = ["--load_in_4bit", "--use_peft"]
-    for more in ([], ["--bnb_4bit_quant_type", "fp4", "--use_bnb_nested_quant"],
-                 ["--bnb_4bit_quant_storage", "bfloat16", "--bnb_4bit_use_double_quant"]):  # fmt: skip
-        settings = replace(parse(TextSettings, words + more)[0], mixed_precision="bf16")
+    for more in (
+        "",
+        "--bnb_4bit_quant_type fp4 --use_bnb_nested_quant",
+        "--bnb_4bit_quant_storage bfloat16 --bnb_4bit_use_double_quant",
+    ):
+        settings = parse(TextSettings, words + more.split())[0]
+        settings = replace(settings, mixed_precision="bf16")
         frozen = frozen_storage(settings)
         (ours,) = loading_options(frozen.bits, transformers, **frozen.four_bits).values()
         expected = trl.get_quantization_config(
@@ -212,5 +240,5 @@ def test_mistakes_are_one_line(base):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without one")
 @pytest.mark.parametrize("changes", [{"load_in_4bit": True}, {"base_precision": "nf4"}])
 def test_4_bits_ask_for_a_gpu(base, changes):
-    with pytest.raises(UserError, match="^--(load_in_4bit|base_precision nf4): needs a GPU; "):
+    with pytest.raises(UserError, match=r"^--(load_in_4bit|base_precision nf4): needs a GPU; "):
         prepared(base, **changes)

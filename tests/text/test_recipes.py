@@ -66,6 +66,7 @@ def test_zephyrs_recipe(read):
 
 def test_a_recipe_with_a_quantised_base(read):
     settings, _ = read(recipes.QLORA)
+    assert settings.base_bits == "nf4"
     assert settings.dataset_name == "user/prefs"
     assert settings.dataset_train_split == "train_prefs"
     assert settings.dataset_test_split == "test_prefs"
