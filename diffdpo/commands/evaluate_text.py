@@ -254,8 +254,9 @@ def load_policy(run: str, settings: EvaluateTextSettings, compared: Comparison) 
     not read the reference's tokens, or has fewer: texts of one are scored by the other."""
     device, settings = compared.task.device, replace(settings, model_revision=None)
     if is_checkpoint(Path(run)):
-        scorer, theirs, _ = load_checkpoint(Path(run), settings.trust_remote_code)
-        scorer = TokenScorer(scorer.network.to(device).eval())
+        trained, theirs, _ = load_checkpoint(Path(run), settings.trust_remote_code)
+        whole: Any = trained.network
+        scorer = TokenScorer(whole.to(device).eval())
     else:  # the revision is the reference's
         scorer = load_scorer(run, "policy", settings, device)
         theirs = find_tokenizer(run, "policy", scorer.network, settings)

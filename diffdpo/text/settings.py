@@ -53,7 +53,7 @@ class TextModelSettings(BaseSettings):
 
 @dataclass(frozen=True)
 class TextSettings(
-    TextModelSettings, TextDataSettings, TextBitsSettings, TextLossSettings, StreamSettings
+    TextModelSettings, TextDataSettings, TextLossSettings, TextBitsSettings, StreamSettings
 ):
     """All flags of ``train_text_dpo.py``."""
 
