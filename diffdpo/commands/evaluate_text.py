@@ -221,8 +221,11 @@ def asked_prompts(
 def own_settings(settings: EvaluateTextSettings, name: str) -> EvaluateTextSettings:
     """The settings by which the data set ``name`` is opened: another than that of the pairs has its
     own configuration and columns."""
-    none: dict[str, Any] = dict.fromkeys(["dataset_config", *TABLE])
-    return settings if name == settings.dataset_name else replace(settings, **none)
+    if name == settings.dataset_name:
+        return settings
+    plain = EvaluateTextSettings()
+    none: dict[str, Any] = {each: getattr(plain, each) for each in ["dataset_config", *TABLE]}
+    return replace(settings, **none)
 
 
 def read_rows(
