@@ -163,7 +163,7 @@ def of_images(chosen: argparse.Namespace, extra: list[str]) -> tuple[list[Row], 
 def of_texts(chosen: argparse.Namespace, extra: list[str]) -> tuple[list[Row], float, int, str]:
     """The rows of text runs, the reference's reward, the number of prompts and the caption."""
     settings = resolved(
-        EvaluateTextSettings(policy=str(WORK), split=chosen.split, num_prompts=chosen.num_prompts)
+        EvaluateTextSettings(policy=[str(WORK)], split=chosen.split, num_prompts=chosen.num_prompts)
     )
     compared = open_comparison(settings)
     before = write(compared, compared.reference)  # once: it is the same for every checkpoint

@@ -221,8 +221,11 @@ def asked_prompts(
 def own_settings(settings: EvaluateTextSettings, name: str) -> EvaluateTextSettings:
     """The settings by which the data set ``name`` is opened: another than that of the pairs has its
     own configuration and columns."""
-    none: dict[str, Any] = dict.fromkeys(["dataset_config", *TABLE])
-    return settings if name == settings.dataset_name else replace(settings, **none)
+    if name == settings.dataset_name:
+        return settings
+    plain = EvaluateTextSettings()
+    none: dict[str, Any] = {each: getattr(plain, each) for each in ["dataset_config", *TABLE]}
+    return replace(settings, **none)
 
 
 def read_rows(
@@ -255,8 +258,9 @@ def load_policy(run: str, settings: EvaluateTextSettings, compared: Comparison) 
     not read the reference's tokens, or has fewer: texts of one are scored by the other."""
     device, settings = compared.task.device, replace(settings, model_revision=None)
     if is_checkpoint(Path(run)):
-        scorer, theirs, _ = load_checkpoint(Path(run), settings.trust_remote_code)
-        scorer = TokenScorer(scorer.network.to(device).eval())
+        trained, theirs, _ = load_checkpoint(Path(run), settings.trust_remote_code)
+        whole: Any = trained.network
+        scorer = TokenScorer(whole.to(device).eval())
     else:  # the revision is the reference's
         scorer = load_scorer(run, "policy", settings, device)
         theirs = find_tokenizer(run, "policy", scorer.network, settings)

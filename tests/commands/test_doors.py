@@ -14,7 +14,7 @@ from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
 LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"}
-LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts"}
+LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts", "engine.bits_settings"}
 DATA = {"data", "data.bundled", "data.paths", "data.stream_settings"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 JUDGES |= {"metrics.reward", "metrics.text_reward", "metrics.pixels", "engine.digests"}
@@ -28,7 +28,7 @@ IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
 IMAGE |= {"image.lora_file", "image.watch_settings", "data", "data.stream_settings"}
 TEXT = {"text", "text.settings", "text.loss_settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
-TEXT |= {"text.foreign", "text.mixture_words", "text.refused"}
+TEXT |= {"text.bits_settings", "text.foreign", "text.mixture_words", "text.refused"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
 PAIRS = {"image.evaluate_settings", "image.pair_settings", "pairs", "pairs.settings"}
