@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -109,8 +108,9 @@ def divergence_of(
                 f"--f_divergence_type {name}: loss {loss} does not read the margin of a pair"
                 f" alone; these do: {', '.join(fitting)}"
             )
-    alpha = getattr(settings, "f_alpha_divergence_coef", None)
-    return partial(DIVERGENCES[name], alpha=0.5 if alpha is None else alpha)
+    given, reward = getattr(settings, "f_alpha_divergence_coef", None), DIVERGENCES[name]
+    alpha = 0.5 if given is None else given
+    return lambda ratio: reward(ratio, alpha)
 
 
 def read_options(settings: LossSettings, row: Loss) -> dict[str, float]:

@@ -151,8 +151,8 @@ class Term:
         self, chosen_B: Tensor, rejected_B: Tensor, z: Tensor | float = 0.0, **data: Any
     ) -> Tensor:
         """Losses ``(B,)`` of scaled rewards; ``data`` come with the pairs, by the loss's names."""
-        known = {"beta": self.beta, "kl": z, **data}
-        return preference_loss(self.name, chosen_B, rejected_B, **known, **self.options)
+        named: dict[str, Any] = {"beta": self.beta, "kl": z, **data, **self.options}
+        return preference_loss(self.name, chosen_B, rejected_B, **named)
 
     def in_unit(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:
         """What the loss reads: rewards, or scores if it has no reference; as sums or as means."""

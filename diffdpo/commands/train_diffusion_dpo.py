@@ -269,6 +269,8 @@ def store_reference(
     key = reference_key(run.pairs, run.process, encoders, network, settings)
     plan = Plan(settings, len(run.rows), accelerator.num_processes)
     positions = plan.total_steps * plan.effective_batch
+    if settings.holdout is not None:  # the stream then skips pairs, and those are measured
+        positions = settings.reference_draws * len(run.rows)
     visits = RunVisits(run.rows, settings.seed, settings.reference_draws, positions)
     say(scoring_line(len(run.rows), positions, settings))
     run.rows, run.reference = score_rows(

@@ -5,14 +5,17 @@ The schedule is a pure function of the step, so that a checkpoint need not hold 
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
 from torch import nn
 
-from diffdpo.engine.settings import TrainSettings
-from diffdpo.errors import UserError
+from diffdpo.engine.settings import SCHEDULES, TrainSettings
+from diffdpo.errors import UserError, short
 
 
 def make_optimizer(
@@ -80,23 +83,61 @@ def paged_adam(eight_bit: bool) -> Callable[..., torch.optim.Optimizer]:
 def make_schedule(
     settings: TrainSettings, total_steps: int, peak_rate: float
 ) -> Callable[[int], float]:
-    """The factor on ``peak_rate`` as a function of the step, from 0 on: diffusers' schedules.
+    """The factor on ``peak_rate`` as a function of the step, from 0 on: diffusers' schedules, and
+    transformers' where it has more of them or is told more.
 
-    Raises UserError for a peak below the rate at which the polynomial schedule ends.
+    Raises UserError for a peak below the rate at which the polynomial schedule ends, and for
+    options that a schedule does not take.
     """
-    # diffusers reads the peak from an optimizer: the polynomial schedule ends at a rate, 1e-7, and
-    # not at a share of the peak. A dry run at rate 0 has no share of it to compute.
+    # The peak is read from an optimizer: the polynomial schedule ends at a rate, 1e-7, and not at a
+    # share of the peak. A dry run at rate 0 has no share of it to compute.
     carrier = torch.optim.SGD([torch.zeros(1)], lr=peak_rate or 1.0)
+    name, options = settings.lr_scheduler, settings.schedule_options
+    warmup = settings.warmup_steps(total_steps)
     try:
+        if name not in SCHEDULES or options:
+            return transformers_schedule(settings, carrier, warmup, total_steps)
         scheduler = get_scheduler(
-            settings.lr_scheduler,
+            name,
             carrier,
-            num_warmup_steps=settings.warmup_steps(total_steps),
+            num_warmup_steps=warmup,
             num_training_steps=total_steps,
             num_cycles=settings.lr_num_cycles,
             power=settings.lr_power,
         )
-    except ValueError as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--lr_scheduler {settings.lr_scheduler}: {reason}") from error
+        what = f"--lr_scheduler_kwargs: {name}" if options else f"--lr_scheduler {name}"
+        raise UserError(f"{what}: {short(reason, 200)}") from error
     return scheduler.lr_lambdas[0]
+
+
+def transformers_schedule(
+    settings: TrainSettings, carrier: torch.optim.Optimizer, warmup: int, total_steps: int
+) -> Callable[[int], float]:
+    """A schedule of transformers with its options.
+
+    Raises ValueError, TypeError or ArithmeticError for options that it does not take.
+    """
+    from transformers import optimization
+
+    name, options = settings.lr_scheduler, dict(settings.schedule_options)
+    own = {"cosine_with_restarts": "num_cycles", "polynomial": "power"}
+    made: Any = optimization.TYPE_TO_SCHEDULER_FUNCTION[optimization.SchedulerType(name)]
+    common = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    taken = inspect.signature(made).parameters.keys() - common
+    if unknown := sorted(options.keys() - taken):
+        known = ", ".join(sorted(taken)) or "none"
+        raise ValueError(f"takes no {', '.join(unknown)}; known: {known}")
+    if name in own:  # the flags of these two, unless the options say otherwise
+        options.setdefault(own[name], getattr(settings, f"lr_{own[name]}"))
+    scheduler = optimization.get_scheduler(
+        name, carrier, warmup, total_steps, scheduler_specific_kwargs=options
+    )
+    schedule: Callable[[int], float] = scheduler.lr_lambdas[0]
+    # Some options are read only when a rate is asked for.
+    if not all(
+        math.isfinite(schedule(step)) for step in (0, warmup, total_steps // 2, total_steps)
+    ):
+        raise ValueError("gives rates that are no finite numbers")
+    return schedule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from diffdpo.config import BaseSettings
 from diffdpo.flags import SEEDS, flag
@@ -199,6 +200,9 @@ class TrainSettings(BaseSettings):
     hub_model_id: str | None = flag(
         None, "repository to upload to; default: the folder's name", group="logging"
     )
+    hub_private_repo: bool = flag(
+        False, "only you may read a repository that the upload makes", group="logging"
+    )
 
     def problems(self) -> list[str]:
         lines = super().problems()
@@ -226,6 +230,11 @@ class TrainSettings(BaseSettings):
         # On a CPU they would take the cores that training computes on.
         own = 0 if device == "cpu" else 2
         return own if self.dataloader_num_workers is None else self.dataloader_num_workers
+
+    @property
+    def schedule_options(self) -> dict[str, Any]:
+        """What the schedule is told by transformers' names for it."""
+        return {}
 
     @property
     def drift_rule(self) -> tuple[str, float]:
@@ -266,6 +275,7 @@ FREE_ON_RESUME = {
     "push_to_hub",
     "hub_token",
     "hub_model_id",
+    "hub_private_repo",
     "gradient_checkpointing",
     "precompute_dir",
     "torch_compile",

@@ -11,12 +11,29 @@ from torch import Tensor
 
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
+from diffdpo.reference import Reference, StoredScores
 
 # The relative difference of two computations of a score that rounding may explain: sums are rounded
 # otherwise in batches of another shape.
 ROUNDING = {"no": 1e-4, "bf16": 2e-2, "fp16": 4e-3}
 TF32_ROUNDING = 4e-3
 SMALLEST = 1e-3  # nats: scores below it are compared with it, not divided by almost zero
+
+
+def check_start(
+    reference: Reference,
+    reward_N: Tensor,
+    policy_N: Tensor,
+    scale: float,
+    settings: TrainSettings,
+    notice: Callable[[str], None],
+) -> None:
+    """Check that policy and reference agree before the first step; ``scale`` is the beta that
+    rewards are logged with. Raises UserError where stored scores are of another reference."""
+    if isinstance(reference, StoredScores):
+        check_stored(reward_N, policy_N, scale, settings, notice)
+    else:
+        check_live(reward_N, scale, settings.torch_compile, notice)
 
 
 def check_live(

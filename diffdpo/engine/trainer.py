@@ -30,7 +30,7 @@ from diffdpo.engine.recorder import Recorder
 from diffdpo.engine.resume import Start
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.signals import StopRequest
-from diffdpo.engine.start_check import check_live, check_stored
+from diffdpo.engine.start_check import check_start
 from diffdpo.engine.step_context import reward_total, step_context
 from diffdpo.engine.task import Task
 from diffdpo.engine.transfer import on_device
@@ -41,7 +41,7 @@ from diffdpo.errors import UserError
 from diffdpo.losses.means import Metrics, mean_of
 from diffdpo.objective import Objective, StepContext
 from diffdpo.preference import implicit_reward
-from diffdpo.reference import Reference, StoredScores, unwrapped
+from diffdpo.reference import Reference, unwrapped
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,14 @@ class Trainer:
         self.bad_steps = BadSteps(settings.max_bad_steps, self.stream, batch, accelerator, notice)
         weights = trainable(unwrapped(self.model))
         self.averages = averages_of(reference, weights, settings.ema_decay)
-        self.monitor = Monitor(
-            settings, accelerator, self.averages, objective.reference_free, notice
-        )
+        self.monitor = Monitor(settings, accelerator, self.averages, objective, notice)
         judges = (self.bad_steps.judge, self.monitor.watch.judge)
         self.recorder = Recorder(self.output_dir, accelerator, batch, judges)
         self.keeper = Keeper(
             accelerator, settings, self.model, self.optimizer, batch, rows.fingerprint, notice,
             self.averages, objective.running,
         )  # fmt: skip
-        if settings.keep_best:
-            self.keeper.spared = self.monitor.evals.best
+        self.keeper.spared = self.monitor.evals.spared
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
     def spread(self, model: nn.Module) -> int:
@@ -159,7 +156,8 @@ class Trainer:
                 # Micro-batches are equally large: the mean of their means is the step's mean.
                 self.accelerator.backward(result.loss / len(micro_batches))
             if first and index == 0 and self.reference.starts_equal:
-                self.check_start(result.reward_N, result.policy_N)
+                scale, found = self.objective.reward_scale, (result.reward_N, result.policy_N)
+                check_start(self.reference, *found, scale, self.settings, self.notice)
             every_metrics.append(result.metrics)
             every_loss.append(result.loss_B)
             rewards.append(result.reward_N)
@@ -193,14 +191,6 @@ class Trainer:
         """The sum of a tensor over all processes."""
         summed: Tensor = self.accelerator.reduce(on_device(value, self.accelerator.device))
         return summed
-
-    def check_start(self, reward_N: Tensor, policy_N: Tensor) -> None:
-        """Check that policy and reference agree before the first step."""
-        scale, settings = self.objective.reward_scale, self.settings
-        if isinstance(self.reference, StoredScores):
-            check_stored(reward_N, policy_N, scale, settings, self.notice)
-        else:
-            check_live(reward_N, scale, settings.torch_compile, self.notice)
 
     def fit(self, start: Start, measures: Measures | None = None) -> Ending:
         """Train from ``start`` to the end of the run, or until a request to stop.

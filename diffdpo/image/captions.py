@@ -50,13 +50,3 @@ def prompt(caption: Any, column: str, row: int) -> str | list[str]:
                 f" ({short(text, 40)}); a prompt is text, or a list of texts to draw one from"
             )
     return (texts if several else texts[0]) if texts else ""
-
-
-def prompt_of(caption: Any, column: str, seed: int, row: int) -> str:
-    """The prompt of one row as ``prompts_of`` gives it, where its caption is read alone. Raises
-    UserError as that does."""
-    texts = prompt(caption, column, row)
-    if isinstance(texts, str):
-        return texts
-    drawn = below(np.array([len(texts)]), seed, Purpose.CAPTION, np.array([row]))
-    return texts[int(drawn[0])]

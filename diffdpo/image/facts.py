@@ -59,7 +59,7 @@ def image_facts(
     if others := foreign(unread, unread):
         lines["not read"] = f"columns {listed(others)}"
     streamed = isinstance(pairs, StreamedPairs)
-    if streamed:
+    if isinstance(pairs, StreamedPairs):
         lines["streaming"] = pairs.table.line(len(pairs))
     prompts = list(dict.fromkeys(islice(pairs.each_prompt(), LOOKED_AT if streamed else None)))
     if cut := backbone.cut_prompts(prompts):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from datasets import Dataset
@@ -158,8 +158,7 @@ class ImagePairs(Rows):
         """What ``read`` gives, which depends on the usable rows: not read again for the same."""
         if name not in self.known or self.known[name][0] is not self.rows:
             self.known[name] = self.rows, read()
-        found: T = self.known[name][1]
-        return found
+        return cast(T, self.known[name][1])
 
     def source(self, row: int) -> int:
         """The row of the data set that usable row ``row`` is."""
@@ -193,10 +192,8 @@ class ImagePairs(Rows):
             return
         self.tally.traps = self.traps()
         good = []
-        on_terminals = True if quiet else None  # tqdm: None disables it where there is no terminal
-        for row in tqdm(
-            self.rows, desc="checking images", unit="pair", disable=on_terminals, leave=False
-        ):
+        off = True if quiet else None  # tqdm: None disables it where there is no terminal
+        for row in tqdm(self.rows, desc="checking images", unit="pair", disable=off, leave=False):
             try:
                 self.try_row(int(row))
                 good.append(row)

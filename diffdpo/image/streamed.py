@@ -52,7 +52,8 @@ class StreamedPairs(ImagePairs):
         )
         self.first_wins = labels(table, format)
         self.tally, self.seen = PairTally(rows=len(table), checked=False), 0
-        self.beside = StreamedSides(table, framing.beside, place)
+        self.beside = beside = StreamedSides(table, framing.beside, place)
+        self.wanted = list(dict.fromkeys([*format.sides, format.prompt, *beside.pictures]))
         read = {*format.columns, *format.optional, *self.beside.columns}
         self.tally.unread_columns = [name for name in table.column_names if name not in read]
         self.known: dict[str, tuple[np.ndarray, Any]] = {}
@@ -63,8 +64,7 @@ class StreamedPairs(ImagePairs):
 
     def prepare(self) -> None:
         """Tell the shards what will be read."""
-        columns = [*self.format.sides, self.format.prompt, *self.beside.pictures]
-        self.table.keep(self.rows, list(dict.fromkeys(columns)))
+        self.table.keep(self.rows, self.wanted)
 
     def limit(self, count: int | None, seed: int) -> None:
         super().limit(count, seed)

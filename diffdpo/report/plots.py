@@ -90,7 +90,7 @@ def held_out_curves(lines: Sequence[Mapping[str, Any]]) -> bytes:
         for name, (steps, values) in curves.items():
             label = name.split("/")[-1].replace("_", " ")
             axis.plot(steps, values, marker="o", markersize=3, linewidth=1.4, label=label)
-            bands = [line.get(BAND.get(name)) for line in lines if line["step"] in steps]
+            bands = [line.get(BAND.get(name, "")) for line in lines if line["step"] in steps]
             if all(bands) and len(bands) == len(steps):
                 low, high = zip(*bands, strict=True)
                 axis.fill_between(steps, low, high, alpha=0.15)

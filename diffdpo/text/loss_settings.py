@@ -20,8 +20,8 @@ ELSEWHERE = {
 }
 # Options that one loss or a few have; a run whose losses read none of them is not what was meant.
 OPTIONS = ("alpha", "discopop_tau")
-CHECKED = ("loss_type", "loss_weights", "label_smoothing", "cpo_alpha", "pref_bco_weight", *OPTIONS)
-CHECKED += ("ld_alpha", "use_weighting", "f_divergence_type", "f_alpha_divergence_coef")
+CHECKED = ["loss_type", "loss_weights", "label_smoothing", "cpo_alpha", "pref_bco_weight"]
+CHECKED += [*OPTIONS, "ld_alpha", "use_weighting", "f_divergence_type", "f_alpha_divergence_coef"]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from diffdpo.engine.transfer import on_device
 from diffdpo.losses.means import Metrics, by_label
 from diffdpo.objective import Objective, Scores, StepContext
 from diffdpo.reference import unwrapped
@@ -71,7 +72,7 @@ class TextTask:
         if self.ld_alpha is not None:
             likelihood_N = score_N
             weight_P = tail_weights(draw.sizes, draw.completions, self.ld_alpha)
-            score_N = sums_of(logp_P * weight_P.to(logp_P.device, non_blocking=True), draw.sizes)[
+            score_N = sums_of(logp_P * on_device(weight_P, logp_P.device), draw.sizes)[
                 : draw.completions
             ]
         metrics = token_metrics(column_PK.detach(), draw) if torch.is_grad_enabled() else {}

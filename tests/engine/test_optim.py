@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import transformers
 from diffusers.optimization import get_scheduler
 from safetensors.torch import load_file
 
@@ -13,6 +14,7 @@ from diffdpo.engine.optim import make_optimizer, make_schedule
 from diffdpo.engine.plan import planned_steps
 from diffdpo.engine.settings import SCHEDULES, TrainSettings
 from diffdpo.errors import UserError
+from diffdpo.text.settings import TextSettings
 from tests.factory import read_jsonl
 
 STEPS = 100
@@ -63,6 +65,69 @@ def test_the_polynomial_schedule_ends_at_a_rate():
     schedule = make_schedule(settings, 100, 1e-5)
     rates = [1e-5 * schedule(step) for step in (0, 50, 99, 100, 1000)]
     assert rates == pytest.approx([1e-5, 5.05e-6, 1.99e-7, 1e-7, 1e-7])
+
+
+OPTIONS = {
+    "inverse_sqrt": [{}, {"timescale": 20}],
+    "cosine_with_min_lr": [{"min_lr": 1e-6}, {"min_lr_rate": 0.1, "num_cycles": 1.5}],
+    "cosine_warmup_with_min_lr": [{"min_lr": 1e-6, "warmup_lr_rate": 0.2}],
+    "warmup_stable_decay": [
+        {"num_decay_steps": 30},
+        {"num_decay_steps": 30, "min_lr_ratio": 0.1, "decay_type": "1-sqrt"},
+    ],
+    "cosine": [{"num_cycles": 1.5}],
+    "cosine_with_restarts": [{"num_cycles": 4}],
+    "polynomial": [{"lr_end": 1e-6}, {"lr_end": 1e-6, "power": 3.0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, each) for name in OPTIONS for each in OPTIONS[name]]
+)
+def test_schedules_and_options_of_transformers_are_its_own(name, options):
+    settings = TextSettings(
+        lr_scheduler=name, lr_scheduler_kwargs=options, lr_warmup_steps=7, lr_power=2.0
+    )
+    schedule = make_schedule(settings, STEPS, 1e-4)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    power = {"power": 2.0} if name == "polynomial" else {}
+    scheduler = transformers.get_scheduler(
+        name, optimizer, 7, STEPS, scheduler_specific_kwargs=power | options
+    )
+    rates = []
+    for _ in range(STEPS + 3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert [1e-4 * schedule(step) for step in range(STEPS + 3)] == pytest.approx(rates, rel=1e-12)
+    assert len(set(rates)) > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        ("linear", {"min_lr": 1e-6}, "linear: takes no min_lr; known: none"),
+        ("constant", {"power": 2}, "constant: takes no power; known: none"),
+        (
+            "cosine_with_min_lr",
+            {"last_epoch": 5},
+            "takes no last_epoch; known: min_lr, min_lr_rate",
+        ),
+        ("cosine_with_min_lr", {}, "One of min_lr or min_lr_rate should be set"),
+        ("cosine_with_min_lr", {"min_lr": "low"}, "--lr_scheduler_kwargs: cosine_with_min_lr: "),
+        ("warmup_stable_decay", {}, "missing 1 required positional argument: 'num_decay_steps'"),
+        (
+            "warmup_stable_decay",
+            {"num_decay_steps": 9, "min_lr_ratio": float("inf")},
+            "gives rates that are no finite numbers",
+        ),
+        ("inverse_sqrt", {"timescale": 0}, "--lr_scheduler_kwargs: inverse_sqrt: "),
+    ],
+)
+def test_options_that_a_schedule_does_not_take_are_one_line(name, options, line):
+    settings = TextSettings(lr_scheduler=name, lr_scheduler_kwargs=options)
+    with pytest.raises(UserError, match=line):
+        make_schedule(settings, STEPS, 1e-4)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

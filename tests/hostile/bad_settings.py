@@ -192,6 +192,14 @@ TEXTS = {
         ["--loss_type", "simpo", "--pref_bco_weight", "0.5"],
         "--pref_bco_weight: BCO has a reference, the losses beside it not",
     ),
+    "a schedule that follows a loss": (
+        ["--lr_scheduler_type", "reduce_lr_on_plateau"],
+        "--lr_scheduler 'reduce_lr_on_plateau' is unknown; known: linear, cosine",
+    ),
+    "an option that a schedule has not": (
+        ["--lr_scheduler_kwargs", '{"min_lr": 1e-7}'],
+        "--lr_scheduler_kwargs: linear: takes no min_lr; known: none",
+    ),
     "a tail above 1": (["--ld_alpha", "1.5"], "--ld_alpha must be at most 1"),
     "two precisions": (["--bf16", "--fp16"], "--bf16 and --fp16 exclude each other"),
     "no tokens": (["--max_length", "0"], "--max_length must be at least"),

@@ -122,6 +122,10 @@ class Evals:
         lines = [line for line in self.lines if steps is None or line["step"] in steps]
         return best_of(lines, self.metric)
 
+    def spared(self) -> int | None:
+        """The step whose checkpoint is kept however many are allowed; None where none is."""
+        return self.best() if self.settings.keep_best else None
+
     def in_vain(self) -> bool:
         """Whether as many measurements as the patience allows were no better than one before."""
         patience, best = self.settings.early_stopping_patience, self.best()

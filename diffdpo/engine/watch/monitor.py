@@ -15,6 +15,7 @@ from diffdpo.engine.watch.overtrained import verdict
 from diffdpo.engine.watch.signs import Record
 from diffdpo.engine.watch.watch import Watch
 from diffdpo.errors import UserError
+from diffdpo.objective import Objective
 
 
 class Monitor:
@@ -25,12 +26,12 @@ class Monitor:
         settings: TrainSettings,
         accelerator: Accelerator,
         averages: Averages,
-        reference_free: bool,
+        objective: Objective,
         notice: Callable[[str], None],
     ) -> None:
         """Raises UserError where a run that is to act on drift has no reference to drift from."""
         on_drift, share = settings.drift_rule
-        if on_drift != "warn" and reference_free:
+        if on_drift != "warn" and objective.reference_free:
             raise UserError(
                 f"--on_drift {on_drift}: the loss has no reference, from which drift is"
                 " measured; leave it out"
