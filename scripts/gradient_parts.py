@@ -91,9 +91,7 @@ def parts(gradient_PTMK: np.ndarray) -> Parts:
     both = square(rest_PTK).sum() / (strata * (pairs - 1)) - left
     pair = square(pair_PK - mean_K).sum() / (pairs - 1) - within / (strata * noises)
     timestep = square(stratum_TK - mean_K).mean() - (both + left) / pairs
-    return Parts(
-        *(float(value) for value in (timestep, pair, both, within)), signal=signal(pair_PK)
-    )
+    return Parts(float(timestep), float(pair), float(both), float(within), signal(pair_PK))
 
 
 def by_stratum(gradient_PTMK: np.ndarray) -> dict[str, np.ndarray]:

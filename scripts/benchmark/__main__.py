@@ -28,7 +28,7 @@ if __name__ == "__main__":
         "race": Command(
             purpose="seconds of training to a better policy, ours beside other scripts",
             settings="scripts.benchmark.quality.command:RaceSettings",
-            example="--peer-script train_diffusion_dpo.py --peer-script train.py",
+            example="--peer-script train_diffusion_dpo.py",
             interrupted="interrupted; the runs so far are kept, and the same command goes on",
             module="quality.command",
         ),

@@ -15,7 +15,7 @@ from scripts.benchmark.gate import Schedule
 from scripts.benchmark.snapshots import Moments
 from scripts.benchmark.subjects import Subject, with_folders
 
-PATIENCE = 5.0  # seconds that a subject has to end by itself
+PATIENCE = 60.0  # seconds that a subject has to end by itself; a busy machine takes a dozen
 LONGEST = 200  # letters of a failure's reason; its log has the rest
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout, for the worker's imports
 

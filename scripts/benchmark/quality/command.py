@@ -26,6 +26,7 @@ from scripts.benchmark.quality.judging import Judge
 from scripts.benchmark.quality.page import by_task, chart, markdown
 from scripts.benchmark.quality.runs import Run, every_line, judge, train
 from scripts.benchmark.quality.tasks import (
+    OUTSIDE,
     Task,
     chosen_tasks,
     common_flags,
@@ -136,9 +137,9 @@ def main(settings: RaceSettings) -> int:
     tasks = chosen_tasks(settings.tasks)
     peers = [recognise(name) for name in settings.peer_script]
     own = {name: asdict(settings)[name] for name in FIXED}
+    check_programs(Races(settings, Path(), peers), tasks)
     work = claimed(settings.work_dir, own)
     races = Races(settings, work, peers)
-    check_programs(races, tasks)
     say(*(f"note         {note}" for peer in peers for note in peer.notes()))
     plans = {task.name: list(races.plan(task)) for task in tasks}
     runs = sum(map(len, plans.values()))
@@ -172,7 +173,14 @@ def carry_out(
 
 
 def check_programs(races: Races, tasks: Sequence[Task]) -> None:
-    """Raise UserError for a program that takes part in no task."""
+    """Raise UserError for a script or a program that takes part in no task."""
+    for peer in races.peers:
+        if not any(peer.kind in task.peers for task in tasks):
+            reason = OUTSIDE.get(peer.kind, "name a task in which it does")
+            raise UserError(
+                f"--peer_script {peer.path.name}: {peer.kind}'s script takes part in none of the"
+                f" tasks; {reason}"
+            )
     known = list(dict.fromkeys(name for task in tasks for name in task.names(races.peers)))
     if unknown := [name for name in races.settings.programs if name not in known]:
         raise UserError(

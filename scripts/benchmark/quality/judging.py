@@ -16,7 +16,7 @@ import torch
 
 from diffdpo.data.bundled import bundled
 from diffdpo.engine.files import write_atomically
-from diffdpo.evaluation.wins import shares
+from diffdpo.evaluation.scores import shares
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import PAIRS
 from diffdpo.image.comparison import implicit_accuracy
