@@ -139,4 +139,6 @@ class StreamedTexts(TextRows):
             "rows": f"{len(self):,} {what} ({self.tally.format}), read as they are trained on; of"
             f" the first {looked:,} rows {bad} are unusable",
             "streaming": self.stream.line(len(self)),
+            "record": "none is kept of the texts: diffdpo evaluate-text cannot tell whether its own"
+            " were trained on",
         }
