@@ -113,7 +113,7 @@ COMMANDS = {
         "runs/first runs/second",
     ),
     "evaluate_text": Command(
-        "language model against its reference: reward, KL, report",
+        "language models against their reference and each other: reward, KL, report",
         "diffdpo.text.evaluate_settings:EvaluateTextSettings",
         "--policy runs/train",
     ),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -12,7 +12,7 @@ import yaml
 
 from diffdpo.errors import UserError, nearest, short
 from diffdpo.flags import StrictParser, one_of, out_of_bounds, unfit_text
-from diffdpo.words import as_word, misfit
+from diffdpo.words import as_word, is_off, misfit
 
 Settings = TypeVar("Settings", bound="BaseSettings")
 
@@ -24,6 +24,19 @@ class Layer:
     source: str
     content: Mapping[str, Any]
     heading: str | None = None  # of the line that lists the settings taken from here; None: no line
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A file of settings in which names and values of other programs became this one's.
+
+    ``beneath`` gives that program's own defaults, for the settings that are given.
+    """
+
+    content: Mapping[str, Any]
+    mistakes: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    beneath: Callable[[Mapping[str, Any]], Layer] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,33 @@ class BaseSettings:
         """
         return {}
 
+    @classmethod
+    def refused(cls) -> dict[str, str]:
+        """Settings of other programs that cannot be had here, each with what to write instead.
+
+        A value that switches one of them off is no mistake: nothing was asked for.
+        """
+        return {}
+
+    @classmethod
+    def foreign(cls) -> set[str]:
+        """Settings of other programs whose values ``translated`` turns into settings of this one's
+        own names."""
+        return set()
+
+    @classmethod
+    def translated(cls, content: Mapping[str, Any]) -> Translation:
+        """What a file, or flags, with ``foreign`` names stand for."""
+        return Translation(content)
+
 
 def misfits(field: dataclasses.Field[Any], value: Any) -> list[str]:
     """A line for each reason why a setting cannot have this value, whatever the others are."""
     lines = out_of_bounds(field.name, value, field.metadata.get("bounds", {}))
     lines += unfit_text(field.name, value)
     if "choices" in field.metadata and not lines:
-        lines += one_of(field.name, value, field.metadata["choices"])
+        for word in value if isinstance(value, list) else [value]:
+            lines += one_of(field.name, word, field.metadata["choices"])
     return lines
 
 
@@ -124,15 +157,22 @@ def complete(
     Raises UserError with the ``mistakes`` so far and those met here.
     """
     notices: list[str] = []
+    foreign = {name: given[name] for name in sorted(cls.foreign()) if name in given}
+    given = {name: value for name, value in given.items() if name not in foreign}
+    layers = [Layer("flags", foreign)] if foreign else []
     try:
         if path := given.get("config"):
-            content = read_yaml(path, "--config ")
-            given = {**read_layer(parser, cls, Layer(path, content), mistakes), **given}
+            layers.append(Layer(path, read_yaml(path, "--config ")))
+        for layer in layers:
+            words = cls.translated(layer.content)
+            mistakes = mistakes + [f"{layer.source}: {line}" for line in words.mistakes]
+            notices += words.notices
+            upper = read_layer(parser, cls, Layer(layer.source, words.content), mistakes)
+            given = {**upper, **given}
+            if words.beneath:
+                given |= lower_layer(parser, cls, words.beneath(given), given, mistakes, notices)
         if beneath := cls.beneath(given):
-            lower = read_layer(parser, cls, beneath, mistakes)
-            told = {k: v for k, v in lower.items() if k not in given and v != default_of(cls, k)}
-            notices = layer_notice(beneath, told)
-            given = {**lower, **given}
+            given |= lower_layer(parser, cls, beneath, given, mistakes, notices)
     except UserError as error:
         # A file cannot be read. What it would have set is unknown, so checking values would only
         # add mistakes that are none.
@@ -143,6 +183,22 @@ def complete(
         raise UserError(*mistakes)
     inert = [f"--{name}: {reason}" for name, reason in cls.inert().items() if name in given]
     return settings, inert + notices
+
+
+def lower_layer(
+    parser: StrictParser,
+    cls: type[BaseSettings],
+    layer: Layer,
+    given: Mapping[str, Any],
+    mistakes: list[str],
+    notices: list[str],
+) -> dict[str, Any]:
+    """The settings of a layer that nothing above it gives; adds to ``mistakes`` and ``notices``."""
+    lower = read_layer(parser, cls, layer, mistakes)
+    lower = {name: value for name, value in lower.items() if name not in given}
+    told = {name: value for name, value in lower.items() if value != default_of(cls, name)}
+    notices += layer_notice(layer, told)
+    return lower
 
 
 def read_yaml(path: str, prefix: str = "") -> dict[str, Any]:
@@ -181,13 +237,16 @@ def read_layer(
     A name is a setting's own, one that it has in other programs, or one without effect here.
     """
     fields, hints = {field.name: field for field in dataclasses.fields(cls)}, get_type_hints(cls)
-    own_names = {**other_names(cls), **{name: name for name in (*fields, *cls.inert())}}
+    own = (*fields, *cls.inert(), *cls.foreign())
+    own_names, refused = {**other_names(cls), **{name: name for name in own}}, cls.refused()
     settings: dict[str, Any] = {}
     written: dict[str, str] = {}
     for key, value in layer.content.items():
         name = own_names.get(str(key), "")
         if earlier := written.get(name):
             mistakes.append(f"{layer.source}: {earlier} and {key} are one setting; keep one")
+        elif str(key) in refused:
+            mistakes += [] if is_off(value) else [f"{layer.source}: {key}: {refused[str(key)]}"]
         elif not name:
             hint = nearest(str(key), sorted(own_names))
             mistakes.append(f"{layer.source}: unknown setting {short(repr(str(key)))}{hint}")

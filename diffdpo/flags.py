@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypedDict, get_origin, get_type_hints
 
 from diffdpo.errors import UserError, nearest, short
-from diffdpo.words import reader
+from diffdpo.words import inner, is_off, reader
 
 
 class Bounds(TypedDict, total=False):
@@ -145,13 +145,16 @@ class StrictParser(ArgumentParser):
         self.positional = {name: get_origin(hints[name]) is list for name in named}
         self.spellings: list[str] = []
         self.repeated: list[str] = []
+        self.refused: dict[str, str] = cls.refused()
         for name, title in GROUPS.items():
             group = self.add_argument_group(title)
             for field in dataclasses.fields(cls):
                 if field.metadata.get("group", "options") == name:
                     self.add_field(group, field, hints[field.name])
-        for name in cls.inert():
+        for name in (*cls.inert(), *sorted(cls.foreign())):
             self.add_flag(self, name, nargs="*", help=SUPPRESS)
+        for name in cls.inert():  # a switch of another program that is on by default there
+            self.add_flag(self, f"no_{name}", action="store_true", dest=name, help=SUPPRESS)
         group = self.add_argument_group("general")
         self.add_flag(
             group, "config", metavar="FILE", help="YAML file of settings; flags override it"
@@ -159,12 +162,12 @@ class StrictParser(ArgumentParser):
         group.add_argument("-h", "--help", action="help", help="show this and leave")
 
     def add_field(self, group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
-        """Add the flag of a field. A switch that is on by default also gets a ``--no_`` form."""
+        """Add the flag of a field. A switch also gets a ``--no_`` form."""
         aliases = field.metadata.get("aliases", [])
         own = {key: field.metadata[key] for key in ("type", "action") if key in field.metadata}
         options = {**reader(hint), **own, "help": help_text(field)}
         self.add_flag(group, field.name, *aliases, **options)
-        if field.default is True:
+        if inner(hint) is bool:
             off = {"action": "store_false", "dest": field.name, "help": SUPPRESS}
             self.add_flag(group, f"no_{field.name}", **off)
 
@@ -196,10 +199,14 @@ class StrictParser(ArgumentParser):
 
     def read_one(self, chunk: list[str], given: Namespace) -> list[str]:
         """Read one flag with its values into ``given``; returns a line for each mistake."""
-        name = chunk[0].split("=")[0]
+        name, *joined = chunk[0].split("=", 1)
         action = self._option_string_actions.get(name)
         if action is None and FLAG.match(name):
-            hint = nearest(f"--{name[2:].replace('-', '_')}", self.spellings)
+            if (known := name[2:].replace("-", "_")) in self.refused:
+                words = joined + chunk[1:]
+                is_asked = not words or not all(map(is_off, words))
+                return [f"{name}: {self.refused[known]}"] if is_asked else []
+            hint = nearest(f"--{known}", self.spellings)
             return [f"unknown flag {short(name)}{hint}"]
         if action is not None and action.nargs != 0 and len(chunk) == 2 and chunk[0] == name:
             chunk = [f"{name}={chunk[1]}"]  # so that a value may begin with a minus

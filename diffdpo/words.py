@@ -99,6 +99,11 @@ def misfit(value: Any, hint: Any, is_choice: bool) -> str:
     return ""
 
 
+def is_off(value: Any) -> bool:
+    """Whether a value of another program's setting asks for nothing."""
+    return not value or str(value).lower() in (*NONE, *FALSE)
+
+
 def as_word(value: Any) -> str:
     """A YAML value, plain or nested, as a word on the command line."""
     if isinstance(value, dict):

@@ -28,8 +28,10 @@ from diffdpo.commands.evaluate_text import load_scorer, open_comparison, resolve
 from diffdpo.engine.checkpoint import list_checkpoints, read_tensors
 from diffdpo.engine.console import quiet_libraries
 from diffdpo.engine.files import atomic_file, write_atomically
+from diffdpo.engine.labels import REFERENCE
+from diffdpo.evaluation.texts import scores_of_texts, text_rows
 from diffdpo.report.plots import as_png, figure
-from diffdpo.text.comparison import Comparison, Written, compare, compare_rewards, write
+from diffdpo.text.comparison import Comparison, Written, compare, write
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.scorer import TokenScorer
 
@@ -93,7 +95,8 @@ def measure(name: str, folder: Path, compared: Comparison, before: Written) -> l
         load_weights(policy, path)
         after = write(compared, policy)
         figures = compare(compared, policy, before, after)
-        figures |= compare_rewards(compared, before, after)[REWARD]
+        scores = scores_of_texts(compared, {REFERENCE: before, "policy": after})
+        figures |= text_rows(scores, "policy")[REWARD]
         step = int(path.name.split("-")[1])
         rows.append({"run": name, "step": step, **{key: figures[key].as_dict() for key in FIGURES}})
         rounded = {key: round(figures[key].value, 3) for key in FIGURES}

@@ -138,7 +138,8 @@ def test_every_kind_of_flag(tmp_path):
     assert parse(TextSettings, ["--loss_weights", "1", "0.5", "--loss_type", "sigmoid", "sft"])[
         0
     ].loss_weights == [1.0, 0.5]
-    assert mistakes("--no_loud") == ("unknown flag --no_loud (did you mean --loud?)",)
+    assert parse(Toy, ["--loud", "--no_loud"])[0].loud is False
+    assert mistakes("--no_count") == ("unknown flag --no_count (did you mean --count?)",)
 
 
 def test_a_value_may_begin_with_a_minus():

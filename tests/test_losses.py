@@ -176,7 +176,9 @@ def test_rows_that_read_the_margin_alone_say_so(name):
     same = torch.allclose(
         loss(name, chosen, rejected), loss(name, chosen + shared, rejected + shared)
     )
-    assert LOSSES[name].of_margin == same
+    claimed = LOSSES[name].of_margin
+    # A plain function of somebody's own claims nothing.
+    assert claimed == same or (":" in name and not claimed)
 
 
 @pytest.mark.parametrize("alpha", [-0.5, 0.1, 0.25, 1.0])

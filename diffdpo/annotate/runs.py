@@ -21,8 +21,8 @@ from diffdpo.annotate.pairs import MODELS, picture_row
 from diffdpo.annotate.settings import SAMPLES
 from diffdpo.cache.keys import digest
 from diffdpo.data.places import Place
+from diffdpo.engine.labels import REFERENCE
 from diffdpo.errors import UserError, short
-from diffdpo.image.labels import REFERENCE
 from diffdpo.image.marks import content
 
 Key = tuple[str, int]  # prompt and seed

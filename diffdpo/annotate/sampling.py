@@ -14,12 +14,12 @@ from diffdpo.engine.accelerator import sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
 from diffdpo.engine.files import write_atomically
+from diffdpo.engine.labels import labels
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
 from diffdpo.image import sampled_by
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import open_to_sample, prompts_to_sample
-from diffdpo.image.labels import labels
 from diffdpo.image.network import lower
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, check_steps

@@ -85,19 +85,19 @@ def train_text(
 def evaluate(policy: str | Path | Sequence[str | Path], **settings: Any) -> dict[str, Any]:
     """Compare policy and reference; returns the content of evaluation.json.
 
-    ``policy`` is the folder of a finished run, or a checkpoint of an image run; of image runs it
-    may be several. The run's config.yaml decides between the commands ``evaluate`` and
-    ``evaluate_text``, whose flags ``settings`` are.
+    ``policy`` is the folder of a finished run or a checkpoint, or several of them. The config.yaml
+    of the first one's run decides between the commands ``evaluate`` and ``evaluate_text``, whose
+    flags ``settings`` are.
 
     Raises UserError with a line for every mistake.
     """
-    policies = [policy] if isinstance(policy, (str, Path)) else list(policy)
-    if len(policies) == 1 and "model_name_or_path" in recorded(run_of(policies[0])):
-        text = settings_of(EvaluateTextSettings, policy=str(policies[0]), **settings)
+    policies = list(map(str, [policy] if isinstance(policy, (str, Path)) else policy))
+    if policies and "model_name_or_path" in recorded(run_of(policies[0])):
+        text = settings_of(EvaluateTextSettings, policy=policies, **settings)
         evaluate_text.main(text)
         folder = text.output_dir
     else:
-        images = settings_of(EvaluateSettings, policy=list(map(str, policies)), **settings)
+        images = settings_of(EvaluateSettings, policy=policies, **settings)
         evaluate_images.main(images)
         folder = images.output_dir
     content: dict[str, Any] = json.loads((Path(folder) / "evaluation.json").read_text())

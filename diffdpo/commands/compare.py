@@ -12,10 +12,10 @@ from typing import Any
 from diffdpo.commands.compare_settings import CompareSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
+from diffdpo.engine.labels import labels
 from diffdpo.engine.run_config import recorded
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError, not_installed, short
-from diffdpo.image.labels import labels
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.evaluation import writing
 from diffdpo.report.page import METRICS, Report, read_metrics
@@ -122,8 +122,10 @@ def evaluation_of(run: Path) -> tuple[dict[str, Any], Path | None]:
         if of.resolve() == run.resolve():
             return content, place
         if one := others.get(run.resolve()):
-            rate = one["rewards"][content["reward"]]["win_rate"]
-            return {**one, "win_rate": rate, "reward": content["reward"]}, place
+            reward = content.get("reward")  # texts may be judged by none
+            own = one["rewards"][reward] if reward else {}
+            top = {name: figure for name, figure in own.items() if name in content}
+            return {**one, **top, "reward": reward}, place
     return {}, None
 
 

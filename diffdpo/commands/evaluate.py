@@ -12,6 +12,7 @@ import torch
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import crew
+from diffdpo.engine.labels import REFERENCE
 from diffdpo.engine.run_config import run_of
 from diffdpo.engine.run_folder import writable
 from diffdpo.engine.trained_on import overlap
@@ -20,13 +21,12 @@ from diffdpo.evaluation.findings import Findings, Judges, Standing, summary
 from diffdpo.evaluation.job import Evaluation, Models, prepared, sampled
 from diffdpo.evaluation.layouts import export
 from diffdpo.evaluation.page import compose
-from diffdpo.evaluation.strengths import all_duels, strengths
-from diffdpo.evaluation.wins import Scores, best_of, diversity, drift
+from diffdpo.evaluation.scores import Scores, between
+from diffdpo.evaluation.wins import best_of, diversity, drift
 from diffdpo.image.bundled import draws_emoji
 from diffdpo.image.comparison import Accuracy, picture_page, preferred_pictures, scored, traits
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.inputs import open_to_sample
-from diffdpo.image.labels import REFERENCE
 from diffdpo.image.sample import as_png, save_picture
 from diffdpo.image.samples import INDEX, write_lines
 from diffdpo.metrics import open_rewards
@@ -174,18 +174,10 @@ def findings(
         {name: reward.too_long(job.plan.prompts) for name, reward in rewards.items()},
     )
 
-    def wins(one: str, other: str) -> Any:
-        return scores.wins(one, other, job.headline)
-
-    several = len(job.entrants) > 1
     return Findings(
         standings(job, tower, scores, accuracies),
         judges,
-        duels=[row for name in rewards for row in scores.duels(name)] if several else [],
-        differences=[row for name in rewards for row in scores.differences(name)],
-        strengths=strengths(job.names, all_duels(job.names, wins), scores.prompts)
-        if several
-        else None,
+        between=between(scores, job.headline),
         tower=tower.name,
         sampled=job.sampled,
         prompts=len(job.plan.prompts),

@@ -1,14 +1,16 @@
-"""Compares a language model with its reference: reward, KL, implicit accuracy, report.
+"""Compares language models with their reference: reward, KL, implicit accuracy, report.
 
 This is the controlled experiment of Rafailov et al. 2023 (section 6.1, figure 2 left) in small:
-both models continue the same prefixes, a rule-based reward scores the texts, and the KL
-tells how far from the reference the policy went for its reward.
+all models continue the same prefixes, a rule-based reward scores the texts, and the KL
+tells how far from the reference a policy went for its reward.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,44 +22,66 @@ from diffdpo.data.text.record import Record
 from diffdpo.draws import epoch_order
 from diffdpo.engine.accelerator import DTYPES, sampling_device
 from diffdpo.engine.console import say
+from diffdpo.engine.labels import REFERENCE
+from diffdpo.engine.run_config import is_checkpoint, run_of
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
+from diffdpo.evaluation.scores import Entrant, between, entrants
+from diffdpo.evaluation.text_findings import (
+    TextFindings,
+    TextStanding,
+    rows_side_by_side,
+    summary,
+)
+from diffdpo.evaluation.text_page import compose
+from diffdpo.evaluation.texts import format_figures, scores_of_texts, text_rows
 from diffdpo.metrics import open_text_rewards
+from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.text.bundled import PAIRS, PREFIXES
-from diffdpo.text.comparison import Comparison, compare, compare_rewards, overlaps, write
+from diffdpo.text.checkpoints import load_checkpoint
+from diffdpo.text.comparison import Comparison, Written, compare, overlaps, write
 from diffdpo.text.data_settings import TABLE
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from diffdpo.text.findings import Findings, compose, rows_side_by_side, summary
 from diffdpo.text.generate import SampleSettings, check_sampling
 from diffdpo.text.inputs import open_table, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_words, position_count
 from diffdpo.text.loading import find_tokenizer, load_model, load_tokenizer
+from diffdpo.text.prompts import INSTRUCTIONS, Asked, instructed
 from diffdpo.text.row_reader import RowSettings
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.served import ServedModel
 from diffdpo.text.task import TextTask
+
+TIMEOUT = 120.0  # seconds that a service may take for a text
+NO_TOKENS = (
+    "note         the service tells no tokens (return_token_ids), so there are no KL and no counts"
+)
 
 
 def main(settings: EvaluateTextSettings) -> int:
     """Load, sample, score, write; returns the exit code."""
-    settings, run = resolved(settings), str(settings.policy)
-    look_ahead(run)
+    for run in settings.policy:
+        look_ahead(run_of(run))
+    settings = resolved(settings)
     folder = writable(settings.output_dir)
-    compared = open_comparison(settings)
-    policy = load_scorer(run, "policy", settings, compared.task.device)
-    check_tokens(run, policy, compared, settings)  # before the minutes of sampling
-    for scorer in (policy, compared.reference):
-        check_lengths(scorer, compared)
-    seen = overlaps(run, compared)
-    before = write(compared, compared.reference, "reference writes")
-    after = write(compared, policy, "policy writes")
-    figures = compare(compared, policy, before, after)
-    judged = compare_rewards(compared, before, after)
-    identities = {name: dict(reward.identity) for name, reward in compared.rewards.items()}
-    found = Findings(figures, judged, identities, *seen)
-    texts = rows_side_by_side(compared, before, after)
+    who = entrants(settings.policy, None)
+    compared = replace(open_comparison(settings), service=services(settings, who))
+    first = checked(settings, compared)  # before the minutes of sampling
+    title = "reference writes"
+    written = {REFERENCE: write(compared, compared.reference, title, REFERENCE)}
+    figures = {}
+    for one in who:
+        policy = first.pop() if first else load_policy(one.run, settings, compared)
+        title = f"{one.label if len(who) > 1 else 'policy'} writes"
+        written[one.label] = write(compared, policy, title, one.label)
+        figures[one.label] = compare(compared, policy, written[REFERENCE], written[one.label])
+    found = findings(compared, who, written, figures)
+    if any(texts.completions is None for texts in written.values()):
+        say(NO_TOKENS)
+    texts = rows_side_by_side(compared, written)
 
     def fill(report: Report) -> None:
         data = f"Pairs: {settings.dataset_name}, split {settings.split}."
@@ -65,8 +89,58 @@ def main(settings: EvaluateTextSettings) -> int:
 
     base = str(settings.model_name_or_path)
     with writing(folder):
-        publish(folder, run, base, settings, found.as_dict(), fill, summary(found))
+        publish(folder, settings.policy, base, settings, found.as_dict(), fill, summary(found))
     return 0
+
+
+def services(settings: EvaluateTextSettings, who: Sequence[Entrant]) -> dict[str, ServedModel]:
+    """The service that writes the continuations of reference and policies, by label; none where
+    they are written here."""
+    if settings.generator_url is None:
+        return {}
+    url, key = settings.generator_url, settings.generator_api_key_env
+    paths = [str(settings.model_name_or_path), *settings.policy]
+    labels = [REFERENCE, *(one.label for one in who)]
+    names = dict(zip(labels, settings.generator_model or paths, strict=True))
+    say(*(f"generator    {label}: {name} at {url}" for label, name in names.items()))
+    timeout = settings.generator_timeout or TIMEOUT
+    return {label: ServedModel(url, name, key, timeout) for label, name in names.items()}
+
+
+def findings(
+    compared: Comparison,
+    who: Sequence[Entrant],
+    written: Mapping[str, Written],
+    figures: Mapping[str, dict[str, Estimate]],
+) -> TextFindings:
+    """All that is told of the evaluation."""
+    scores = scores_of_texts(compared, written)
+    identities = {name: dict(reward.identity) for name, reward in compared.rewards.items()}
+    standings = [
+        TextStanding(
+            one,
+            figures[one.label],
+            text_rows(scores, one.label),
+            format_figures(compared, written[one.label], written[REFERENCE]),
+            *overlaps(str(run_of(one.run)), compared),
+        )
+        for one in who
+    ]
+    games = between(scores, next(iter(identities), None))
+    how = "sampled by a service" if compared.service else "the same random numbers"
+    return TextFindings(standings, identities, games, f"{how}, temperature 1")
+
+
+def checked(settings: EvaluateTextSettings, compared: Comparison) -> list[TokenScorer]:
+    """The first policy, once all have been loaded: each that does not fit is refused. One at a
+    time is in memory."""
+    check_lengths(compared.reference, compared)
+    kept: list[TokenScorer] = []
+    for run in reversed(settings.policy):
+        kept.clear()
+        kept.append(load_policy(run, settings, compared))
+        check_lengths(kept[0], compared)
+    return kept
 
 
 def resolved(settings: EvaluateTextSettings) -> EvaluateTextSettings:
@@ -95,14 +169,7 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
     reference = load_scorer(name, "model_name_or_path", settings, device)
     tokenizer = load_tokenizer(reference.network, settings)
     pairs, _ = read_rows(settings, str(settings.dataset_name), tokenizer, paired=True)
-    # Read as single items, a form that rows of pairs can be brought into as well.
-    rows, table = read_rows(settings, str(settings.prompts_name), tokenizer, paired=False)
-    first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
-    for item in rows.items:
-        first.setdefault(tuple(item.prompt), item.row)
-    prompts = [(prompt, row) for prompt, row in first.items() if prompt]
-    if not prompts:
-        raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
+    prompts = asked_prompts(settings, tokenizer)
     picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
     sampling = SampleSettings(
         settings.seed,
@@ -117,25 +184,53 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
         reference,
         tokenizer,
         TextTask(device, nullcontext),
-        [prompt for prompt, _ in chosen],
-        [rows.format.read(Record(table[row])).prompt for _, row in chosen],
+        [one.tokens for one in chosen],
+        [one.prompt for one in chosen],
         pairs,
         rewards,
         settings.reward_batch_size,
         sampling,
+        [one.instructions for one in chosen] if any(one.instructions for one in chosen) else [],
     )
+
+
+def asked_prompts(
+    settings: EvaluateTextSettings, tokenizer: PreTrainedTokenizerBase
+) -> list[Asked]:
+    """The distinct prompts to continue. Raises UserError where there is none."""
+    name = str(settings.prompts_name)
+    table, _ = open_table(name, settings.split, own_settings(settings, name), "--split")
+    if INSTRUCTIONS in table.column_names:
+        prompts = instructed(table, tokenizer)
+    else:
+        # Read as single items, a form that rows of pairs can be brought into as well.
+        rows, table = read_rows(settings, name, tokenizer, paired=False)
+        first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
+        for item in rows.items:
+            first.setdefault(tuple(item.prompt), item.row)
+        prompts = [
+            Asked(tokens, rows.format.read(Record(table[row])).prompt)
+            for tokens, row in first.items()
+            if tokens
+        ]
+    if not prompts:
+        raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
+    return prompts
+
+
+def own_settings(settings: EvaluateTextSettings, name: str) -> EvaluateTextSettings:
+    """The settings by which the data set ``name`` is opened: another than that of the pairs has its
+    own configuration and columns."""
+    none: dict[str, Any] = dict.fromkeys(["dataset_config", *TABLE])
+    return settings if name == settings.dataset_name else replace(settings, **none)
 
 
 def read_rows(
     settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
 ) -> tuple[TextRows, Dataset]:
     """The rows of the data set ``name`` to judge on, tokenised and as they are."""
-    # Another data set has its own configuration and format.
-    own = name == settings.dataset_name
-    data_format = settings.data_format if own else None
-    none: dict[str, Any] = dict.fromkeys(["dataset_config", *TABLE])
-    table = settings if own else replace(settings, **none)
-    rows, entry = open_table(name, settings.split, table, "--split")
+    data_format = settings.data_format if name == settings.dataset_name else None
+    rows, entry = open_table(name, settings.split, own_settings(settings, name), "--split")
     row_settings = RowSettings(
         settings.max_length,
         paired,
@@ -150,20 +245,23 @@ def load_scorer(
     name: str, flag_name: str, settings: EvaluateTextSettings, device: torch.device
 ) -> TokenScorer:
     """The scorer of a model or adapter in float32. Raises UserError where there is none."""
-    if flag_name == "policy":  # the revision is the reference's
-        settings = replace(settings, model_revision=None)
     network: Any = load_model(name, flag_name, settings)
     return TokenScorer(network.to(device).eval())
 
 
-def check_tokens(
-    name: str, policy: TokenScorer, compared: Comparison, settings: EvaluateTextSettings
-) -> None:
-    """Raise UserError where the policy does not read the reference's tokens, or has fewer."""
-    # Texts of one are scored by the other, token by token.
-    theirs = find_tokenizer(name, "policy", policy.network, replace(settings, model_revision=None))
-    check_same_words(theirs, compared.tokenizer, "policy", name)
-    check_rows(policy.network, "policy", name, compared.pairs)
+def load_policy(run: str, settings: EvaluateTextSettings, compared: Comparison) -> TokenScorer:
+    """The scorer of a result or checkpoint. Raises UserError where there is none, and where it does
+    not read the reference's tokens, or has fewer: texts of one are scored by the other."""
+    device, settings = compared.task.device, replace(settings, model_revision=None)
+    if is_checkpoint(Path(run)):
+        scorer, theirs, _ = load_checkpoint(Path(run), settings.trust_remote_code)
+        scorer = TokenScorer(scorer.network.to(device).eval())
+    else:  # the revision is the reference's
+        scorer = load_scorer(run, "policy", settings, device)
+        theirs = find_tokenizer(run, "policy", scorer.network, settings)
+    check_same_words(theirs, compared.tokenizer, "policy", run)
+    check_rows(scorer.network, "policy", run, compared.pairs)
+    return scorer
 
 
 def check_lengths(scorer: TokenScorer, compared: Comparison) -> None:

@@ -8,10 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffdpo.commands.settings import ExportSettings
-from diffdpo.config import as_recorded
 from diffdpo.engine import checkpoint, checkpoint_state, trained_on
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file
@@ -23,10 +20,8 @@ from diffdpo.errors import UserError, short
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.export import export as export_images
 from diffdpo.image.policy import settings_of_run, untrained
+from diffdpo.text.checkpoints import load_checkpoint
 from diffdpo.text.export import export as export_text
-from diffdpo.text.loading import load_model, load_tokenizer
-from diffdpo.text.network import make_trainable
-from diffdpo.text.settings import TextSettings
 
 MODELS = ("pretrained_model_name_or_path", "model_name_or_path")
 
@@ -41,9 +36,7 @@ def main(settings: ExportSettings) -> int:
     open_empty(out)
     last = record_of(Path(str(settings.run)), state["step"])
     if "model_name_or_path" in state["settings"]:
-        # Recorded or not: to run code that came with a model is for the user to say, each time.
-        state["settings"]["trust_remote_code"] = settings.trust_remote_code
-        result = write_text(path, state, out, last)
+        result = write_text(path, settings.trust_remote_code, out, last)
     else:
         result = write_images(path, state, out, last)
     say(f"result       {result}")
@@ -80,14 +73,10 @@ def write_images(path: Path, state: dict[str, Any], out: Path, last: Mapping[str
     return with_settings(export_images(backbone, network, settings, last), settings)
 
 
-def write_text(path: Path, state: dict[str, Any], out: Path, last: Mapping[str, Any]) -> Path:
+def write_text(path: Path, trust: bool, out: Path, last: Mapping[str, Any]) -> Path:
     """Write the result of text training; returns the path to load."""
-    recorded = as_recorded(TextSettings, str(path / checkpoint_state.FILE), state["settings"])
-    settings = replace(recorded, output_dir=str(out), gradient_checkpointing=False)
-    network = load_model(str(settings.model_name_or_path), "model_name_or_path", settings)
-    tokenizer = load_tokenizer(network, settings)
-    scorer = make_trainable(network, replace(settings, mixed_precision="no"), torch.device("cpu"))
-    checkpoint.load_result(path, scorer, state)
+    scorer, tokenizer, recorded = load_checkpoint(path, trust)
+    settings = replace(recorded, output_dir=str(out))
     return with_settings(export_text(scorer.network, tokenizer, settings, last), settings)
 
 

@@ -16,6 +16,7 @@ from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
 from diffdpo.engine.console import say
 from diffdpo.engine.load_once import hollow, loads_once, maker
+from diffdpo.engine.plan import Plan
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
@@ -33,12 +34,18 @@ from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_tokens
 from diffdpo.text.loading import load_model, load_tokenizer
 from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.network import make_reference, make_trainable, save_activations
+from diffdpo.text.network import (
+    frozen_storage,
+    make_reference,
+    make_trainable,
+    save_activations,
+)
 from diffdpo.text.order import in_order
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask, make_task
+from diffdpo.text.train_settings import with_whole_steps
 from diffdpo.text.validation import Validation, count_trained_on
 
 
@@ -64,6 +71,7 @@ def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
         mixed_precision=accelerator.mixed_precision,
         dataloader_num_workers=settings.workers_on(accelerator.device.type),
         use_8bit_adam=settings.eight_bit,
+        use_paged_adam=settings.paged,
         use_adafactor=settings.adafactor,
     )
 
@@ -90,9 +98,10 @@ def train(
 ) -> TrainingResult:
     """One run, from loading to export. ``on_step`` gets the record of every step."""
     run = prepare_text(settings, accelerator, objects)
-    settings = run.settings
     meet()  # one process may have read its data for longer than a group of training waits
-    rows = in_order(run.rows, settings, accelerator.num_processes)
+    rows = in_order(run.rows, run.settings, accelerator.num_processes)
+    plan = Plan(run.settings, len(rows), accelerator.num_processes)
+    run.settings = settings = with_whole_steps(run.settings, plan.total_steps)
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
     )
@@ -125,9 +134,15 @@ def prepare_text(
     """Load model and rows, and read stored reference scores, or compute and store them."""
     settings = resolved(settings, accelerator)
     name = str(settings.model_name_or_path)
-    runs_whole = settings.precompute_ref_log_probs
+    # Before training, to score with it, or, in few bits, for good.
+    runs_whole = settings.precompute_ref_log_probs or settings.base_bits not in (None, "bf16")
     made = maker(accelerator, loads_once(accelerator, runs_whole) and objects.model is None)
-    (network,) = made(lambda: (objects.model or load_model(name, "model_name_or_path", settings),))
+    if objects.model is not None and settings.base_bits not in (None, "bf16"):
+        raise UserError(f"{settings.bits_flag} is one of loading, and this model is in memory")
+    frozen = frozen_storage(settings)
+    (network,) = made(
+        lambda: (objects.model or load_model(name, "model_name_or_path", settings, frozen),)
+    )
     tokenizer = objects.tokenizer or load_tokenizer(network, settings)
     objective = text_objective(settings)
     rows, held_out = open_training_rows(
@@ -178,7 +193,7 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
             raise UserError("--keep_best: no rows to judge by are measured; add --eval_strategy")
         return None
     by_steps = settings.eval_strategy == "steps"
-    every = settings.eval_steps if by_steps else trainer.plan.steps_per_epoch
+    every = int(settings.eval_steps) if by_steps else trainer.plan.steps_per_epoch
     return Validation(
         settings,
         run.scorer,

@@ -31,6 +31,21 @@ def renamed(
     return dataset.remove_columns(in_the_way).rename_columns(moved)
 
 
+def selected(dataset: Table, columns: list[str]) -> Table:
+    """The data set with these columns alone; as it is where there are none.
+
+    Raises UserError for a column that is not there.
+    """
+    there = dataset.column_names
+    if missing := lacking(there, columns):
+        raise UserError(
+            f"--dataset_columns: the data have no column {missing}; there are {listed(there)}"
+        )
+    if not columns:
+        return dataset
+    return dataset.remove_columns([name for name in there if name not in columns])
+
+
 def check_given(columns: list[str], given: Mapping[str, str | None]) -> None:
     """Raises UserError where a flag names a column that is not there, or two flags the same one."""
     mistakes, flag_of = [], dict[str, str]()

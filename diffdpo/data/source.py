@@ -12,7 +12,8 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow
-from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features
+from datasets.table import InMemoryTable
 
 from diffdpo.data.columns import lacking, listed
 from diffdpo.data.configurations import configured
@@ -69,8 +70,11 @@ def open_with_folders(
     def with_folder(rows: Dataset, folder: Path | None) -> Dataset:
         if folder is None:
             return rows
-        number = np.full(len(rows), folders.index(str(folder)))
-        column = Dataset.from_dict({FOLDER: number}, features=features)
+        number = np.full(len(rows), folders.index(str(folder)), dtype=np.int64)
+        # From Arrow, which takes no look at each row.
+        column = Dataset(
+            InMemoryTable.from_pydict({FOLDER: number}), DatasetInfo(features=features)
+        )
         return datasets.concatenate_datasets([rows, column], axis=1)
 
     return concatenated([with_folder(rows, folder) for rows, folder in parts])

@@ -52,7 +52,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     project = ProjectConfiguration(
         project_dir=str(folder), logging_dir=str(folder / settings.logging_dir)
     )
-    log_with = tracker(settings.report_to)
+    log_with = trackers(settings.report_to)
     try:
         accelerator = Accelerator(
             mixed_precision=precision, cpu=cpu, log_with=log_with, project_config=project
@@ -145,18 +145,19 @@ def on_cpu_by_request() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
-def tracker(name: str) -> str | None:
-    """The tracker to log to; None, with a line, where its package is not installed."""
+def trackers(named: str | list[str]) -> list[str] | str | None:
+    """The trackers to log to; of each whose package is not installed there is a line instead."""
     # No error: metrics.jsonl is written in any case, so that nothing is lost without a tracker.
-    if name in ("none", "all"):
-        return None if name == "none" else "all"
-    if importlib.util.find_spec(TRACKERS[name]) is None:
-        say(
-            f"--report_to {name}: {TRACKERS[name]} is not installed; metrics go to metrics.jsonl"
-            " alone"
-        )
-        return None
-    return name
+    names = [named] if isinstance(named, str) else named
+    if names in (["none"], ["all"]):
+        return "all" if names == ["all"] else None
+    for name in names:
+        if importlib.util.find_spec(TRACKERS[name]) is None:
+            package = TRACKERS[name]
+            say(
+                f"--report_to {name}: {package} is not installed; metrics go to metrics.jsonl alone"
+            )
+    return [name for name in names if importlib.util.find_spec(TRACKERS[name])] or None
 
 
 def tune_cpu() -> None:

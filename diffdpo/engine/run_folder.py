@@ -145,7 +145,9 @@ def push_to_hub(settings: TrainSettings) -> None:
         return
     try:
         api = HfApi(token=settings.hub_token)
-        repository = api.create_repo(name, exist_ok=True).repo_id
+        repository = api.create_repo(
+            name, private=settings.hub_private_repo or None, exist_ok=True
+        ).repo_id
         skip = ["checkpoint-*", "export-*", f"{settings.logging_dir}/*", ".*"]
         api.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=skip)
     except Exception as error:  # network, token and repository errors share no type

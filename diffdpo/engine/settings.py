@@ -200,6 +200,9 @@ class TrainSettings(BaseSettings):
     hub_model_id: str | None = flag(
         None, "repository to upload to; default: the folder's name", group="logging"
     )
+    hub_private_repo: bool = flag(
+        False, "only you may read a repository that the upload makes", group="logging"
+    )
 
     def problems(self) -> list[str]:
         lines = super().problems()
@@ -272,6 +275,7 @@ FREE_ON_RESUME = {
     "push_to_hub",
     "hub_token",
     "hub_model_id",
+    "hub_private_repo",
     "gradient_checkpointing",
     "precompute_dir",
     "torch_compile",

@@ -47,7 +47,8 @@ def keep_record(folder: Path, **texts: Iterable[str]) -> None:
     """Write the digests of the texts of each kind, ``prompts`` and perhaps others, that a run was
     trained on: sorted, eight bytes for each distinct one."""
     with atomic_file(folder / FILE) as draft:
-        save_file({kind: np.unique(digests(values)) for kind, values in texts.items()}, draft)
+        distinct = {kind: dict.fromkeys(values) for kind, values in texts.items()}
+        save_file({kind: np.unique(digests(values)) for kind, values in distinct.items()}, draft)
 
 
 def known(run: str | Path, kind: str, texts: Iterable[str]) -> NDArray[np.bool_] | None:

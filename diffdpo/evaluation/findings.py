@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diffdpo.engine.trained_on import Overlap
-from diffdpo.evaluation.wins import Entrant, Rows, significant
+from diffdpo.evaluation.lines import family_line, signed
+from diffdpo.evaluation.scores import Between, Entrant, Rows
 from diffdpo.image.comparison import Accuracy
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.significance import ENOUGH, resolution
@@ -67,9 +68,7 @@ class Findings:
 
     standings: list[Standing]  # of the policies in their order, and then of the control
     judges: Judges
-    duels: list[dict[str, Any]]
-    differences: list[dict[str, Any]]
-    strengths: dict[str, Any] | None
+    between: Between
     tower: str
     sampled: Mapping[str, Any]  # how
     prompts: int
@@ -105,8 +104,7 @@ class Findings:
                    "prompts cut": self.judges.too_long[name]}
             for name, identity in self.judges.identities.items()
         }  # fmt: skip
-        top["table"], top["differences"] = self.duels, self.differences
-        top["strengths"], top["votes"] = self.strengths, self.votes
+        top |= {**self.between.as_dict(), "votes": self.votes}
         top["diversity_by"], top["sampling"] = self.tower, dict(self.sampled)
         return {name: value for name, value in top.items() if value not in (None, [])}
 
@@ -128,18 +126,6 @@ def accuracy_line(standing: Standing) -> str:
     return f"{estimate.percent()} accuracy on {estimate.n} pairs of {standing.pairs}"
 
 
-def family_line(one: Standing) -> str:
-    """'2 of 3 rewards significant after Holm'."""
-    return f"{significant(one.rows)} of {len(one.rows)} rewards significant after Holm"
-
-
-def signed(estimate: Estimate, scale: float = 1.0, digits: int = 3) -> str:
-    """'+0.31 [+0.2, +0.41]'."""
-    low, high = estimate.interval
-    value, low, high = (scale * number for number in (estimate.value, low, high))
-    return f"{value:+.{digits}g} [{low:+.{digits}g}, {high:+.{digits}g}]"
-
-
 def changed(figure: Mapping[str, Any], scale: float = 1.0) -> str:
     """'0.21, reference 0.24, difference −0.03 [−0.05, −0.01]'."""
     policy, reference = (f"{scale * figure[who]:.3g}" for who in ("policy", "reference"))
@@ -154,7 +140,7 @@ def above_control(found: Findings, one: Standing) -> Estimate | None:
     pair = {found.control.entrant.label, one.entrant.label}
     gap: Estimate = next(
         row["difference"]
-        for row in found.differences
+        for row in found.between.differences
         if row["reward"] == found.judges.headline and {row["policy"], row["minus"]} == pair
     )
     # Differences are of the later minus the earlier, and the control is the last.
@@ -199,7 +185,7 @@ def summary(found: Findings) -> list[str]:
     lines, several = [], len(found.standings) > 1
     for one in found.standings:
         name = f"{one.entrant.label}: " if several else ""
-        lines.append(f"rewards      {name}{family_line(one)}")
+        lines.append(f"rewards      {name}{family_line(one.rows)}")
         if not one.entrant.is_control:
             figures = {**about(found, one), **beside(found, one)}
             shown = ("diversity", "control", "best of n")

@@ -10,8 +10,9 @@ from typing import Any
 
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
+from diffdpo.engine.labels import REFERENCE
 from diffdpo.errors import UserError
-from diffdpo.evaluation.wins import Entrant, entrants
+from diffdpo.evaluation.scores import Entrant, entrants
 from diffdpo.image import sampled_by
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.clip_length import settle_frames
@@ -19,7 +20,6 @@ from diffdpo.image.comparison import Accuracy, implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample, prompts_to_sample
-from diffdpo.image.labels import REFERENCE
 from diffdpo.image.network import lower
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.policy import load_policy

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from diffdpo.engine.labels import REFERENCE
 from diffdpo.evaluation.findings import (
     NO_CONTROL,
     TIES,
@@ -15,11 +16,10 @@ from diffdpo.evaluation.findings import (
     above_control,
     accuracy_line,
     beside,
-    family_line,
-    signed,
     verdict,
 )
-from diffdpo.image.labels import REFERENCE
+from diffdpo.evaluation.lines import family_line, signed
+from diffdpo.evaluation.tables import between_all
 from diffdpo.metrics.significance import resolution
 from diffdpo.report.page import Report
 from diffdpo.report.plots import accuracy_by_timestep
@@ -30,10 +30,6 @@ DRIFT = (
     "How far the pictures went for their win rate, paired with the reference's of the same seeds."
     " Whiter, more colourful or less diverse pictures than the preference asks for are a sign that"
     " a reward was gamed."
-)
-STRENGTHS = (
-    "In nats, mean zero: a difference of 0.41 is a win rate of 60 %. The 95 % intervals take the"
-    " pictures of a prompt together."
 )
 
 
@@ -79,54 +75,22 @@ def policies(report: Report, found: Findings) -> None:
             one.entrant.label + (" (control)" if one.entrant.is_control else ""),
             found.rate(one).percent(),
             one.accuracy.estimate.percent() if one.accuracy else "",
-            family_line(one).partition(" rewards")[0],
+            family_line(one.rows).partition(" rewards")[0],
             signed(gap, 100) if gap else "",
             best["win_rate"].percent() if best else "",
         ])  # fmt: skip
     header = ["policy", "win rate", "implicit accuracy", "rewards significant"]
     header += ["points above control", f"against best of {found.best_of or 'n'}"]
     report.table(header, rows)
-    report.section("Win rates between all", "Of the row over the column, by prompt.")
     names = [REFERENCE, *(one.entrant.label for one in found.standings)]
-    report.table(["", *names], matrix(found, names))
-    if gaps := [row for row in found.differences if row["reward"] == headline]:
-        report.section("Differences of win rates", "Points, paired by prompt.")
-        rows = [[f"{row['policy']} − {row['minus']}", signed(row["difference"], 100)
-                 + row["difference"].doubt(0, "0")] for row in gaps]  # fmt: skip
-        report.table(["", "difference"], rows, numbers=False)
-    if found.strengths:
-        prior = found.strengths["prior_std"]
-        note = f" With a prior of {prior:g} nats, as one always wins." if prior else ""
-        report.section("Bradley–Terry strengths", STRENGTHS + note)
-        report.table(
-            ["policy", "strength", "interval"],
-            [[row["item"], f"{row['strength']:+.3f}", "{:+.3f} … {:+.3f}".format(*row["interval"])]
-             for row in found.strengths["items"]],
-        )  # fmt: skip
+    between_all(report, found.between, names, headline)
     if found.votes:
         report.section("People", "; ".join(found.votes["lines"]))
 
 
-def matrix(found: Findings, names: Sequence[str]) -> list[list[str]]:
-    """The win rates of every one over every other, as rows of a table."""
-    cells: dict[tuple[str, str], Any] = {}
-    for row in found.duels:
-        if row["reward"] == found.judges.headline:
-            rate = row["win_rate"]
-            low, high = rate.interval
-            cells[row["policy"], row["against"]] = share(rate.value, low, high)
-            cells[row["against"], row["policy"]] = share(1 - rate.value, 1 - high, 1 - low)
-    return [[one, *(cells.get((one, other), "–") for other in names)] for one in names]
-
-
-def share(value: float, low: float, high: float) -> str:
-    """'71.3 [62.0, 79.1]', in percent."""
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 def rewards(report: Report, found: Findings, one: Standing, several: bool) -> None:
     """The figures of every reward for one policy."""
-    note = f"95 % intervals over prompts; {TIES}. {family_line(one)}."
+    note = f"95 % intervals over prompts; {TIES}. {family_line(one.rows)}."
     report.section(f"Rewards{f', {one.entrant.label}' if several else ''}", note)
     header = ["reward", "win rate", "reference", "policy", "difference", "ties", "p (Holm)"]
     if found.best_of:

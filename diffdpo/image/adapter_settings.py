@@ -7,12 +7,11 @@ from pathlib import Path
 
 from diffdpo.config import BaseSettings
 from diffdpo.data.paths import missing_folder
-from diffdpo.errors import not_installed
+from diffdpo.engine.bits_settings import BASE_PRECISIONS, STORED, bits_problems
 from diffdpo.flags import flag
 from diffdpo.image.lora_file import FORMATS, LORA_FILE, PRECISIONS, lora_in
 
 REFERENCES = ["start", "base", "ema"]
-BASE_PRECISIONS = ["bf16", "fp8", "int8", "fp8_torchao", "nf4"]
 NEEDS_LORA = "is about a LoRA; add --rank or --init_lora, or leave it out"
 
 
@@ -51,9 +50,7 @@ class AdapterSettings(BaseSettings):
     )
     base_precision: str | None = flag(
         None,
-        "how the model's weights are stored where they are frozen under adapters: bf16, fp8 (layer"
-        " by layer), int8 or fp8_torchao (torchao), nf4 (bitsandbytes, on a GPU); they compute in"
-        " bf16; default: as mixed_precision says",
+        STORED,
         group="model",
         choices=BASE_PRECISIONS,
         changes="scores",
@@ -122,12 +119,6 @@ class AdapterSettings(BaseSettings):
         given |= {"use_rslora": self.use_rslora, "lora_format": self.lora_format != "both"}
         given |= {"lora_dtype": self.lora_dtype != "fp32"}
         return [name for name, value in given.items() if value]
-
-
-def bits_problems(base_precision: str | None) -> list[str]:
-    """A line where what a precision of frozen weights needs is not installed."""
-    package = {"int8": "torchao", "fp8_torchao": "torchao"}.get(base_precision or "")
-    return not_installed(package) if package else []
 
 
 def missing_lora(name: str | None) -> list[str]:

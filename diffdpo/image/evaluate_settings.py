@@ -9,6 +9,7 @@ from typing import Any
 
 from diffdpo.config import Layer
 from diffdpo.data.paths import missing_data, missing_folder
+from diffdpo.engine.bits_settings import bits_problems
 from diffdpo.engine.run_config import (
     chosen,
     departures,
@@ -20,7 +21,7 @@ from diffdpo.engine.run_config import (
 )
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.flags import SEEDS, flag, one_of, restated
-from diffdpo.image.adapter_settings import AdapterSettings, bits_problems, missing_lora
+from diffdpo.image.adapter_settings import AdapterSettings, missing_lora
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
 from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings

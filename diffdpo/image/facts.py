@@ -21,7 +21,7 @@ from diffdpo.image.side_columns import SEEDS
 from diffdpo.image.streamed import StreamedPairs
 from diffdpo.reference import unwrapped
 
-LOOKED_AT = 1000  # pairs whose prompts are looked at before training, where they are streamed
+LOOKED_AT = 5000  # pairs whose prompts are looked at before training: of a million it takes long
 
 
 def image_facts(
@@ -58,18 +58,26 @@ def image_facts(
     unread = pairs.tally.unread_columns
     if others := foreign(unread, unread):
         lines["not read"] = f"columns {listed(others)}"
-    streamed = isinstance(pairs, StreamedPairs)
     if isinstance(pairs, StreamedPairs):
         lines["streaming"] = pairs.table.line(len(pairs))
-    prompts = list(dict.fromkeys(islice(pairs.each_prompt(), LOOKED_AT if streamed else None)))
-    if cut := backbone.cut_prompts(prompts):
-        lines["prompts"] = (
-            f"{cut:,} of {'the first ' * streamed}{len(prompts):,} prompts are longer than"
-            f" {backbone.longest_prompt} tokens and are cut"
-        )
+    if line := cut_line(backbone, pairs):
+        lines["prompts"] = line
     if pairs.tally.unreadable:
         lines["skipped"] = "; ".join(pairs.tally.unreadable[:3])
     return lines
+
+
+def cut_line(backbone: Backbone, pairs: ImagePairs) -> str:
+    """How many of the first prompts lose their end; '' where none does."""
+    some = isinstance(pairs, StreamedPairs) or len(pairs) > LOOKED_AT
+    prompts = list(dict.fromkeys(islice(pairs.each_prompt(), LOOKED_AT)))
+    cut, first = backbone.cut_prompts(prompts), "the first " if some else ""
+    if not cut:
+        return ""
+    longest = backbone.longest_prompt
+    return (
+        f"{cut:,} of {first}{len(prompts):,} prompts are longer than {longest} tokens and are cut"
+    )
 
 
 def beside_read(settings: ImageSettings, pairs: ImagePairs) -> str:

@@ -14,11 +14,11 @@ from torch import nn
 
 from diffdpo.engine.averages import MovingAverage, MovingReference
 from diffdpo.engine.checkpoint import trainable
+from diffdpo.engine.low_bits import leave_to_each_process, recomputed_whole, store_in_fp8
 from diffdpo.errors import UserError
 from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.checks import NOT_COMPUTED, check_entries
-from diffdpo.image.backbones.low_bits import leave_to_each_process, recomputed_whole, store_in_fp8
 from diffdpo.image.backbones.offload import offload
 from diffdpo.image.backbones.weights import load_network, some, told_in_one_line
 from diffdpo.image.lora import FirstState, in_float32, read_lora

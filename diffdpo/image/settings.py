@@ -11,6 +11,7 @@ from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_data, missing_folder, missing_models
 from diffdpo.data.stream_settings import StreamSettings
+from diffdpo.engine.bits_settings import not_in_bfloat16, not_in_shares
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.bundled import RECIPE
@@ -238,11 +239,8 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
                 "--given_noise takes the noise as it was; leave out --noise_offset and"
                 " --input_perturbation"
             )
-        if self.base_precision and self.mixed_precision not in (None, "bf16"):
-            lines.append(
-                f"--base_precision {self.base_precision} computes in bf16; leave out"
-                f" --mixed_precision {self.mixed_precision}"
-            )
+        asked = f"--mixed_precision {self.mixed_precision}"
+        lines += not_in_bfloat16(self.base_precision, self.mixed_precision, asked)
         if self.offload and self.torch_compile:
             lines.append(
                 "--offload and --torch_compile exclude each other; leave out one of the two"
@@ -257,12 +255,7 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
         lines = super().problems_in_shares()
         if self.offload:
             lines.append("--offload: FSDP2 holds weights in shares on the devices; leave it out")
-        if self.base_precision in ("fp8", "nf4"):
-            lines.append(
-                f"--base_precision {self.base_precision}: not with weights in shares (FSDP2); take"
-                " bf16, which is put in shares, or int8 or fp8_torchao, which every process holds"
-            )
-        return lines
+        return lines + not_in_shares(self.base_precision)
 
     @property
     def precision(self) -> str | None:

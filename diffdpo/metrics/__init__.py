@@ -38,6 +38,7 @@ REWARDS: dict[str, Row] = {
 TEXT_REWARDS: dict[str, TextRow] = {
     "sentiment": sentiment_reward,
     "classifier": later_text("classifier"),
+    "judge": later_text("text_judge"),
 }
 
 as_reward, as_text_reward = own_rule, own_text_rule

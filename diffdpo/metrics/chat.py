@@ -1,59 +1,42 @@
-"""Asks an OpenAI-compatible service about pictures, at temperature 0, and keeps its answers."""
+"""Asks an OpenAI-compatible service about pictures or texts at temperature 0, and keeps the
+answers."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import io
 import json
-import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
+from diffdpo.engine.digests import text_digest
 from diffdpo.engine.files import write_atomically
-from diffdpo.errors import UserError, short
-
-LONGEST = 16 << 20  # bytes of an answer that are read
-
-
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no answer that points elsewhere: the key is for this service alone."""
-
-    def redirect_request(self, *arguments: Any, **options: Any) -> None:
-        return None
-
-
-OPENER = urllib.request.build_opener(NoRedirect)
+from diffdpo.errors import short
+from diffdpo.metrics.service import Service
 
 
 @dataclass(frozen=True)
 class Question:
-    """A text about RGB pictures, which stand before it."""
+    """A text, and the RGB pictures before it that it may be about."""
 
     text: str
     pictures: tuple[Image.Image, ...]
 
 
 @dataclass(frozen=True)
-class Chat:
-    """One model of a service. ``api_key_env`` names the variable of the key; the key itself is read
-    at each request and kept nowhere. Each answer is a file in ``cache_dir``, named by the digest of
-    all that was asked.
-    """
+class Chat(Service):
+    """A model that is asked. Each answer is a file in ``cache_dir``, named by the digest of all
+    that was asked."""
 
-    url: str
-    model: str
     system: str
-    api_key_env: str | None
-    timeout: float
     max_tokens: int
     cache_dir: str
+    role: ClassVar[str] = "judge"
+    advice: ClassVar[str] = "; answers so far are kept, so starting again asks only for the others"
 
     def ask(self, question: Question) -> str:
         """The answer, from the disk where the same was asked before.
@@ -65,10 +48,20 @@ class Chat:
         if path.is_file():
             answer: str = json.loads(path.read_text(encoding="utf-8"))["answer"]
             return answer
-        answer = self.answer(self.post(self.body(question)))
+        answer = self.answer(self.post("chat/completions", self.body(question)))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"model": self.model, "answer": answer}))
         return answer
+
+    def identity(self, asked: str, **more: str) -> dict[str, str]:
+        """What the numbers of a judge depend on who is ``asked`` so, with what is told besides."""
+        return {
+            # Two services may call different weights by one name.
+            "model": f"{self.model} at {text_digest(self.url)[:8]}",
+            "rubric": text_digest(self.system + asked)[:16],
+            **more,
+            "scale": "1 to 10 at temperature 0",
+        }
 
     def kept_at(self, question: Question) -> Path:
         """The file of the answer to a question."""
@@ -93,28 +86,6 @@ class Chat:
         told = {"model": self.model, "messages": messages}
         return {**told, "temperature": 0, "max_tokens": self.max_tokens}
 
-    def post(self, body: dict[str, Any]) -> Any:
-        """What the service answers to a request. Raises UserError where it fails."""
-        headers = {"Content-Type": "application/json"}
-        if self.api_key_env:
-            headers["Authorization"] = f"Bearer {key_in(self.api_key_env)}"
-        address = f"{str(self.url).rstrip('/')}/chat/completions"
-        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        try:
-            with OPENER.open(request, timeout=self.timeout) as response:
-                content = response.read(LONGEST)
-        except urllib.error.HTTPError as error:
-            told = short(error.read(LONGEST).decode(errors="replace"))
-            raise self.failed(f"{error.code} {error.reason}: {told}") from error
-        except TimeoutError as error:
-            raise self.failed(f"no answer within {self.timeout:g} seconds") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise self.failed(short(getattr(error, "reason", error)) or repr(error)) from error
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise self.failed(f"its answer is no JSON ({short(content)})") from error
-
     def answer(self, response: Any) -> str:
         """The text in a response. Raises UserError where there is none, or not all of it."""
         try:
@@ -127,20 +98,6 @@ class Chat:
         if not isinstance(text, str):
             raise self.failed("its answer holds no text")
         return text
-
-    def failed(self, reason: str) -> UserError:
-        """The line for a question that was not answered."""
-        return UserError(
-            f"judge {self.model} at {self.url}: {reason}; answers so far are kept, so starting"
-            " again asks only for the others"
-        )
-
-
-def key_in(variable: str) -> str:
-    """The key in an environment variable. Raises UserError where there is none."""
-    if not (key := os.environ.get(variable, "").strip()):
-        raise UserError(f"judge: api_key_env {variable}: this environment variable is not set")
-    return key
 
 
 def as_data(picture: Image.Image) -> str:

@@ -10,13 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from diffdpo.config import BaseSettings, read_yaml, settings_of
-from diffdpo.engine.digests import text_digest
 from diffdpo.errors import UserError, short
 from diffdpo.flags import flag
 from diffdpo.metrics.chat import Chat, Question
@@ -24,6 +23,7 @@ from diffdpo.metrics.pixels import as_rgb
 from diffdpo.metrics.reward import Reward
 
 Answer = TypeVar("Answer")
+Settings = TypeVar("Settings", bound="JudgeSettings")
 RUBRIC = (
     "You judge pictures that were made from a prompt. Weigh how well the picture shows what the"
     " prompt asks for, how sound it is, and how good it looks."
@@ -63,28 +63,26 @@ class JudgeSettings(BaseSettings):
 
 @dataclass(frozen=True)
 class PairwiseJudge:
-    """A judge of two pictures under one prompt.
+    """A judge of two pictures, or texts, under one prompt; ``ask`` makes the question about them.
 
-    It is asked in both orders, since models prefer a side: a picture wins where both answers name
-    it; all else is a tie.
+    It is asked in both orders, since models prefer a side: one wins where both answers name it; all
+    else is a tie.
     """
 
     chat: Chat
     requests: int
+    ask: Callable[[Any, Any, Any], Question]
 
     def compare(
-        self,
-        first: Sequence[Image.Image],
-        second: Sequence[Image.Image],
-        prompts: Sequence[str],
+        self, first: Sequence[Any], second: Sequence[Any], prompts: Sequence[Any]
     ) -> np.ndarray:
-        """1 where the first picture wins, 0 where the second does, 0.5 for a tie, ``(N,)``.
+        """1 where the first one wins, 0 where the second does, 0.5 for a tie, ``(N,)``.
 
         Raises UserError where the service does not answer, or answers anything else.
         """
         pairs = list(zip(first, second, prompts, strict=True))
-        questions = [question(PAIR, prompt, one, two) for one, two, prompt in pairs]
-        questions += [question(PAIR, prompt, two, one) for one, two, prompt in pairs]
+        questions = [self.ask(prompt, one, two) for one, two, prompt in pairs]
+        questions += [self.ask(prompt, two, one) for one, two, prompt in pairs]
         sides = in_turn(self.chat, questions, named_side, self.requests)
         forth, back = np.array(sides[: len(pairs)]), np.array(sides[len(pairs) :])
         wins = (forth == 1) & (back == 2)
@@ -97,42 +95,46 @@ def open_reward(name: str, path: str | None = None) -> Reward:
 
     Raises UserError where there is no file, or one with other settings.
     """
-    if path is None:
-        raise UserError(
-            f"--reward {name}: which service? give --reward_model {name}=FILE.yaml with its url and"
-            " model (docs/rewards.md)"
-        )
-    settings = read_settings(f"--reward_model {name}=", path)
-    chat = Chat(
-        str(settings.url),
-        str(settings.model),
-        settings.rubric,
-        settings.api_key_env,
-        settings.timeout,
-        settings.max_tokens,
-        settings.cache_dir,
-    )
+    settings = written_settings(name, path, JudgeSettings)
+    chat = open_chat(settings)
 
     def points(pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
         questions = [question(POINTS, p, one) for one, p in zip(pictures, prompts, strict=True)]
         return np.array(in_turn(chat, questions, given_points, settings.requests))
 
-    identity = {
-        # Two services may call different weights by one name.
-        "model": f"{chat.model} at {text_digest(chat.url)[:8]}",
-        "rubric": text_digest(settings.rubric + POINTS + PAIR)[:16],
-        "pictures": "whole as PNG",
-        "scale": "1 to 10 at temperature 0",
-    }
-    pairwise = PairwiseJudge(chat, settings.requests)
+    def pair(prompt: str, one: Image.Image, two: Image.Image) -> Question:
+        return question(PAIR, prompt, one, two)
+
+    pairwise = PairwiseJudge(chat, settings.requests, pair)
+    identity = chat.identity(POINTS + PAIR, pictures="whole as PNG")
     return Reward(name, points, identity, versus=pairwise.compare)
 
 
-def read_settings(place: str, path: str) -> JudgeSettings:
-    """The settings in a judge's file. Raises UserError with a line for each that cannot work."""
+def open_chat(settings: JudgeSettings) -> Chat:
+    """The service of a judge."""
+    return Chat(
+        str(settings.url),
+        str(settings.model),
+        settings.api_key_env,
+        settings.timeout,
+        settings.rubric,
+        settings.max_tokens,
+        settings.cache_dir,
+    )
+
+
+def written_settings(name: str, path: str | None, kind: type[Settings]) -> Settings:
+    """The settings in a judge's file, of this kind. Raises UserError where there is none, and with
+    a line for each that cannot work."""
+    if path is None:
+        raise UserError(
+            f"--reward {name}: which service? give --reward_model {name}=FILE.yaml with its url and"
+            " model (docs/rewards.md)"
+        )
+    place = f"--reward_model {name}="
     content = read_yaml(path, place)
     try:
-        return settings_of(JudgeSettings, **{str(key): value for key, value in content.items()})
+        return settings_of(kind, **{str(key): value for key, value in content.items()})
     except UserError as error:
         raise UserError(*(f"{place}{path}: {line}" for line in error.mistakes)) from error
 

@@ -75,15 +75,15 @@ def faced(
     reward: Any,
     first: Sequence[Any],
     second: Sequence[Any],
-    prompts: Sequence[str],
+    prompts: Sequence[Any],
     batch: int,
     label: str | None = None,
 ) -> np.ndarray:
-    """Whether the first of two pictures is the better one, ``(N,)``: 1, 0, or ½ for a tie, by a
-    reward that looks at both; ``batch`` of them at once."""
+    """Whether the first of two pictures, or texts, is the better one, ``(N,)``: 1, 0, or ½ for a
+    tie, by a reward that looks at both; ``batch`` of them at once."""
     parts = [slice(start, start + batch) for start in range(0, len(prompts), batch)]
     with tqdm(parts, desc=label, unit="batch", disable=label is None) as bar:
-        wins = [reward.compare(first[part], second[part], prompts[part]) for part in bar]
+        wins = [reward.versus(first[part], second[part], prompts[part]) for part in bar]
     return np.concatenate(wins) if wins else np.empty(0)
 
 

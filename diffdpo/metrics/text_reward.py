@@ -31,7 +31,8 @@ class TextReward(Identified):
     ``identity`` holds by name all that the numbers depend on, as that of ``Reward`` does.
     ``model`` is the network behind it, None where there is none; ``too_long`` counts the texts
     that it would cut. One that ``reads_chats`` is given conversations where the data have them;
-    to others a prompt is always text.
+    to others a prompt is always text. ``versus`` is for a judge that looks at two completions at
+    once.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TextReward(Identified):
     model: Any = None
     too_long: Callable[[Prompts, Texts], int] = none_cut
     reads_chats: bool = False
+    versus: Callable[[Texts, Texts, Prompts], np.ndarray] | None = None
 
     def __call__(self, prompts: Prompts, completions: Texts) -> np.ndarray:
         return self.score(prompts, completions)

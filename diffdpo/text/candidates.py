@@ -25,14 +25,13 @@ from diffdpo.metrics.text_reward import TextReward
 from diffdpo.pairs.make import Judge, Rows, Source
 from diffdpo.pairs.select import Pair
 from diffdpo.pairs.tables import Layout
-from diffdpo.text.chat import apply_template, opening
 from diffdpo.text.comparison import as_texts, taken_apart
-from diffdpo.text.encode import tokenize
 from diffdpo.text.generate import SampleSettings, continued
 from diffdpo.text.inputs import open_table
 from diffdpo.text.limits import position_count, vocabulary
 from diffdpo.text.loading import find_tokenizer, load_model
 from diffdpo.text.pair_settings import TextPairSettings
+from diffdpo.text.prompts import prompt_tokens
 from diffdpo.text.row_reader import RowSettings
 from diffdpo.text.rows import TextRows
 
@@ -107,14 +106,6 @@ def read_texts(
     read = dict(list(found.items())[: settings.num_prompts])
     prompts = [table.format.read(Record(rows[row])).prompt for row in read.values()]
     return prompts, list(read)
-
-
-def prompt_tokens(prompt: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of a prompt, up to where the completion begins."""
-    if isinstance(prompt, str):
-        return tokenize(prompt, tokenizer, templated=False)
-    text = apply_template(tokenizer, prompt, **opening(prompt))
-    return tokenize(text, tokenizer, templated=True)
 
 
 def text_source(

@@ -6,8 +6,8 @@ Shapes: ``N`` completions, ``B`` pairs. Log-ratios are in nats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from diffdpo.data.text.schema import common_length
 from diffdpo.engine.console import say
 from diffdpo.engine.trained_on import Overlap, known, overlap
 from diffdpo.errors import short
-from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share, win_rate
+from diffdpo.metrics.formats import Instruction
+from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share
 from diffdpo.metrics.judged import scores_of
 from diffdpo.metrics.text_reward import TextReward
 from diffdpo.preference import accuracy, implicit_reward
@@ -29,6 +30,7 @@ from diffdpo.text.generate import SampleSettings, sample
 from diffdpo.text.row_reader import TextItem
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.served import ServedModel
 from diffdpo.text.task import TextTask
 
 
@@ -47,6 +49,8 @@ class Comparison:
     rewards: dict[str, TextReward]
     batch: int
     settings: SampleSettings
+    instructions: list[list[Instruction]] = field(default_factory=list)  # of each prompt, if any
+    service: Mapping[str, ServedModel] = field(default_factory=dict)  # that writes, by label
 
     def repeated_prompts(self) -> list[Sequence[int]]:
         """The prompt of every continuation, in the order of ``sample``."""
@@ -65,22 +69,37 @@ class Comparison:
 class Written:
     """The continuations that one model wrote, with their rewards."""
 
-    completions: list[list[int]]  # tokens, without the prompt
-    texts: list[str]  # with the prompt before each
+    completions: list[list[int]] | None  # without the prompt; None where not told
+    heads: list[str]  # the prompt of each
+    tails: list[str]  # what follows it
     rewards: dict[str, np.ndarray]  # by the name of the reward
 
+    @property
+    def texts(self) -> list[str]:
+        """Prompts with what follows them."""
+        return [head + tail for head, tail in zip(self.heads, self.tails, strict=True)]
 
-def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written:
-    """Let one model continue all prompts; every model gets the same random numbers.
+
+def write(compared: Comparison, scorer: TokenScorer, title: str = "", label: str = "") -> Written:
+    """Let one model continue all prompts; every model gets the same random numbers. A service does
+    it where there is one of this ``label``.
 
     Raises UserError where the reward fails on a text or gives no finite number for it.
     """
-    tokenizer: Any = compared.tokenizer
-    completions = sample(
-        scorer.network, compared.prompts, tokenizer.eos_token_id, compared.settings, title
-    )
-    prompts = compared.repeated_prompts()
-    heads, tails = taken_apart(tokenizer, prompts, completions)
+    tokenizer, prompts = compared.tokenizer, compared.repeated_prompts()
+    end: Any = tokenizer.eos_token_id
+    completions: list[list[int]] | None
+    if (service := compared.service.get(label)) is not None:
+        told = service.continued(compared.prompts, end, compared.settings, title)
+        tokens = [one.tokens for one in told if one.tokens is not None]
+        completions = tokens if len(tokens) == len(told) else None
+        tails = [one.text for one in told]
+    else:
+        completions = sample(scorer.network, compared.prompts, end, compared.settings, title)
+    if completions is None:
+        heads = as_texts(tokenizer, prompts)
+    else:
+        heads, tails = taken_apart(tokenizer, prompts, completions)
     texts = [head + tail for head, tail in zip(heads, tails, strict=True)]
     names = [f"text {row}, {short(text, 60)!r}" for row, text in enumerate(texts)]
 
@@ -91,7 +110,7 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "") -> Written
         return scores_of(name, reward, names, given, tails, compared.batch, label or None)
 
     rewards = {name: scores(name, reward) for name, reward in compared.rewards.items()}
-    return Written(completions, texts, rewards)
+    return Written(completions, heads, tails, rewards)
 
 
 def taken_apart(
@@ -141,43 +160,26 @@ def overlaps(run: str, compared: Comparison) -> tuple[Overlap, Overlap]:
 def compare(
     compared: Comparison, policy: TokenScorer, before: Written, after: Written
 ) -> dict[str, Estimate]:
-    """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals;
-    those of rewards apart."""
+    """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals,
+    but for those of rewards; without KL and tokens where a service told no tokens."""
     settings, prompts = compared.settings, compared.repeated_prompts()
-    seed, size = settings.seed, settings.batch_size
-    ratio_N = log_ratios(
-        compared.task, policy, compared.reference, prompts, after.completions, size
-    )
-    margin_B = pair_margins(compared.task, policy, compared.reference, compared.pairs.items, size)
-    pair_prompts = [tuple(item.prompt) for item in compared.pairs.items]
+    seed, size, sides = settings.seed, settings.batch_size, (policy, compared.reference)
 
     # Whole prompts are resampled: continuations of one prompt are not independent.
     def mean(values: Sequence[float]) -> Estimate:
         return clustered_mean(values, prompts, seed)
 
-    return {
-        "kl": mean(ratio_N.tolist()),
-        "policy_tokens": mean([len(ids) for ids in after.completions]),
-        "reference_tokens": mean([len(ids) for ids in before.completions]),
-        "implicit_accuracy": clustered_share(accuracy(margin_B).tolist(), pair_prompts, seed),
-    }
-
-
-def compare_rewards(
-    compared: Comparison, before: Written, after: Written
-) -> dict[str, dict[str, Estimate]]:
-    """By reward, the means of both, their difference and the win rate, with intervals."""
-    prompts, seed = [str(prompt) for prompt in compared.repeated_prompts()], compared.settings.seed
-
-    def figures(policy: np.ndarray, reference: np.ndarray) -> dict[str, Estimate]:
-        return {
-            "policy_reward": clustered_mean(policy.tolist(), prompts, seed),
-            "reference_reward": clustered_mean(reference.tolist(), prompts, seed),
-            "difference": clustered_mean((policy - reference).tolist(), prompts, seed),
-            "win_rate": win_rate(policy, reference, prompts, seed),
-        }
-
-    return {name: figures(after.rewards[name], before.rewards[name]) for name in compared.rewards}
+    figures = {}
+    if after.completions is not None:
+        ratio_N = log_ratios(compared.task, *sides, prompts, after.completions, size)
+        figures["kl"] = mean(ratio_N.tolist())
+    for name, written in (("policy_tokens", after), ("reference_tokens", before)):
+        if written.completions is not None:
+            figures[name] = mean([len(ids) for ids in written.completions])
+    margin_B = pair_margins(compared.task, *sides, compared.pairs.items, size)
+    pair_prompts = [tuple(item.prompt) for item in compared.pairs.items]
+    share = clustered_share(accuracy(margin_B).tolist(), pair_prompts, seed)
+    return {**figures, "implicit_accuracy": share}
 
 
 def log_ratios(

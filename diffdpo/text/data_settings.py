@@ -10,6 +10,7 @@ from diffdpo.flags import flag
 
 # The flags that say what the columns of a table mean; another table has others.
 TABLE = ["dataset_info", "prompt_column", "chosen_column", "rejected_column", "label_column"]
+TABLE += ["dataset_columns"]
 RULES = ["keep_start", "keep_end", "proportional"]
 
 
@@ -26,6 +27,9 @@ class TextTableSettings(BaseSettings):
     chosen_column: str | None = flag(None, "the column that is chosen", group="data")
     rejected_column: str | None = flag(None, "the column that is rejected", group="data")
     label_column: str | None = flag(None, "the column that is the label", group="data")
+    dataset_columns: list[str] = flag(
+        [], "the only columns that are read; left out: all that a format knows", group="data"
+    )
     truncation_mode: str = flag(
         "keep_start",
         "what is too long loses its end, as in TRL (keep_start); the prompt its beginning, down to"
@@ -56,6 +60,7 @@ class TextTableSettings(BaseSettings):
         if not self.dataset_info:
             return lines
         named = [f"{role}_column" for role, column in self.columns.items() if column]
+        named += ["dataset_columns"] if self.dataset_columns else []
         named += ["data_format"] if getattr(self, "data_format", None) else []
         if named:
             lines.append(f"--dataset_info says what columns mean; leave out --{named[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,9 @@ from diffdpo.engine.run_config import (
     layer_of_run,
     recorded,
     result_problems,
+    run_of,
 )
+from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.text.bundled import PAIRS
@@ -35,7 +38,12 @@ TIED = {
 class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSettings):
     """All flags of ``evaluate_text.py``."""
 
-    policy: str | None = flag(None, "the output folder of a finished run", group="model")
+    policy: list[str] = flag(
+        [],
+        "output folders of finished runs, or checkpoints (checkpoint-N) of any; all are compared"
+        " with the reference of the first",
+        group="model",
+    )
     model_name_or_path: str | None = flag(
         None,
         "the reference; default: the run's",
@@ -77,6 +85,30 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
     )
     max_new_tokens: int = flag(64, "a continuation is cut here", group="evaluation", least=1)
     batch_size: int = flag(64, "rows at once", group="evaluation", least=1)
+    generator_url: str | None = flag(
+        None,
+        "base of an OpenAI-compatible service, http://127.0.0.1:8000/v1 for example, that has the"
+        " models and writes the continuations; default: they are written here",
+        group="evaluation",
+    )
+    generator_model: list[str] = flag(
+        [],
+        "names under which the service has the reference and then every policy; default: their"
+        " paths",
+        group="evaluation",
+    )
+    generator_api_key_env: str | None = flag(
+        None,
+        "the environment variable with the service's key, which is stored nowhere",
+        group="evaluation",
+    )
+    generator_timeout: float | None = flag(
+        None,
+        "seconds that the service may take for a text; default: 120",
+        group="evaluation",
+        above=0,
+        most=86_400,
+    )
     seed: int = flag(
         0, "of the choice of prompts, the sampling and the intervals", group="evaluation", **SEEDS
     )
@@ -87,9 +119,31 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
         if (model is None) != (data is None):
             lines.append(NAME_BOTH)
         named = {"model_name_or_path": model, "dataset_name": data}
-        lines += result_problems(self.policy, RESULTS, named)
+        for place, run in enumerate(self.policy or [None]):
+            lines += result_problems(run, RESULTS, {} if place else named, True)
+            if run is not None and run in self.policy[:place]:
+                lines.append(f"--policy {run}: is named twice")
+        lines += self.generator_problems()
         lines += missing_models(self, ["model_name_or_path"])
         return lines + missing_data(data) + missing_data(self.prompts_name)
+
+    def generator_problems(self) -> list[str]:
+        """A line for each setting of a service that cannot work."""
+        names = ("generator_model", "generator_api_key_env", "generator_timeout")
+        if self.generator_url is None:
+            return [f"--{name}: of which service? give --generator_url" for name in names
+                    if getattr(self, name)]  # fmt: skip
+        lines = []
+        if not re.match(r"https?://[^/]", self.generator_url):
+            url = short(self.generator_url)
+            lines.append(f"--generator_url {url}: is no URL such as http://127.0.0.1:8000/v1")
+        given, needed = len(self.generator_model), 1 + len(self.policy)
+        if given not in (0, needed):
+            lines.append(
+                f"--generator_model: {given} names for a reference and {len(self.policy)} policies;"
+                f" give {needed}, the reference's first"
+            )
+        return lines
 
     @property
     def judged_by(self) -> list[str]:
@@ -99,23 +153,28 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
-        """What the run that is judged has recorded: its reference and the rows it held out."""
-        policy = given.get("policy")
-        run = recorded(policy)
+        """What the first of the runs that are judged has recorded: its reference and the rows it
+        held out."""
+        policy = next(iter(given.get("policy") or []), None)
+        run = recorded(run_of(policy)) if policy else {}
         run["model_name_or_path"] = reference_of(run)
         run["dataset_name"] = run.get("eval_dataset_name") or run.get("dataset_name")
         run["split"] = run.get("dataset_test_split")
         own = {name: run.get(name) for name in ALWAYS}
-        return layer_of_run(str(policy), {**chosen(run, given, TIED), **own}, given)
+        return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, TIED), **own}, given)
 
     @property
     def departures(self) -> list[str]:
-        """A line for each setting by which the comparison is not with the reference of training, or
-        prompts are cut otherwise than there."""
-        run = recorded(self.policy)
-        reference = {"model_name_or_path": reference_of(run)} if run else {}
+        """A line for each setting by which the comparison is not with the reference of a policy's
+        training, or prompts are cut otherwise than there."""
         names = {name: getattr(self, name) for name in ("model_name_or_path", "max_length")}
-        return departures(run | reference, names)
+        lines = []
+        for place, policy in enumerate(self.policy):
+            run = recorded(run_of(policy))
+            reference = {"model_name_or_path": reference_of(run)} if run else {}
+            found = departures(run | reference, names)
+            lines += [f"{policy}: {line}" if place else line for line in found]
+        return lines
 
 
 def reference_of(run: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled
-from diffdpo.data.columns import lacking, listed, renamed
+from diffdpo.data.columns import Table, lacking, listed, renamed, selected
 from diffdpo.data.source import open_dataset
 from diffdpo.data.stream_settings import IN_MEMORY
 from diffdpo.data.streams.table import StreamTable
@@ -19,6 +19,7 @@ from diffdpo.data.text import TextFormat
 from diffdpo.data.text.registry import registered
 from diffdpo.errors import UserError
 from diffdpo.text.bundled import MODEL, PAIRS
+from diffdpo.text.data_settings import TextTableSettings
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.row_reader import RowSettings
@@ -64,7 +65,7 @@ def open_training_rows(
         if dataset is None:
             dataset, entry = open_table(name, split, settings, flag)
         else:
-            dataset = renamed(dataset, settings.columns)
+            dataset = arranged(dataset, settings)
         return TextRows(
             dataset,
             tokenizer,
@@ -112,7 +113,12 @@ def open_streamed(
         settings.buffer_size,
         quiet,
     )
-    return StreamedTexts(renamed(stream, settings.columns), tokenizer, row_settings)
+    return StreamedTexts(arranged(stream, settings), tokenizer, row_settings)
+
+
+def arranged(dataset: Table, settings: TextTableSettings) -> Table:
+    """The data set with the columns that flags choose, under the names that formats know."""
+    return renamed(selected(dataset, settings.dataset_columns), settings.columns)
 
 
 def open_table(
@@ -128,7 +134,7 @@ def open_table(
     """
     if not settings.dataset_info:
         rows = open_dataset(name, split, settings.dataset_config, settings.cache_dir, flag)
-        return renamed(rows, settings.columns), None
+        return arranged(rows, settings), None
     entry = registered(str(settings.dataset_info), name)
     subset = entry.subset or settings.dataset_config
     dataset = open_dataset(entry.source, entry.split or split, subset, settings.cache_dir, flag)

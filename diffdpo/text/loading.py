@@ -4,13 +4,18 @@ has come from there."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
+from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -20,25 +25,47 @@ from transformers.utils import find_adapter_config_file
 
 from diffdpo.data.paths import is_path
 from diffdpo.engine.loaded import check_finite, check_keys, some
+from diffdpo.engine.low_bits import check_bits, compute_in_bfloat16, loading_options
 from diffdpo.errors import UserError, short
 from diffdpo.text.settings import TextModelSettings
 
 ADAPTER = "default"
+ROUTERS = ("gate", "router", "shared_expert_gate")  # as transformers' models call them
 PREFIX = "base_model.model."  # that peft puts before the names in an adapter's file
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
-def load_model(name: str, flag: str, settings: TextModelSettings) -> PreTrainedModel:
+@dataclass(frozen=True)
+class Storage:
+    """How a model is held that is frozen under adapters: in ``dtype``, its layers in ``bits``, for
+    which ``flag`` has asked. ``adapted``: it gets adapters if it has none."""
+
+    dtype: torch.dtype
+    bits: str | None = None
+    four_bits: Mapping[str, Any] = field(default_factory=dict)
+    flag: str = ""
+    adapted: bool = True
+
+
+def load_model(
+    name: str, flag: str, settings: TextModelSettings, frozen: Storage | None = None
+) -> PreTrainedModel:
     """A causal language model in float32, with its adapter where the folder holds one.
 
-    Raises UserError where there is none, where weights are missing, left over or not finite, and
-    where they are pickled.
+    The model under an adapter, that one or one to come, is loaded as ``frozen`` says.
+
+    Raises UserError where there is none, where weights are missing, left over or not finite, where
+    they are pickled, and where a model without adapters is to be in few bits.
     """
     place, options = f"--{flag} {name}", settings.hub_options
     try:
         base = base_of(name, options)
-        network = load_whole(base or name, place, settings)
+        if frozen and not (base or frozen.adapted):
+            if frozen.bits:
+                raise UserError(f"{frozen.flag} is about a LoRA; add --use_peft, or leave it out")
+            frozen = None
+        network = load_whole(base or name, place, settings, frozen)
         if base:
             attach(network, name, place, options)
     except UserError:
@@ -50,17 +77,45 @@ def load_model(name: str, flag: str, settings: TextModelSettings) -> PreTrainedM
     return network
 
 
-def load_whole(name: str, place: str, settings: TextModelSettings) -> PreTrainedModel:
+def load_whole(
+    name: str, place: str, settings: TextModelSettings, frozen: Storage | None = None
+) -> PreTrainedModel:
     """The model in a folder that is no adapter's alone. Raises UserError as ``load_model`` does."""
     options = dict(settings.hub_options)
     if settings.attn_implementation:
         options["attn_implementation"] = settings.attn_implementation
+    options["dtype"] = frozen.dtype if frozen else torch.float32
+    bits = quantised(name, frozen, settings) if frozen and frozen.bits else {}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        name, use_safetensors=True, output_loading_info=True, **bits, **options
     )
     network: PreTrainedModel = loaded[0]
     check_keys(place, loaded[1].get("missing_keys", ()), loaded[1].get("unexpected_keys", ()))
-    return network
+    return compute_in_bfloat16(network) if bits else network
+
+
+def quantised(name: str, frozen: Storage, settings: TextModelSettings) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` with which a model's layers are quantised as they are
+    read, but for its output head and its routers."""
+    check_bits(frozen.bits, frozen.flag)
+    config = AutoConfig.from_pretrained(name, **settings.hub_options)
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{frozen.flag}: {short(name)} is quantised already; leave the flag out")
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=settings.trust_remote_code
+        )
+    whole = kept_whole(network)
+    names = [name for name, module in network.named_modules() if module in whole]
+    return loading_options(frozen.bits, transformers, names, **frozen.four_bits)
+
+
+def kept_whole(network: PreTrainedModel) -> list[nn.Module]:
+    """The layers that are never in few bits: the output head, from which scores are computed, and
+    the routers of a mixture of experts, where rounding would change which experts run."""
+    head = network.get_output_embeddings()
+    modules = network.named_modules()
+    return [m for name, m in modules if m is head or name.rpartition(".")[2] in ROUTERS]
 
 
 def base_of(name: str, options: dict[str, Any]) -> str | None:
@@ -93,6 +148,9 @@ def attach(network: PreTrainedModel, name: str, place: str, options: dict[str, A
     if Path(name).is_dir() and not (Path(name) / "adapter_model.safetensors").exists():
         raise FileNotFoundError("no adapter_model.safetensors")
     network.load_adapter(name, adapter_name=ADAPTER, adapter_kwargs=revision)
+    # What is trained is float32, whatever the precision of the layer that it is a copy of.
+    for weight in (w for n, w in network.named_parameters() if ADAPTER in n.split(".")):
+        weight.data = weight.data.float()
     stored = load_peft_weights(name, device="cpu", **revision)
     # Once more by peft itself: some versions of transformers do not find DoRA's magnitudes.
     stored = {key.removeprefix(PREFIX): weight for key, weight in stored.items()}
@@ -102,7 +160,7 @@ def attach(network: PreTrainedModel, name: str, place: str, options: dict[str, A
     # Embeddings that an adapter's file brings along are weights of the base model.
     loaded |= {key: weight for key, weight in network.state_dict().items() if key in stored}
     check_keys(place, set(loaded) - set(stored), set(stored) - set(loaded))
-    other = [key for key in stored if not torch.equal(loaded[key].float(), stored[key].float())]
+    other = [key for key in stored if not torch.equal(loaded[key], stored[key].to(loaded[key]))]
     if other:
         raise UserError(f"{place}: {len(other)} of its weights cannot be loaded ({some(other)})")
 

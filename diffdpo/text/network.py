@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.load_once import Maker
+from diffdpo.engine.low_bits import is_plain, leave_to_each_process, settle, store_in_fp8
 from diffdpo.errors import UserError
 from diffdpo.reference import (
     AdapterCopy,
@@ -26,7 +28,7 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
-from diffdpo.text.loading import ADAPTER, load_model
+from diffdpo.text.loading import ADAPTER, Storage, kept_whole, load_model
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
 from diffdpo.text.settings import ALL_LINEAR, TextSettings
@@ -47,7 +49,10 @@ def make_trainable(
 ) -> TokenScorer:
     """The scorer of the network, ready to train on ``device``.
 
-    Trained weights are float32 whatever the precision; those frozen under adapters follow it.
+    Trained weights are float32 whatever the precision; those frozen under adapters follow it, or
+    are in the bits that the settings ask for.
+
+    Raises UserError where these are asked for and the network has no layer that can be in them.
     """
     scorer = TokenScorer(network, settings.sharing)
     scorer.balance = router_balance(network, settings.router_aux_loss_coef)
@@ -58,13 +63,45 @@ def make_trainable(
         add_lora(network, settings)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
     prove_steady(scorer, str(settings.model_name_or_path))
-    dtype = DTYPES[settings.mixed_precision or "no"]
-    for weight in network.parameters():
-        # A model that is handed over in memory may come frozen; without adapters all is trained.
-        weight.requires_grad_(weight.requires_grad or not is_adapter(network))
-        weight.data = weight.data.to(device, torch.float32 if weight.requires_grad else dtype)
-    network.to(device)  # type: ignore[arg-type]
+    if not is_adapter(network):
+        # One that is handed over in memory may come frozen; without adapters all is trained.
+        network.requires_grad_(True)
+    settle(network, device, DTYPES[settings.mixed_precision or "no"])
+    lower(scorer, settings)
     return scorer
+
+
+def frozen_storage(settings: TextSettings) -> Storage | None:
+    """How the weights are loaded that are frozen under adapters; None: in float32."""
+    bits, precision = settings.base_bits, settings.mixed_precision or "no"
+    # Not in float16, in which some models overflow before autocast keeps them from it.
+    if not bits and precision != "bf16":
+        return None
+    return Storage(
+        DTYPES[precision],
+        None if bits == "bf16" else bits,
+        {"bnb_4bit_compute_dtype": DTYPES[precision]} | settings.four_bits,
+        settings.bits_flag,
+        settings.use_peft,
+    )
+
+
+def lower(scorer: TokenScorer, settings: TextSettings) -> None:
+    """Store what is frozen under adapters in fewer bits, where loading has not done it.
+
+    Raises UserError where no layer is in fewer bits then.
+    """
+    network, bits = scorer.network, settings.base_bits
+    if bits in (None, "bf16"):
+        return
+    if bits == "fp8":
+        store_in_fp8(network, kept_whole(network))
+    if all(is_plain(weight) for weight in network.parameters()):
+        raise UserError(
+            f"{settings.bits_flag}: {type(network).__name__} has no linear layers that can be"
+            " stored in it; take --base_precision bf16"
+        )
+    leave_to_each_process(scorer)
 
 
 def save_activations(network: PreTrainedModel, settings: TextSettings) -> None:
@@ -72,7 +109,11 @@ def save_activations(network: PreTrainedModel, settings: TextSettings) -> None:
     if settings.gradient_checkpointing:
         # The reentrant form needs an input with gradient, which frozen embeddings do not give.
         network.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={"use_reentrant": False}
+            gradient_checkpointing_kwargs={
+                "use_reentrant": False,
+                # What ends in the middle of a layer would leave its weights cast.
+                "early_stop": settings.base_bits != "fp8",
+            }
         )
 
 
@@ -112,6 +153,8 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
         lora_alpha=settings.lora_alpha,
         target_modules=named,
         task_type="CAUSAL_LM",
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
     )
     network.requires_grad_(False)
     try:
@@ -151,12 +194,19 @@ def make_reference(
 
 def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> TokenScorer:
     """The scorer of a reference loaded by its own name, in the precision of frozen weights."""
-    other = load_model(name, "ref_model_name_or_path", settings)
+    adapted = is_adapter(network)
+    frozen = frozen_storage(settings) if adapted else None
+    frozen = frozen and replace(frozen, adapted=True)
+    other = load_model(name, "ref_model_name_or_path", settings, frozen)
+    other.requires_grad_(False)
     without_dropout(other)
     device = next(network.parameters()).device
     # Beside a full fine-tune float32 like the policy, so that both sides are rounded alike.
-    dtype = DTYPES[settings.mixed_precision or "no"] if is_adapter(network) else torch.float32
+    dtype = DTYPES[settings.mixed_precision or "no"] if adapted else torch.float32
     scorer = TokenScorer(other, settings.sharing)
     prove_head(scorer, name)
     prove_steady(scorer, name)
-    return scorer.to(device, dtype)
+    settle(other, device, dtype)
+    if adapted:
+        lower(scorer, settings)
+    return scorer

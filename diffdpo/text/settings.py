@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffdpo.config import BaseSettings, Layer, read_yaml
+from diffdpo.config import BaseSettings, Layer, Translation, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FREE_ON_RESUME
 from diffdpo.flags import flag
+from diffdpo.text.bits_settings import TextBitsSettings
 from diffdpo.text.data_settings import TextDataSettings
+from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
 from diffdpo.text.loss_settings import TextLossSettings, loss_problems
+from diffdpo.text.refused import REFUSED
+from diffdpo.text.train_settings import steps_or_share
 
 RECIPE = "scripts/recipes/reviews.yaml"
 ALL_LINEAR = ["all-linear"]
@@ -48,7 +52,9 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, StreamSettings):
+class TextSettings(
+    TextModelSettings, TextDataSettings, TextBitsSettings, TextLossSettings, StreamSettings
+):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(
@@ -69,9 +75,16 @@ class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, Stream
         16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=2**16
     )
     lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model", least=1)
+    use_rslora: bool = flag(
+        False, "the LoRA is scaled by lora_alpha / sqrt(lora_r) instead", group="model"
+    )
+    use_dora: bool = flag(
+        False, "the LoRA trains directions and lengths of weights apart (DoRA)", group="model"
+    )
     router_aux_loss_coef: float | None = flag(
         None,
         "weight of the load-balancing loss of a mixture of experts; default: its configuration's",
+        aliases=["--moe_aux_loss_coef"],
         group="loss",
         least=0,
     )
@@ -91,7 +104,13 @@ class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, Stream
         group="evaluation",
         choices=STRATEGIES,
     )
-    eval_steps: int = flag(500, "measure every so many steps", group="evaluation", least=1)
+    eval_steps: float = flag(
+        500,
+        "measure every so many steps; below 1: of this share of all steps",
+        group="evaluation",
+        read=steps_or_share,
+        above=0,
+    )
     eval_batch_size: int = flag(
         8,
         "held-out rows at once",
@@ -151,3 +170,15 @@ class TextSettings(TextModelSettings, TextDataSettings, TextLossSettings, Stream
     @classmethod
     def inert(cls) -> dict[str, str]:
         return INERT
+
+    @classmethod
+    def refused(cls) -> dict[str, str]:
+        return REFUSED
+
+    @classmethod
+    def foreign(cls) -> set[str]:
+        return FOREIGN
+
+    @classmethod
+    def translated(cls, content: Mapping[str, Any]) -> Translation:
+        return translate(content)

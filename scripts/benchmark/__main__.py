@@ -1,5 +1,6 @@
 """Our trainers beside others: ``python scripts/benchmark --peer-script THEIRS.py``; real shapes on
-a card: ``python scripts/benchmark gpu``; the host alone: ``python scripts/benchmark host``."""
+a card: ``python scripts/benchmark gpu``; the host alone: ``python scripts/benchmark host``; the
+way to a better policy: ``python scripts/benchmark race``."""
 
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ if __name__ == "__main__":
             settings="scripts.benchmark.card_command:CardSettings",
             example="--peer-script train_diffusion_dpo.py",
             module="card_command",
+        ),
+        "race": Command(
+            purpose="seconds of training to a better policy, ours beside other scripts",
+            settings="scripts.benchmark.quality.command:RaceSettings",
+            example="--peer-script train_diffusion_dpo.py --peer-script train.py",
+            interrupted="interrupted; the runs so far are kept, and the same command goes on",
+            module="quality.command",
         ),
         "host": Command(
             purpose="what a step takes of the host, on latents of real shapes, without a card",

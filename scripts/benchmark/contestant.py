@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmark.gate import Schedule
+from scripts.benchmark.snapshots import Moments
 from scripts.benchmark.subjects import Subject, with_folders
 
 PATIENCE = 5.0  # seconds that a subject has to end by itself
@@ -28,15 +29,21 @@ class Contestant:
     its log."""
 
     def __init__(
-        self, subject: Subject, schedule: Schedule, threads: int, folder: Path, run: str
+        self,
+        subject: Subject,
+        schedule: Schedule | Moments,
+        threads: int,
+        folder: Path,
+        run: str,
     ) -> None:
         self.log = folder / "logs" / f"{run}.log"
         self.log.parent.mkdir(exist_ok=True)
         request = self.log.with_suffix(".json")
         conditions = {
+            "watch": schedule.watch,
             "schedule": asdict(schedule),
             "threads": threads,
-            "aside": subject.aside if schedule.repetitions > 0 else "",
+            "aside": subject.aside if schedule.has_asides else "",
         }
         content = asdict(with_folders(subject, folder, run)) | conditions
         request.write_text(json.dumps(content, indent=2))

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -34,6 +34,12 @@ class Schedule:
     warmup: int
     steps: int
     repetitions: int
+    watch: ClassVar = "turns"  # a row of scripts.benchmark.worker.WATCHES
+
+    @property
+    def has_asides(self) -> bool:
+        """Whether something is measured between turns."""
+        return self.repetitions > 0
 
     @property
     def turn(self) -> int:

@@ -18,6 +18,7 @@ import torch
 
 from scripts.benchmark.gate import Channel, Gate, Schedule, Stop
 from scripts.benchmark.programs import PROGRAMS
+from scripts.benchmark.snapshots import Moments, Snapshots
 
 
 def main(argv: list[str]) -> int:
@@ -44,7 +45,7 @@ def run(request: dict[str, Any], channel: Channel) -> None:
     aside = ASIDES[request["aside"]]()
     channel.tell("ready")
     channel.wait()
-    with Gate(Schedule(**request["schedule"]), channel, aside):
+    with WATCHES[request["watch"]](request["schedule"], channel, aside):
         program()
 
 
@@ -67,6 +68,10 @@ def watch_gaps() -> Callable[[], dict[str, float]]:
     return gaps.measure
 
 
+WATCHES: dict[str, Callable[..., Any]] = {
+    "turns": lambda facts, channel, aside: Gate(Schedule(**facts), channel, aside),
+    "snapshots": lambda facts, channel, _: Snapshots(Moments(**facts), channel),
+}
 ASIDES: dict[str, Callable[[], Callable[[], dict[str, float]]]] = {
     "": lambda: dict,
     "bare": watch_network,

@@ -37,6 +37,8 @@ CHECKED = [
 ]
 # Commands of the shell that prepare an installation or show a file.
 PLAIN = {"git", "cd", "pip", "cat", "tail", "export"}
+# Programs of the checkout that are no commands of the package: their own help names their flags.
+OWN_PARSERS = ("scripts/benchmark", "scripts/growth.py", "scripts/gradient_noise.py")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -144,7 +146,7 @@ def check(words: list[str]) -> None:
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words[1:]) <= set(targets)
-    elif words[:1] == ["python"] and words[1] in ("scripts/benchmark", "scripts/growth.py"):
+    elif words[:1] == ["python"] and words[1] in OWN_PARSERS:
         named = [word for word in words[2:3] if not word.startswith("-")]
         assert_in_help([words[1], *named], words[2:])
     elif words[:3] == ["python", "-m", "pytest"]:

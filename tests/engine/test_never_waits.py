@@ -22,8 +22,9 @@ from diffdpo.image.settings import ImageSettings
 from diffdpo.image.side_columns import SideSettings
 from diffdpo.image.task import ImageTask
 from diffdpo.reference import FrozenCopy
+from diffdpo.text.loss_settings import text_objective
 from diffdpo.text.scorer import TokenScorer, prove_head
-from diffdpo.text.settings import TextSettings, text_objective
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask
 from tests.engine.waits import META, Calls, Operations, Waits
 from tests.factory import whole_pipeline

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from diffdpo.evaluation.wins import Scores
-from diffdpo.image.labels import REFERENCE
+from diffdpo.engine.labels import REFERENCE
+from diffdpo.evaluation.scores import Scores
 from diffdpo.metrics.judged import faced
 from diffdpo.metrics.reward import Reward
 from tests.factory import picture

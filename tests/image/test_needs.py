@@ -69,10 +69,8 @@ def test_the_lines_at_the_start(family, told, pairs, tmp_path, capsys):
     assert own < weights < 1.6 * own  # with adapters
     assert ("activations of a pair about" in line) == told
     assert "encoders" not in line
-    assert [one.split()[0] for one in said.splitlines() if "GiB of disk" in one] == [
-        "prompts",
-        "latents",
-    ]
+    computing = [one.split()[0] for one in said.splitlines() if " computing " in one]
+    assert computing == ["prompts", "latents"]
     (loss,) = [one for one in said.splitlines() if one.startswith("loss ")]
     assert ("nats at t = 1/2" in loss) == told
     assert ("guidance 1, an input of the network" in said) == told

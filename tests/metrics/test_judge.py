@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -15,46 +13,20 @@ from PIL import Image
 
 from diffdpo.errors import UserError
 from diffdpo.metrics import REWARDS
+from tests.service import Service, chat
 
 KEY = "sk-not-to-be-told"
 
 
-class Service(ThreadingHTTPServer):
-    """Answers with ``reply(text, pictures)``: a text, or a status with a body."""
+class PictureService(Service):
+    """Answers with ``reply(text, pictures)``."""
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests, self.headers = [], []
-        self.reply = lambda text, pictures: str(1 + brightness(pictures[0]))
+    reply = staticmethod(lambda text, pictures: str(1 + brightness(pictures[0])))
 
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, body))
-        self.server.headers.append(dict(self.headers))
+    def answer(self, body):
         *shown, text = body["messages"][1]["content"]
         pictures = [decoded(part["image_url"]["url"]) for part in shown]
-        reply = self.server.reply(text["text"], pictures)
-        status, told = (200, chat(reply)) if isinstance(reply, str) else reply
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(told)))
-        if status == 302:
-            self.send_header("Location", "/elsewhere")
-        self.end_headers()
-        self.wfile.write(told)
-
-    def log_message(self, *_):
-        pass
-
-
-def chat(text, end="stop"):
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": end}
-    return json.dumps({"choices": [choice]}).encode()
+        return self.reply(text["text"], pictures)
 
 
 def decoded(url):
@@ -69,11 +41,8 @@ def brightness(image):
 @pytest.fixture
 def service(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = Service()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with PictureService() as server:
+        yield server
 
 
 @pytest.fixture

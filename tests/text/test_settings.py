@@ -1,50 +1,37 @@
 """Settings: TRL's flags, sums of losses, and every mistake in one go."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from diffdpo.config import StrictParser, parse
 from diffdpo.errors import UserError
+from diffdpo.text.inert import INERT
 from diffdpo.text.loss_settings import text_objective
+from diffdpo.text.refused import REFUSED
 from diffdpo.text.settings import TextSettings
 
-# What TRL 1.16 has and this package does not do; asking for it is an error, not a silent
-# difference.
-NOT_DONE = {
-    "use_dora",
-}
-NOT_DONE |= {
-    "sync_ref_model",
-    "ref_model_mixup_alpha",
-    "ref_model_sync_steps",
-    "activation_offloading",
-    "use_rslora",
-}
-NOT_DONE |= {
-    "model_init_kwargs",
-    "load_in_4bit",
-    "load_in_8bit",
-    "bnb_4bit_quant_type",
-}
-NOT_DONE |= {
-    "bnb_4bit_quant_storage",
-    "use_bnb_nested_quant",
-    "lora_modules_to_save",
-    "lora_target_parameters",
-}
-NOT_DONE |= {"dataset_streaming", "ignore_bias_buffers", "generate_during_eval"}
-NOT_DONE |= {"is_encoder_decoder"}
+ROOT = Path(__file__).parents[2]
+PARSER = StrictParser(TextSettings)
+# Settings of TRL's classes, and how many of them are used, without effect, and refused; the guide
+# (docs/migrating.md) has the same numbers.
+CLASSES = ["DPOConfig", "KTOConfig", "CPOConfig", "ORPOConfig", "ScriptArguments", "ModelConfig"]
 
 
-def test_trls_own_flags_are_known_or_refused():
-    trl, transformers = pytest.importorskip("trl"), pytest.importorskip("transformers")
-    cpo = pytest.importorskip("trl.experimental.cpo")
-    ours = {name.lstrip("-") for name in StrictParser(TextSettings)._option_string_actions}
-    inherited = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
-    configs = (trl.DPOConfig, trl.KTOConfig, cpo.CPOConfig, trl.ScriptArguments, trl.ModelConfig)
-    for config in configs:
-        assert {field.name for field in dataclasses.fields(config)} - inherited - ours <= NOT_DONE
+def test_every_setting_of_trl_is_used_named_as_without_effect_or_refused():
+    trl = pytest.importorskip("trl")
+    cpo, orpo = (pytest.importorskip(f"trl.experimental.{name}") for name in ("cpo", "orpo"))
+    known = {name.lstrip("-").replace("-", "_") for name in PARSER._option_string_actions}
+    guide = (ROOT / "docs" / "migrating.md").read_text()
+    for name in CLASSES:
+        config = next(getattr(module, name) for module in (trl, cpo, orpo) if hasattr(module, name))
+        names = {field.name for field in dataclasses.fields(config)}
+        without, refused = names & {*INERT}, names & {*REFUSED}
+        used = names & known - without - refused
+        assert names == used | without | refused, name
+        row = f"| {name} | {len(names)} | {len(used)} | {len(without)} | {len(refused)} |"
+        assert row in guide, row
 
 
 def test_transformers_names_set_the_engines_settings():
@@ -164,6 +151,8 @@ OPTIMIZERS = {
     "adamw_torch_fused": (False, False),
     "adamw_8bit": (True, False),
     "adamw_bnb_8bit": (True, False),
+    "paged_adamw_32bit": (False, False),
+    "paged_adamw_8bit": (True, False),
     "adafactor": (False, True),
 }
 
@@ -172,6 +161,7 @@ OPTIMIZERS = {
 def test_transformers_names_of_optimizers(name, kinds):
     settings, _ = parse(TextSettings, ["--optim", name])
     assert (settings.eight_bit, settings.adafactor) == kinds
+    assert settings.paged == name.startswith("paged")
     with pytest.raises(UserError, match="--optim 'galore_adamw' is unknown"):
         parse(TextSettings, ["--optim", "galore_adamw"])
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from diffdpo.engine.low_bits import check_bits
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone, in_precision
 from diffdpo.image.backbones.location import local_folder, read_index
-from diffdpo.image.backbones.low_bits import check_base_precision
 from diffdpo.image.backbones.memory import check_in_memory, registered
 from diffdpo.image.backbones.parts import Location, check_embeddings, load_part, load_parts
 from diffdpo.image.backbones.weights import told_in_one_line
@@ -70,7 +70,7 @@ def load_backbone(
     not in the tables, where its parts do not fit each other, and where it is a distilled model of
     few steps, unless ``is_turbo`` asks for one.
     """
-    check_base_precision(base_precision)
+    check_bits(base_precision, f"--base_precision {base_precision}")
     index = read_index(name, hub)
     with told_of(name):
         family = family_of(index["_class_name"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffdpo.engine.finite import plain_tensors
-from diffdpo.image.backbones.low_bits import leave_to_each_process
+from diffdpo.engine.low_bits import leave_to_each_process
 
 CHUNK = 2**30  # bytes
 ALIGNED = 256  # bytes, as allocators begin tensors

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from diffdpo.engine.low_bits import compute_in_bfloat16, loading_options
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.base import Backbone, tokenizer_of
 from diffdpo.image.backbones.checks import check_text_config, check_tokenizer, on_meta
 from diffdpo.image.backbones.conditions import MASK, widths
 from diffdpo.image.backbones.encoder_files import vae_config, vae_source
 from diffdpo.image.backbones.location import class_of, is_left_out
-from diffdpo.image.backbones.low_bits import compute_in_bfloat16, loading_options
 from diffdpo.image.backbones.weights import (
     Source,
     load_network,
@@ -165,7 +166,7 @@ def load_part(at: Location, part: str) -> Any:
     # The autoencoder is small, and computes in float32 beside a network in float16.
     others = torch.float32 if part == "vae" else at.encoder_dtype
     dtype = at.dtype if part == at.family.part else others
-    bits = loading_options(at.base_precision) if part == at.family.part else {}
+    bits = loading_options(at.base_precision, diffusers) if part == at.family.part else {}
     source = (str(at.folder), {"subfolder": part, **bits})
     network = load_network(at.kind(part), part, source, at.hub.get("variant"), dtype)
     return compute_in_bfloat16(network) if bits else network

@@ -1,4 +1,4 @@
-"""Names of what pictures were sampled from, in folders and figures."""
+"""Names of the results that an evaluation compares, in folders and figures."""
 
 from __future__ import annotations
 

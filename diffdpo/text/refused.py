@@ -1,0 +1,100 @@
+"""Settings of TRL, transformers and LLaMA-Factory that text training does not have, each with what
+to write instead. Switched off, they ask for nothing and are accepted."""
+
+from __future__ import annotations
+
+LAUNCHER = "accelerate's own configuration says so: accelerate launch --config_file FILE"
+SHARDS = (
+    "weights in shares are FSDP2's: accelerate launch --config_file scripts/accelerate/fsdp2.yaml"
+)
+QUANTISED = (
+    "base weights are not quantised in training; leave it out, and take --mixed_precision bf16"
+)
+FIXED = "the reference stays what it was at the start; leave it out"
+ADAMW = "AdamW, its 8-bit and paged forms and Adafactor are there: --optim"
+LORA = "LoRA, rsLoRA, DoRA and all weights are there: --use_peft, --use_rslora, --use_dora"
+FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
+TRACKERS = "trackers are those of --report_to"
+AFTER = "measuring is a command of its own: diffdpo evaluate_text"
+TOKENS = "save the tokenizer and the model with these tokens first, and name their folder"
+POSITIONS = "set it in the model's config.json, and name that folder"
+
+OF_TRAINER = {
+    "optim_args": "--adam_beta1, --adam_beta2, --adam_epsilon and --weight_decay are flags",
+    "optim_target_modules": ADAMW,
+    "label_smoothing_factor": "the share of labels believed flipped is --label_smoothing",
+    "torch_compile_backend": "--torch_compile has no options; leave it out",
+    "torch_compile_mode": "--torch_compile has no options; leave it out",
+    "neftune_noise_alpha": "with noise in embeddings policy and reference differ from the start",
+    "auto_find_batch_size": (
+        "say --per_device_train_batch_size; with more --gradient_accumulation_steps a smaller one"
+        " gives the same numbers"
+    ),
+    "eval_delay": "--eval_strategy and --eval_steps say when to measure",
+    "hub_revision": "results go to the main branch of --hub_model_id",
+    "hub_model_revision": "results go to the main branch of --hub_model_id",
+    "trackio_space_id": TRACKERS,
+    "trackio_bucket_id": TRACKERS,
+    "trackio_static_space_id": TRACKERS,
+    "ignore_data_skip": "a resumed run goes on with the rows that would have come next",
+    "data_seed": "--seed gives the order of rows as well",
+    "use_cpu": "accelerate launch --cpu, or ACCELERATE_USE_CPU=true",
+    "accelerator_config": LAUNCHER,
+    "parallelism_config": LAUNCHER,
+    "fsdp": SHARDS,
+    "fsdp_config": SHARDS,
+    "deepspeed": SHARDS,
+    "label_names": "the format names its columns; one of another name is --label_column",
+    "debug": "leave it out",
+    "do_predict": AFTER,
+    "env": "variables of the environment are set in the shell",
+}
+OF_TRL = {
+    "sync_ref_model": FIXED,
+    "is_encoder_decoder": "models that only decode are trained; leave it out",
+    "lora_target_parameters": "adapters go on layers: --lora_target_modules",
+    "lora_modules_to_save": "adapters alone are trained beside frozen weights; leave it out",
+    "load_in_8bit": QUANTISED,
+    "load_in_4bit": QUANTISED,
+    "test_split_size": "name a split that is held out with --dataset_test_split",
+    "chat_template": "save the tokenizer with this template, and name its folder",
+}
+OF_LLAMA_FACTORY = {
+    "adapter_name_or_path": "write the adapter's folder as --model_name_or_path",
+    "create_new_adapter": "merge the adapter into its base first: diffdpo export --merge",
+    "additional_target": "adapters alone are trained beside frozen weights; leave it out",
+    "ref_model_adapters": "merge them, and name the folder as --ref_model_name_or_path",
+    "ref_model_quantization_bit": QUANTISED,
+    "quantization_bit": QUANTISED,
+    "quantization_device_map": QUANTISED,
+    "resize_vocab": TOKENS,
+    "add_tokens": TOKENS,
+    "add_special_tokens": TOKENS,
+    "rope_scaling": POSITIONS,
+    "shift_attn": POSITIONS,
+    "mixture_of_depths": POSITIONS,
+    "pure_bf16": "trained weights are float32; write --bf16",
+    "loraplus_lr_ratio": "both factors of an adapter have the rate --learning_rate",
+    "pissa_init": LORA,
+    "oft_rank": LORA,
+    "use_llama_pro": FROZEN,
+    "freeze_extra_modules": FROZEN,
+    "use_galore": ADAMW,
+    "use_apollo": ADAMW,
+    "use_badam": ADAMW,
+    "use_muon": ADAMW,
+    "use_adam_mini": ADAMW,
+    "use_swanlab": TRACKERS,
+    "interleave_probs": "name one data set, or make one file of several",
+    "eval_on_each_dataset": "one data set is held out: --eval_dataset_name",
+    "val_size": "name held-out rows with --eval_dataset_name or --dataset_test_split",
+    "packing": "pairs are not packed; leave it out",
+    "neat_packing": "pairs are not packed; leave it out",
+    "tool_format": "tools are written by the model's own chat template",
+    "default_system": "write the system message into the rows",
+    "enable_thinking": "write it into the rows, as a column chat_template_kwargs",
+    "disable_shuffling": "the order of rows is a function of --seed",
+    "predict_with_generate": AFTER,
+    "hf_hub_token": "a token is --hub_token, or HF_TOKEN in the environment",
+}
+REFUSED = {**OF_TRAINER, **OF_TRL, **OF_LLAMA_FACTORY}

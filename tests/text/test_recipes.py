@@ -1,0 +1,212 @@
+"""Recipes of other trainers, read through --config as they were published."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from diffdpo.config import parse
+from diffdpo.errors import UserError
+from diffdpo.text.foreign import FOREIGN, translate
+from diffdpo.text.inert import INERT
+from diffdpo.text.refused import REFUSED
+from diffdpo.text.settings import TextSettings
+from diffdpo.text.train_settings import with_whole_steps
+from tests.text import recipes
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a text as --config, with these flags beside it."""
+
+    def read(text, *words):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return parse(TextSettings, ["--config", str(path), *words])
+
+    return read
+
+
+def refusals(read, text, *words):
+    with pytest.raises(UserError) as caught:
+        read(text, *words)
+    return caught.value.mistakes
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """A folder of data as LLaMA-Factory has it."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "dataset_info.json").write_text(json.dumps({"dpo_en_demo": {"file_name": "a.json"}}))
+    return folder
+
+
+def test_trls_list_of_data_sets(read):
+    settings, _ = read(recipes.TRL_CLI)
+    assert (settings.dataset_name, settings.dataset_config) == ("user/data", "default")
+    assert settings.dataset_train_split == "train_prefs"
+    assert settings.dataset_columns == ["chosen", "rejected"]
+
+
+def test_zephyrs_recipe(read):
+    settings, notices = read(recipes.ZEPHYR)
+    assert (settings.dataset_name, settings.dataset_train_split) == ("user/prefs", "train_prefs")
+    assert settings.dataset_columns == ["chosen", "rejected"]
+    assert settings.report_to == ["tensorboard", "wandb"]
+    assert settings.hub_private_repo
+    assert settings.warmup_steps(1000) == 100
+    named = {notice.split(":")[0].lstrip("-") for notice in notices}
+    assert named == {
+        *("torch_dtype", "do_eval", "gradient_checkpointing_kwargs", "log_level"),
+        *("max_prompt_length", "save_strategy"),
+    }
+
+
+def test_a_recipe_with_a_quantised_base_says_what_to_write_and_is_right_without_it(read):
+    (line,) = refusals(read, recipes.QLORA)
+    assert "load_in_4bit: base weights are not quantised" in line
+    settings, _ = read(recipes.QLORA.replace("load_in_4bit: true", "load_in_4bit: false"))
+    assert settings.dataset_name == "user/prefs"
+    assert settings.dataset_train_split == "train_prefs"
+    assert settings.dataset_test_split == "test_prefs"
+    assert settings.paged
+    assert not settings.eight_bit
+
+
+def test_shares_of_all_steps(read):
+    settings, _ = read(recipes.SMOLLM, "--logging_steps", "0.01", "--eval_steps", "0.2")
+    assert settings.warmup_steps(101) == 11  # rounded up, as in transformers
+    whole = with_whole_steps(settings, 101)
+    assert (whole.checkpointing_steps, whole.logging_steps, whole.eval_steps) == (51, 2, 21)
+    kept = with_whole_steps(read("save_steps: 7.0\neval_steps: 9\n")[0], 1000)
+    assert (kept.checkpointing_steps, kept.logging_steps, kept.eval_steps) == (7, 10, 9)
+    assert settings.schedule_options == {"min_lr_rate": 0.1}
+    assert settings.report_to == ["wandb"]
+
+
+@pytest.mark.parametrize("name", ["save_steps", "eval_steps", "logging_steps"])
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "nan", "inf", "many"])
+def test_what_is_neither_steps_nor_a_share(read, name, value):
+    (line,) = refusals(read, "{}", f"--{name}", value)
+    assert "steps" in line
+
+
+def test_llama_factorys_recipe_with_its_own_defaults(read, registry):
+    settings, notices = read(recipes.FACTORY_DPO.replace("DATA", str(registry)))
+    assert settings.dataset_info == str(registry / "dataset_info.json")
+    assert (settings.dataset_name, settings.max_train_samples) == ("dpo_en_demo", 1000)
+    assert (settings.use_peft, settings.lora_r, settings.lora_alpha) == (True, 8, 16)
+    assert settings.lora_target_modules == ["all-linear"]
+    assert (settings.loss_type, settings.beta) == (["hinge"], 0.2)
+    assert (settings.max_length, settings.truncation_mode) == (2048, "proportional")
+    assert settings.gradient_checkpointing
+    assert "template llama3: prompts are written by the model's own chat template" in str(notices)
+    (line,) = [notice for notice in notices if notice.startswith("defaults of LLaMA-Factory:")]
+    for part in ("lora_alpha 16", "truncation_mode proportional", "gradient_checkpointing True"):
+        assert part in line
+    assert "learning_rate" not in line  # the recipe gives it
+
+
+def test_flags_hold_before_a_recipe_and_its_programs_defaults(read, registry):
+    text = recipes.FACTORY_DPO.replace("DATA", str(registry))
+    settings, _ = read(text, "--lora_rank", "64", "--truncation_mode", "keep_end")
+    assert (settings.lora_r, settings.lora_alpha) == (64, 128)  # twice the rank, as there
+    assert settings.truncation_mode == "keep_end"
+    full = read(text.replace("finetuning_type: lora", "finetuning_type: full"))[0]
+    assert not full.use_peft
+    assert full.lora_alpha == TextSettings().lora_alpha
+
+
+def test_llama_factorys_kto(read, registry):
+    text = recipes.FACTORY_KTO.replace("DATA", str(registry))
+    assert read(text)[0].loss_type == ["kto"]
+    (line,) = refusals(read, f"{text}pref_loss: sigmoid\n")
+    assert "pref_loss: stage kto has a loss of its own" in line
+
+
+def test_foreign_names_are_flags_too():
+    words = "--stage kto --finetuning_type full --flash_attn fa2 --lora_target q_proj,v_proj"
+    settings, _ = parse(TextSettings, words.split())
+    assert (settings.loss_type, settings.use_peft) == (["kto"], False)
+    assert settings.attn_implementation == "flash_attention_2"
+    assert settings.lora_target_modules == ["q_proj", "v_proj"]
+    words = "--disable_gradient_checkpointing false --train_sampling_strategy group_by_length"
+    settings, _ = parse(TextSettings, words.split())
+    assert settings.gradient_checkpointing
+    assert settings.group_by_length
+
+
+def test_arguments_of_a_model(read):
+    text = "model_init_kwargs: {revision: v2, attn_implementation: eager, dtype: bfloat16}\n"
+    settings, notices = read(text)
+    assert (settings.model_revision, settings.attn_implementation) == ("v2", "eager")
+    assert notices[0].startswith("--dtype: ")
+
+
+def test_no_forms_of_switches():
+    words = "--no_gradient_checkpointing --no_remove_unused_columns --no_bf16 --load_in_4bit false"
+    settings, notices = parse(TextSettings, words.split())
+    assert not settings.gradient_checkpointing
+    assert any(notice.startswith("--remove_unused_columns: ") for notice in notices)
+
+
+def test_better_is_what_the_figure_says():
+    words = "--metric_for_best_model eval_rewards/accuracies --greater_is_better"
+    assert parse(TextSettings, [*words.split(), "true"])[0].greater_is_better
+    with pytest.raises(UserError, match="--greater_is_better false contradicts"):
+        parse(TextSettings, [*words.split(), "false"])
+
+
+MISFITS = {
+    "stage: sft": "stage sft does not exist here; known: dpo, kto",
+    "finetuning_type: oft": "finetuning_type oft does not exist here; known: lora, full",
+    "dataset_dir: ONLINE": "dataset_dir ONLINE is no folder",
+    "datasets: [{path: a/b}, {path: a/c}]": "datasets: 2 data sets; name one",
+    "datasets: [{path: a/b, rows: 7}]": "datasets: rows is unknown; known: path",
+    "datasets: [{split: train}]": "datasets: an entry has no path",
+    "datasets: a/b": "datasets: a list of data sets is wanted",
+    "dataset_mixer: {a/b: 0.5}": "dataset_mixer: a/b 0.5: --max_train_samples takes a number",
+    "dataset_mixture: {test_split_size: 9, datasets: []}": "dataset_mixture: test_split_size",
+    "dataset_mixture: {rows: 9}": "dataset_mixture: rows is unknown",
+    "dataset_splits: [train_a, train_b]": "dataset_splits: name one split with train",
+    "dataset_splits: [other]": "dataset_splits other: neither train nor test",
+    "model_init_kwargs: {device_map: auto}": "model_init_kwargs: device_map is unknown",
+    "dataset: a,b": "dataset a,b: name one",
+    "use_peft: false\nfinetuning_type: lora": "finetuning_type and use_peft say two things",
+    "val_size: 0.1": "val_size: name held-out rows with --eval_dataset_name",
+    "deepspeed: ds.json": "deepspeed: weights in shares are FSDP2's",
+    "mix_strategy: interleave_under": "mix_strategy interleave_under does not exist here",
+    "report_to: [all, wandb]": "--report_to: all and none stand alone",
+}
+
+
+@pytest.mark.parametrize(("text", "line"), MISFITS.items())
+def test_what_has_no_counterpart_is_a_line(read, text, line):
+    assert any(line in shown for shown in refusals(read, text))
+
+
+def place_of(name):
+    """Where a name of another program is read, among settings, inert, refused and foreign ones."""
+    own = {field.name for field in fields(TextSettings)}
+    for field in fields(TextSettings):
+        own |= {alias.lstrip("-") for alias in field.metadata.get("aliases", [])}
+    tables = {"settings": own, "inert": INERT, "refused": REFUSED, "foreign": FOREIGN}
+    return [table for table, names in tables.items() if name in names]
+
+
+@pytest.mark.parametrize("name", recipes.FACTORY_KEYS)
+def test_every_name_of_llama_factorys_recipes_is_known_in_one_place(name):
+    assert len(place_of(name)) == 1
+
+
+def test_no_name_stands_in_two_tables():
+    names = {*INERT, *REFUSED, *FOREIGN}
+    assert not [name for name in names if len(place_of(name)) != 1]
+
+
+def test_own_files_stay_as_they_are():
+    content = {"dataset_name": "a", "lora_r": 4, "cutoff_len": 7, "fsdp": ""}
+    assert translate(content).content == content
+    assert not translate(content).mistakes
+    assert translate(content).beneath is None
