@@ -13,14 +13,10 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 
-from diffdpo.cache.keys import network_digest
-from diffdpo.cache.scores import score_rows
-from diffdpo.cache.visits import RunVisits
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.console import say
 from diffdpo.engine.load_once import hollow, loads_once, maker
-from diffdpo.engine.plan import Plan
 from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
@@ -28,7 +24,7 @@ from diffdpo.engine.sharding import first_place, is_sharded
 from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.waiting import meet
-from diffdpo.engine.watch.evals import Measures, Several
+from diffdpo.engine.watch.evals import Measures
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
@@ -37,7 +33,7 @@ from diffdpo.image.cache_keys import EncoderDigests, reference_key
 from diffdpo.image.collation import DrawSettings
 from diffdpo.image.export import export
 from diffdpo.image.facts import image_facts
-from diffdpo.image.held_out import HeldOut, divided
+from diffdpo.image.held_out import divided, measures
 from diffdpo.image.inputs import open_pipeline, training_pairs
 from diffdpo.image.latent_cache import StoredPrompts, store_encodings
 from diffdpo.image.loss_settings import image_objective
@@ -51,10 +47,11 @@ from diffdpo.image.network import (
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.processes import process_for
+from diffdpo.image.reference_scores import function_digest, stored_reference
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import ImageTask
 from diffdpo.image.validation import ValidationPictures
-from diffdpo.reference import OtherModel, Reference
+from diffdpo.reference import Reference
 
 
 def main(settings: ImageSettings) -> int:
@@ -152,13 +149,10 @@ def train(
     trainer.recorder.on_step = on_step
 
     def validation() -> Measures:
-        prompts = division.unseen or division.each_prompt()
         pictures = ValidationPictures(
-            settings, run.backbone, run.network, run.reference, prompts, accelerator
+            settings, run.backbone, run.network, run.reference, division.to_sample(), accelerator
         )
-        if not division.unseen:
-            return pictures
-        return Several([HeldOut(settings, run.process, run.rows, division, trainer), pictures])
+        return measures(pictures, settings, run.process, run.rows, division, trainer)
 
     def write(last: Mapping[str, float]) -> Path:
         # Takes accelerate's precision wrapper off the network, which outlives the run.
@@ -201,10 +195,15 @@ def prepare_images(
     task = ImageTask(backbone, process, draws, device, accelerator.autocast, embed=encoded.embed)
     copied = hollow if is_sharded(accelerator) else copy.deepcopy
     reference = make_reference(network, settings, base, copied)
-    run = ImageRun(settings, backbone, process, pairs, network, task, pairs, reference)
+    rows: Rows = pairs
     if settings.reference_draws and encoded.encoders:
-        store_reference(run, encoded.encoders, settings, accelerator)
-    return run
+        key = reference_key(
+            pairs, process, encoded.encoders, function_digest(reference, network), settings
+        )
+        rows, reference = stored_reference(
+            rows, task, network, reference, key, settings, accelerator
+        )
+    return ImageRun(settings, backbone, process, pairs, network, task, rows, reference)
 
 
 def is_whole(settings: ImageSettings) -> bool:
@@ -257,55 +256,6 @@ def encoder_digests(
     return EncoderDigests.of(
         backbone, str(name), vae, settings.hub_options, dtype, accelerator.device
     )
-
-
-def store_reference(
-    run: ImageRun, encoders: EncoderDigests, settings: ImageSettings, accelerator: Accelerator
-) -> None:
-    """Replace the reference of a run by its stored scores."""
-    # The digest of the policy's network before its first step where that is the same function.
-    source = run.reference
-    network = network_digest(source.copy if isinstance(source, OtherModel) else run.network)
-    key = reference_key(run.pairs, run.process, encoders, network, settings)
-    plan = Plan(settings, len(run.rows), accelerator.num_processes)
-    positions = plan.total_steps * plan.effective_batch
-    if settings.holdout is not None:  # the stream then skips pairs, and those are measured
-        positions = settings.reference_draws * len(run.rows)
-    visits = RunVisits(run.rows, settings.seed, settings.reference_draws, positions)
-    say(scoring_line(len(run.rows), positions, settings))
-    run.rows, run.reference = score_rows(
-        run.rows,
-        run.task,
-        run.network,
-        run.reference,
-        settings.train_batch_size,
-        key,
-        settings.precompute_dir,
-        accelerator,
-        visits,
-        settings.workers_on(accelerator.device.type),
-    )
-
-
-def scoring_line(pairs: int, positions: int, settings: ImageSettings) -> str:
-    """How many draws are scored, and what that costs beside a live reference, which is run once
-    for each pair that is seen."""
-    asked, visits = settings.reference_draws, positions / pairs
-    scored = min(asked, visits)
-    line = f"reference    {scored:.4g} of {asked} draws a pair are scored"
-    if scored < asked:
-        line += (
-            ", the run visits no more; as many forward passes as a live reference takes: they pay"
-            " from the second run on"
-        )
-    else:
-        line += (
-            f", for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
-            f" reference takes; they pay after {scored:g} epochs, or from the second run on"
-        )
-    if scored > 1 and not settings.cache_latents:
-        line += "; --cache_latents would encode a pair once, not at each visit"
-    return line
 
 
 def draw_settings(settings: ImageSettings) -> DrawSettings:

@@ -33,6 +33,8 @@ def prompts_of(captions: Sequence[Any], column: str, seed: int, first: int = 0) 
 
 def prompt_of(caption: Any, column: str, seed: int, row: int) -> str:
     """The prompt of one row by itself, the same as among all."""
+    if isinstance(caption, str):  # as nearly all are
+        return caption
     (only,) = prompts_of([caption], column, seed, first=row)
     return only
 

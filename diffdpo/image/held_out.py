@@ -22,6 +22,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file
 from diffdpo.engine.step_context import step_context
 from diffdpo.engine.trainer import Trainer
+from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import CHECK_UP_TO, ImagePairs
@@ -50,6 +51,10 @@ class Division:
         """The prompt of every pair that is trained on."""
         return self.prompts or self.pairs.each_prompt()
 
+    def to_sample(self) -> Iterable[str]:
+        """The prompts that pictures are sampled of during training."""
+        return self.unseen or self.each_prompt()
+
     def line(self, settings: ImageSettings) -> dict[str, str]:
         """What is held out, for the lines at the start."""
         if not self.unseen:
@@ -71,11 +76,6 @@ def divided(rows: Rows, pairs: ImagePairs, settings: ImageSettings) -> Division:
     """
     if settings.holdout is None:
         return Division(pairs, rows, np.empty(0, dtype=np.int64), [], [])
-    if settings.streaming:
-        raise UserError(
-            "--holdout picks among all pairs, and --streaming does not see them at once; put shards"
-            " aside and judge on them with diffdpo evaluate"
-        )
     prompts = pairs.prompts()
     # A prompt that is missing links nothing.
     names = [[f"prompt {text}"] if text else [] for text in prompts]
@@ -90,6 +90,21 @@ def divided(rows: Rows, pairs: ImagePairs, settings: ImageSettings) -> Division:
         raise UserError(f"--holdout {settings.holdout:g}: all pairs held out are ties; take more")
     trained, unseen = ([prompts[number] for number in part] for part in (kept_P, out_P))
     return Division(pairs, Subset(rows, kept_P), out_P, trained, unseen)
+
+
+def measures(
+    pictures: Measures,
+    settings: ImageSettings,
+    process: Process,
+    rows: Rows,
+    division: Division,
+    trainer: Trainer,
+) -> Measures:
+    """What is measured during training: ``pictures``, after the pairs held out where there are
+    some."""
+    if not division.unseen:
+        return pictures
+    return Several([HeldOut(settings, process, rows, division, trainer), pictures])
 
 
 class HeldOut:

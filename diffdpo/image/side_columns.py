@@ -8,10 +8,12 @@ from typing import Protocol
 import numpy as np
 from datasets import Dataset
 from PIL import Image
+from pyarrow import compute as arrow
+from pyarrow import types
 from torch import Tensor
 
 from diffdpo.data.columns import listed
-from diffdpo.data.labels import numbers
+from diffdpo.data.labels import column_of, numbers
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.errors import UserError, short
@@ -77,7 +79,7 @@ class SideColumns:
         there = [name for name in dataset.column_names if name != FOLDER]
         self.columns: list[str] = []
         self.gaps: np.ndarray | None = None
-        self.seeds: list[list[int]] | None = None
+        self.seeds: list[np.ndarray] | None = None
         self.masks: StoredImages | None = None
         if settings.scores:
             self.columns += (names := score_columns(settings.scores, there))
@@ -97,7 +99,7 @@ class SideColumns:
         nothing where no column is read."""
         parts = [] if self.gaps is None else [self.gaps[rows].tobytes()]
         if self.seeds is not None:
-            parts.append(repr([column[row] for column in self.seeds for row in rows]).encode())
+            parts.append(repr([n for seed_N in self.seeds for n in seed_N[rows].tolist()]).encode())
         if self.masks is not None:
             parts += [one for row in read for one in self.masks.contents(int(row))]
         return parts
@@ -121,7 +123,7 @@ class SideColumns:
             gap = float(self.gaps[row])
         if self.seeds is not None:
             check_size(row, pictures, framing.resolution)
-            seeds = self.seeds[0][row], self.seeds[1][row]
+            seeds = int(self.seeds[0][row]), int(self.seeds[1][row])
         if self.masks is not None:
             # At full size: one that was decoded smaller could not be compared with its picture.
             limits = framing.limits
@@ -184,16 +186,20 @@ def scores(dataset: Dataset, column: str) -> np.ndarray:
     return values
 
 
-def seeds(dataset: Dataset, column: str) -> list[int]:
+def seeds(dataset: Dataset, column: str) -> np.ndarray:
     """A column of seeds. Raises UserError where one is no whole number from 0 to 2^63 − 1."""
-    values: list[int] = dataset[column][:]
-    for row, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-            raise UserError(
-                f"data: column {column}, row {row}: {short(repr(value), 40)} is no seed, a whole"
-                " number from 0"
-            )
-    return values
+    cells = column_of(dataset, column)
+    broken = np.ones(len(cells), dtype=bool)
+    if types.is_integer(cells.type):
+        values = np.asarray(arrow.fill_null(cells, 0))
+        broken = np.asarray(arrow.is_null(cells)) | (values < 0) | (values >= 2**63)
+    if broken.any():
+        row = int(np.argmax(broken))
+        raise UserError(
+            f"data: column {column}, row {row}: {short(repr(cells[row].as_py()), 40)} is no seed, a"
+            " whole number from 0"
+        )
+    return values.astype(np.int64)
 
 
 def check_size(row: int, pictures: tuple[CroppedImage, CroppedImage], resolution: int) -> None:

@@ -31,7 +31,8 @@ class ValidationPictures:
         accelerator: Accelerator,
     ) -> None:
         self.settings, self.backbone, self.network = settings, backbone, network
-        self.prompts = settings.validation_prompts or first_distinct(prompts, SHOWN)
+        shown = SHOWN if settings.run_validation else 0
+        self.prompts = settings.validation_prompts or first_distinct(prompts, shown)
         self.seeds = seeds_for(settings.seed, len(self.prompts))
         self.accelerator = accelerator
         self.before: list = []
@@ -77,7 +78,7 @@ class ValidationPictures:
 def first_distinct(texts: Iterable[str], count: int) -> list[str]:
     """The first ``count`` texts that differ; no more are read than that takes."""
     found: dict[str, None] = {}
-    for text in texts:
+    for text in texts if count else ():
         found[text] = None
         if len(found) == count:
             break

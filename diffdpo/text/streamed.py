@@ -139,4 +139,5 @@ class StreamedTexts(TextRows):
             "rows": f"{len(self):,} {what} ({self.tally.format}), read as they are trained on; of"
             f" the first {looked:,} rows {bad} are unusable",
             "streaming": self.stream.line(len(self)),
+            "record": "none is kept: an evaluation cannot tell whether its own texts are new",
         }

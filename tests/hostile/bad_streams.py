@@ -93,6 +93,8 @@ CASES = [
         needs_all("cache_latents")),
     Bad("scores before training", "train_diffusion_dpo",
         streaming(good, "--reference_draws", "2"), needs_all("reference_draws")),
+    Bad("pairs held out", "train_diffusion_dpo", streaming(good, "--holdout", "2"),
+        needs_all("holdout")),
     Bad("a buffer of nothing", "train_diffusion_dpo", streaming(good, "--buffer_size", "0"),
         r"--buffer_size must be at least 1"),
     Bad("a buffer without streaming", "train_text_dpo", texts("--buffer_size", "5"),
