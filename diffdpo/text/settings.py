@@ -65,9 +65,7 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(
-    TextModelSettings, TextDataSettings, TextLossSettings, TextBitsSettings, StreamSettings
-):
+class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, StreamSettings):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(

@@ -45,7 +45,8 @@ def in_steps(amount: float, total: int) -> int:
 
 def with_whole_steps(settings: Settings, total: int) -> Settings:
     """The settings of a run of ``total`` steps, with numbers of steps in place of shares."""
-    return replace(settings, **{name: in_steps(getattr(settings, name), total) for name in SHARES})
+    steps: dict[str, Any] = {name: in_steps(getattr(settings, name), total) for name in SHARES}
+    return replace(settings, **steps)
 
 
 @dataclass(frozen=True)
