@@ -21,7 +21,8 @@ def test_texts_have_as_many_tokens_as_prompts(tmp_path, monkeypatch, template):
     monkeypatch.setattr("diffdpo.text.candidates.prompt_tokens", lambda prompt, tokenizer: [1])
     (tmp_path / "p.txt").write_text("a\nb\nc\n")
     settings = SimpleNamespace(prompts=str(tmp_path / "p.txt"), num_prompts=2, split="train",
-                               dataset_config=None, cache_dir=None)  # fmt: skip
+                               dataset_config=None, cache_dir=None,
+                               chat_template_kwargs=None)  # fmt: skip
     prompts, tokens = read_texts(settings, SimpleNamespace(chat_template=template))
     assert len(prompts) == len(tokens) == 2
 

@@ -155,7 +155,7 @@ def test_settings_check_names_and_paths(tmp_path):
     (line,) = TextRewardSettings(reward=["colourfulness"]).problems()
     assert "known: sentiment, classifier" in line
     own = TextReward("own", lambda p, c: np.zeros(len(p)), {"rule": "nothing"})
-    assert TEXT_REWARDS.keys() == {"sentiment", "classifier"}
+    assert TEXT_REWARDS.keys() == {"sentiment", "classifier", "judge"}
     assert own.signature == "rule nothing"
     # Scores in another precision are other numbers, stored and told apart.
     judge = TextReward("own", own.score, own.identity, torch.nn.Linear(1, 1))

@@ -39,7 +39,7 @@ def test_what_is_no_template_is_one_line(tmp_path):
     several.save_pretrained(tmp_path / "several")
     for name, line in {
         "notes.txt": "holds no Jinja template",
-        "broken.jinja": "broken.jinja, line 2: is no Jinja template",
+        "broken.jinja": ", line 2: is no Jinja template",
         "config.json": "is JSON",
         "gone": "no such file or folder",
         "bare": "its tokenizer has no chat template",
@@ -96,6 +96,6 @@ def test_a_run_renders_by_them_records_them_and_exports_them(tmp_path, capsys):
     assert recorded["chat_template"] == ARGUED
     assert recorded["chat_template_kwargs"] == {"mood": "glad"}
     assert AutoTokenizer.from_pretrained(tmp_path / "run").chat_template == ARGUED
-    beneath = EvaluateTextSettings.beneath({"policy": str(tmp_path / "run")}).content
+    beneath = EvaluateTextSettings.beneath({"policy": [str(tmp_path / "run")]}).content
     assert beneath["chat_template"] == ARGUED
     assert beneath["chat_template_kwargs"] == {"mood": "glad"}
