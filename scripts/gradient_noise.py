@@ -33,6 +33,7 @@ from diffdpo.config import BaseSettings  # noqa: E402
 from diffdpo.draws import Purpose, generator  # noqa: E402
 from diffdpo.engine.console import say  # noqa: E402
 from diffdpo.engine.files import atomic_file, write_atomically  # noqa: E402
+from diffdpo.errors import short  # noqa: E402
 from diffdpo.flags import SEEDS, flag  # noqa: E402
 from diffdpo.image.collation import DrawSettings  # noqa: E402
 from diffdpo.image.evaluate_settings import EvaluateSettings  # noqa: E402
@@ -78,6 +79,11 @@ class GradientNoiseSettings(BaseSettings):
     numbers: int = flag(4096, "numbers that a gradient is sketched in", least=16)
     seed: int = flag(0, "seed of order, draws and sketch", **SEEDS)
     output_dir: str = flag("runs/gradient-noise", "folder of the pairs done and of the figures")
+
+    def problems(self) -> list[str]:
+        if self.policy is None or Path(self.policy).is_dir():
+            return []
+        return [f"--policy {short(self.policy)}: no such folder"]
 
 
 class Sketch:

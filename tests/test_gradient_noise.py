@@ -231,3 +231,8 @@ def test_the_page_has_every_figure(pulls):
     text = page(found)
     assert all(name in text for name in REMEDIES)
     assert f"{found['shares']['pair'][0]:.1%}" in text
+
+
+def test_a_policy_that_is_not_there_is_one_line():
+    (line,) = GradientNoiseSettings(policy="/no/such").problems()
+    assert line == "--policy /no/such: no such folder"

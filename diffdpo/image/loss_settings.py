@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,13 @@ REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
 
 
 def beta(word: str) -> float | None:
-    """The beta that a word says; None for "auto"."""
-    return None if word == "auto" else number(word, float, may_be_none=False)
+    """The beta that a word says; None for "auto". Raises ArgumentTypeError for other words."""
+    if word == "auto":
+        return None
+    try:
+        return number(word, float, may_be_none=False)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{error}; a number, or auto") from None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The beta at which the reference's own differences are of the size of a logit."""
 
+from argparse import ArgumentTypeError
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import yaml
 from diffdpo.cli import run_command
 from diffdpo.engine.batches import Rows
 from diffdpo.image.beta import PAIRS, fitting, reference_spread
+from diffdpo.image.loss_settings import beta
 from tests.commands.image_runs import flags, metrics, same, train, weights
 
 
@@ -91,3 +94,10 @@ def test_auto_is_refused_where_there_is_nothing_to_measure(
     words = flags(models(), pairs, tmp_path / "run", beta_dpo="auto", **changes)
     assert run_command("train_diffusion_dpo", [str(word) for word in words]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_a_word_that_is_neither_a_number_nor_auto_is_told_both():
+    assert beta("auto") is None
+    assert beta("2e3") == 2000
+    with pytest.raises(ArgumentTypeError, match="'autom'; a number, or auto"):
+        beta("autom")
