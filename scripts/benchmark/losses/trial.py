@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from scripts.benchmark.quality.tasks import Row, common_flags, flipped, training
 ON_A_CARD = 256  # pictures that are sampled together
 
 
+@lru_cache(maxsize=1)  # the runs of a share and a seed come one after another
 def rows_of(share: float, seed: int) -> Dataset:
     """The training pairs with this share of flipped labels. Scores, for losses of gaps, are what
     the labels say."""
