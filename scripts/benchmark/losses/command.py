@@ -119,8 +119,9 @@ def carry_out(
 
 
 def every_result(work: Path) -> list[dict[str, Any]]:
-    """All results of a folder."""
-    return [json.loads(path.read_text()) for path in sorted((work / "results").glob("*.json"))]
+    """All results of a folder, without the numbers of single pairs, which stay there."""
+    results = [json.loads(path.read_text()) for path in sorted((work / "results").glob("*.json"))]
+    return [{name: found for name, found in one.items() if name != "pairs"} for one in results]
 
 
 def write(settings: LossesSettings, work: Path) -> None:
