@@ -18,7 +18,7 @@ from scripts.benchmark.contestant import Failed
 from scripts.benchmark.losses import command, crew
 from scripts.benchmark.losses.command import LossesSettings, carry_out
 from scripts.benchmark.losses.crew import Crew
-from scripts.benchmark.losses.figures import by_loss, over_seeds
+from scripts.benchmark.losses.figures import by_loss, over_seeds, row_of
 from scripts.benchmark.losses.page import chart, markdown
 from scripts.benchmark.losses.plan import MODELS, Cell, Conditions, cells, image_losses
 from tests.conftest import ROOT
@@ -146,7 +146,7 @@ def test_the_command_keeps_what_is_done_and_goes_on(tmp_path, monkeypatch, capsy
     assert "left         1 runs" in said
     assert "failed       flow-0-ipo-0: no" in said
     kept = json.loads((tmp_path / "losses" / "losses.json").read_text())
-    assert len(kept["results"]) == 2
+    assert [row["win rate"] for row in kept["rows"]] == [0.8, 0.8]
     first = list(FakeCrew.asked)
     assert command.main(settings) == 0
     assert set(FakeCrew.asked[len(first) :]) == {Cell("flow", 0.0, "ipo", seed) for seed in (0, 1)}
@@ -175,9 +175,10 @@ def table_of(text, title):
 
 def test_the_page_ranks_losses_and_marks_what_differs():
     rates = {"sigmoid": (0.70, 0.72, 0.74), "ipo": (0.80, 0.82, 0.84), "sft": (0.6, 0.75, 0.7)}
-    runs = [result(Cell("flow", 0.0, loss, seed), rate, 0.01 * (1 + (loss == "ipo")))
-            for loss, values in rates.items() for seed, rate in enumerate(values)]  # fmt: skip
-    runs.append(result(Cell("flow", 0.5, "sigmoid", 0), 0.5))
+    found = [(Cell("flow", 0.0, loss, seed), rate, 0.01 * (1 + (loss == "ipo")))
+             for loss, values in rates.items() for seed, rate in enumerate(values)]  # fmt: skip
+    found.append((Cell("flow", 0.5, "sigmoid", 0), 0.5, 0.01))
+    runs = [row_of(cell, result(cell, rate, error)) for cell, rate, error in found]
     text = markdown(runs)
     wins = table_of(text, "**Win rate**")
     assert list(wins) == ["loss", "ipo", "sigmoid", "sft"]
@@ -209,7 +210,7 @@ def test_the_command_trains_and_judges(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / "benchmark"), *words],
                           cwd=tmp_path, timeout=1200)  # fmt: skip
     assert done.returncode == 0
-    kept = json.loads((tmp_path / "losses" / "losses.json").read_text())["results"]
+    kept = json.loads((tmp_path / "losses" / "losses.json").read_text())["rows"]
     assert {one["loss"] for one in kept} == {"kto", "capo"}
-    assert all(one["winners_error"] != 0 for one in kept)
+    assert all(one["winner's error"] != 0 for one in kept)
     assert not list((tmp_path / "losses" / "training").iterdir())
