@@ -184,7 +184,7 @@ def count_trained_on(rows: TextRows, training: TextRows) -> int:
 
 def texts_of(item: TextItem) -> list[bytes]:
     """The completions of an item, each with its prompt."""
-    return [token_bytes(item.prompt, ids) for ids in item.completions]
+    return [token_bytes(item.prompt, ids) + item.look for ids in item.completions]
 
 
 SHOWN = {

@@ -1,0 +1,187 @@
+"""A model's processor: what it makes of pictures, and what it writes in their places."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+from diffdpo.cache.keys import digest
+from diffdpo.errors import UserError, short
+from diffdpo.text.settings import TextModelSettings
+from diffdpo.text.vision.pictures import Pictures
+
+TOKENS = ("input_ids", "attention_mask")
+VIDEO = "video_processor"
+HAS_TORCHVISION = find_spec("torchvision") is not None
+# Sides of the pictures that a processor is tried on: it may make patches of 16 and merge four.
+TRIED = ((96, 160), (200, 64))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a processor made of the pictures of a row."""
+
+    pictures: Pictures
+    places: list[str]  # the text that stands in the place of each
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A processor, used on the pictures of one row at a time. It can be pickled."""
+
+    processor: ProcessorMixin
+
+    @property
+    def mark(self) -> str:
+        """What stands in a text for one picture, before it has become many tokens."""
+        return str(self.processor.image_token)
+
+    @property
+    def video_mark(self) -> str | None:
+        """What stands in a text for a video, where the model knows videos."""
+        return getattr(self.processor, "video_token", None)
+
+    @cached_property
+    def marks(self) -> tuple[int, ...]:
+        """The tokens that stand in the place of a picture."""
+        return tuple(int(token) for token in self.processor.image_token_ids if token is not None)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of all that decides what pictures become."""
+        facts = [self.processor.image_processor.to_dict(), type(self.processor).__qualname__]
+        facts += [transformers.__version__, HAS_TORCHVISION]
+        return digest(json.dumps(facts, sort_keys=True, default=str))
+
+    def see(self, images: Sequence[Image.Image]) -> Seen:
+        """What the pictures of a row become; there is at least one."""
+        made: Any = self.processor(
+            images=[list(images)],
+            text=[self.mark * len(images)],
+            add_special_tokens=False,
+            return_text_replacement_offsets=True,
+            return_tensors="pt",
+        )
+        (offsets,) = made["text_replacement_offsets"]
+        tensors = {name: value for name, value in made.items() if isinstance(value, Tensor)}
+        tokens = tensors["input_ids"]
+        # One number a token: which of them belong to a picture.
+        kinds = [
+            name
+            for name, value in tensors.items()
+            if name not in TOKENS and value.shape == tokens.shape
+        ]
+        given = {name: v for name, v in tensors.items() if name not in (*TOKENS, *kinds)}
+        pictures = Pictures((given,), self.marks, tuple(kinds))
+        for name, value in pictures.inputs([0], tokens).items():
+            if name in kinds and not torch.equal(value, tensors[name].to(value)):
+                raise ValueError(f"its {name} tell more than which tokens are a picture's")
+        return Seen(pictures, [one["replacement"] for one in offsets])
+
+    def exported(self, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
+        """The processor as it belongs to a result, with the template that was trained with."""
+        self.processor.tokenizer.chat_template = tokenizer.chat_template
+        self.processor.chat_template = tokenizer.chat_template
+        return self.processor
+
+    def with_template(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """The tokenizer; with the processor's template where it has none."""
+        if tokenizer.chat_template or not self.processor.chat_template:
+            return tokenizer
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = self.processor.chat_template
+        return tokenizer
+
+    def expanded(self, text: str, places: Sequence[str]) -> str:
+        """A text with what stands in the place of each picture put there."""
+        first, *rest = text.split(self.mark)
+        return "".join([first, *(a + b for a, b in zip(places, rest, strict=True))])
+
+
+def load_sight(
+    names: Sequence[str], network: PreTrainedModel, settings: TextModelSettings
+) -> Sight:
+    """The processor in the first of the places ``names`` that has one.
+
+    Raises UserError where none has, or where it is not understood.
+    """
+    place = f"--model_name_or_path {names[0]}"
+    for name in names:
+        try:
+            processor = load_processor(name, network, settings.hub_options)
+        except Exception as error:  # of every kind: its files may hold anything
+            reason = short(error, 200) or type(error).__name__
+        else:
+            return proved(Sight(processor), place)
+    raise UserError(f"{place}: its processor of pictures cannot be loaded ({reason})")
+
+
+def load_processor(name: str, network: PreTrainedModel, options: dict[str, Any]) -> ProcessorMixin:
+    """The processor of a folder or hub id."""
+    kind = PROCESSOR_MAPPING.get(type(network.config), None)
+    if not HAS_TORCHVISION and kind and VIDEO in kind.get_attributes():
+        return without_video(kind).from_pretrained(name, **options)
+    found = AutoProcessor.from_pretrained(name, **options)
+    if not isinstance(found, ProcessorMixin):
+        raise ValueError("there is a tokenizer, and no processor")
+    return found
+
+
+def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """The same class of processors without the part for videos, which is not used here and which
+    needs torchvision."""
+
+    class Still(kind):  # type: ignore[valid-type, misc]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in kind.get_attributes() if name != VIDEO]
+
+    Still.__name__ = Still.__qualname__ = kind.__name__  # it is saved under this name
+    return Still
+
+
+def proved(sight: Sight, place: str) -> Sight:
+    """The same processor. Raises UserError where pictures of two rows cannot be put together, or
+    where it does not work as those of the library do."""
+    # Tried rather than told by a list of families, which would never be whole.
+    pictures = [made_up(*size) for size in TRIED]
+    try:
+        if not getattr(sight.processor, "image_token", None):
+            raise ValueError("it has no image_token")
+        apart = [sight.see([picture]).pictures.of_item[0] for picture in pictures]
+        both = sight.see(pictures).pictures.of_item[0]
+        for name, value in both.items():
+            if not torch.equal(torch.cat([one[name] for one in apart]), value):
+                raise ValueError(f"the {name} of a picture depend on those beside it")
+    except Exception as error:  # of every kind: whatever a processor does
+        reason = short(error, 160) or type(error).__name__
+        raise UserError(
+            f"{place}: pictures cannot be read by its {type(sight.processor).__name__} ({reason});"
+            " leave the pictures out, or take a model such as Qwen2.5-VL, Qwen3-VL or LLaVA"
+        ) from error
+    return sight
+
+
+def made_up(width: int, height: int) -> Image.Image:
+    """A picture of a size, with no two rows or columns alike."""
+    row, column = np.mgrid[:height, :width]
+    colours = np.stack([row * 5 % 251, column * 7 % 241, (row + column) * 3 % 239], axis=2)
+    return Image.fromarray(colours.astype(np.uint8))

@@ -1,0 +1,41 @@
+"""The tokenizer of a model, and for image–text models the processor beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+from diffdpo.text.loading import load_tokenizer, sources_of
+from diffdpo.text.settings import TextModelSettings
+from diffdpo.text.template import with_template
+from diffdpo.text.vision.models import reads_pictures
+from diffdpo.text.vision.sight import Sight, load_sight, proved
+
+Eyes = Callable[[], Sight]  # loads a processor once, where rows have pictures
+
+
+def open_words(
+    network: PreTrainedModel,
+    settings: TextModelSettings,
+    own: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+) -> tuple[PreTrainedTokenizerBase, Eyes | None]:
+    """The tokenizer, ``own`` one or the model's, with the template that is named; and what loads
+    the processor, None for models that read text alone.
+
+    Raises UserError where there is no tokenizer.
+    """
+    name = str(settings.model_name_or_path)
+    if isinstance(own, ProcessorMixin):
+        processor = own
+
+        def handed_over() -> Sight:
+            return proved(Sight(processor), f"--model_name_or_path {name}")
+
+        own = processor.tokenizer
+        eyes: Eyes = cache(handed_over)
+    else:
+        eyes = cache(lambda: load_sight(sources_of(name, network), network, settings))
+    tokenizer = with_template(own, settings) if own else load_tokenizer(network, settings)
+    return tokenizer, eyes if reads_pictures(network) else None
