@@ -25,7 +25,7 @@ from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
-from diffdpo.objective import Objective
+from diffdpo.objective.terms import Objective
 from diffdpo.reference import OtherModel, Reference
 from diffdpo.text.comparison import texts_of
 from diffdpo.text.export import export
@@ -49,7 +49,7 @@ from diffdpo.text.template import template_text
 from diffdpo.text.train_settings import with_whole_steps
 from diffdpo.text.validation import Validation, count_trained_on
 from diffdpo.text.vision.models import sighted
-from diffdpo.text.vision.rows import sight_of
+from diffdpo.text.vision.rows import check_processes, sight_of
 from diffdpo.text.vision.words import open_words
 
 
@@ -162,6 +162,7 @@ def prepare_text(
         eyes,
     )
     sight = sight_of(rows)
+    check_processes(rows, network, settings.use_peft, accelerator)
     check_rows(network, "model_name_or_path", name, rows, held_out)
     place = first_place(accelerator, runs_whole)
     (scorer,) = made(lambda: (sighted(make_trainable(network, settings, place), sight, name),))

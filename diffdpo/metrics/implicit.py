@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share
-from diffdpo.objective import Scores
+from diffdpo.objective.scores import Scores
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.reference import Reference
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
-from diffdpo.objective import Objective
+from diffdpo.objective.terms import Objective
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
 from diffdpo.text.network import is_adapter, is_continued
@@ -14,6 +14,7 @@ from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.streamed import StreamedTexts
 from diffdpo.text.template import template_line
+from diffdpo.text.vision.rows import PictureRows
 
 
 def text_facts(
@@ -48,6 +49,7 @@ def text_facts(
             f" unusable{close}"
         ),
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
+        **(rows.line() if isinstance(rows, PictureRows) else {}),
         **tally.lines(settings.max_length),
         **template_line(settings),
         **beyond_positions(scorer.network, rows, held_out),

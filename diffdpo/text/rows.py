@@ -201,7 +201,11 @@ class TextRows(Rows):
 
     def as_text(self, ids: Sequence[int]) -> str:
         """Token ids as text, with special tokens and white space visible."""
-        return repr(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+        return repr(self.shown(ids))
+
+    def shown(self, ids: Sequence[int]) -> str:
+        """Token ids as text with special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 class Items(Sequence[TextItem]):

@@ -39,9 +39,12 @@ class Record(dict[str, Any]):
         """Raises UserError where the row holds pictures, video or sound that are not read."""
         unread = MEDIA[2:] if self.pictures else MEDIA
         if given := [name for name in unread if dict.get(self, name)]:
+            reads = "which are not read here"
+            if given[0].startswith("image"):
+                reads = "which training an image–text model reads alone, without --streaming"
             raise UserError(
-                f"data: column {given[0]} holds {given[0].rstrip('s')}s, which this model"
-                " does not read; take rows without, or drop the column"
+                f"data: column {given[0]} holds {given[0].rstrip('s')}s, {reads}; take rows"
+                " without, or drop the column"
             )
 
     def check_prompt(self, prompt: Text, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,11 @@ def column_of(columns: list[str], format: TextFormat | None = None) -> str | Non
 
 def as_stored(dataset: Dataset, column: str) -> Dataset:
     """The data set with its pictures as files, not decoded by the library."""
-    # Decoding is ours, with rotation, file names and errors by row.
-    feature = dataset.features[column]
-    if undecoded(feature) == feature:
-        return dataset
-    return dataset.cast_column(column, undecoded(feature))
+    # Decoding is ours, with rotation, file names and errors by row. The library's own cast would
+    # write a list of pictures anew, though they are stored in the same way.
+    stored = copy.deepcopy(dataset)
+    stored.info.features[column] = undecoded(dataset.features[column])
+    return stored
 
 
 def cells_of(record: Mapping[str, Any], column: str) -> list[Any]:

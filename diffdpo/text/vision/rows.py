@@ -7,19 +7,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from accelerate import Accelerator
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffdpo.cache.keys import digest
 from diffdpo.data.cells import Find
 from diffdpo.data.text.messages import BadRow
+from diffdpo.engine.sharding import is_sharded
 from diffdpo.errors import UserError
+from diffdpo.text.network import is_adapter
 from diffdpo.text.row_reader import RowReader, RowSettings, TextItem
 from diffdpo.text.rows import TextRows
 from diffdpo.text.tokenise import cpus
 from diffdpo.text.vision.cells import as_stored, cells_of, opened
 from diffdpo.text.vision.reader import PictureReader
 from diffdpo.text.vision.sight import Sight
+
+LOOKED_AT = 500  # rows whose pictures' tokens are counted for the start of a run
 
 
 class PictureRows(TextRows):
@@ -69,16 +74,22 @@ class PictureRows(TextRows):
         """A hash of all items and of what decides what their pictures become."""
         return digest(super().fingerprint, self.sight.identity)
 
-    @property
-    def counts(self) -> list[int]:
-        """The tokens of pictures in the prompts of the first items that have any."""
-        looked = (super(PictureRows, self).read(row, 0) for row in range(min(500, len(self))))
-        marks = self.sight.marks
-        return [sum(map(list(i.prompt).count, marks)) for i in looked if i.look]
+    def line(self) -> dict[str, str]:
+        """What is read of pictures, for the lines at the start."""
+        looks = self.table.looks or [None] * len(self.table)
+        given = [number for number, row in enumerate(self.row_I) if looks[row]]
+        prompts = [list(super(PictureRows, self).read(n, 0).prompt) for n in given[:LOOKED_AT]]
+        counts = [sum(map(prompt.count, self.sight.marks)) for prompt in prompts]
+        return {
+            "pictures": f"in {len(given):,} of {len(self):,} prompts, read by"
+            f" {type(self.sight.processor).__name__}; {min(counts, default=0)} to"
+            f" {max(counts, default=0)} tokens a prompt"
+            + (f" in the first {LOOKED_AT}" if len(given) > LOOKED_AT else "")
+        }
 
-    def as_text(self, ids: Sequence[int]) -> str:
+    def shown(self, ids: Sequence[int]) -> str:
         """Token ids as text, the tokens of a picture as one with their number."""
-        text, mark = super().as_text(ids), self.sight.mark
+        text, mark = super().shown(ids), self.sight.mark
         for run in sorted({run for run in runs(text, mark) if run > 1}, reverse=True):
             text = text.replace(mark * run, f"{mark}×{run}")
         return text
@@ -87,6 +98,23 @@ class PictureRows(TextRows):
 def sight_of(rows: TextRows) -> Sight | None:
     """What reads the pictures of rows; None where they have none."""
     return rows.sight if isinstance(rows, PictureRows) else None
+
+
+def check_processes(
+    rows: TextRows, network: PreTrainedModel, adapted: bool, accelerator: Accelerator
+) -> None:
+    """Raises UserError where processes would wait for each other, because some of them run the part
+    of the network that reads pictures and others do not."""
+    if not isinstance(rows, PictureRows) or accelerator.num_processes == 1:
+        return
+    if is_sharded(accelerator):
+        raise UserError("data: pictures are not read with weights in shares (FSDP); leave it out")
+    bare = sum(not look for look in rows.table.looks or [None])
+    if bare and not adapted and not is_adapter(network):
+        raise UserError(
+            f"data: {bare} rows have no picture, and a full fine-tune on several processes wants"
+            " one in each; leave these rows out, or add --use_peft"
+        )
 
 
 def runs(text: str, mark: str) -> list[int]:

@@ -29,6 +29,7 @@ from diffdpo.text.settings import TextModelSettings
 from diffdpo.text.vision.pictures import Pictures
 
 TOKENS = ("input_ids", "attention_mask")
+KIND = "token_type_ids"  # with what the processor puts before it
 VIDEO = "video_processor"
 HAS_TORCHVISION = find_spec("torchvision") is not None
 # Sides of the pictures that a processor is tried on: it may make patches of 16 and merge four.
@@ -84,11 +85,7 @@ class Sight:
         tensors = {name: value for name, value in made.items() if isinstance(value, Tensor)}
         tokens = tensors["input_ids"]
         # One number a token: which of them belong to a picture.
-        kinds = [
-            name
-            for name, value in tensors.items()
-            if name not in TOKENS and value.shape == tokens.shape
-        ]
+        kinds = [name for name in tensors if name.endswith(KIND)]
         given = {name: v for name, v in tensors.items() if name not in (*TOKENS, *kinds)}
         pictures = Pictures((given,), self.marks, tuple(kinds))
         for name, value in pictures.inputs([0], tokens).items():
