@@ -19,6 +19,7 @@ from diffdpo.text.logprob import TokenLogProbability
 from diffdpo.text.router import RouterBalance
 from diffdpo.text.sharing import obstacle
 from diffdpo.text.vision.pictures import Pictures
+from diffdpo.text.vision.positions import shared_positions
 
 # Logits in one chunk: 256 MiB in float32. A single chunk is kept for the backward pass; of several,
 # each is computed again there. (Chunks of a quarter or an eighth make a step 10 % longer.)
@@ -106,7 +107,9 @@ class TokenScorer(nn.Module):
         if len(more) == 2:
             segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
-            shape["position_ids"] = position_NT
+            shape["position_ids"] = shared_positions(
+                body, token_NT, segment_NT, position_NT, pictures
+            )
         # Where no row is padded, the attention takes its plain causal path without a mask.
         elif more:
             shape["attention_mask"] = more[0]
