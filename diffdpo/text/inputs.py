@@ -67,10 +67,10 @@ def open_training_rows(
     )
 
     def read(name: str, split: str, dataset: Dataset | None, flag: str) -> TextRows:
-        entry, place = None, Place()
+        entry, place = None, Place.of(settings.media_dir)
         if dataset is None:
             dataset, entry = open_table(name, split, settings, flag)
-            place = Place.of(source_of(name, settings), settings.cache_dir)
+            place = Place.of(settings.media_dir or source_of(name, settings), settings.cache_dir)
         else:
             dataset = arranged(dataset, settings)
         own, quiet = replace(row_settings, registered=entry), not accelerator.is_local_main_process

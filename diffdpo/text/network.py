@@ -32,7 +32,7 @@ from diffdpo.text.loading import ADAPTER, Storage, kept_whole, load_model
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
 from diffdpo.text.settings import ALL_LINEAR, TextSettings
-from diffdpo.text.vision.models import beside_language
+from diffdpo.text.vision.models import beside_language, freeze_sight
 
 
 def is_adapter(network: PreTrainedModel) -> bool:
@@ -67,6 +67,8 @@ def make_trainable(
     if not is_adapter(network):
         # One that is handed over in memory may come frozen; without adapters all is trained.
         network.requires_grad_(True)
+        if settings.freeze_vision_tower:
+            freeze_sight(network)
     settle(network, device, DTYPES[settings.mixed_precision or "no"])
     lower(scorer, settings)
     return scorer

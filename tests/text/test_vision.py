@@ -1,7 +1,6 @@
 """Image–text models: pictures are read, by every row its own, and step 1 is ln 2."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,16 @@ from datasets import Dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from diffdpo.errors import UserError
+from diffdpo.text.network import make_trainable
 from diffdpo.text.scorer import TokenScorer, prove_head
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import reads_pictures, sighted
-from diffdpo.text.vision.sight import Sight, proved
+from diffdpo.text.vision.sight import Sight, made_up, proved, sized
 from tests.text import factory
 from tests.text import vision_factory as vision
 from tests.text.engine import OneStep
 from tests.text.runs import flags, metrics, train
-from tests.text.test_vision_against_trl import ours
+from tests.text.test_vision_against_trl import SLOW, ours
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def proven(family, seed=0):
     return sighted(scorer, Sight(vision.processor(family)), family)
 
 
-@pytest.mark.parametrize("family", vision.FAMILIES)
+@pytest.mark.parametrize("family", [*vision.FAMILIES, *SLOW])
 def test_a_pair_scores_alone_as_among_pictures_of_other_sizes(family):
     items = ours(vision.pair_rows(5, 2), family).items
     one = OneStep(vision.model(family), vision.model(family))
@@ -80,6 +81,31 @@ def test_all_parts_have_a_gradient_and_other_pictures_another_score():
     rows[0]["images"], rows[1]["images"] = rows[1]["images"], rows[0]["images"]
     other, _ = one.run(ours(rows, "qwen2_5_vl").items)
     assert other.item() != pytest.approx(loss.item(), rel=1e-3)
+
+
+def test_the_part_that_reads_pictures_may_be_frozen(llava):
+    settings = TextSettings(
+        model_name_or_path=str(llava), dataset_name="data", freeze_vision_tower=True
+    )
+    scorer = make_trainable(vision.model("llava"), settings, torch.device("cpu"))
+    learned = {n: weight.requires_grad for n, weight in scorer.network.named_parameters()}
+    reads = ("model.vision_tower.", "model.multi_modal_projector.")
+    assert {name for name, trained in learned.items() if not trained} == {
+        name for name in learned if name.startswith(reads)
+    }
+    assert learned["lm_head.weight"]
+
+
+def test_pictures_are_scaled_as_llama_factory_scales_them():
+    picture = made_up(90, 40)
+    assert sized(picture, None, None) is picture
+    assert sized(picture, 10, 3600) is picture
+    assert sized(picture, None, 900).size == (45, 20)  # 3,600 pixels by half of each side
+    assert sized(picture, 14_400, None).size == (180, 80)
+    whole, small = (Sight(vision.processor("qwen3_vl"), most=most) for most in (None, 900))
+    grids = [sight.see([picture]).pictures.of_item[0]["image_grid_thw"] for sight in (whole, small)]
+    assert grids[0].prod() > grids[1].prod()
+    assert whole.identity != small.identity
 
 
 def test_rows_without_pictures_stand_beside_others():
@@ -150,20 +176,17 @@ def test_a_picture_that_changes_during_a_run_ends_it(tmp_path):
 
 
 class Mixing(Sight):
-    """A processor whose pixels depend on the number of pictures."""
+    """A processor whose pixels depend on the number of rows."""
 
-    def see(self, images):
-        seen = super().see(images)
-        (given,) = seen.pictures.of_item
-        given = {**given, "pixel_values": given["pixel_values"] + len(images)}
-        return replace(seen, pictures=replace(seen.pictures, of_item=(given,)))
+    def made(self, rows):
+        made = super().made(rows)
+        made["pixel_values"] = made["pixel_values"] + len(rows)
+        return made
 
 
 def test_what_cannot_be_batched_or_is_not_looked_at_is_refused():
     processor = vision.processor("llava")
-    with pytest.raises(
-        UserError, match=r"LlavaProcessor \(the pixel_values of a picture depend on"
-    ):
+    with pytest.raises(UserError, match=r"LlavaProcessor \(the pixel_values of a row depend on"):
         proved(Mixing(processor), "--model_name_or_path M")
     blind = vision.model("llava")
     with torch.no_grad():

@@ -62,8 +62,11 @@ def norm(model):
     return torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None]).norm()
 
 
+SLOW = [pytest.param("llava_next", marks=pytest.mark.slow)]
+
+
 @pytest.mark.parametrize("pictures", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("family", vision.FAMILIES)
+@pytest.mark.parametrize("family", [*vision.FAMILIES, *SLOW])
 def test_dpo_agrees(family, pictures, tmp_path):
     rows = vision.pair_rows(ROWS, pictures)
     trainer, batch = theirs(trl.DPOTrainer, trl.DPOConfig, rows, family, tmp_path)

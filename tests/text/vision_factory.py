@@ -13,6 +13,8 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
@@ -20,6 +22,10 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.processing_llava import LlavaProcessor
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
+from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
@@ -29,6 +35,7 @@ from tests.text import factory
 
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<image>"]
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava")
+TILES = [[28, 56], [56, 28], [56, 56]]  # LLaVA-NeXT cuts a picture into so many pixels' tiles
 # As the templates of Qwen2.5-VL and of LLaVA write pictures, without their system texts.
 PART = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
@@ -60,11 +67,14 @@ def tokenizer(template: str):
 
 def processor(family: str):
     """The processor of a family, from its classes' defaults but for the size of pictures."""
-    words = tokenizer(LLAVA if family == "llava" else QWEN)
-    if family == "llava":
-        size = {"height": 28, "width": 28}
-        images = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=size)
-        made = LlavaProcessor(images, words, 14, "default", num_additional_image_tokens=1)
+    words = tokenizer(LLAVA if family.startswith("llava") else QWEN)
+    if family.startswith("llava"):
+        size = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+        images, kind = CLIPImageProcessorPil(**size), LlavaProcessor
+        if family == "llava_next":
+            images = LlavaNextImageProcessorPil(**size, image_grid_pinpoints=TILES)
+            kind = LlavaNextProcessor
+        made = kind(images, words, 14, "default", num_additional_image_tokens=1)
     else:
         kind = Qwen2_5_VLProcessor if family == "qwen2_5_vl" else Qwen3VLProcessor
         size = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
@@ -82,7 +92,7 @@ def model(family: str, seed: int = 0):
     """A model of two layers in each part."""
     start, end, image, video, mark = ids(*VISION)
     torch.manual_seed(seed)
-    if family == "llava":
+    if family.startswith("llava"):
         sight = CLIPVisionConfig(
             hidden_size=16,
             intermediate_size=24,
@@ -91,13 +101,13 @@ def model(family: str, seed: int = 0):
             image_size=28,
             patch_size=14,
         )
-        config = LlavaConfig(
-            vision_config=sight,
-            text_config=LlamaConfig(**SMALL),
-            image_token_index=mark,
-            image_seq_length=4,
-        )
-        made = LlavaForConditionalGeneration(config)
+        parts = {"vision_config": sight, "text_config": LlamaConfig(**SMALL)}
+        parts |= {"image_token_index": mark, "image_seq_length": 4}
+        if family == "llava":
+            made = LlavaForConditionalGeneration(LlavaConfig(**parts))
+        else:
+            config = LlavaNextConfig(**parts, image_grid_pinpoints=TILES)
+            made = LlavaNextForConditionalGeneration(config)
     else:
         marks = {
             "vision_start_token_id": start,

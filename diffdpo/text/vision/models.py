@@ -40,13 +40,21 @@ def reads_pictures(network: PreTrainedModel) -> bool:
 
 
 def beside_language(network: PreTrainedModel) -> str | None:
-    """A pattern of the names of all layers that are no part of the language model; None where
-    there are no others."""
+    """A pattern of the names of all layers and weights that read pictures, and not text; None
+    where there are none."""
     if not reads_pictures(network):
         return None
-    decoder = network.get_decoder()
-    names = [name for name, module in network.named_modules() if module is decoder]
-    return rf"(?!{re.escape(names[0])}\.).*" if names and names[0] else None
+    name_of = {module: name for name, module in network.named_modules()}
+    body, language = name_of[network.base_model], name_of[network.get_decoder()]
+    # The output head is beside the body.
+    return rf"(?={re.escape(body)}\.)(?!{re.escape(language)}\.).*" if body != language else None
+
+
+def freeze_sight(network: PreTrainedModel) -> None:
+    """Train the language model of a network alone."""
+    if pattern := beside_language(network):
+        for name, weight in network.named_parameters():
+            weight.requires_grad_(weight.requires_grad and not re.fullmatch(pattern, name))
 
 
 def sighted(scorer: TokenScorer, sight: Sight | None, name: str) -> TokenScorer:

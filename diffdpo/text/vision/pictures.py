@@ -28,13 +28,28 @@ class Pictures(Batch):
         given = [self.of_item[item] for item in items if self.of_item[item]]
         if not given:
             return {}
-        found = {name: torch.cat([one[name] for one in given]) for name in given[0]}
+        found = {name: stacked([one[name] for one in given]) for name in given[0]}
         if self.kinds:
             of_picture_NT = torch.zeros_like(token_NT)
             for mark in self.marks:
                 of_picture_NT |= token_NT == mark
             found |= dict.fromkeys(self.kinds, of_picture_NT)
         return found
+
+
+def stacked(values: Sequence[Tensor]) -> Tensor:
+    """Tensors of several rows along the first dimension. In the others smaller ones are padded with
+    zeros at the end, as processors do that cut a picture into a number of tiles."""
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    if all(list(value.shape[1:]) == shape for value in values):
+        return torch.cat(list(values))
+    filled = values[0].new_zeros((sum(map(len, values)), *shape))
+    start = 0
+    for value in values:
+        place = (slice(start, start + len(value)), *map(slice, value.shape[1:]))
+        filled[place] = value
+        start += len(value)
+    return filled
 
 
 def together(parts: Sequence[Pictures | None]) -> Pictures | None:

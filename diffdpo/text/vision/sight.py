@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +26,8 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from diffdpo.cache.keys import digest
 from diffdpo.errors import UserError, short
-from diffdpo.text.settings import TextModelSettings
-from diffdpo.text.vision.pictures import Pictures
+from diffdpo.text.settings import TextSettings
+from diffdpo.text.vision.pictures import Pictures, stacked
 
 TOKENS = ("input_ids", "attention_mask")
 KIND = "token_type_ids"  # with what the processor puts before it
@@ -49,6 +50,8 @@ class Sight:
     """A processor, used on the pictures of one row at a time. It can be pickled."""
 
     processor: ProcessorMixin
+    least: int | None = None  # pixels of a picture; None: as the processor says
+    most: int | None = None
 
     @property
     def mark(self) -> str:
@@ -69,18 +72,23 @@ class Sight:
     def identity(self) -> str:
         """A digest of all that decides what pictures become."""
         facts = [self.processor.image_processor.to_dict(), type(self.processor).__qualname__]
-        facts += [transformers.__version__, HAS_TORCHVISION]
+        facts += [transformers.__version__, HAS_TORCHVISION, self.least, self.most]
         return digest(json.dumps(facts, sort_keys=True, default=str))
 
-    def see(self, images: Sequence[Image.Image]) -> Seen:
-        """What the pictures of a row become; there is at least one."""
-        made: Any = self.processor(
-            images=[list(images)],
-            text=[self.mark * len(images)],
+    def made(self, rows: Sequence[Sequence[Image.Image]]) -> Any:
+        """What the processor makes of the pictures of some rows together."""
+        return self.processor(
+            images=[[sized(one, self.least, self.most) for one in images] for images in rows],
+            text=[self.mark * len(images) for images in rows],
             add_special_tokens=False,
+            padding=True,
             return_text_replacement_offsets=True,
             return_tensors="pt",
         )
+
+    def see(self, images: Sequence[Image.Image]) -> Seen:
+        """What the pictures of a row become; there is at least one."""
+        made = self.made([images])
         (offsets,) = made["text_replacement_offsets"]
         tensors = {name: value for name, value in made.items() if isinstance(value, Tensor)}
         tokens = tensors["input_ids"]
@@ -113,9 +121,7 @@ class Sight:
         return "".join([first, *(a + b for a, b in zip(places, rest, strict=True))])
 
 
-def load_sight(
-    names: Sequence[str], network: PreTrainedModel, settings: TextModelSettings
-) -> Sight:
+def load_sight(names: Sequence[str], network: PreTrainedModel, settings: TextSettings) -> Sight:
     """The processor in the first of the places ``names`` that has one.
 
     Raises UserError where none has, or where it is not understood.
@@ -127,7 +133,8 @@ def load_sight(
         except Exception as error:  # of every kind: its files may hold anything
             reason = short(error, 200) or type(error).__name__
         else:
-            return proved(Sight(processor), place)
+            sight = Sight(processor, settings.image_min_pixels, settings.image_max_pixels)
+            return proved(sight, place)
     raise UserError(f"{place}: its processor of pictures cannot be loaded ({reason})")
 
 
@@ -164,10 +171,10 @@ def proved(sight: Sight, place: str) -> Sight:
         if not getattr(sight.processor, "image_token", None):
             raise ValueError("it has no image_token")
         apart = [sight.see([picture]).pictures.of_item[0] for picture in pictures]
-        both = sight.see(pictures).pictures.of_item[0]
-        for name, value in both.items():
-            if not torch.equal(torch.cat([one[name] for one in apart]), value):
-                raise ValueError(f"the {name} of a picture depend on those beside it")
+        both = sight.made([[picture] for picture in pictures])
+        for name in apart[0]:
+            if not torch.equal(stacked([one[name] for one in apart]), both[name]):
+                raise ValueError(f"the {name} of a row depend on the pictures of others")
     except Exception as error:  # of every kind: whatever a processor does
         reason = short(error, 160) or type(error).__name__
         raise UserError(
@@ -175,6 +182,17 @@ def proved(sight: Sight, place: str) -> Sight:
             " leave the pictures out, or take a model such as Qwen2.5-VL, Qwen3-VL or LLaVA"
         ) from error
     return sight
+
+
+def sized(image: Image.Image, least: int | None, most: int | None) -> Image.Image:
+    """The picture with at most, and at least, so many pixels, as LLaMA-Factory scales it."""
+    pixels = image.width * image.height
+    for bound, beyond in ((most, most and pixels > most), (least, least and pixels < least)):
+        if bound and beyond:
+            scale = math.sqrt(bound / pixels)
+            width, height = (max(1, int(side * scale)) for side in image.size)
+            return image.resize((width, height))
+    return image
 
 
 def made_up(width: int, height: int) -> Image.Image:

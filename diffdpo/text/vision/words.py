@@ -8,7 +8,7 @@ from functools import cache
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from diffdpo.text.loading import load_tokenizer, sources_of
-from diffdpo.text.settings import TextModelSettings
+from diffdpo.text.settings import TextSettings
 from diffdpo.text.template import with_template
 from diffdpo.text.vision.models import reads_pictures
 from diffdpo.text.vision.sight import Sight, load_sight, proved
@@ -18,7 +18,7 @@ Eyes = Callable[[], Sight]  # loads a processor once, where rows have pictures
 
 def open_words(
     network: PreTrainedModel,
-    settings: TextModelSettings,
+    settings: TextSettings,
     own: PreTrainedTokenizerBase | ProcessorMixin | None = None,
 ) -> tuple[PreTrainedTokenizerBase, Eyes | None]:
     """The tokenizer, ``own`` one or the model's, with the template that is named; and what loads
@@ -31,7 +31,8 @@ def open_words(
         processor = own
 
         def handed_over() -> Sight:
-            return proved(Sight(processor), f"--model_name_or_path {name}")
+            least, most = settings.image_min_pixels, settings.image_max_pixels
+            return proved(Sight(processor, least, most), f"--model_name_or_path {name}")
 
         own = processor.tokenizer
         eyes: Eyes = cache(handed_over)
