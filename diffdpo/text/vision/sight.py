@@ -56,7 +56,8 @@ class Sight:
     @property
     def mark(self) -> str:
         """What stands in a text for one picture, before it has become many tokens."""
-        return str(self.processor.image_token)
+        processor: Any = self.processor
+        return str(processor.image_token)
 
     @property
     def video_mark(self) -> str | None:
@@ -140,7 +141,7 @@ def load_sight(names: Sequence[str], network: PreTrainedModel, settings: TextSet
 
 def load_processor(name: str, network: PreTrainedModel, options: dict[str, Any]) -> ProcessorMixin:
     """The processor of a folder or hub id."""
-    kind = PROCESSOR_MAPPING.get(type(network.config), None)
+    kind: Any = PROCESSOR_MAPPING.get(type(network.config), None)
     if not HAS_TORCHVISION and kind and VIDEO in kind.get_attributes():
         return without_video(kind).from_pretrained(name, **options)
     found = AutoProcessor.from_pretrained(name, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -26,17 +27,17 @@ def open_words(
 
     Raises UserError where there is no tokenizer.
     """
-    name = str(settings.model_name_or_path)
+    name, tokenizer = str(settings.model_name_or_path), own
     if isinstance(own, ProcessorMixin):
-        processor = own
+        processor, tokenizer = own, own.tokenizer
 
         def handed_over() -> Sight:
             least, most = settings.image_min_pixels, settings.image_max_pixels
             return proved(Sight(processor, least, most), f"--model_name_or_path {name}")
 
-        own = processor.tokenizer
         eyes: Eyes = cache(handed_over)
     else:
         eyes = cache(lambda: load_sight(sources_of(name, network), network, settings))
-    tokenizer = with_template(own, settings) if own else load_tokenizer(network, settings)
-    return tokenizer, eyes if reads_pictures(network) else None
+    words: Any = tokenizer
+    words = with_template(words, settings) if words else load_tokenizer(network, settings)
+    return words, eyes if reads_pictures(network) else None
