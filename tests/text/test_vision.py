@@ -1,6 +1,8 @@
 """Image–text models: pictures are read, by every row its own, and step 1 is ln 2."""
 
+import json
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,14 @@ from diffdpo.text.network import make_trainable
 from diffdpo.text.scorer import TokenScorer, prove_head
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import reads_pictures, sighted
-from diffdpo.text.vision.sight import Sight, made_up, proved, sized
+from diffdpo.text.vision.sight import (
+    HAS_TORCHVISION,
+    Sight,
+    load_processor,
+    made_up,
+    proved,
+    sized,
+)
 from tests.text import factory
 from tests.text import vision_factory as vision
 from tests.text.engine import OneStep
@@ -106,6 +115,32 @@ def test_pictures_are_scaled_as_llama_factory_scales_them():
     grids = [sight.see([picture]).pictures.of_item[0]["image_grid_thw"] for sight in (whole, small)]
     assert grids[0].prod() > grids[1].prod()
     assert whole.identity != small.identity
+
+
+def test_a_processor_without_videos_keeps_their_settings_and_can_be_sent(tmp_path):
+    """Where torchvision is missing, without which processors of videos cannot be made."""
+    vision.processor("qwen2_5_vl").save_pretrained(tmp_path)
+    file, network = tmp_path / "processor_config.json", vision.model("qwen2_5_vl")
+    settings = json.loads(file.read_text())
+    videos = {"video_processor_type": "Qwen2VLVideoProcessor", "max_frames": 8}
+    options = {"revision": "main", "cache_dir": None, "trust_remote_code": False}
+    for inside in (True, False):
+        file.write_text(json.dumps(settings | ({"video_processor": videos} if inside else {})))
+        if not inside:
+            (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(videos))
+        loaded = load_processor(str(tmp_path), network, options)
+        loaded.save_pretrained(tmp_path / "out")
+        saved = json.loads((tmp_path / "out" / "processor_config.json").read_text())
+        if not HAS_TORCHVISION:
+            assert saved["video_processor"] == videos
+        assert saved["processor_class"] == "Qwen2_5_VLProcessor"
+    seen, again = (
+        sight.see([vision.picture(4)])
+        for sight in (Sight(loaded), pickle.loads(pickle.dumps(Sight(loaded))))
+    )
+    (one,), (other,) = seen.pictures.of_item, again.pictures.of_item
+    assert torch.equal(one["pixel_values"], other["pixel_values"])
+    assert seen.places == again.places
 
 
 def test_rows_without_pictures_stand_beside_others():

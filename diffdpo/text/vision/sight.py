@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.utils import PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, cached_file
 
 from diffdpo.cache.keys import digest
 from diffdpo.errors import UserError, short
@@ -143,7 +145,10 @@ def load_processor(name: str, network: PreTrainedModel, options: dict[str, Any])
     """The processor of a folder or hub id."""
     kind: Any = PROCESSOR_MAPPING.get(type(network.config), None)
     if not HAS_TORCHVISION and kind and VIDEO in kind.get_attributes():
-        return without_video(kind).from_pretrained(name, **options)
+        still = without_video(kind).from_pretrained(name, **options)
+        # Kept as they are, so that a result's processor is whole where there is torchvision.
+        still.video_processor = video_settings(name, options)
+        return still
     found = AutoProcessor.from_pretrained(name, **options)
     if not isinstance(found, ProcessorMixin):
         raise ValueError("there is a tokenizer, and no processor")
@@ -159,8 +164,31 @@ def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
         def get_attributes(cls) -> list[str]:
             return [name for name in kind.get_attributes() if name != VIDEO]
 
+        def __reduce__(self) -> Any:  # a class that is made here has no place to be found at
+            return made_again, (kind, self.__dict__)
+
     Still.__name__ = Still.__qualname__ = kind.__name__  # it is saved under this name
     return Still
+
+
+def made_again(kind: type[ProcessorMixin], state: dict[str, Any]) -> ProcessorMixin:
+    """A processor of ``without_video`` that was sent to another process."""
+    still = without_video(kind)
+    processor = still.__new__(still)
+    processor.__dict__.update(state)
+    return processor
+
+
+def video_settings(name: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    """What the files of a processor say of videos: in the file of all parts, or in one of its
+    own."""
+    where = {key: options[key] for key in ("revision", "cache_dir")}
+    for file, part in ((PROCESSOR_NAME, VIDEO), (VIDEO_PROCESSOR_NAME, None)):
+        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **where)
+        found = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        if found := found.get(part) if part else found:
+            return dict(found)
+    return None
 
 
 def proved(sight: Sight, place: str) -> Sight:
