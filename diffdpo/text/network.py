@@ -15,6 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from diffdpo.engine.accelerator import DTYPES
+from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.engine.load_once import Maker
 from diffdpo.engine.low_bits import is_plain, leave_to_each_process, settle, store_in_fp8
 from diffdpo.errors import UserError
@@ -180,6 +182,8 @@ def make_reference(
     network = scorer.network
     if reference_free:
         return Zero()
+    if settings.sync_ref_model:
+        return mixed_reference(scorer, settings)
     if settings.ref_model_name_or_path:
         name = settings.ref_model_name_or_path
         (other,) = made(lambda: (other_model(name, network, settings),))
@@ -188,6 +192,12 @@ def make_reference(
         # Stored scores are computed before the first step, when the network still is its reference.
         return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer, copied)
     return AdapterCopy() if is_continued(network) else AdapterOff()
+
+
+def mixed_reference(scorer: TokenScorer, settings: TextSettings) -> MovingReference:
+    """The reference that the policy is mixed into (TR-DPO), with TRL's defaults."""
+    alpha, every = settings.ref_model_mixup_alpha or 0.6, settings.ref_model_sync_steps or 512
+    return MovingReference(MovingAverage(trainable(scorer), 1 - alpha, every))
 
 
 def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> TokenScorer:

@@ -58,6 +58,15 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
         aliases=["--ref_model"],
         group="model",
     )
+    sync_ref_model: bool = flag(
+        False, "mix the policy into the reference every so many steps (TR-DPO)", group="model"
+    )
+    ref_model_mixup_alpha: float | None = flag(
+        None, "the policy's share then; default: 0.6", group="model", above=0, most=1
+    )
+    ref_model_sync_steps: int | None = flag(
+        None, "every so many steps; default: 512", group="model", least=1
+    )
     precompute_ref_log_probs: bool = flag(
         False, "score the rows by the reference once and store the numbers", group="caching"
     )
@@ -113,6 +122,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
         if (self.model_name_or_path is None) != (self.dataset_name is None):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
+        lines += sync_problems(self)
         soft = self.soft_label_scale is not None
         return lines + loss_problems(self, self.precompute_ref_log_probs, soft)
 
@@ -152,3 +162,23 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
     @classmethod
     def inert(cls) -> dict[str, str]:
         return INERT
+
+
+def sync_problems(settings: TextSettings) -> list[str]:
+    """A line for each setting that a reference does not go with that the policy is mixed into."""
+    if not settings.sync_ref_model:
+        names = ("ref_model_mixup_alpha", "ref_model_sync_steps")
+        given = [name for name in names if getattr(settings, name) is not None]
+        return [f"--{name} belongs to --sync_ref_model; add that" for name in given]
+    lines = []
+    if settings.ref_model_name_or_path:
+        lines.append("--sync_ref_model: the reference begins as the policy; leave out --ref_model")
+    if settings.precompute_ref_log_probs:
+        lines.append("--sync_ref_model: a reference that moves has no stored scores; leave out"
+                     " --precompute_ref_log_probs")  # fmt: skip
+    from diffdpo.losses import LOSSES  # not above: it loads PyTorch
+
+    rows = [LOSSES[name] for name in settings.loss_type if name in LOSSES]
+    if rows and all(row.reference_free for row in rows):
+        lines.append(f"--sync_ref_model: loss {settings.loss_type[0]} has no reference")
+    return lines

@@ -70,7 +70,7 @@ def step(trained):
     trained.step(next(batches), 1e-3)
     micro_batches = next(batches)
     with Calls(), Operations() as operations:
-        metrics = trained.step(micro_batches, 1e-3)
+        metrics = trained.step(micro_batches, 1e-3, 2)
     assert metrics["loss"].device == META
     return operations.copies
 

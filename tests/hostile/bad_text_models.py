@@ -99,6 +99,11 @@ def no_tokenizer(material: Material) -> list[str]:
     return flags(material, material.lm, pairs, "--ref_model_name_or_path", folder)
 
 
+def trained(*words: str) -> Callable[[Material], list[str]]:
+    """Training the good model with other flags."""
+    return lambda material: flags(material, material.lm, material.texts["pairs"], *words)
+
+
 NAME = r"--model_name_or_path \S+: "
 
 MODELS = {
@@ -156,10 +161,39 @@ MODELS = {
         r"--ref_model_name_or_path \S+: has another tokenizer \(2 words differ, such as 'a'\)",
     ),
     "a reference without words": (no_tokenizer, r"--ref_model_name_or_path \S+: no tokenizer th"),
-    "experts where there are none": (
-        lambda material: flags(
-            material, material.lm, material.texts["pairs"], "--router_aux_loss_coef", 0.1
+    "a share of the policy in no reference": (
+        trained("--ref_model_mixup_alpha", "0.5"),
+        "--ref_model_mixup_alpha belongs to --sync_ref_model; add that",
+    ),
+    "stored scores of a reference that moves": (
+        trained("--sync_ref_model", "--precompute_ref_log_probs"),
+        "--sync_ref_model: a reference that moves has no stored scores",
+    ),
+    "few bits without a LoRA": (
+        trained("--base_precision", "int8"),
+        "--base_precision int8 is about a LoRA; add --use_peft, or leave it out",
+    ),
+    "8 bits twice": (
+        trained("--use_peft", "--load_in_8bit", "--base_precision", "int8"),
+        "--base_precision int8 and --load_in_8bit exclude each other; keep one",
+    ),
+    "a type of 4 bits without them": (
+        trained("--use_peft", "--bnb_4bit_quant_type", "fp4"),
+        "--bnb_4bit_quant_type belongs to --load_in_4bit; add that",
+    ),
+    "a type of 4 bits unknown": (
+        trained("--use_peft", "--load_in_4bit", "--bnb_4bit_quant_type", "int4"),
+        "--bnb_4bit_quant_type 'int4' is unknown; known: nf4, fp4",
+    ),
+    "few bits of a model that has them": (
+        model(
+            configuration(quantization_config={"quant_method": "gptq", "bits": 4}),
+            *("--use_peft", "--base_precision", "int8"),
         ),
+        r"--base_precision int8: \S+ is quantised already; leave the flag out",
+    ),
+    "experts where there are none": (
+        trained("--router_aux_loss_coef", "0.1"),
         r"--router_aux_loss_coef 0.1: LlamaForCausalLM is no mixture of experts",
     ),
 }

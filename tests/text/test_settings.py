@@ -15,9 +15,6 @@ NOT_DONE = {
     "use_dora",
 }
 NOT_DONE |= {
-    "sync_ref_model",
-    "ref_model_mixup_alpha",
-    "ref_model_sync_steps",
     "activation_offloading",
     "use_rslora",
 }
