@@ -86,8 +86,6 @@ INERT = {
     "ignore_bias_buffers": EXCHANGE,
     "skip_memory_metrics": "memory is not among the metrics",
     "padding_value": "padding is neither attended to nor scored, so any token will do",
-    "ref_model_mixup_alpha": UNUSED,
-    "ref_model_sync_steps": UNUSED,
     "loraplus_lr_embedding": UNUSED,
     "pissa_iter": UNUSED,
     "pissa_convert": UNUSED,

@@ -15,6 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from diffdpo.engine.accelerator import DTYPES
+from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.engine.load_once import Maker
 from diffdpo.engine.low_bits import is_plain, leave_to_each_process, settle, store_in_fp8
 from diffdpo.errors import UserError
@@ -28,10 +30,12 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
+from diffdpo.text.adapter_settings import ALL_LINEAR
 from diffdpo.text.loading import ADAPTER, Storage, kept_whole, load_model
+from diffdpo.text.reference_settings import FACTORS
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
-from diffdpo.text.settings import ALL_LINEAR, TextSettings
+from diffdpo.text.settings import TextSettings
 
 
 def is_adapter(network: PreTrainedModel) -> bool:
@@ -182,6 +186,8 @@ def make_reference(
     network = scorer.network
     if reference_free:
         return Zero()
+    if settings.sync_ref_model:
+        return mixed_reference(scorer, settings)
     if settings.ref_model_name_or_path:
         name = settings.ref_model_name_or_path
         (other,) = made(lambda: (other_model(name, network, settings),))
@@ -190,6 +196,17 @@ def make_reference(
         # Stored scores are computed before the first step, when the network still is its reference.
         return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer, copied)
     return AdapterCopy() if is_continued(network) else AdapterOff()
+
+
+def mixed_reference(scorer: TokenScorer, settings: TextSettings) -> MovingReference:
+    """The reference that the policy is mixed into (TR-DPO).
+
+    Raises UserError where that is an adapter and is not taken over whole.
+    """
+    if is_adapter(scorer.network) and settings.mixup_alpha != 1:
+        raise UserError(FACTORS)
+    weights, keep = trainable(scorer), 1 - settings.mixup_alpha
+    return MovingReference(MovingAverage(weights, keep, settings.sync_steps))
 
 
 def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> TokenScorer:

@@ -8,7 +8,6 @@ SHARDS = (
     "weights in shares are FSDP2's: accelerate launch --config_file scripts/accelerate/fsdp2.yaml"
 )
 QUANTISED = "a reference by its own name is not quantised; leave it out"
-FIXED = "the reference stays what it was at the start; leave it out"
 ADAMW = "AdamW, its 8-bit and paged forms and Adafactor are there: --optim"
 LORA = "LoRA, rsLoRA, DoRA and all weights are there: --use_peft, --use_rslora, --use_dora"
 FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
@@ -48,7 +47,6 @@ OF_TRAINER = {
     "env": "variables of the environment are set in the shell",
 }
 OF_TRL = {
-    "sync_ref_model": FIXED,
     "is_encoder_decoder": "models that only decode are trained; leave it out",
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
     "lora_modules_to_save": "adapters alone are trained beside frozen weights; leave it out",

@@ -161,6 +161,14 @@ MODELS = {
         r"--ref_model_name_or_path \S+: has another tokenizer \(2 words differ, such as 'a'\)",
     ),
     "a reference without words": (no_tokenizer, r"--ref_model_name_or_path \S+: no tokenizer th"),
+    "a share of the policy in no reference": (
+        trained("--ref_model_mixup_alpha", "0.5"),
+        "--ref_model_mixup_alpha belongs to --sync_ref_model; add that",
+    ),
+    "stored scores of a reference that moves": (
+        trained("--sync_ref_model", "--precompute_ref_log_probs"),
+        "--sync_ref_model: a reference that moves has no stored scores",
+    ),
     "few bits without a LoRA": (
         trained("--base_precision", "int8"),
         "--base_precision int8 is about a LoRA; add --use_peft, or leave it out",
