@@ -87,8 +87,6 @@ INERT = {
     "skip_memory_metrics": "memory is not among the metrics",
     "padding_value": "padding is neither attended to nor scored, so any token will do",
     "loraplus_lr_embedding": UNUSED,
-    "pissa_iter": UNUSED,
-    "pissa_convert": UNUSED,
     "freeze_trainable_layers": UNUSED,
     "freeze_trainable_modules": UNUSED,
     "swanlab_project": UNUSED,

@@ -169,6 +169,18 @@ MODELS = {
         trained("--sync_ref_model", "--precompute_ref_log_probs"),
         "--sync_ref_model: a reference that moves has no stored scores",
     ),
+    "a start of a LoRA unknown": (
+        trained("--use_peft", "--init_lora_weights", "eva"),
+        "--init_lora_weights 'eva' is unknown; known: gaussian, pissa, pissa_niter_N, olora",
+    ),
+    "modules beside no LoRA": (
+        trained("--lora_modules_to_save", "norm"),
+        "--lora_modules_to_save is about a new LoRA; add --use_peft",
+    ),
+    "modules that are not there": (
+        trained("--use_peft", "--lora_modules_to_save", "wte"),
+        "--lora_modules_to_save wte: no module has this name",
+    ),
     "few bits without a LoRA": (
         trained("--base_precision", "int8"),
         "--base_precision int8 is about a LoRA; add --use_peft, or leave it out",
