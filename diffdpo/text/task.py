@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from diffdpo.engine.transfer import on_device
 from diffdpo.losses.means import Metrics, by_label
-from diffdpo.objective import Objective, Scores, StepContext
+from diffdpo.objective.scores import Scores, StepContext
+from diffdpo.objective.terms import Objective
 from diffdpo.reference import unwrapped
 from diffdpo.text.batch import Collation, TextBatch, TextDraw, make_draw
 from diffdpo.text.layout import Rule
