@@ -177,10 +177,11 @@ def test_the_work_of_a_language_model_is_that_of_its_layers(tmp_path, monkeypatc
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForCausalLM
 
-    from scripts.benchmark import text_shapes
+    from scripts.benchmark import text_shapes, text_work
     from scripts.benchmark.text_shapes import TEXT_SHAPES, completions, make_text_data, text_work_of
 
     monkeypatch.setattr(text_shapes, "STEPS_OF_ROWS", 2)
+    monkeypatch.setattr(text_work, "PACKAGE", text_work.PACKAGE / "ranking")  # fewer words
     shape = TEXT_SHAPES[0].thin()
     make_text_data(shape, tmp_path)
     flops, weights, tokens = text_work_of(shape, tmp_path)
