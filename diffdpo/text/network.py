@@ -29,6 +29,7 @@ from diffdpo.reference import (
     without_dropout,
 )
 from diffdpo.text.loading import ADAPTER, Storage, kept_whole, load_model
+from diffdpo.text.padding_free import pack_rows
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
 from diffdpo.text.settings import ALL_LINEAR, TextSettings
@@ -68,6 +69,8 @@ def make_trainable(
         network.requires_grad_(True)
     settle(network, device, DTYPES[settings.mixed_precision or "no"])
     lower(scorer, settings)
+    if settings.padding_free:
+        pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer
 
 
@@ -209,4 +212,6 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
     settle(other, device, dtype)
     if adapted:
         lower(scorer, settings)
+    if settings.padding_free:
+        pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer

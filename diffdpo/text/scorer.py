@@ -15,6 +15,7 @@ from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
+from diffdpo.text.packed import packed_arguments
 from diffdpo.text.router import RouterBalance
 from diffdpo.text.sharing import obstacle
 
@@ -43,13 +44,15 @@ class TokenScorer(nn.Module):
         # The number of passes to run: more than there are where processes run each layer together.
         self.passes: Callable[[int], int] = int
         self.can_share = False  # until ``prove_sharing`` has tried it on a pair
+        self.packed = False  # until ``prove_packing`` has
 
     @property
     def rule(self) -> Rule:
         """How this network reads items, for ``laid_out``."""
         head: Any = self.network.get_output_embeddings()
         at_once = TOKENS_AT_ONCE.get(next(self.parameters()).device.type, NO_LIMIT)
-        return Rule(self.share if self.can_share else False, head.weight.shape[1], at_once)
+        share = self.share if self.can_share else False
+        return Rule(share, head.weight.shape[1], at_once, self.packed)
 
     def forward(self, layout: Layout, all_columns: bool = False) -> Tensor:
         """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
@@ -64,7 +67,10 @@ class TokenScorer(nn.Module):
         if self.balance and torch.is_grad_enabled():
             routed = []
         both = zip(reads, layout.passes, strict=True)
-        outputs = [self.hidden(read, sizes, routed).flatten(0, 1) for read, (_, sizes) in both]
+        outputs = [
+            self.hidden(read, sizes, routed, layout.packed).flatten(0, 1)
+            for read, (_, sizes) in both
+        ]
         # Behind all others, where no scored token has its source: their gradient is zero.
         filler = reads[0][:1, :1, :1]
         outputs += [self.hidden(filler, [1]).flatten(0, 1) for _ in range(filling)]
@@ -75,14 +81,22 @@ class TokenScorer(nn.Module):
         return torch.cat([column_PK, self.balance.columns(routed, len(column_PK))], dim=1)
 
     def hidden(
-        self, read_KNT: Tensor, sizes: list[int], routed: list[tuple[Tensor, ...]] | None = None
+        self,
+        read_KNT: Tensor,
+        sizes: list[int],
+        routed: list[tuple[Tensor, ...]] | None = None,
+        packed: bool = False,
     ) -> Tensor:
         """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout``. What the
         routers say of the tokens is added to ``routed``, where that is given."""
         body: Any = self.network.base_model
         token_NT, *more = read_KNT
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
-        if len(more) == 2:
+        if packed:
+            position_NT, end_NT = more
+            shape |= packed_arguments(end_NT[0, : len(sizes)], sizes)
+            shape["position_ids"], sizes = position_NT, [sum(sizes)]
+        elif len(more) == 2:
             segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
             shape["position_ids"] = position_NT

@@ -205,7 +205,7 @@ def test_language_models_are_trained_alike_by_both(tmp_path, monkeypatch):
     monkeypatch.setattr(text_shapes, "has_trl", lambda: True)
     shapes = text_shapes.TEXT_SHAPES
     rows = {row.name: row for row in card_subjects(shapes, False, 23, [], tmp_path)}
-    assert len(rows) == 6 * len(shapes)
+    assert len(rows) == 8 * len(shapes)
     for shape in shapes:
         for kind in ("lora", "full"):
             ours, theirs = rows[f"{shape.name}-{kind}-live"], rows[f"{shape.name}-{kind}-trl"]
