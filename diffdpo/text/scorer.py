@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from diffdpo.engine.console import say
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
+from diffdpo.text.head import FloatLogits, half_type
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
 from diffdpo.text.packed import packed_arguments
@@ -155,8 +156,12 @@ class TokenScorer(nn.Module):
         """Logits of hidden states, with the scale or soft cap that some models put behind the
         head."""
         head: Any = self.network.get_output_embeddings()
-        # Under autocast the body may give another type than the weights of the head have.
-        logits: Tensor = head(hidden.to(head.weight.dtype))
+        if half := half_type(head, hidden):
+            logits: Tensor = FloatLogits.apply(hidden.flatten(0, -2), head.weight, half)
+            logits = logits.view(*hidden.shape[:-1], -1)
+        else:
+            # Under autocast the body may give another type than the weights of the head have.
+            logits = head(hidden.to(head.weight.dtype))
         if self.scale != 1:
             logits = logits.float() * self.scale
         return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
