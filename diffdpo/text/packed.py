@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
@@ -22,15 +22,16 @@ PACKED = "diffdpo_packed"
 UNKNOWN = ("softcap", "s_aux", "position_bias")
 
 
-def packed_arguments(end_N: Tensor, sizes: list[int]) -> dict[str, Any]:
-    """The arguments of a model's forward for rows that end at ``end_N``, ``sizes`` tokens long."""
+def packed_arguments(end_N: Tensor, sizes: list[int], attention: str) -> dict[str, Any]:
+    """The arguments of a model's forward for rows that end at ``end_N``, ``sizes`` tokens long, by
+    the name of its attention."""
     start_N1 = functional.pad(end_N, (1, 0)).to(torch.int32)
     longest = max(sizes)
     # A mask of four dimensions is handed on as it is. Without one, transformers would look for rows
-    # in the positions, for which the host waits for the device.
+    # in the positions, for which the host waits for the device. FlashAttention's takes none.
     unread = torch.ones((), dtype=torch.bool, device=end_N.device).expand(1, 1, 1, 1)
     return {
-        "attention_mask": unread,
+        "attention_mask": unread if attention == PACKED else None,
         "cu_seq_lens_q": start_N1,
         "cu_seq_lens_k": start_N1,
         "max_length_q": longest,
@@ -106,11 +107,6 @@ def row_by_row(
             )
         )
     return torch.cat(outputs, dim=2)[0].transpose(0, 1)
-
-
-def use_packed(network: PreTrainedModel) -> None:
-    """Switch a network to the attention that reads packed rows and all others."""
-    network.set_attn_implementation(PACKED)
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -9,7 +9,7 @@ from diffdpo.text.packed import PACKED
 from diffdpo.text.scorer import TokenScorer, precision_of, tried
 
 FLAG = "--padding_free"
-KERNELS = ("sdpa", PACKED)
+KERNELS = ("sdpa", PACKED, "flash_attention_2", "flash_attention_3")
 
 
 @torch.no_grad()
@@ -22,7 +22,10 @@ def pack_rows(scorer: TokenScorer, dtype: torch.dtype) -> None:
     network = scorer.network
     attention = network.config._attn_implementation
     if attention not in KERNELS:
-        raise UserError(f"{FLAG}: packs rows for sdpa attention, and this is {attention}")
+        raise UserError(
+            f"{FLAG}: {attention} attention does not know where a row ends; take"
+            " --attn_implementation sdpa or flash_attention_2"
+        )
     device = next(scorer.parameters()).device
     if device.type == "cuda" and dtype == torch.float32:
         raise UserError(
@@ -35,7 +38,8 @@ def pack_rows(scorer: TokenScorer, dtype: torch.dtype) -> None:
     try:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores.append(tried(scorer, (5, 4, 3)))
-            network.set_attn_implementation(PACKED)
+            if attention == "sdpa":
+                network.set_attn_implementation(PACKED)
             scorer.packed = True
             scores.append(tried(scorer, (5, 4, 3)))
     except Exception as error:  # of every kind: what a network or an older PyTorch makes of it

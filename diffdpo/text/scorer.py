@@ -95,7 +95,8 @@ class TokenScorer(nn.Module):
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
         if packed:
             position_NT, end_NT = more
-            shape |= packed_arguments(end_NT[0, : len(sizes)], sizes)
+            attention = self.network.config._attn_implementation
+            shape |= packed_arguments(end_NT[0, : len(sizes)], sizes, str(attention))
             shape["position_ids"], sizes = position_NT, [sum(sizes)]
         elif len(more) == 2:
             segment_NT, position_NT = more
