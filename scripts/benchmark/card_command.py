@@ -3,7 +3,7 @@ memory. One command, and its table under the card's name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,20 +102,25 @@ def main(settings: CardSettings) -> int:
     say(f"work         {len(chosen)} rows; data and logs in {settings.work_dir}")
     make_data(shapes, chosen, data)
     threads = settings.threads or cores()
-    results = measure(chosen, schedule, threads, folder)
-    rows = [Row(results[subject.name], pairs_of(subject, shapes), *work[shape_name(subject)])
-            for subject in chosen]  # fmt: skip
     if settings.small:
         notes.append("tiny networks (--small): the figures mean nothing")
     facts: dict[str, object] = {"repetitions": settings.repetitions, "steps": settings.steps}
-    report = CardReport(describe(threads), card(), facts, rows, notes)
+    report = CardReport(describe(threads), card(), facts, [], notes)
     place = folder / "gpu" if settings.small else ROOT / "assets" / f"gpu{card_slug()}"
     output = settings.output or str(place)
+    for subject, result in measure(chosen, schedule, threads, folder):
+        row = Row(result, pairs_of(subject, shapes), *work[shape_name(subject)])
+        report.rows.append(row)
+        write(report, output)  # after every row: one that is interrupted keeps those before it
+    say(report.markdown(), f"result       {output}.md and .json")
+    return int(any(row.result.error for row in report.rows))
+
+
+def write(report: CardReport, output: str) -> None:
+    """Write the table and its numbers, whole."""
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(f"{output}.json"), report.as_json())
     write_atomically(Path(f"{output}.md"), report.markdown())
-    say(report.markdown(), f"result       {output}.md and .json")
-    return int(any(result.error for result in results.values()))
 
 
 def shape_of(name: str) -> Shape | TextShape:
@@ -177,10 +182,9 @@ def make_data(shapes: Sequence[Shape | TextShape], subjects: list[Subject], fold
 
 def measure(
     subjects: list[Subject], schedule: Schedule, threads: int, folder: Path
-) -> dict[str, Result]:
-    """Results of every row, one after the other: each is alone on the card."""
-    results: dict[str, Result] = {}
+) -> Iterator[tuple[Subject, Result]]:
+    """Every row and its result, one after the other: each is alone on the card."""
     with tqdm(total=count_turns(subjects, schedule, first=False), unit="turn") as bar:
         for subject in subjects:
-            results |= Race([subject], schedule, threads, folder, bar, first=False).run()
-    return results
+            found = Race([subject], schedule, threads, folder, bar, first=False).run()
+            yield subject, found[subject.name]
