@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# Devices whose products of half-precision matrices are handed over as they are summed up, in
-# float32. Rounded to bfloat16, logits between 8 and 16 are 0.03 apart: log-probabilities of likely
-# words were off by 0.01 to 0.02 nats (root mean square, 32,000 words), in float32 by 1e-6.
-FLOAT_SUMS = {"cuda"} if "dtype" in torch.ops.aten.mm.overloads() else set()
+# Kinds of devices whose products of half-precision matrices are handed over as they are summed up,
+# in float32. Rounded to bfloat16, logits between 8 and 16 are 0.06 apart: log-probabilities of
+# likely words were off by 0.01 to 0.02 nats (root mean square, 32,000 words), in float32 by 1e-6.
+FLOAT_SUMS = {"cuda"}
 
 
 def half_type(head: nn.Module, hidden: Tensor) -> torch.dtype | None:
@@ -24,7 +25,18 @@ def half_type(head: nn.Module, hidden: Tensor) -> torch.dtype | None:
         return None
     autocast = torch.is_autocast_enabled(device)
     computed = torch.get_autocast_dtype(device) if autocast else head.weight.dtype
-    return computed if computed in (torch.float16, torch.bfloat16) else None
+    half = computed in (torch.float16, torch.bfloat16)
+    return computed if half and has_product(hidden.device, computed) else None
+
+
+@functools.cache
+def has_product(device: torch.device, half: torch.dtype) -> bool:
+    """Whether ``product`` is there: not in PyTorch before 2.8, nor for every maker's GPUs."""
+    small = torch.ones(8, 8, dtype=half, device=device)
+    try:
+        return product(small, small).dtype == torch.float32
+    except (RuntimeError, TypeError):  # no such kernel; no such argument
+        return False
 
 
 class FloatLogits(torch.autograd.Function):

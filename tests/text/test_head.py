@@ -87,13 +87,16 @@ def float_sums(monkeypatch):
     monkeypatch.setattr(heads, "FLOAT_SUMS", {"cpu"})
 
 
-def test_which_heads_are_computed_so(float_sums):
+def test_which_heads_are_computed_so(float_sums, monkeypatch):
     hidden = torch.zeros(2, 4)
     plain = nn.Linear(4, 5, bias=False)
     assert half_type(plain, hidden) is None  # float32
     with torch.autocast("cpu", torch.bfloat16):
         assert half_type(plain, hidden) == torch.bfloat16
         assert half_type(nn.Linear(4, 5), hidden) is None  # a bias
+        with monkeypatch.context() as patched:
+            patched.setattr(heads, "has_product", lambda device, half: False)
+            assert half_type(plain, hidden) is None  # a device without such products
         adapted = copy.deepcopy(plain)
         adapted.register_forward_hook(lambda *_: None)
         assert half_type(adapted, hidden) is None
@@ -101,6 +104,20 @@ def test_which_heads_are_computed_so(float_sums):
         assert half_type(plain, hidden) is None
     heads.FLOAT_SUMS.add("cpu")
     assert half_type(plain.bfloat16(), hidden) == torch.bfloat16
+
+
+def test_a_device_is_asked_whether_it_has_such_products(monkeypatch):
+    heads.has_product.cache_clear()
+    assert heads.has_product(torch.device("cpu"), torch.bfloat16)
+    for error in (RuntimeError("not implemented"), TypeError("out_dtype")):
+
+        def missing(left, right, error=error):
+            raise error
+
+        heads.has_product.cache_clear()
+        monkeypatch.setattr(heads, "product", missing)
+        assert not heads.has_product(torch.device("cpu"), torch.bfloat16)
+    heads.has_product.cache_clear()
 
 
 def test_a_step_in_half_precision_scores_with_it_and_chunks_change_nothing(float_sums, monkeypatch):
