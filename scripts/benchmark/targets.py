@@ -19,6 +19,7 @@ class Target:
     bound: float
     measure: Callable[[Results], Spread | None]
     at_most: bool = False
+    digits: int = 1  # of the figure where it is shown
 
     @property
     def wanted(self) -> str:
@@ -148,11 +149,10 @@ def text_targets() -> list[Target]:
 
 
 def bare_targets() -> list[Target]:
-    """Against the networks alone, in the same process on the same draws."""
-    names = [
-        f"{kind}-{p}-{v}"
-        for kind in ("lora", "full")
-        for p in ("fp32", "bf16")
-        for v in ("latents", "scores")
-    ]
-    return [Target(name, "bare network", 1.05, over_bare(name), at_most=True) for name in names]
+    """Against the networks alone, in the same process on the same draws; of language models their
+    own logits under cross-entropy."""
+    variants = {"lora": ("latents", "scores"), "full": ("latents", "scores"), "text": ("unshared",)}
+    names = [f"{kind}-{p}-{v}" for kind in variants for p in ("fp32", "bf16")
+             for v in variants[kind]]  # fmt: skip
+    return [Target(name, "bare network", 1.05, over_bare(name), at_most=True, digits=2)
+            for name in names]  # fmt: skip
