@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
-from diffdpo.objective import Objective
+from diffdpo.objective.terms import Objective
 from diffdpo.text.adapters import is_adapter, is_continued
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
