@@ -55,9 +55,7 @@ OF_TRL = {
     "test_split_size": "name a split that is held out with --dataset_test_split",
 }
 OF_LLAMA_FACTORY = {
-    "adapter_name_or_path": "write the adapter's folder as --model_name_or_path",
     "create_new_adapter": "merge the adapter into its base first: diffdpo export --merge",
-    "ref_model_adapters": "merge them, and name the folder as --ref_model_name_or_path",
     "ref_model_quantization_bit": QUANTISED,
     "quantization_device_map": "weights are on the device of their process; leave it out",
     "resize_vocab": TOKENS,
