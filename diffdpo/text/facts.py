@@ -49,7 +49,7 @@ def text_facts(
         ),
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
         **tally.lines(settings.max_length),
-        **template_line(settings),
+        **template_line(settings, rows.tokenizer),
         **beyond_positions(scorer.network, rows, held_out),
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",

@@ -11,7 +11,7 @@ from diffdpo.config import Layer, Translation
 from diffdpo.errors import short
 from diffdpo.text.adapter_words import ADAPTERS, OF_PISSA, names_in, not_its_base, read_pissa
 from diffdpo.text.mixture_words import read_datasets, read_mixer, read_mixture
-from diffdpo.words import is_off
+from diffdpo.words import TRUE, is_off
 
 # A setting there, and for each of its words the settings here.
 WORDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -127,6 +127,9 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "additional_target": lambda value: {"lora_modules_to_save": names_in(value)},
     "dataset_dir": read_registry,
     "model_init_kwargs": read_arguments,
+    "enable_thinking": lambda value: {
+        "chat_template_kwargs": {"enable_thinking": str(value).lower() in TRUE}
+    },
     "datasets": read_datasets,
     "dataset_mixture": read_mixture,
     "dataset_mixer": read_mixer,

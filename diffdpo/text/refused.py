@@ -16,7 +16,7 @@ LORA = (
 FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
 TRACKERS = "trackers are those of --report_to"
 AFTER = "measuring is a command of its own: diffdpo evaluate_text"
-TOKENS = "save the tokenizer and the model with these tokens first, and name their folder"
+TOKENS = "save tokenizer and longer model first, as docs/text.md shows, and name their folder"
 POSITIONS = "set it in the model's config.json, and name that folder"
 
 OF_TRAINER = {
@@ -81,7 +81,6 @@ OF_LLAMA_FACTORY = {
     "neat_packing": "pairs are not packed; leave it out",
     "tool_format": "tools are written by the model's own chat template",
     "default_system": "write the system message into the rows",
-    "enable_thinking": "write chat_template_kwargs: {enable_thinking: false}, or true",
     "disable_shuffling": "the order of rows is a function of --seed",
     "predict_with_generate": AFTER,
     "hf_hub_token": "a token is --hub_token, or HF_TOKEN in the environment",
