@@ -16,8 +16,8 @@ PRECISIONS = ["no", "bf16", "fp16"]
 MANY = 10**6
 TRACKERS = ["tensorboard", "wandb", "comet_ml", "all", "none"]
 # Of held-out rows; with "eval_" before them as well, as transformers has them.
-BEST_BY = ["loss", "rewards/accuracies"]
-BEST_BY += [f"eval_{name}" for name in BEST_BY]
+FIGURES = ["loss", "rewards/accuracies"]
+BEST_BY = [*FIGURES, *(f"eval_{name}" for name in FIGURES)]
 
 
 @dataclass(frozen=True)

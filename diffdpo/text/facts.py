@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective import Objective
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
+from diffdpo.text.mixed import MixedTexts
 from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -20,7 +23,7 @@ def text_facts(
     settings: TextSettings,
     objective: Objective,
     rows: TextRows,
-    held_out: TextRows | None,
+    held_out: Mapping[str, TextRows],
     scorer: TokenScorer,
     trainer: Trainer,
 ) -> dict[str, str]:
@@ -48,9 +51,10 @@ def text_facts(
             f" unusable{close}"
         ),
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
+        **(rows.lines(what) if isinstance(rows, MixedTexts) else {}),
         **tally.lines(settings.max_length),
         **template_line(settings),
-        **beyond_positions(scorer.network, rows, held_out),
+        **beyond_positions(scorer.network, rows, *held_out.values()),
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
         "loss": "; ".join([" + ".join(terms), f"beta {settings.beta:g}", *variants(settings)]),
@@ -71,21 +75,23 @@ def variants(settings: TextSettings) -> list[str]:
     return found
 
 
-def held_out_counts(held_out: TextRows | None) -> dict[str, str]:
+def held_out_counts(held_out: Mapping[str, TextRows]) -> dict[str, str]:
     """What became of the rows to measure on."""
-    if held_out is None:
-        return {}
-    tally = held_out.tally
-    left = f"{len(tally.bad)} unusable, {tally.close + tally.too_long} left out"
-    cut = f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut"
-    return {"eval rows": f"{len(held_out):,} of {tally.rows:,} rows, {left}, {cut}"}
+    lines = []
+    for name, rows in held_out.items():
+        tally = rows.tally
+        left = f"{len(tally.bad)} unusable, {tally.close + tally.too_long} left out"
+        cut = f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut"
+        begin = f"{name}: " if name else ""
+        lines.append(f"{begin}{len(rows):,} of {tally.rows:,} rows, {left}, {cut}")
+    return {"eval rows": "; ".join(lines)} if lines else {}
 
 
 def beyond_positions(
-    network: PreTrainedModel, rows: TextRows, held_out: TextRows | None
+    network: PreTrainedModel, rows: TextRows, *held_out: TextRows
 ) -> dict[str, str]:
     """A line where rows are longer than what the model was made for."""
-    longest, positions = longest_row(rows, held_out), position_count(network)
+    longest, positions = longest_row(rows, *held_out), position_count(network)
     if not positions or longest <= positions:
         return {}
     return {

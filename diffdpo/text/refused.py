@@ -52,7 +52,6 @@ OF_TRL = {
     "is_encoder_decoder": "models that only decode are trained; leave it out",
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
     "lora_modules_to_save": "adapters alone are trained beside frozen weights; leave it out",
-    "test_split_size": "name a split that is held out with --dataset_test_split",
 }
 OF_LLAMA_FACTORY = {
     "adapter_name_or_path": "write the adapter's folder as --model_name_or_path",
@@ -79,8 +78,6 @@ OF_LLAMA_FACTORY = {
     "use_muon": ADAMW,
     "use_adam_mini": ADAMW,
     "use_swanlab": TRACKERS,
-    "interleave_probs": "name one data set, or make one file of several",
-    "eval_on_each_dataset": "one data set is held out: --eval_dataset_name",
     "packing": "pairs are not packed; leave it out",
     "neat_packing": "pairs are not packed; leave it out",
     "tool_format": "tools are written by the model's own chat template",

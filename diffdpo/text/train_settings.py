@@ -154,6 +154,13 @@ class TransformersSettings(TrainSettings):
     early_stopping_patience: int | None = restated(
         TrainSettings, "early_stopping_patience", aliases=["--early_stopping_steps"]
     )
+    metric_for_best_model: str = restated(
+        TrainSettings,
+        "metric_for_best_model",
+        choices=None,
+        help="the held-out figure that --keep_best goes by: loss or rewards/accuracies; with"
+        " NAME/ before it, that of one held-out set",
+    )
     greater_is_better: bool | None = flag(
         None,
         "whether more of metric_for_best_model is better; only for recipes that say it",
