@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from diffdpo.objective import Scores
+from diffdpo.objective.scores import Scores
 
 ScoreFunction = Callable[[nn.Module, Any], Scores]  # the task's own (model, draw) -> scores
 

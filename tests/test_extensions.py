@@ -11,7 +11,7 @@ from diffdpo.data.text import TEXT_FORMATS, detect
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES
-from diffdpo.make_objective import make_objective
+from diffdpo.objective.making import make_objective
 from tests.processes import run_forked
 
 OWN = """

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from diffdpo.errors import UserError
-from diffdpo.objective import Scores
+from diffdpo.objective.scores import Scores
 from scripts.gradient_noise import (
     GradientNoiseSettings,
     Policy,

@@ -11,7 +11,6 @@ FLOORS = [
     {"errors", "words", "flags", "preference", "draws"},
     {"losses", "config", "extensions"},
     {"objective"},
-    {"make_objective"},
     {"reference"},
     {"engine", "data"},
     {"cache", "report"},

@@ -9,8 +9,9 @@ import torch
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES, as_loss, preference_loss
-from diffdpo.make_objective import make_objective
-from diffdpo.objective import Objective, Scores, StepContext, StepPairs, Term
+from diffdpo.objective.making import make_objective
+from diffdpo.objective.scores import Scores, StepContext, StepPairs
+from diffdpo.objective.terms import Objective, Term
 from diffdpo.preference import implicit_reward
 
 CONTEXT = StepContext(chosen_tokens=4.0, rejected_tokens=2.0, prompt_tokens=3.0)

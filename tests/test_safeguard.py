@@ -9,7 +9,8 @@ from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES
 from diffdpo.losses.safeguard import Residuals, loser_scale, with_loser_scaled
-from diffdpo.objective import Objective, Scores, StepContext, Term
+from diffdpo.objective.scores import Scores, StepContext
+from diffdpo.objective.terms import Objective, Term
 
 
 def products(winner, loser):

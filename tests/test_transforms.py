@@ -8,8 +8,8 @@ import torch
 
 from diffdpo.losses import LOSSES, preference_loss
 from diffdpo.losses.transforms import DIVERGENCES, power_reward
-from diffdpo.make_objective import make_objective
-from diffdpo.objective import Scores, StepContext
+from diffdpo.objective.making import make_objective
+from diffdpo.objective.scores import Scores, StepContext
 from diffdpo.text import loss_settings
 from diffdpo.text.settings import TextSettings
 

@@ -24,7 +24,7 @@ from diffdpo.engine.trained_on import keep_record
 from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
-from diffdpo.objective import Objective
+from diffdpo.objective.terms import Objective
 from diffdpo.reference import OtherModel, Reference
 from diffdpo.text.comparison import texts_of
 from diffdpo.text.export import export

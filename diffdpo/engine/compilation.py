@@ -14,11 +14,17 @@ from torch import nn
 
 from diffdpo.errors import UserError, short
 
+# Graphs of one layer that are kept: with gradient and without, adapters on and off, one row and
+# several, masked or not, each by itself. PyTorch's 8 are fewer, and past them nothing is compiled.
+GRAPHS = 64
 COMPILERS = ("torch._dynamo", "torch._inductor")  # not imported: that alone takes a second
 
 
 def compile_networks(model: nn.Module, reference: Any) -> None:
     """Mark the policy, and a reference with its own network, to be compiled when they first run."""
+    import torch._dynamo
+
+    torch._dynamo.config.cache_size_limit = GRAPHS
     mark(model)
     with reference.network(model) as frozen:
         if frozen is not model:
@@ -26,9 +32,12 @@ def compile_networks(model: nn.Module, reference: Any) -> None:
 
 
 def mark(network: Any) -> None:
-    """Mark a network to be compiled: each of its blocks where it is a row of blocks that diffusers
-    declares to be alike, which are compiled once for all; else as a whole."""
-    if is_row_of_blocks(network):
+    """Mark a network to be compiled: each of its layers where it knows which those are; each of its
+    blocks where it is a row of blocks that diffusers declares to be alike, which are compiled once
+    for all; else as a whole."""
+    if hasattr(network, "compile_layers"):
+        network.compile_layers()
+    elif is_row_of_blocks(network):
         network.compile_repeated_blocks()
     else:
         network.compile()

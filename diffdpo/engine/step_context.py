@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from diffdpo.engine.task import Task
-from diffdpo.objective import Objective, StepContext, StepPairs
+from diffdpo.objective.scores import StepContext, StepPairs
+from diffdpo.objective.terms import Objective
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, unwrapped
 

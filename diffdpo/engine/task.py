@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from diffdpo.losses.means import Metrics
-from diffdpo.objective import Draw, Scores, StepContext
+from diffdpo.objective.scores import Draw, Scores, StepContext
 
 
 class Task(Protocol):

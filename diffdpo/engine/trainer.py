@@ -39,7 +39,8 @@ from diffdpo.engine.watch.evals import Measures
 from diffdpo.engine.watch.monitor import Monitor
 from diffdpo.errors import UserError
 from diffdpo.losses.means import Metrics, mean_of
-from diffdpo.objective import Objective, StepContext
+from diffdpo.objective.scores import StepContext
+from diffdpo.objective.terms import Objective
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, unwrapped
 

@@ -23,6 +23,7 @@ from diffdpo.image.sample import sheet
 from diffdpo.image.samples import PictureFiles, Planned
 from diffdpo.image.task import ImageTask
 from diffdpo.metrics.colourfulness import colourfulness
+from diffdpo.metrics.difficulty import Difficulty, by_difficulty
 from diffdpo.metrics.diversity import Tower
 from diffdpo.metrics.drift import clipped_share, distance
 from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall, winners_error
@@ -43,11 +44,12 @@ class Accuracy:
     draws: int
     by_timestep: list[dict[str, Any]]
     winner: dict[str, Any]
+    difficulty: Difficulty
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         rest = {"draws": self.draws, "by_timestep": self.by_timestep, "winners_error": self.winner}
-        return {**self.estimate.as_dict(), **rest}
+        return {**self.estimate.as_dict(), **rest, "by_difficulty": self.difficulty.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ def implicit_accuracy(
     )
     buckets = by_timestep(margins, process.timesteps, settings.seed)
     winner = winners_error(margins, settings.seed)
-    return Accuracy(overall(margins, settings.seed), settings.implicit_draws, buckets, winner)
+    control = by_difficulty(margins, settings.seed)
+    share = overall(margins, settings.seed)
+    return Accuracy(share, settings.implicit_draws, buckets, winner, control)
 
 
 def picture_page(

@@ -29,7 +29,7 @@ from diffdpo.image.pairs import CHECK_UP_TO, ImagePairs
 from diffdpo.image.settings import ImageSettings
 from diffdpo.metrics.implicit import Margins, by_timestep, implicit_margins, overall, winners_error
 from diffdpo.metrics.intervals import clustered_mean
-from diffdpo.objective import Scores, StepContext
+from diffdpo.objective.scores import Scores, StepContext
 from diffdpo.preference import accuracy
 from diffdpo.reference import unwrapped
 

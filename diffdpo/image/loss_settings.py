@@ -13,7 +13,7 @@ from diffdpo.image.watch_settings import WatchSettings
 from diffdpo.words import number
 
 if TYPE_CHECKING:
-    from diffdpo.objective import Objective
+    from diffdpo.objective.terms import Objective
 
 SCORE = "score"
 REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
@@ -131,7 +131,7 @@ def image_objective(settings: ImageLossSettings) -> Objective:
     Raises UserError for an unknown loss, or one that reads token probabilities.
     """
     from diffdpo.losses import LOSSES  # not above: it loads PyTorch
-    from diffdpo.make_objective import make_objective
+    from diffdpo.objective.making import make_objective
 
     names = ["sft"] if settings.sft else list(settings.loss_type)
     for name in names:

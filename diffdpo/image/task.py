@@ -21,7 +21,7 @@ from diffdpo.image.collation import Collation, DrawSettings, ImageBatch
 from diffdpo.image.errors import products, weighed
 from diffdpo.image.noise import Process
 from diffdpo.losses.means import Metrics
-from diffdpo.objective import Scores, StepContext
+from diffdpo.objective.scores import Scores, StepContext
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share
-from diffdpo.objective import Scores
+from diffdpo.objective.scores import Scores
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.reference import Reference
 
@@ -26,13 +26,14 @@ Loss = Callable[[Scores, Tensor, Any], Tensor]
 @dataclass(frozen=True)
 class Margins:
     """Implicit margins of ``P`` pairs at ``K`` draws each, the timesteps of the draws, and the
-    scores of the chosen items by policy and reference."""
+    scores of the chosen and of the rejected items by policy and reference."""
 
     margin_PK: Tensor
     timestep_PK: Tensor
     prompts: list[str]
     chosen_PK2: Tensor | None = None
     loss_PK: Tensor | None = None  # where one was asked for
+    rejected_PK2: Tensor | None = None
 
 
 def implicit_margins(
@@ -47,7 +48,7 @@ def implicit_margins(
 ) -> Margins:
     """The margins of every pair at ``draws`` draws, where visit k gives draw k; and its losses
     ``(B,)`` where a ``loss`` of policy scores, rewards and draw is given."""
-    kept: list[list[Tensor]] = [[], [], [], []]  # margins, timesteps, scores of the chosen, losses
+    kept: list[list[Tensor]] = [[], [], [], [], []]  # margins, timesteps, scores, losses
     prompts: list[str] = []
     starts = [range(i, min(i + batch, len(rows))) for i in range(0, len(rows), batch)]
     for numbers in tqdm(starts, desc="implicit accuracy", unit="batch", disable=quiet):
@@ -63,20 +64,22 @@ def implicit_margins(
                 chosen_B, rejected_B = reward_N.chunk(2)
                 loss_B = loss(scores, reward_N, draw) if loss else torch.zeros_like(chosen_B)
             both_N2 = torch.stack([policy_N, torch.zeros_like(policy_N) + reference_N], dim=1)
+            chosen_B2, rejected_B2 = both_N2.chunk(2)
             columns.append(
                 (
                     chosen_B - rejected_B,
                     # Of several draws in one score none is that score's.
                     draw.timestep_N.chunk(2)[0].view(len(numbers), -1)[:, 0],
-                    both_N2.chunk(2)[0],
+                    chosen_B2,
                     loss_B,
+                    rejected_B2,
                 )
             )
         prompts += [item.prompt for item in items]
         for values, column in zip(kept, zip(*columns, strict=True), strict=True):
             values.append(torch.stack(column, dim=1).cpu())
-    margins, timesteps, scores, losses = (torch.cat(values) for values in kept)
-    return Margins(margins, timesteps, prompts, scores, losses if loss else None)
+    margins, timesteps, chosen, losses, rejected = (torch.cat(values) for values in kept)
+    return Margins(margins, timesteps, prompts, chosen, losses if loss else None, rejected)
 
 
 def overall(margins: Margins, seed: int) -> Estimate:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
-from diffdpo.objective import Objective
+from diffdpo.objective.terms import Objective
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
 from diffdpo.text.mixed import MixedTexts

@@ -10,7 +10,7 @@ from diffdpo.flags import flag
 from diffdpo.text.train_settings import TransformersSettings
 
 if TYPE_CHECKING:
-    from diffdpo.objective import Objective
+    from diffdpo.objective.terms import Objective
 
 REVERSE_KL = "reverse_kl"
 DIVERGENCES = [REVERSE_KL, "forward_kl", "js_divergence", "alpha_divergence"]
@@ -156,7 +156,7 @@ def text_objective(settings: TextLossSettings) -> Objective:
     kinds.
     """
     from diffdpo.losses import LOSSES  # not above: it loads PyTorch
-    from diffdpo.make_objective import make_objective
+    from diffdpo.objective.making import make_objective
 
     names, weights = list(settings.loss_type), list(settings.loss_weights)
     for name in names:

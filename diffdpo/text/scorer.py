@@ -51,6 +51,12 @@ class TokenScorer(nn.Module):
         at_once = TOKENS_AT_ONCE.get(next(self.parameters()).device.type, NO_LIMIT)
         return Rule(self.share if self.can_share else False, head.weight.shape[1], at_once)
 
+    def compile_layers(self) -> None:
+        """Mark each layer to be compiled, once for all numbers and lengths of rows. What stands
+        around the layers reads a ``Layout``, whose numbers differ in every step."""
+        for layer in layers_of(self.network):
+            layer.compile(dynamic=True)
+
     def forward(self, layout: Layout, all_columns: bool = False) -> Tensor:
         """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
         ``all_columns`` are asked for ``(P, 5)``, the columns that ``logprob`` names; with
@@ -171,6 +177,18 @@ def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
     if divisor := getattr(config, "logits_scaling", None):
         scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
     return scale, getattr(config, "final_logit_softcapping", None)
+
+
+def layers_of(network: nn.Module) -> list[nn.Module]:
+    """The layers of a language model: what its outermost lists hold."""
+    lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
+    names = [f"{name}." for name, _ in lists]
+    return [
+        layer
+        for name, each in lists
+        if not any(name.startswith(other) for other in names)
+        for layer in each
+    ]
 
 
 @torch.no_grad()

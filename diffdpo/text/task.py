@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from diffdpo.engine.transfer import on_device
 from diffdpo.losses.means import Metrics, by_label
-from diffdpo.objective import Objective, Scores, StepContext
+from diffdpo.objective.scores import Scores, StepContext
+from diffdpo.objective.terms import Objective
 from diffdpo.reference import unwrapped
 from diffdpo.text.batch import Collation, TextBatch, TextDraw, make_draw
 from diffdpo.text.layout import Rule
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE
+from diffdpo.text.scorer import layers_of
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.weighting import on_policy_weights, tail_weights
 
@@ -121,15 +123,8 @@ class TextTask:
         return sum(sizes[: batch.pairs]), sum(sizes[batch.pairs :]), scored_prompts, batch.pairs
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        """The layers of the language model: what its outermost lists hold."""
-        lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-        names = [f"{name}." for name, _ in lists]
-        return [
-            layer
-            for name, each in lists
-            if not any(name.startswith(other) for other in names)
-            for layer in each
-        ]
+        """The layers of the language model."""
+        return layers_of(model)
 
     def reference_point_draws(self, batches: Sequence[TextBatch]) -> Iterator[TextDraw]:
         """This process's prompts of the step, each with the completion of the item before it in the

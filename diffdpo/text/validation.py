@@ -16,7 +16,8 @@ from diffdpo.engine.files import write_atomically
 from diffdpo.engine.sharding import is_sharded
 from diffdpo.engine.step_context import step_context
 from diffdpo.losses.means import Metrics, fraction, means_of
-from diffdpo.objective import Objective, StepContext
+from diffdpo.objective.scores import StepContext
+from diffdpo.objective.terms import Objective
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores
 from diffdpo.text.batch import TextBatch

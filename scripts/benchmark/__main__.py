@@ -1,6 +1,7 @@
 """Our trainers beside others: ``python scripts/benchmark --peer-script THEIRS.py``; real shapes on
 a card: ``python scripts/benchmark gpu``; the host alone: ``python scripts/benchmark host``; the
-way to a better policy: ``python scripts/benchmark race``."""
+way to a better policy: ``python scripts/benchmark race``; the table of losses: ``python
+scripts/benchmark losses``."""
 
 import sys
 from pathlib import Path
@@ -31,6 +32,13 @@ if __name__ == "__main__":
             example="--peer-script train_diffusion_dpo.py",
             interrupted="interrupted; the runs so far are kept, and the same command goes on",
             module="quality.command",
+        ),
+        "losses": Command(
+            purpose="every loss of images at equal compute, with flipped labels and without",
+            settings="scripts.benchmark.losses.command:LossesSettings",
+            example="--jobs 12 --minutes 30",
+            interrupted="interrupted; the runs so far are kept, and the same command goes on",
+            module="losses.command",
         ),
         "host": Command(
             purpose="what a step takes of the host, on latents of real shapes, without a card",

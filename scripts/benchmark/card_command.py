@@ -3,6 +3,7 @@ memory. One command, and its table under the card's name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.flags import flag
 from scripts.benchmark.card_report import CardReport, Row
 from scripts.benchmark.card_subjects import card_subjects, fitting, pairs_folder, pipeline_folder
@@ -26,22 +27,34 @@ from scripts.benchmark.peers import recognise
 from scripts.benchmark.race import Race, count_turns
 from scripts.benchmark.results import Result
 from scripts.benchmark.shaped import pipeline
-from scripts.benchmark.shapes import BY_NAME, Shape, shape_of, thin
+from scripts.benchmark.shapes import BY_NAME as IMAGE_SHAPES
+from scripts.benchmark.shapes import Shape, thin
 from scripts.benchmark.size import Size
-from scripts.benchmark.subjects import Subject, choose
+from scripts.benchmark.subjects import Subject, choose, has_trl
+from scripts.benchmark.text_shapes import (
+    TEXT_SHAPES,
+    TextShape,
+    make_text_data,
+    make_text_model,
+    text_work_of,
+)
 from scripts.benchmark.work import fresh_folder
 
 WARMUP = 3  # steps
 SPARE_STEPS = 2  # one is profiled, and none of these is a run's last
 PAIRS = 16  # of each resolution
 SMALL_SIDE = 64  # pixels
+BY_NAME: dict[str, Shape | TextShape] = {
+    **IMAGE_SHAPES,
+    **{shape.name: shape for shape in TEXT_SHAPES},
+}
 
 
 @dataclass(frozen=True)
 class CardSettings(BaseSettings):
     """All flags of ``python scripts/benchmark gpu``."""
 
-    shapes: list[str] = flag(list(BY_NAME), "models to measure, by the names of the table")
+    shapes: list[str] = flag(list(BY_NAME), "models to measure, by the names of the tables")
     subjects: list[str] = flag(
         [], "rows to measure, by name or pattern such as '*-lora-*'; default: all that fit"
     )
@@ -74,36 +87,63 @@ def main(settings: CardSettings) -> int:
     peers = [recognise(name) for name in settings.peer_script]
     schedule = Schedule(WARMUP, settings.steps, settings.repetitions)
     folder = fresh_folder(settings.work_dir)
+    data = folder / "work"
+    data.mkdir()
     shapes = [sized(shape_of(name), settings.small) for name in settings.shapes]
+    every = card_subjects(shapes, settings.small, schedule.total + SPARE_STEPS, peers, data)
+    chosen = choose(every, settings.subjects)
+    shapes = [s for s in shapes if any(shape_name(subject) == s.name for subject in chosen)]
     say("work         counting the operations of each network")
-    work = {shape.name: forward_work(shape) for shape in shapes}
-    every = card_subjects(
-        shapes, settings.small, schedule.total + SPARE_STEPS, peers, folder / "work"
-    )
-    chosen, notes = fitting(choose(every, settings.subjects), work, card_memory())
+    work = {shape.name: counted(shape, data) for shape in shapes}
+    chosen, notes = fitting(chosen, {name: one[:2] for name, one in work.items()}, card_memory())
+    if not has_trl():
+        notes.append("trl is not installed; its rows are left out")
     say(*(f"note         {note}" for note in notes))
     say(f"work         {len(chosen)} rows; data and logs in {settings.work_dir}")
-    make_data(shapes, chosen, folder / "work")
+    make_data(shapes, chosen, data)
     threads = settings.threads or cores()
-    results = measure(chosen, schedule, threads, folder)
-    rows = [Row(results[subject.name], pairs_of(subject, shapes), *work[shape_name(subject)])
-            for subject in chosen]  # fmt: skip
     if settings.small:
         notes.append("tiny networks (--small): the figures mean nothing")
     facts: dict[str, object] = {"repetitions": settings.repetitions, "steps": settings.steps}
-    report = CardReport(describe(threads), card(), facts, rows, notes)
+    report = CardReport(describe(threads), card(), facts, [], notes)
     place = folder / "gpu" if settings.small else ROOT / "assets" / f"gpu{card_slug()}"
     output = settings.output or str(place)
+    for subject, result in measure(chosen, schedule, threads, folder):
+        row = Row(result, pairs_of(subject, shapes), *work[shape_name(subject)])
+        report.rows.append(row)
+        write(report, output)  # after every row: one that is interrupted keeps those before it
+    say(report.markdown(), f"result       {output}.md and .json")
+    return int(any(row.result.error for row in report.rows))
+
+
+def write(report: CardReport, output: str) -> None:
+    """Write the table and its numbers, whole."""
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(f"{output}.json"), report.as_json())
     write_atomically(Path(f"{output}.md"), report.markdown())
-    say(report.markdown(), f"result       {output}.md and .json")
-    return int(any(result.error for result in results.values()))
 
 
-def sized(shape: Shape, small: bool) -> Shape:
+def shape_of(name: str) -> Shape | TextShape:
+    """The row of that name. Raises UserError where there is none."""
+    if name not in BY_NAME:
+        raise UserError(f"--shapes {short(name)}: no such row; known: {', '.join(BY_NAME)}")
+    return BY_NAME[name]
+
+
+def sized(shape: Shape | TextShape, small: bool) -> Shape | TextShape:
     """The shape, or its tiny form."""
-    return thin(shape, SMALL_SIDE) if small else shape
+    if not small:
+        return shape
+    return shape.thin() if isinstance(shape, TextShape) else thin(shape, SMALL_SIDE)
+
+
+def counted(shape: Shape | TextShape, folder: Path) -> tuple[float, int, float | None]:
+    """Operations of a forward pass of one picture or completion, weights, and tokens of a pair of
+    completions."""
+    if isinstance(shape, TextShape):
+        make_text_data(shape, folder)
+        return text_work_of(shape, folder)
+    return (*forward_work(shape), None)
 
 
 def shape_name(subject: Subject) -> str:
@@ -111,7 +151,7 @@ def shape_name(subject: Subject) -> str:
     return subject.name.split("-")[0]
 
 
-def pairs_of(subject: Subject, shapes: list[Shape]) -> int:
+def pairs_of(subject: Subject, shapes: Sequence[Shape | TextShape]) -> int:
     """Pairs of a row's step."""
     return next(shape.pairs for shape in shapes if shape.name == shape_name(subject))
 
@@ -123,10 +163,13 @@ def card_memory() -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
-def make_data(shapes: list[Shape], subjects: list[Subject], folder: Path) -> None:
-    """Pairs of every resolution and, where a script of others is measured, the pipeline it
-    reads."""
+def make_data(shapes: Sequence[Shape | TextShape], subjects: list[Subject], folder: Path) -> None:
+    """Language models; pairs of every resolution and, where a script of others is measured, the
+    pipeline it reads."""
     for shape in shapes:
+        if isinstance(shape, TextShape):
+            make_text_model(shape, folder)
+            continue
         pairs = pairs_folder(shape, folder)
         if not pairs.exists():
             pairs.mkdir(parents=True)
@@ -139,10 +182,9 @@ def make_data(shapes: list[Shape], subjects: list[Subject], folder: Path) -> Non
 
 def measure(
     subjects: list[Subject], schedule: Schedule, threads: int, folder: Path
-) -> dict[str, Result]:
-    """Results of every row, one after the other: each is alone on the card."""
-    results: dict[str, Result] = {}
+) -> Iterator[tuple[Subject, Result]]:
+    """Every row and its result, one after the other: each is alone on the card."""
     with tqdm(total=count_turns(subjects, schedule, first=False), unit="turn") as bar:
         for subject in subjects:
-            results |= Race([subject], schedule, threads, folder, bar, first=False).run()
-    return results
+            found = Race([subject], schedule, threads, folder, bar, first=False).run()
+            yield subject, found[subject.name]

@@ -10,24 +10,30 @@ from scripts.benchmark.card import GOALS, HOST_GOAL, TERA, Work, pairs_a_second,
 from scripts.benchmark.results import Result, spread
 from scripts.benchmark.tables import seconds, shown, table
 
-HEAD = ("row", "pairs a step", "step, s", "pairs a second", "goal on an H100", "TFLOP a pair",
+HEAD = ("row", "pairs a step", "step, s", "pairs a second", "tokens a second", "goal on an H100",
+        "TFLOP a pair",
         "share of the peak", "host", "GPU, MiB", "RAM, MiB")  # fmt: skip
 WORDS = f"""Work is counted by PyTorch over the network's shapes, attention included: of one image a
 forward pass, twice that for the backward pass of a full fine-tune, once for that of a LoRA, and a
 forward pass more where the reference is live; what gradient checkpointing computes again is not
 counted. The peak is that of dense products in bfloat16. Host is the share of a step between network
 calls and the optimizer, by the card's clock; the goal is below {HOST_GOAL:.0%}. GPU memory is that
-of the steps, without what was stored before them."""
+of the steps, without what was stored before them; of language models it is that of the whole run.
+Tokens are those of both completions of a pair, each with its prompt, without padding. Their work is
+counted from the sizes of the layers, the output head on completions alone and the causal half of
+the attention; what another program computes besides is not counted."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured row, the pairs of its step, and the network's forward operations and weights."""
+    """One measured row, the pairs of its step, the network's forward operations and weights, and
+    the tokens of a pair of completions."""
 
     result: Result
     pairs: int
     forward: float
     weights: int
+    tokens: float | None = None
 
     @property
     def work(self) -> Work:
@@ -44,6 +50,12 @@ class Row:
         return rate * self.work.flops / best
 
     @property
+    def tokens_a_second(self) -> list[float]:
+        """Of every repetition; empty for pictures."""
+        return [self.tokens * rate for rate in pairs_a_second(self.result, self.pairs)
+                if self.tokens]  # fmt: skip
+
+    @property
     def host(self) -> float | None:
         """The host's share of a step; of other people's scripts it is not known."""
         return statistics.median(self.result.host) if self.result.host else None
@@ -53,6 +65,7 @@ class Row:
         return {
             "name": self.result.name,
             "pairs_a_second": pairs_a_second(self.result, self.pairs),
+            "tokens_a_second": self.tokens_a_second,
             "goal": GOALS.get(self.result.name),
             "flops_a_pair": self.work.flops,
             "share_of_peak": self.share(card),
@@ -64,13 +77,14 @@ class Row:
         """The row of the table."""
         result = self.result
         if result.error is not None:
-            return (result.name, f"failed: {result.error}".replace("|", "/"), *[""] * 8)
+            return (result.name, f"failed: {result.error}".replace("|", "/"), *[""] * 9)
         share, goal, gpu = self.share(card), GOALS.get(result.name), result.gpu
         return (
             result.name,
             str(self.pairs),
             seconds(result.wall),
             shown(spread(pairs_a_second(result, self.pairs))),
+            f"{statistics.median(self.tokens_a_second):,.0f}" if self.tokens else "",
             "" if goal is None else f"{goal:g}",
             f"{self.work.flops / TERA:.3g}",
             "unknown" if share is None else f"{share:.1%}",

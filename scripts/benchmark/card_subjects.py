@@ -1,15 +1,16 @@
 """The rows that are measured on a card: shapes, LoRA and in full, with the reference live and
-stored; beside them diffusers' script."""
+stored; beside them diffusers' script, and TRL's trainer beside language models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.benchmark.card import SPARE, work_of
 from scripts.benchmark.peers import Peer
 from scripts.benchmark.shapes import Shape
 from scripts.benchmark.subjects import FULL_RATE, LORA_RATE, PEER_FLAGS, SCORES, Subject
+from scripts.benchmark.text_shapes import TextShape, text_rows
 
 KINDS = ("lora", "full")
 STORED = {"live": ("--cache_latents",), "stored": ("--cache_latents", *SCORES)}
@@ -19,11 +20,18 @@ GIB = 2**30
 
 
 def card_subjects(
-    shapes: Sequence[Shape], small: bool, steps: int, peers: Sequence[Peer], folder: Path
+    shapes: Sequence[Shape | TextShape],
+    small: bool,
+    steps: int,
+    peers: Sequence[Peer],
+    folder: Path,
 ) -> list[Subject]:
     """All rows; each is a group of its own, because a card holds one at a time."""
     subjects = []
     for shape in shapes:
+        if isinstance(shape, TextShape):
+            subjects += text_rows(shape, small, steps, folder)
+            continue
         with_peer = bool(peers) and shape.name == BESIDE
         variants = STORED | ({UNCACHED: ()} if with_peer else {})
         for kind in KINDS:
@@ -77,7 +85,7 @@ def pipeline_folder(folder: Path) -> Path:
 
 
 def fitting(
-    subjects: list[Subject], work: dict[str, tuple[float, int]], memory: int | None
+    subjects: list[Subject], work: Mapping[str, tuple[float, int]], memory: int | None
 ) -> tuple[list[Subject], list[str]]:
     """Those whose weights and states fit a card of so many bytes, and a line for each other."""
     kept, notes = [], []

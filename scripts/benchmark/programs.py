@@ -30,12 +30,25 @@ def trl(target: str, flags: list[str]) -> Program:
     """TRL's DPOTrainer with the flags of our text command, on the same rows in the same order."""
     import torch
     from datasets import Dataset
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from diffdpo.draws import epoch_order
 
     library = importlib.import_module("trl")
     options = trl_flags(flags)
+    half = options["mixed_precision"] == "bf16"
+    adapters = None
+    if "use_peft" in options:
+        adapters = LoraConfig(
+            r=int(options["lora_r"]),
+            lora_alpha=int(options["lora_alpha"]),
+            target_modules=options["lora_target_modules"],
+            task_type="CAUSAL_LM",
+        )
+    # As in our command: what is trained is float32, and under a LoRA the base has the run's
+    # precision.
+    dtype = torch.bfloat16 if half and adapters else torch.float32
 
     def run() -> None:
         rows = [json.loads(line) for line in Path(options["dataset_name"]).read_text().splitlines()]
@@ -48,7 +61,7 @@ def trl(target: str, flags: list[str]) -> Program:
             learning_rate=float(options["learning_rate"]),
             lr_scheduler_type=options["lr_scheduler_type"],
             seed=int(options["seed"]),
-            bf16=options["mixed_precision"] == "bf16",
+            bf16=half,
             use_cpu=not torch.cuda.is_available(),
             gradient_checkpointing=False,  # as in our command; TRL's default is True
             train_sampling_strategy="sequential",  # so that both see the same batches
@@ -56,12 +69,11 @@ def trl(target: str, flags: list[str]) -> Program:
             report_to=options["report_to"],
         )
         library.DPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(
-                options["model_name_or_path"], dtype=torch.float32
-            ),
+            model=AutoModelForCausalLM.from_pretrained(options["model_name_or_path"], dtype=dtype),
             args=config,
             train_dataset=Dataset.from_list([rows[index] for index in order]),
             processing_class=AutoTokenizer.from_pretrained(options["model_name_or_path"]),
+            peft_config=adapters,
         ).train()
 
     return run
@@ -77,9 +89,9 @@ def card(target: str, flags: list[str]) -> Program:
     from diffdpo.engine.run_config import IN_MEMORY
     from diffdpo.engine.run_folder import begin
     from diffdpo.image.settings import ImageSettings
-    from scripts.benchmark.card_command import sized
+    from scripts.benchmark.card_command import SMALL_SIDE
     from scripts.benchmark.shaped import pipeline
-    from scripts.benchmark.shapes import shape_of
+    from scripts.benchmark.shapes import shape_of, thin
 
     name, _, small = target.partition("-")
     words = ["--pretrained_model_name_or_path", IN_MEMORY, "--report_to", "none", *flags]
@@ -88,7 +100,8 @@ def card(target: str, flags: list[str]) -> Program:
     # What is trained in full is float32; under a LoRA the base has the run's precision.
     half = settings.is_lora and settings.mixed_precision == "bf16"
     dtype = torch.bfloat16 if half else torch.float32
-    made = pipeline(sized(shape_of(name), bool(small)), device, dtype)
+    shape = shape_of(name)
+    made = pipeline(thin(shape, SMALL_SIDE) if small else shape, device, dtype)
 
     def run() -> None:
         train(settings, begin(settings), ImageObjects(pipeline=made))
@@ -106,6 +119,7 @@ def trl_flags(flags: list[str]) -> dict[str, str]:
 
 PROGRAMS: dict[str, Callable[[str, list[str]], Program]] = {
     "command": command,
+    "text": command,  # beside which no bare network is run
     "script": peers.prepare,
     "trl": trl,
     "card": card,

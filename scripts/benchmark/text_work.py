@@ -30,6 +30,13 @@ PROMPT_SPREAD, COMPLETION_SPREAD = 0.85, 0.4
 
 def make_text_work(work: Work) -> None:
     """Write model, tokenizer and rows; the same bytes every time."""
+    make_rows(work)
+    torch.manual_seed(0)
+    llama(work.size).save_pretrained(work.model)
+
+
+def make_rows(work: Work) -> None:
+    """Write tokenizer and rows."""
     words = [
         word
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -37,8 +44,6 @@ def make_text_work(work: Work) -> None:
     ]
     tokens = tokenizer(words, work.size.vocabulary)
     tokens.save_pretrained(work.model)
-    torch.manual_seed(0)
-    llama(work.size).save_pretrained(work.model)
     write_atomically(
         work.rows,
         "".join(json.dumps(row) + "\n" for row in preference_rows(work.size, words, tokens)),

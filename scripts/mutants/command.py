@@ -36,12 +36,19 @@ TESTS = {
     "losses/items": ["test_losses.py"],
     "losses/transforms": ["test_transforms.py", "test_losses.py"],
     "losses/safeguard": ["test_safeguard.py"],
-    "objective": [
+    "objective/terms": [
         "test_objective.py",
         "engine/test_step_context.py",
         "image/test_task.py",
         "text/test_against_trl.py",
     ],
+    "objective/scores": [
+        "test_objective.py",
+        "engine/test_step_context.py",
+        "image/test_task.py",
+        "text/test_against_trl.py",
+    ],
+    "objective/making": ["test_objective.py", "test_transforms.py"],
     "draws": ["test_draws.py", "engine/test_batches.py", "image/test_task.py"],
     "engine/batches": ["engine/test_batches.py", "text/test_order.py"],
     "engine/optim": ["engine/test_optim.py"],

@@ -158,7 +158,9 @@ def test_the_table_of_a_card():
     text = report.markdown()
     assert text.startswith("# NVIDIA H100 80GB HBM3\n\nprocessor P, peak 989 TFLOP/s, steps 5.")
     # 8 pairs a second of 40.6 TFLOP are 324.5 of 989.
-    line = "| sdxl-lora-live | 2 | 0.250 [0.200, 0.250] | 8.00 [8.00, 10.00] | 7.3 | 40.6 | 32.8% |"
+    line = (
+        "| sdxl-lora-live | 2 | 0.250 [0.200, 0.250] | 8.00 [8.00, 10.00] |  | 7.3 | 40.6 | 32.8% |"
+    )
     assert f"{line} 2.0% | 9,000 | 0 |" in text
     assert "| flux-lora-live | failed: out of / memory |" in text
     assert json.loads(report.as_json())["rows"][0]["share_of_peak"] == pytest.approx(
@@ -167,6 +169,51 @@ def test_the_table_of_a_card():
     report.card = "a card of tomorrow"
     assert "peak unknown" in report.markdown()
     assert "| 40.6 | unknown |" in report.markdown()
+
+
+def test_the_work_of_a_language_model_is_that_of_its_layers(tmp_path, monkeypatch):
+    """Against PyTorch's own count of a row of the same length, which takes attention in full."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModelForCausalLM
+
+    from scripts.benchmark import text_shapes
+    from scripts.benchmark.text_shapes import TEXT_SHAPES, completions, make_text_data, text_work_of
+
+    monkeypatch.setattr(text_shapes, "STEPS_OF_ROWS", 2)
+    shape = TEXT_SHAPES[0].thin()
+    make_text_data(shape, tmp_path)
+    flops, weights, tokens = text_work_of(shape, tmp_path)
+    # Eager attention is made of products, which PyTorch counts; its kernel on a CPU it does not.
+    model = AutoModelForCausalLM.from_config(shape.config(), attn_implementation="eager")
+    assert weights == sum(weight.numel() for weight in model.parameters())
+    sizes, counted = completions(shape.work(tmp_path)), 0.0
+    assert tokens == pytest.approx(2 * sum(map(sum, sizes)) / len(sizes))
+    for prompt, completion in sizes:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, prompt + completion, dtype=torch.long), logits_to_keep=completion)
+        square = 4 * shape.network["hidden_size"] * (prompt + completion) ** 2  # of one layer
+        counted += counter.get_total_flops() - square / 2
+    assert flops == pytest.approx(counted / len(sizes))
+
+
+def test_language_models_are_trained_alike_by_both(tmp_path, monkeypatch):
+    from scripts.benchmark import text_shapes
+    from scripts.benchmark.programs import trl_flags
+
+    monkeypatch.setattr(text_shapes, "has_trl", lambda: True)
+    shapes = text_shapes.TEXT_SHAPES
+    rows = {row.name: row for row in card_subjects(shapes, False, 23, [], tmp_path)}
+    assert len(rows) == 6 * len(shapes)
+    for shape in shapes:
+        for kind in ("lora", "full"):
+            ours, theirs = rows[f"{shape.name}-{kind}-live"], rows[f"{shape.name}-{kind}-trl"]
+            assert (ours.flags, theirs.program) == (theirs.flags, "trl")
+            assert trl_flags(list(theirs.flags)).get("use_peft") == (
+                "true" if kind == "lora" else None
+            )
+        # No program comes to a second epoch.
+        assert shape.work(tmp_path).size.rows >= 23 * shape.pairs
 
 
 def test_without_a_card_the_command_says_what_there_is(capsys, monkeypatch, tmp_path):

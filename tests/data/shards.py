@@ -5,8 +5,11 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 from pyarrow import parquet
+
+from tests.factory import encoded, picture
 
 
 def parquet_shards(folder: Path, rows: list[dict], files: int = 2, group: int = 4) -> Path:
@@ -44,3 +47,22 @@ def parts(rows: list[dict], files: int) -> list[list[dict]]:
     """The rows in as many parts."""
     size = -(-len(rows) // files)
     return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def many_pairs(folder: Path, count: int, per_file: int = 10_000) -> Path:
+    """Parquet files of Pick-a-Pic's schema, in row groups of 100, of few different pictures."""
+    random = np.random.default_rng(0)
+    pictures = pyarrow.array([encoded(picture(n, (8, 8)), "JPEG", quality=30) for n in range(64)])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, first in enumerate(range(0, count, per_file)):
+        rows = min(per_file, count - first)
+        label = random.choice([0.0, 1.0, 0.5], rows, p=[0.44, 0.44, 0.12])
+        columns = {
+            f"jpg_{side}": pictures.take(pyarrow.array(random.integers(0, 64, rows)))
+            for side in (0, 1)
+        }
+        columns |= {"label_0": label, "label_1": 1 - label}
+        columns["caption"] = [f"thing number {n}" for n in range(first, first + rows)]
+        path = folder / f"train-{number:05d}.parquet"
+        parquet.write_table(pyarrow.table(columns), path, row_group_size=100)
+    return folder

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -157,13 +158,17 @@ def check(words: list[str]) -> None:
 
 def assert_in_help(script: list[str], words: list[str]) -> None:
     """The flags are among those that the script's own help lists."""
-    command = [sys.executable, *script, "--help"]
-    places = {**os.environ, **THREADS, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=places, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     flags = {word.split("=")[0] for word in words if word.startswith("--")}
-    shown = done.stdout.replace("-", "_")
+    shown = help_of(*script)
     assert not [flag for flag in flags if flag.replace("-", "_") not in shown]
+
+
+@cache
+def help_of(*script: str) -> str:
+    """What a program says of itself, with underscores for hyphens."""
+    done = run_forked([sys.executable, *script, "--help"])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.replace("-", "_")
 
 
 def command_and_flags(words: list[str]) -> tuple[str, list[str]]:

@@ -7,7 +7,7 @@ from diffdpo.engine import checkpoint
 from diffdpo.engine.averages import MovingAverage, MovingReference
 from diffdpo.engine.checkpoint_state import AVERAGES
 from diffdpo.errors import UserError
-from diffdpo.objective import Scores
+from diffdpo.objective.scores import Scores
 
 TAKEN, LEFT_OUT = torch.tensor(True), torch.tensor(False)
 

@@ -62,3 +62,18 @@ def test_a_reference_of_its_own_is_compiled_as_well(compiled):
     policy, frozen = nn.Linear(2, 2), nn.Linear(2, 2)
     compilation.compile_networks(policy, Reference(frozen))
     assert compiled == [policy, frozen]
+
+
+def test_the_layers_of_a_language_model_are_compiled_for_all_lengths(monkeypatch):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from diffdpo.text.scorer import TokenScorer
+
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    scorer = TokenScorer(LlamaForCausalLM(LlamaConfig(vocab_size=9, num_hidden_layers=2, **small)))
+    marked = []
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, **options: marked.append((self, options))
+    )
+    compilation.compile_networks(scorer, Reference())
+    assert marked == [(layer, {"dynamic": True}) for layer in scorer.network.model.layers]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from diffdpo.engine.step_context import reference_point, step_context
-from diffdpo.objective import Objective, Scores, Term
+from diffdpo.objective.scores import Scores
+from diffdpo.objective.terms import Objective, Term
 from diffdpo.reference import StoredScores, Zero
 
 

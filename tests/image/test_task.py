@@ -15,7 +15,7 @@ from diffdpo.image.framing import FrameSettings
 from diffdpo.image.noise import Diffusion, stack_normal
 from diffdpo.image.pairs import image_pairs
 from diffdpo.image.task import ImageTask
-from diffdpo.objective import Term
+from diffdpo.objective.terms import Term
 from diffdpo.reference import FrozenCopy
 from tests.factory import FAMILIES, changed
 from tests.families.work import fresh, loaded

@@ -15,7 +15,7 @@ from diffdpo.engine.watch.overtrained import verdict
 from diffdpo.engine.watch.signs import Record
 from diffdpo.engine.watch.watch import Watch
 from diffdpo.errors import UserError
-from diffdpo.objective import Objective
+from diffdpo.objective.terms import Objective
 
 
 class Monitor:

@@ -17,6 +17,7 @@ import torch
 from diffdpo.data.bundled import bundled
 from diffdpo.engine.files import write_atomically
 from diffdpo.evaluation.scores import shares
+from diffdpo.evaluation.wins import compared
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import PAIRS
 from diffdpo.image.comparison import implicit_accuracy
@@ -27,6 +28,7 @@ from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.policy import load_policy
 from diffdpo.image.sample import PictureSettings, sample, seeds_for
 from diffdpo.metrics import open_rewards
+from diffdpo.metrics.diversity import between_seeds, pixel_embedding
 from diffdpo.metrics.intervals import clustered_share
 from diffdpo.metrics.reward import Reward
 from scripts.benchmark.quality.tasks import Task
@@ -35,9 +37,30 @@ JUDGE = "style"
 CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Looks:
+    """The scores of ``N`` pictures, and how much those of each of ``P`` captions differ; None of
+    one picture a caption."""
+
+    scores_N: np.ndarray
+    diversity_P: np.ndarray | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        differ = None if self.diversity_P is None else self.diversity_P.tolist()
+        return {"scores": self.scores_N.tolist(), "diversity": differ}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Looks:
+        """What ``as_dict`` wrote."""
+        differ = content["diversity"]
+        return cls(np.array(content["scores"]), None if differ is None else np.array(differ))
+
+
 @dataclass
 class Judge:
-    """Judges weights of one task on one split. ``folder`` keeps the base model's scores."""
+    """Judges weights of one task on one split. ``folder`` keeps what the base model's pictures
+    are like."""
 
     task: Task
     split: str
@@ -45,6 +68,9 @@ class Judge:
     draws: int  # of every held-out pair, for the implicit accuracy
     sampling_steps: int
     folder: Path
+    times: int = 1  # pictures of each caption
+    device: torch.device = CPU
+    at_once: int = 16  # pictures that are sampled together
 
     @cached_property
     def settings(self) -> EvaluateSettings:
@@ -57,12 +83,13 @@ class Judge:
             max_sequence_length=self.task.text_length,
             num_inference_steps=self.sampling_steps,
             implicit_draws=self.draws,
+            sample_batch_size=self.at_once,
             mixed_precision="no",
         )
 
     def backbone(self) -> Backbone:
         """The base model, loaded anew: a policy that is loaded changes it."""
-        return open_to_sample(self.settings, CPU)[1]
+        return open_to_sample(self.settings, self.device)[1]
 
     @cached_property
     def pairs(self) -> ImagePairs:
@@ -80,35 +107,56 @@ class Judge:
     @cached_property
     def reward(self) -> Reward:
         """The style judge."""
-        return open_rewards([JUDGE], {}, CPU, torch.float32)[JUDGE]
-
-    def scores(self, backbone: Backbone, network: Any) -> np.ndarray:
-        """The scores of one picture of each caption."""
-        seeds = seeds_for(self.settings.seed, len(self.prompts))
-        with torch.no_grad():
-            pictures = sample(
-                backbone, network, self.prompts, seeds, PictureSettings.of(self.settings)
-            )
-        return np.asarray(self.reward(pictures, self.prompts), dtype=np.float64)
+        return open_rewards([JUDGE], {}, self.device, torch.float32)[JUDGE]
 
     @cached_property
-    def reference(self) -> np.ndarray:
-        """The scores of the base model's pictures, sampled once."""
-        path = self.folder / f"reference-{self.split}.json"
+    def captions_of(self) -> list[str]:
+        """The caption of every picture; those of a caption stand next to each other."""
+        return [prompt for prompt in self.prompts for _ in range(self.times)]
+
+    def looks(self, backbone: Backbone, network: Any) -> Looks:
+        """What the pictures of a network are like."""
+        seeds = seeds_for(self.settings.seed, len(self.captions_of))
+        with torch.no_grad():
+            pictures = sample(
+                backbone, network, self.captions_of, seeds, PictureSettings.of(self.settings)
+            )
+        scores_N = np.asarray(self.reward(pictures, self.captions_of), dtype=np.float64)
+        if self.times < 2:
+            return Looks(scores_N, None)
+        embedding_PKD = pixel_embedding(pictures).reshape(len(self.prompts), self.times, -1)
+        return Looks(scores_N, between_seeds(embedding_PKD))
+
+    @cached_property
+    def reference(self) -> Looks:
+        """What the base model's pictures are like, sampled once."""
+        path = self.folder / f"base-{self.split}.json"
         if not path.exists():
             backbone = self.backbone()
-            scores = self.scores(backbone, backbone.network)
-            write_atomically(path, json.dumps(scores.tolist()) + "\n")
-        return np.array(json.loads(path.read_text()))
+            backbone.pipeline.to(self.device)
+            looks = self.looks(backbone, backbone.network)
+            write_atomically(path, json.dumps(looks.as_dict()) + "\n")
+        return Looks.from_dict(json.loads(path.read_text()))
 
     def judge(self, weights: Path) -> dict[str, Any]:
-        """Win rate over the base model, implicit accuracy, and the rise of the winner's error."""
-        before, backbone = self.reference, self.backbone()
+        """Win rate over the base model, implicit accuracy and its control, the winner's error by
+        the base model and its rise, and the diversity where a caption has several pictures."""
+        before, backbone, seed = self.reference, self.backbone(), self.settings.seed
         network, reference = load_policy(backbone, str(weights))
-        wins = shares(self.scores(backbone, network), before)
-        found = implicit_accuracy(self.settings, backbone, self.pairs, network, reference, CPU)
-        return {
-            "win_rate": clustered_share(wins.tolist(), self.prompts, self.settings.seed).as_dict(),
+        backbone.pipeline.to(self.device)
+        after = self.looks(backbone, network)
+        wins = shares(after.scores_N, before.scores_N)
+        found = implicit_accuracy(
+            self.settings, backbone, self.pairs, network, reference, self.device
+        )
+        judged = {
+            "win_rate": clustered_share(wins.tolist(), self.captions_of, seed).as_dict(),
             "implicit_accuracy": found.estimate.as_dict(),
+            "by_difficulty": found.difficulty.as_dict(),
             "winners_error": found.winner["difference"].value,
+            "reference_error": found.winner["reference"],
         }
+        if after.diversity_P is not None and before.diversity_P is not None:
+            figure = compared(after.diversity_P, before.diversity_P, self.prompts, seed)
+            judged["diversity"] = figure | {"difference": figure["difference"].as_dict()}
+        return judged

@@ -44,11 +44,16 @@ def subtle(row: Row, number: int) -> Row:
     return row | {lost: buffer.getvalue()}
 
 
-def flipped(row: Row, number: int) -> Row:
-    """One label in five is turned round, by a coin of the row's own."""
-    if generator(0, Purpose.LABEL_NOISE, number).random() >= FLIPPED:
-        return row
-    return row | {"label_0": row["label_1"], "label_1": row["label_0"]}
+def flipped(share: float, seed: int = 0) -> Callable[[Row, int], Row]:
+    """This share of the labels is turned round, by coins of the rows' own: of one seed, those of a
+    smaller share are among those of a larger one."""
+
+    def made(row: Row, number: int) -> Row:
+        if generator(seed, Purpose.LABEL_NOISE, number).random() >= share:
+            return row
+        return row | {"label_0": row["label_1"], "label_1": row["label_0"]}
+
+    return made
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class Task:
     peers: Mapping[str, tuple[str, ...]]
     made: Callable[[Row, int], Row] = as_they_are
     text_length: int | None = None  # tokens, where it is not the model's own
+
+    @property
+    def text_flags(self) -> tuple[str, ...]:
+        """The flag of our command that says how long its texts are, where they have another length
+        than the model's own."""
+        return ("--max_sequence_length", str(self.text_length)) if self.text_length else ()
 
     def names(self, peers: Sequence[Peer]) -> list[str]:
         """Who takes part: our variants, and the scripts that are there."""
@@ -115,7 +126,7 @@ TASKS = {
             "1000",
             OURS,
             DIFFUSERS,
-            flipped,
+            flipped(FLIPPED),
         ),
         Task(
             "flow",
@@ -142,15 +153,19 @@ def chosen_tasks(names: Sequence[str]) -> list[Task]:
     return [TASKS[name] for name in names or TASKS]
 
 
+def training_rows(made: Callable[[Row, int], Row]) -> Dataset:
+    """The rows that are made of the bundled training pairs; ties are left out."""
+    rows = open_dataset(bundled(PAIRS), "train")
+    kept = [row for row in rows if row["label_0"] in (0, 1)]
+    return Dataset.from_list([made(row, number) for number, row in enumerate(kept)])
+
+
 def make_pairs(task: Task, folder: Path) -> Path:
-    """The task's training pairs in a folder, which every program reads; ties are left out."""
+    """The task's training pairs in a folder, which every program reads."""
     if not folder.exists():
-        rows = open_dataset(bundled(PAIRS), "train")
-        kept = [row for row in rows if row["label_0"] in (0, 1)]
-        made = [task.made(row, number) for number, row in enumerate(kept)]
         draft = folder.with_name(f"{folder.name}.tmp")
         draft.mkdir(parents=True, exist_ok=True)
-        Dataset.from_list(made).to_parquet(draft / "train-00000.parquet")
+        training_rows(task.made).to_parquet(draft / "train-00000.parquet")
         draft.rename(folder)
     return folder
 
@@ -168,7 +183,9 @@ def make_model(task: Task, folder: Path) -> Path:
     return folder
 
 
-def common_flags(task: Task, model: Path, pairs: Path, rate: str, seed: int) -> tuple[str, ...]:
+def common_flags(
+    task: Task, model: str | Path, pairs: str | Path, rate: str, seed: int, steps: int = LONG
+) -> tuple[str, ...]:
     """Flags that all programs know."""
     values = {
         "pretrained_model_name_or_path": model,
@@ -180,7 +197,7 @@ def common_flags(task: Task, model: Path, pairs: Path, rate: str, seed: int) -> 
         "lr_warmup_steps": 0,
         "beta_dpo": task.beta,
         "seed": seed,
-        "max_train_steps": LONG,
+        "max_train_steps": steps,
         "checkpointing_steps": LONG,
         "mixed_precision": "no",
     }
@@ -191,8 +208,7 @@ def common_flags(task: Task, model: Path, pairs: Path, rate: str, seed: int) -> 
 def entrant(task: Task, name: str, peers: Sequence[Peer], flags: Sequence[str]) -> Subject:
     """A program of a task under these common flags."""
     if name in task.ours:
-        length = ("--max_sequence_length", str(task.text_length)) if task.text_length else ()
-        words = (*flags, *length, *task.ours[name])
+        words = (*flags, *task.text_flags, *task.ours[name])
         stored = name if "--cache_latents" in words else None
         return Subject(name, task.name, "command", "train_diffusion_dpo", words, stored)
     peer = next(peer for peer in peers if peer.kind == name)

@@ -13,7 +13,7 @@ from diffdpo.extensions import named_row
 from diffdpo.losses import LOSSES, Loss, as_loss
 from diffdpo.losses.running import RunningMean
 from diffdpo.losses.transforms import DIVERGENCES
-from diffdpo.objective import Objective, Term
+from diffdpo.objective.terms import Objective, Term
 
 
 class LossSettings(Protocol):

@@ -1,0 +1,138 @@
+"""The table of losses: ``python scripts/benchmark losses``. Every loss of images trains on the same
+pairs, with none of their labels flipped, some, and half of them, and is judged."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from diffdpo.config import BaseSettings
+from diffdpo.engine.console import say
+from diffdpo.engine.files import atomic_file, write_atomically
+from diffdpo.flags import flag
+from scripts.benchmark.contestant import Failed
+from scripts.benchmark.losses.crew import Crew
+from scripts.benchmark.losses.page import chart, markdown
+from scripts.benchmark.losses.plan import (
+    MODELS,
+    SHARES,
+    Cell,
+    Conditions,
+    cells,
+    image_losses,
+    named,
+)
+from scripts.benchmark.work import claimed
+
+# What decides the figures: runs of other values are not mixed.
+FIXED = ("steps", "captions", "pictures", "draws", "small")
+
+
+@dataclass(frozen=True)
+class LossesSettings(BaseSettings):
+    """All flags of ``python scripts/benchmark losses``."""
+
+    losses: list[str] = flag([], "losses by name; default: all of images")
+    models: list[str] = flag([], f"models by name: {' or '.join(MODELS)}; default: all")
+    shares: list[float] = flag(list(SHARES), "shares of flipped labels; 0.5 are coin tosses")
+    seeds: list[int] = flag([0, 1, 2, 3, 4], "seeds; a seed after the other is run")
+    steps: int = flag(60, "steps of every training", least=1)
+    captions: int = flag(120, "held-out captions", least=2)
+    pictures: int = flag(2, "pictures of each caption", least=2)
+    draws: int = flag(4, "draws of each held-out pair, for the implicit accuracy", least=1)
+    jobs: int = flag(1, "runs at once, each in a process", least=1)
+    threads: int = flag(1, "CPU threads of each", least=1)
+    minutes: float | None = flag(None, "begin no run after so many minutes", above=0)
+    small: bool = flag(False, "two steps of one seed on four captions: tries the command out")
+    work_dir: str = flag("runs/losses", "folder of runs and logs; the same command goes on")
+    output: str | None = flag(None, "where .json, .md and .png go; default: losses in --work_dir")
+
+    def problems(self) -> list[str]:
+        return [f"--shares {share:g}: must lie from 0 to 0.5" for share in self.shares
+                if not 0 <= share <= 0.5]  # fmt: skip
+
+    def conditions(self, work: Path) -> Conditions:
+        """What all runs have in common."""
+        if self.small:
+            return Conditions(str(work), 2, 4, 2, 1, 2)
+        return Conditions(str(work), self.steps, self.captions, self.pictures, self.draws, 20)
+
+    def plan(self) -> list[Cell]:
+        """All runs in their order. Raises UserError for a name that is not known."""
+        models = named(self.models, list(MODELS), "models")
+        losses = named(self.losses, image_losses(), "losses")
+        seeds = self.seeds[:1] if self.small else self.seeds
+        return cells(models, self.shares, losses, seeds)
+
+
+def main(settings: LossesSettings) -> int:
+    """Train, judge, write; returns 1 where a run failed."""
+    begun = time.monotonic()
+    chart([])  # raises UserError without matplotlib: now, and not after all runs
+    plan = settings.plan()
+    work = claimed(settings.work_dir, {name: asdict(settings)[name] for name in FIXED})
+    (work / "results").mkdir(exist_ok=True)
+    todo = [cell for cell in plan if not cell.result(work).exists()]
+    say(f"losses       {len(plan)} runs of {settings.conditions(work).steps} steps in"
+        f" {settings.work_dir}, {len(plan) - len(todo)} of them done;"
+        f" {settings.jobs} at once")  # fmt: skip
+    until = begun + 60 * settings.minutes if settings.minutes else math.inf
+    failures = carry_out(settings, work, todo, until) if todo else {}
+    write(settings, work)
+    missing = [cell for cell in plan if not cell.result(work).exists()]
+    if left := [cell for cell in missing if cell.name not in failures]:
+        say(f"left         {len(left)} runs; the same command goes on")
+    for name, reason in failures.items():
+        say(f"failed       {name}: {reason}")
+    return int(bool(failures))
+
+
+def carry_out(
+    settings: LossesSettings, work: Path, todo: Sequence[Cell], until: float
+) -> dict[str, Failed]:
+    """All runs that are to be done, until it is too late; returns those that failed, by name."""
+    failures = {}
+    models = list(dict.fromkeys(cell.model for cell in todo))
+    with Crew(settings.conditions(work), min(settings.jobs, len(todo)), settings.threads) as crew:
+        # What all runs of a model read is made once, before any of them.
+        for at, answer in crew.answers([{"model": model} for model in models]):
+            if isinstance(answer, Failed):
+                failures[f"preparing {models[at]}"] = answer
+        if failures:
+            return failures
+        with tqdm(total=len(todo), unit="run") as bar:
+            for at, answer in crew.answers([asdict(cell) for cell in todo], until):
+                if isinstance(answer, Failed):
+                    failures[todo[at].name] = answer
+                elif answer is not None:
+                    text = json.dumps(answer, indent=1) + "\n"
+                    write_atomically(todo[at].result(work), text)
+                bar.update(answer is not None)
+    return failures
+
+
+def every_result(work: Path) -> list[dict[str, Any]]:
+    """All results of a folder."""
+    return [json.loads(path.read_text()) for path in sorted((work / "results").glob("*.json"))]
+
+
+def write(settings: LossesSettings, work: Path) -> None:
+    """Write tables, figures and the picture of all that is judged."""
+    results = every_result(work)
+    output = settings.output or str(work / "losses")
+    conditions = {name: value for name, value in asdict(settings.conditions(work)).items()
+                  if name != "work"}  # fmt: skip
+    content = {"conditions": conditions, "results": results}
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(f"{output}.json"), json.dumps(content, indent=1) + "\n")
+    write_atomically(Path(f"{output}.md"), markdown(results) + "\n")
+    with atomic_file(Path(f"{output}.png")) as draft:
+        draft.write_bytes(chart(results))
+    say(f"result       {output}.json, .md and .png, of {len(results)} runs")
