@@ -18,7 +18,7 @@ from diffdpo.data.stream_settings import IN_MEMORY
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import TextFormat
 from diffdpo.data.text.registry import registered
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.text.bundled import MODEL, PAIRS
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.mixed import MixedTexts
@@ -94,7 +94,9 @@ class Opener:
             if not source.label:
                 raise
             mistakes = [line.removeprefix("data: ") for line in error.mistakes]
-            raise UserError(*(f"data {source.label}: {line}" for line in mistakes)) from error
+            raise UserError(
+                *(f"data {short(source.label)}: {line}" for line in mistakes)
+            ) from error
 
     def training(self, dataset: Dataset | None) -> TextRows:
         """The rows to train on, mixed where several data sets are named."""

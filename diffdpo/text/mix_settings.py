@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from diffdpo.data.strategies import CONCAT, OF_MIXTURE, OF_SET, STRATEGIES
+from diffdpo.errors import short
 from diffdpo.flags import flag
 from diffdpo.text.sources import (
     Source,
@@ -136,7 +137,8 @@ class MixSettings(TextTableSettings):
         lines += twice(self.sources, "datasets" if self.datasets else "dataset_name")
         count = Counter(one.label for one in self.held_out_sources)
         return lines + [
-            f"--eval_dataset_name: {number} data sets are called {label}; write NAME=DATA for each"
+            f"--eval_dataset_name: {number} data sets are called {short(label)}; write NAME=DATA"
+            " for each"
             for label, number in count.items()
             if number > 1
         ]
