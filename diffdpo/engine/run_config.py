@@ -99,11 +99,7 @@ def result_problems(
         return [f"--{flag} {policy}: has no result ({', '.join(marks)}); did its run finish?"]
     if missing := [f"--{name}" for name, value in named.items() if value in (None, IN_MEMORY)]:
         run = run_of(folder)
-        why = (
-            f"its {FILE} names none on disk, or several"
-            if (run / FILE).is_file()
-            else f"has no {FILE}"
-        )
+        why = f"its {FILE} names none on disk" if (run / FILE).is_file() else f"has no {FILE}"
         return [f"{' and '.join(missing)} needed: {run} {why}"]
     return []
 

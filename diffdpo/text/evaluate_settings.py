@@ -23,7 +23,7 @@ from diffdpo.flags import SEEDS, flag
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.text.bundled import PAIRS
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
-from diffdpo.text.sources import parted, split_words
+from diffdpo.text.sources import the_one
 from diffdpo.text.table_settings import TABLE, TextTableSettings
 
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
@@ -159,7 +159,7 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
         policy = next(iter(given.get("policy") or []), None)
         run = recorded(run_of(policy)) if policy else {}
         run["model_name_or_path"] = reference_of(run)
-        run["dataset_name"] = judged_data(run)
+        run["dataset_name"] = the_one(run.get("eval_dataset_name") or run.get("dataset_name"))
         run["split"] = run.get("dataset_test_split")
         own = {name: run.get(name) for name in ALWAYS}
         return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, TIED), **own}, given)
@@ -176,16 +176,6 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
             found = departures(run | reference, names)
             lines += [f"{policy}: {line}" if place else line for line in found]
         return lines
-
-
-def judged_data(run: Mapping[str, Any]) -> str | None:
-    """The data set on which a run measured, or which it was trained on; None where it had several,
-    of which one is to be chosen."""
-    for named in (run.get("eval_dataset_name"), run.get("dataset_name")):
-        names = split_words([named] if isinstance(named, str) else named or [])
-        if names:
-            return parted(names[0])[1] if len(names) == 1 else None
-    return None
 
 
 def reference_of(run: Mapping[str, Any]) -> Any:

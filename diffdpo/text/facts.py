@@ -29,16 +29,10 @@ def text_facts(
 ) -> dict[str, str]:
     """What will happen, by heading."""
     trained, tally = sum(weight.numel() for weight in trainer.parameters), rows.tally
-    kind = "full fine-tune"
-    if is_adapter(scorer.network):
-        kind = (
-            "the loaded adapter, trained further"
-            if is_continued(scorer.network)
-            else f"LoRA rank {settings.lora_r}"
-        )
     close = (
         f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
     )
+    reference = trainer.reference.name
     terms = [f"{term.weight:g} {term.name}" for term in objective.terms]
     terms += [f"{scorer.balance.weight:g} load balance of the experts"] if scorer.balance else []
     family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
@@ -56,11 +50,19 @@ def text_facts(
         **template_line(settings),
         **beyond_positions(scorer.network, rows, *held_out.values()),
         **held_out_counts(held_out),
-        "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
+        "training": f"{trained:,} parameters, {kind_of(settings, scorer)}; reference: {reference}",
         "loss": "; ".join([" + ".join(terms), f"beta {settings.beta:g}", *variants(settings)]),
         **trainer.plan.lines(what),
     }
     return lines | balance(settings, objective, rows)
+
+
+def kind_of(settings: TextSettings, scorer: TokenScorer) -> str:
+    """What is trained."""
+    if not is_adapter(scorer.network):
+        return "full fine-tune"
+    continued = is_continued(scorer.network)
+    return "the loaded adapter, trained further" if continued else f"LoRA rank {settings.lora_r}"
 
 
 def variants(settings: TextSettings) -> list[str]:

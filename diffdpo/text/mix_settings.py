@@ -11,8 +11,9 @@ from diffdpo.errors import short
 from diffdpo.flags import flag
 from diffdpo.text.sources import (
     Source,
+    distinct,
     entry_problems,
-    labels,
+    labelled,
     parted,
     plain_entry,
     shares_of,
@@ -94,7 +95,7 @@ class MixSettings(TextTableSettings):
         """The data sets to measure on: those named for it, or a split of those to train on."""
         split = self.dataset_test_split
         if not self.eval_dataset_name:
-            return [replace(one, split=split) for one in self.sources]
+            return labelled(distinct([replace(one, split=split) for one in self.sources]))
         given = [parted(word) for word in split_words(self.eval_dataset_name)]
         plain = Source("", split, self.dataset_config, self.dataset_columns)
         found = labelled([replace(plain, name=name) for _, name in given])
@@ -180,11 +181,3 @@ class MixSettings(TextTableSettings):
                 f" {max(weights):g}"
             )
         return lines
-
-
-def labelled(sources: list[Source]) -> list[Source]:
-    """Data sets with what lines and figures call them; one alone needs no name."""
-    if len(sources) == 1:
-        return sources
-    both = zip(sources, labels([one.name for one in sources]), strict=True)
-    return [replace(one, label=label) for one, label in both]

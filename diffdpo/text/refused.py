@@ -45,6 +45,8 @@ OF_TRAINER = {
     "label_names": "the format names its columns; one of another name is --label_column",
     "debug": "leave it out",
     "do_predict": AFTER,
+    "num_processes": "accelerate launch --num_processes N starts them",
+    "accelerate_config": "accelerate launch --config_file FILE, as scripts/accelerate/fsdp2.yaml",
     "env": "variables of the environment are set in the shell",
 }
 OF_TRL = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,34 @@ def parted(word: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else ("", word)
 
 
-def labels(names: Sequence[str]) -> list[str]:
-    """Short names for data sets: the last parts of their own, where these differ."""
-    last = [Path(name).stem if Path(name).is_file() else Path(name).name for name in names]
-    count = Counter(last)
-    both = zip(last, names, strict=True)
-    return [part if part and count[part] == 1 else name for part, name in both]
+def the_one(recorded: Any) -> str | None:
+    """The data set that a run recorded; None where it has none, or several to choose from."""
+    names = split_words([recorded] if isinstance(recorded, str) else recorded or [])
+    return parted(names[0])[1] if len(names) == 1 else None
+
+
+def labelled(sources: Sequence[Source]) -> list[Source]:
+    """Data sets with what lines and figures call them: the last parts of their names, or as much
+    more as it takes to tell them apart. One alone needs no name."""
+    if len(sources) == 1:
+        return [replace(one, label="") for one in sources]
+    last = [last_part(one.name) for one in sources]
+    found = [last, [one.name for one in sources]]
+    found.append([f"{part} {one.split}" for part, one in zip(last, sources, strict=True)])
+    found.append([f"{one.name} {one.config} {one.split}" for one in sources])
+    labels = next((names for names in found if len({*names}) == len(names)), last)
+    return [replace(one, label=label) for one, label in zip(sources, labels, strict=True)]
+
+
+def last_part(name: str) -> str:
+    """The last part of a hub id or path, of a file without its ending."""
+    path = Path(name)
+    return (path.stem if path.is_file() else path.name) or name
+
+
+def distinct(sources: Sequence[Source]) -> list[Source]:
+    """Data sets of which none stands twice."""
+    return list({(one.name, one.split, one.config): one for one in sources}.values())
 
 
 def entry_problems(entries: Sequence[Mapping[str, Any]]) -> list[str]:

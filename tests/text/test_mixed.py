@@ -128,6 +128,10 @@ def test_commas_entries_and_names():
     settings = TextSettings(dataset_name=["a/x", "b/x"], mix_strategy="interleave_over")
     assert [one.label for one in settings.held_out_sources] == ["a/x", "b/x"]
     assert settings.mixing == ("interleave_over", None)
+    parts = [{"path": "a/x", "split": split} for split in ("train", "test")]
+    settings = TextSettings(datasets=parts)  # as alignment-handbook's recipes name them
+    assert [one.label for one in settings.sources] == ["x train", "x test"]
+    assert settings.held_out_sources == [Source("a/x", "test")]
     settings = TextSettings(eval_dataset_name=["hard=a/x", "b/y"], metric_for_best_model="y/loss")
     assert settings.held_out_sources == [
         Source("a/x", "test", label="hard"),
