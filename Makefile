@@ -62,7 +62,7 @@ mutants: setup
 # The tests that need a CUDA device, and are skipped elsewhere.
 .PHONY: gpu-check
 gpu-check: setup
-	$(PYTHON) -m pytest tests/gpu -m gpu -rs
+	$(PYTHON) -m pytest tests/gpu -m gpu -vv -rs
 
 check: setup
 	$(VENV)/bin/ruff check .

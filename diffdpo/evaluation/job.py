@@ -22,7 +22,7 @@ from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample, prompts_to_sample
 from diffdpo.image.network import lower
 from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.policy import load_policy
+from diffdpo.image.policy import load_policy, move
 from diffdpo.image.sample import PictureSettings, check_steps
 from diffdpo.image.samples import Album, Plan, Planned
 from diffdpo.metrics.significance import resolution
@@ -168,7 +168,7 @@ def sampled_by_one(
     backbone = models.take(settings, team)
     network, reference = load_policy(backbone, entrant.run, start)
     lower(network, settings.base_precision)
-    backbone.pipeline.to(team.device)
+    move(backbone, reference, team.device)
     if is_first:
         with reference.network(network) as frozen:
             groups = [job.pictures, job.more]

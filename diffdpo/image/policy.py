@@ -71,6 +71,13 @@ def load_policy(
     raise UserError(f"{what}: holds neither {LORA_FILE} nor a pipeline; {instead(folder)}")
 
 
+def move(backbone: Backbone, reference: Reference, device: torch.device) -> None:
+    """Bring a pipeline, and a reference that is a network of its own, to ``device``."""
+    backbone.pipeline.to(device)
+    if isinstance(reference, FrozenCopy):
+        reference.copy.to(device)
+
+
 def load_saved(
     backbone: Backbone, folder: Path, start: AdapterSettings
 ) -> tuple[nn.Module, Reference]:

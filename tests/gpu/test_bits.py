@@ -16,7 +16,11 @@ pytestmark = pytest.mark.gpu
 
 TEXT = {
     "nf4": {"load_in_4bit": True},
-    "fp4, nested": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "use_bnb_nested_quant": 1},
+    "fp4, nested": {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "fp4",
+        "use_bnb_nested_quant": True,
+    },
     "nf4 in bfloat16": {"load_in_4bit": True, "bnb_4bit_quant_storage": "bfloat16"},
     "llm_int8": {"load_in_8bit": True},
     "int8": {"base_precision": "int8"},

@@ -19,9 +19,10 @@ from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora import EveryAdapterOff
 from diffdpo.image.lora_file import LORA_FILE
 from diffdpo.image.noise import Diffusion
-from diffdpo.image.policy import load_policy
+from diffdpo.image.policy import load_policy, move
 from diffdpo.image.sample import PictureSettings, sample
 from diffdpo.image.task import ImageTask
+from tests.commands.image_runs import flags, train
 from tests.factory import FAMILIES, pickapic_rows
 from tests.families.work import fresh
 from tests.image.test_latent_cache import pairs_of
@@ -263,3 +264,18 @@ def test_a_whole_policy_must_be_the_models(models, tmp_path):
     ):
         with pytest.raises(UserError, match=line):
             load_policy(fresh(models()), str(tmp_path / name))
+
+
+@pytest.mark.parametrize("rank", [None, 2], ids=["full", "lora"])
+def test_policy_and_reference_are_brought_to_the_device(rank, models, pairs, tmp_path):
+    """Of a finished run and of a checkpoint; the meta device stands for a card."""
+    train(*flags(models(SD), pairs, tmp_path, rank=rank, max_train_steps=1, checkpointing_steps=1))
+    for run in (tmp_path, tmp_path / "checkpoint-1"):
+        backbone = fresh(models(SD))
+        network, reference = load_policy(backbone, str(run))
+        move(backbone, reference, torch.device("meta"))
+        with reference.network(network) as frozen:
+            found = {
+                weight.device.type for part in (network, frozen) for weight in part.parameters()
+            }
+        assert found == {"meta"}

@@ -25,7 +25,7 @@ from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.inputs import open_pairs, open_to_sample
 from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.policy import load_policy
+from diffdpo.image.policy import load_policy, move
 from diffdpo.image.sample import PictureSettings, sample, seeds_for
 from diffdpo.metrics import open_rewards
 from diffdpo.metrics.diversity import between_seeds, pixel_embedding
@@ -143,7 +143,7 @@ class Judge:
         the base model and its rise, and the diversity where a caption has several pictures."""
         before, backbone, seed = self.reference, self.backbone(), self.settings.seed
         network, reference = load_policy(backbone, str(weights))
-        backbone.pipeline.to(self.device)
+        move(backbone, reference, self.device)
         after = self.looks(backbone, network)
         wins = shares(after.scores_N, before.scores_N)
         found = implicit_accuracy(
