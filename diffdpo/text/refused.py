@@ -9,7 +9,7 @@ SHARDS = (
 )
 QUANTISED = "a reference by its own name is not quantised; leave it out"
 FIXED = "the reference stays what it was at the start; leave it out"
-ADAMW = "AdamW, its 8-bit and paged forms and Adafactor are there: --optim"
+ADAMW = "AdamW, its 8-bit and paged forms, Adafactor and RMSprop are there: --optim"
 LORA = "LoRA, rsLoRA, DoRA and all weights are there: --use_peft, --use_rslora, --use_dora"
 FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
 TRACKERS = "trackers are those of --report_to"

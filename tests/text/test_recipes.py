@@ -1,6 +1,7 @@
 """Recipes of other trainers, read through --config as they were published."""
 
 import json
+import shutil
 from dataclasses import fields, replace
 
 import pytest
@@ -14,6 +15,7 @@ from diffdpo.text.settings import TextSettings
 from diffdpo.text.sources import Source
 from diffdpo.text.train_settings import with_whole_steps
 from tests.text import recipes
+from tests.text.factory import chat_rows, pair_rows, write_jsonl
 from tests.text.runs import flags, metrics, train
 
 PREFS = Source("user/data", "train_prefs", "default", ["chosen", "rejected"])
@@ -247,6 +249,66 @@ def test_own_files_stay_as_they_are():
     assert translate(content).content == content
     assert not translate(content).mistakes
     assert translate(content).beneath is None
+
+
+SHORT = ["--max_steps", "1", "--report_to", "none", "--eval_generations", "0"]
+SHORT += ["--lora_target_modules", "all-linear", "--per_device_train_batch_size", "4"]
+
+
+def published(folder, lm, names, rows):
+    """A folder in which the model and the data of a recipe lie under their names on the hub."""
+    for name in ("user/sft", "user/model", "user/instruct"):
+        shutil.copytree(lm, folder / name)
+    for name, own in zip(names, rows, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / name, own)
+
+
+def whole(rows):
+    """Sides as whole conversations, as UltraFeedback has them."""
+    return [{side: [*row["prompt"], *row[side]] for side in ("chosen", "rejected")} for row in rows]
+
+
+RECIPES = {
+    "TRL": (
+        recipes.TRL_MIXTURE,
+        ["user/data/train.jsonl", "user/others/train_prefs.jsonl"],
+        "data: 9 pairs of 9 rows (pairs, weight 0.75), 0 unusable; others: 3 pairs of 15 rows",
+    ),
+    "alignment-handbook": (
+        recipes.SMOLLM2,
+        ["user/prefs/default/train_prefs.jsonl", "user/prefs/default/test_prefs.jsonl"],
+        "rows         13 pairs of 24 rows (pairs of conversations), 0 unusable",
+    ),
+    "LLaMA-Factory": (
+        recipes.FACTORY_SEVERAL,
+        ["data/a.json", "data/b.json"],
+        "dpo_a: 9 pairs of 9 rows (dpo_a of data/dataset_info.json, weight 0.5), 0 unusable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_of_several_data_sets_trains_as_it_was_published(
+    name, lm, tmp_path, monkeypatch, capsys
+):
+    text, names, said = RECIPES[name]
+    rows = [chat_rows(9), chat_rows(24)[9:]]
+    if name == "TRL":
+        rows[0] = pair_rows(9)
+    if name == "alignment-handbook":
+        rows = [whole(own) for own in rows]
+    published(tmp_path, lm, names, rows)
+    columns = {"messages": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    entry = {"formatting": "openai", "ranking": True, "columns": columns}
+    registry = {f"dpo_{part}": {**entry, "file_name": f"{part}.json"} for part in "ab"}
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(registry))
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    train("--config", "recipe.yaml", *SHORT)
+    shown = capsys.readouterr().out
+    assert said in shown, shown
 
 
 def test_a_run_with_shares_and_columns_writes_whole_numbers_of_steps(lm, data, tmp_path):

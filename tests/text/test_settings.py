@@ -155,6 +155,7 @@ OPTIMIZERS = {
     "paged_adamw_32bit": (False, False),
     "paged_adamw_8bit": (True, False),
     "adafactor": (False, True),
+    "rmsprop": (False, False),
 }
 
 
