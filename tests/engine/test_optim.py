@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from diffdpo.cli import run_command
 from diffdpo.engine.optim import make_optimizer, make_schedule
-from diffdpo.engine.optimizer_state import flatten, restore
+from diffdpo.engine.optimizer_state import copies, flatten, restore
 from diffdpo.engine.plan import planned_steps
 from diffdpo.engine.settings import SCHEDULES, TrainSettings
 from diffdpo.errors import UserError
@@ -182,7 +182,7 @@ def test_rmsprop_divides_by_the_root_of_its_running_mean_and_keeps_it():
     resumed = make_optimizer([other], settings, pytest.fail)
     other.data.copy_(weight.data)
     tensors, rest = flatten(optimizer.state_dict(), ["w"])
-    restore(resumed, tensors, rest["values"], ["w"])
+    restore(resumed, copies(tensors), rest["values"], ["w"])
     for each, its in ((weight, optimizer), (other, resumed)):
         each.grad = gradient.clone()
         its.step()
