@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from diffdpo.data.cells import BadImage, Find
 from diffdpo.data.image_formats import (
     NO_FLAGS,
     ImageFormat,
@@ -23,7 +24,6 @@ from diffdpo.data.places import Place
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompt_of
-from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.side_columns import SEEDS, SideColumns, SideSettings, mask_columns, score_columns

@@ -17,6 +17,7 @@ from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.streamed import StreamedTexts
 from diffdpo.text.template import template_line
+from diffdpo.text.vision.rows import PictureRows
 
 
 def text_facts(
@@ -46,6 +47,7 @@ def text_facts(
         ),
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
         **(rows.lines(what) if isinstance(rows, MixedTexts) else {}),
+        **picture_line(settings, rows),
         **tally.lines(settings.max_length),
         **template_line(settings),
         **beyond_positions(scorer.network, rows, *held_out.values()),
@@ -63,6 +65,14 @@ def kind_of(settings: TextSettings, scorer: TokenScorer) -> str:
         return "full fine-tune"
     continued = is_continued(scorer.network)
     return "the loaded adapter, trained further" if continued else f"LoRA rank {settings.lora_r}"
+
+
+def picture_line(settings: TextSettings, rows: TextRows) -> dict[str, str]:
+    """What is read of pictures; without any, the flags about them that are given."""
+    if isinstance(rows, PictureRows):
+        return rows.line()
+    given = settings.about_pictures
+    return {"pictures": f"none in the rows; no effect has {' '.join(given)}"} if given else {}
 
 
 def variants(settings: TextSettings) -> list[str]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled
 from diffdpo.data.columns import Table, lacking, listed, renamed, selected
+from diffdpo.data.places import Place
 from diffdpo.data.source import open_dataset
 from diffdpo.data.stream_settings import IN_MEMORY
 from diffdpo.data.streams.table import StreamTable
@@ -30,7 +31,11 @@ from diffdpo.text.sources import Source
 from diffdpo.text.streamed import StreamedTexts
 from diffdpo.text.table_settings import TextTableSettings
 from diffdpo.text.tokenise import Store
+from diffdpo.text.vision.cells import column_of
+from diffdpo.text.vision.rows import PictureRows
+from diffdpo.text.vision.words import Eyes
 
+MIXED_PICTURES = "--dataset_name: data sets with pictures are not mixed; make one data set of them"
 Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)
 
 
@@ -61,6 +66,7 @@ class Opener:
     tokenizer: PreTrainedTokenizerBase
     row_settings: RowSettings
     accelerator: Accelerator
+    eyes: Eyes | None = None  # read the pictures of an image–text model
 
     @property
     def quiet(self) -> bool:
@@ -73,23 +79,8 @@ class Opener:
         Raises UserError where they cannot be had, with the data set's name where it is one of
         several.
         """
-        entry, settings = None, self.settings
         try:
-            if dataset is None:
-                own = replace(
-                    settings, dataset_config=source.config, dataset_columns=source.columns
-                )
-                dataset, entry = open_table(source.name, source.split, own, flag)
-            else:
-                dataset = arranged(dataset, settings)
-            return TextRows(
-                dataset,
-                self.tokenizer,
-                replace(self.row_settings, registered=entry),
-                quiet=self.quiet,
-                processes=settings.dataset_num_proc,
-                store=Store(settings.precompute_dir, self.accelerator),
-            )
+            return self.opened(source, flag, dataset)
         except UserError as error:
             if not source.label:
                 raise
@@ -97,6 +88,25 @@ class Opener:
             raise UserError(
                 *(f"data {short(source.label)}: {line}" for line in mistakes)
             ) from error
+
+    def opened(self, source: Source, flag: str, dataset: Dataset | None) -> TextRows:
+        """The rows of a data set; those with pictures where the model reads these."""
+        entry, settings, place = None, self.settings, Place.of(self.settings.media_dir)
+        if dataset is None:
+            own = replace(settings, dataset_config=source.config, dataset_columns=source.columns)
+            dataset, entry = open_table(source.name, source.split, own, flag)
+            where = settings.media_dir or source_of(source.name, settings)
+            place = Place.of(where, settings.cache_dir)
+        else:
+            dataset = arranged(dataset, settings)
+        rules, processes = replace(self.row_settings, registered=entry), settings.dataset_num_proc
+        if self.eyes and (column := column_of(dataset.column_names, entry and entry[1])):
+            sight = self.eyes()
+            return PictureRows(
+                dataset, self.tokenizer, rules, sight, column, place.file, self.quiet, processes
+            )
+        store = Store(settings.precompute_dir, self.accelerator)
+        return TextRows(dataset, self.tokenizer, rules, self.quiet, processes, store)
 
     def training(self, dataset: Dataset | None) -> TextRows:
         """The rows to train on, mixed where several data sets are named."""
@@ -107,6 +117,8 @@ class Opener:
             return self.read(settings.sources[0], flag, dataset)
         sources = settings.sources
         parts = [self.read(source, flag) for source in sources]
+        if any(isinstance(part, PictureRows) for part in parts):
+            raise UserError(MIXED_PICTURES)
         labels = [source.label or source.name for source in sources]
         return MixedTexts(parts, labels, *settings.mixing, settings.seed)
 
@@ -128,9 +140,11 @@ def open_training_rows(
     paired: bool,
     accelerator: Accelerator,
     in_memory: InMemory = InMemory(),
+    eyes: Eyes | None = None,
 ) -> tuple[TextRows, dict[str, TextRows]]:
     """The rows to train on and, under ``--eval_strategy``, those to measure on by name, tokenised
-    and checked. A data set ``in_memory`` takes the place of the one that is named.
+    and checked. A data set ``in_memory`` takes the place of the one that is named. ``eyes`` read
+    the pictures of an image–text model.
 
     Raises UserError where all rows to measure on are trained on.
     """
@@ -143,7 +157,7 @@ def open_training_rows(
         settings.truncation_mode,
         settings.chat_template_kwargs or {},
     )
-    opener = Opener(settings, tokenizer, row_settings, accelerator)
+    opener = Opener(settings, tokenizer, row_settings, accelerator, eyes)
     rows, held_out = opener.training(in_memory.rows), dict[str, TextRows]()
     if settings.eval_fraction is not None:
         held_out = {"": rows.hold_out(settings.eval_fraction, settings.seed)}
@@ -190,6 +204,11 @@ def open_streamed(
     )
     own = replace(settings, dataset_columns=source.columns)
     return StreamedTexts(arranged(stream, own), tokenizer, row_settings)
+
+
+def source_of(name: str, settings: TextTableSettings) -> str:
+    """The file, folder or hub id of the data set ``name``, which may be a registry's."""
+    return registered(settings.dataset_info, name).source if settings.dataset_info else name
 
 
 def arranged(dataset: Table, settings: TextTableSettings) -> Table:

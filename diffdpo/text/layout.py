@@ -110,6 +110,7 @@ class Layout(Batch):
     # Of each pass what it has for a token, and the sizes of its rows, the longest first. A token
     # has its word; where rows are padded, whether it is real; or its word, segment and position.
     passes: tuple[tuple[int, list[int]], ...]
+    items: tuple[list[int], ...] = ()  # of each pass the item of every row
 
     @property
     def source_P(self) -> Tensor:
@@ -145,6 +146,7 @@ def laid_out(
         tuple(
             (len(one), [row.size for row in rows]) for one, rows in zip(reads, batches, strict=True)
         ),
+        tuple([row.item for row in rows] for rows in batches),
     )
 
 

@@ -32,6 +32,7 @@ from diffdpo.text.loading import ADAPTER, Storage, kept_whole, load_model
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
 from diffdpo.text.settings import ALL_LINEAR, TextSettings
+from diffdpo.text.vision.models import beside_language, freeze_sight
 
 
 def is_adapter(network: PreTrainedModel) -> bool:
@@ -66,6 +67,8 @@ def make_trainable(
     if not is_adapter(network):
         # One that is handed over in memory may come frozen; without adapters all is trained.
         network.requires_grad_(True)
+        if settings.freeze_vision_tower:
+            freeze_sight(network)
     settle(network, device, DTYPES[settings.mixed_precision or "no"])
     lower(scorer, settings)
     return scorer
@@ -143,7 +146,8 @@ def keep_first_adapter(network: PreTrainedModel) -> None:
 
 
 def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
-    """Attach adapters that change nothing at the start. Raises UserError where no layer has the
+    """Attach adapters that change nothing at the start, to the language model alone where there are
+    other parts. Raises UserError where no layer has the
     names of ``lora_target_modules``."""
     torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
     targets = list(settings.lora_target_modules)
@@ -155,6 +159,7 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
         task_type="CAUSAL_LM",
         use_rslora=settings.use_rslora,
         use_dora=settings.use_dora,
+        exclude_modules=beside_language(network),
     )
     network.requires_grad_(False)
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
 from diffdpo.text.router import RouterBalance
 from diffdpo.text.sharing import obstacle
+from diffdpo.text.vision.pictures import Pictures
+from diffdpo.text.vision.positions import shared_positions
 
 # Logits in one chunk: 256 MiB in float32. A single chunk is kept for the backward pass; of several,
 # each is computed again there. (Chunks of a quarter or an eighth make a step 10 % longer.)
@@ -57,20 +60,28 @@ class TokenScorer(nn.Module):
         for layer in layers_of(self.network):
             layer.compile(dynamic=True)
 
-    def forward(self, layout: Layout, all_columns: bool = False) -> Tensor:
+    def forward(
+        self, layout: Layout, all_columns: bool = False, pictures: Pictures | None = None
+    ) -> Tensor:
         """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
         ``all_columns`` are asked for ``(P, 5)``, the columns that ``logprob`` names; with
         ``balance`` also those that ``router`` names.
 
-        The ``layout`` is on the device of the network, and made by its ``rule``.
+        The ``layout`` is on the device of the network, and made by its ``rule``; ``pictures`` are
+        those of its items.
         """
         reads = layout.reads()
         filling = self.passes(len(reads)) - len(reads)
         routed: list[tuple[Tensor, ...]] | None = None
         if self.balance and torch.is_grad_enabled():
             routed = []
-        both = zip(reads, layout.passes, strict=True)
-        outputs = [self.hidden(read, sizes, routed).flatten(0, 1) for read, (_, sizes) in both]
+        both = zip(reads, layout.passes, layout.items, strict=True)
+        outputs = [
+            self.hidden(
+                read, sizes, routed, pictures.inputs(items, read[0]) if pictures else {}
+            ).flatten(0, 1)
+            for read, (_, sizes), items in both
+        ]
         # Behind all others, where no scored token has its source: their gradient is zero.
         filler = reads[0][:1, :1, :1]
         outputs += [self.hidden(filler, [1]).flatten(0, 1) for _ in range(filling)]
@@ -81,21 +92,28 @@ class TokenScorer(nn.Module):
         return torch.cat([column_PK, self.balance.columns(routed, len(column_PK))], dim=1)
 
     def hidden(
-        self, read_KNT: Tensor, sizes: list[int], routed: list[tuple[Tensor, ...]] | None = None
+        self,
+        read_KNT: Tensor,
+        sizes: list[int],
+        routed: list[tuple[Tensor, ...]] | None = None,
+        pictures: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Tensor:
-        """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout``. What the
-        routers say of the tokens is added to ``routed``, where that is given."""
+        """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout`` and its
+        ``pictures``. What the routers say of the tokens is added to ``routed``, where that is
+        given."""
         body: Any = self.network.base_model
         token_NT, *more = read_KNT
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
         if len(more) == 2:
             segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
-            shape["position_ids"] = position_NT
+            shape["position_ids"] = shared_positions(
+                body, token_NT, segment_NT, position_NT, pictures
+            )
         # Where no row is padded, the attention takes its plain causal path without a mask.
         elif more:
             shape["attention_mask"] = more[0]
-        output = body(input_ids=token_NT, use_cache=False, **shape)
+        output = body(input_ids=token_NT, use_cache=False, **shape, **pictures)
         if routed is not None:
             width = sizes[0]
             # By slices: an index would be copied to the device, and a mask read back from it.

@@ -17,6 +17,7 @@ from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
 from diffdpo.text.loss_settings import loss_problems
+from diffdpo.text.picture_settings import PictureSettings
 from diffdpo.text.refused import REFUSED
 from diffdpo.text.sources import entry_problems
 from diffdpo.text.train_settings import steps_or_share
@@ -66,7 +67,9 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, StreamSettings):
+class TextSettings(
+    TextModelSettings, TextDataSettings, PictureSettings, TextBitsSettings, StreamSettings
+):
     """All flags of ``train_text_dpo.py``."""
 
     ref_model_name_or_path: str | None = flag(
@@ -217,7 +220,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
             "eval_batch_size",
         }
         measured |= {"eval_generations", "max_new_tokens"}
-        elsewhere = {"cache_dir", "dataset_num_proc", "preview"}
+        elsewhere = {"cache_dir", "dataset_num_proc", "media_dir", "preview"}
         return FREE_ON_RESUME | measured | elsewhere | SAME_NUMBERS
 
     @classmethod
