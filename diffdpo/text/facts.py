@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective.terms import Objective
+from diffdpo.text.adapters import is_adapter, is_continued
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
 from diffdpo.text.mixed import MixedTexts
-from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
@@ -63,7 +63,7 @@ def kind_of(settings: TextSettings, scorer: TokenScorer) -> str:
     """What is trained."""
     if not is_adapter(scorer.network):
         return "full fine-tune"
-    continued = is_continued(scorer.network)
+    continued = is_continued(scorer.network, settings)
     return "the loaded adapter, trained further" if continued else f"LoRA rank {settings.lora_r}"
 
 
