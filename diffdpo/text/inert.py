@@ -30,7 +30,6 @@ INERT = {
     "logging_first_step": EVERY_STEP,
     "log_level": "errors and warnings are always shown",
     "use_liger_kernel": "the output head sees the completion tokens alone as it is",
-    "padding_free": "rows of like length are read together, with 5 % padding at most",
     "pad_to_multiple_of": "rows are padded to the longest that is read with them",
     "pad_token": "padding is neither attended to nor scored, so any token will do",
     "precompute_ref_batch_size": "the training batch size is used",

@@ -156,6 +156,7 @@ def open_training_rows(
         settings.data_format,
         settings.truncation_mode,
         settings.chat_template_kwargs or {},
+        in_parts=eyes is not None,
     )
     opener = Opener(settings, tokenizer, row_settings, accelerator, eyes)
     rows, held_out = opener.training(in_memory.rows), dict[str, TextRows]()

@@ -29,6 +29,7 @@ from diffdpo.reference import (
 )
 from diffdpo.text.adapters import add_lora, compared, is_adapter, train_further, wrapped
 from diffdpo.text.loading import Storage, kept_whole, load_model
+from diffdpo.text.padding_free import pack_rows
 from diffdpo.text.reference_settings import FACTORS
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
@@ -63,6 +64,8 @@ def make_trainable(
     beside = compared(network) if is_adapter(network) else []
     settle(network, device, DTYPES[settings.mixed_precision or "no"], beside)
     lower(scorer, settings)
+    if settings.padding_free:
+        pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer
 
 
@@ -170,4 +173,6 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
     settle(other, device, dtype)
     if adapted:
         lower(scorer, settings)
+    if settings.padding_free:
+        pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer

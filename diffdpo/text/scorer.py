@@ -15,8 +15,11 @@ from transformers import PreTrainedModel
 from diffdpo.engine.console import say
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
+from diffdpo.text.head import FloatLogits, half_type
+from diffdpo.text.layers import layers_of, not_compiled
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
+from diffdpo.text.packed import packed_arguments
 from diffdpo.text.router import RouterBalance
 from diffdpo.text.sharing import obstacle
 from diffdpo.text.vision.pictures import Pictures
@@ -47,13 +50,15 @@ class TokenScorer(nn.Module):
         # The number of passes to run: more than there are where processes run each layer together.
         self.passes: Callable[[int], int] = int
         self.can_share = False  # until ``prove_sharing`` has tried it on a pair
+        self.packed = False  # until ``prove_packing`` has
 
     @property
     def rule(self) -> Rule:
         """How this network reads items, for ``laid_out``."""
         head: Any = self.network.get_output_embeddings()
         at_once = TOKENS_AT_ONCE.get(next(self.parameters()).device.type, NO_LIMIT)
-        return Rule(self.share if self.can_share else False, head.weight.shape[1], at_once)
+        share = self.share if self.can_share else False
+        return Rule(share, head.weight.shape[1], at_once, self.packed)
 
     def compile_layers(self) -> None:
         """Mark each layer to be compiled, once for all numbers and lengths of rows. What stands
@@ -79,7 +84,11 @@ class TokenScorer(nn.Module):
         both = zip(reads, layout.passes, layout.items, strict=True)
         outputs = [
             self.hidden(
-                read, sizes, routed, pictures.inputs(items, read[0]) if pictures else {}
+                read,
+                sizes,
+                routed,
+                layout.packed,
+                pictures.inputs(items, read[0]) if pictures else {},
             ).flatten(0, 1)
             for read, (_, sizes), items in both
         ]
@@ -97,6 +106,7 @@ class TokenScorer(nn.Module):
         read_KNT: Tensor,
         sizes: list[int],
         routed: list[tuple[Tensor, ...]] | None = None,
+        packed: bool = False,
         pictures: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Tensor:
         """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout`` and its
@@ -105,7 +115,12 @@ class TokenScorer(nn.Module):
         body: Any = self.network.base_model
         token_NT, *more = read_KNT
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
-        if len(more) == 2:
+        if packed:
+            position_NT, end_NT = more
+            attention = self.network.config._attn_implementation
+            shape |= packed_arguments(end_NT[0, : len(sizes)], sizes, str(attention))
+            shape["position_ids"], sizes = position_NT, [sum(sizes)]
+        elif len(more) == 2:
             segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
             shape["position_ids"] = shared_positions(
@@ -166,15 +181,21 @@ class TokenScorer(nn.Module):
         """Logits of hidden states, with the scale or soft cap that some models put behind the
         head."""
         head: Any = self.network.get_output_embeddings()
-        # Under autocast the body may give another type than the weights of the head have.
-        logits: Tensor = head(hidden.to(head.weight.dtype))
+        if half := half_type(head, hidden):
+            logits: Tensor = FloatLogits.apply(hidden.flatten(0, -2), head.weight, half)
+            logits = logits.view(*hidden.shape[:-1], -1)
+        else:
+            # Under autocast the body may give another type than the weights of the head have.
+            logits = head(hidden.to(head.weight.dtype))
         if self.scale != 1:
             logits = logits.float() * self.scale
         return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
 
     def generate(self, *args: Any, **kwargs: Any) -> Tensor:
         """The network's own generation of text."""
-        token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
+        # A cache has a place for each layer, by which each would be compiled by itself.
+        with not_compiled(layers_of(self.network)):
+            token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
         return token_NT
 
     def set_adapter(self, name: str) -> None:
@@ -196,18 +217,6 @@ def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
     if divisor := getattr(config, "logits_scaling", None):
         scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
     return scale, getattr(config, "final_logit_softcapping", None)
-
-
-def layers_of(network: nn.Module) -> list[nn.Module]:
-    """The layers of a language model: what its outermost lists hold."""
-    lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
-    names = [f"{name}." for name, _ in lists]
-    return [
-        layer
-        for name, each in lists
-        if not any(name.startswith(other) for other in names)
-        for layer in each
-    ]
 
 
 def as_in_training(scorer: TokenScorer) -> AbstractContextManager:

@@ -25,7 +25,7 @@ from diffdpo.text.train_settings import steps_or_share
 RECIPE = "scripts/recipes/reviews.yaml"
 STRATEGIES = ["no", "steps", "epoch"]
 # Settings that decide how the numbers are computed and change them by rounding alone.
-SAME_NUMBERS = {"attn_implementation", "share_prefix"}
+SAME_NUMBERS = {"attn_implementation", "share_prefix", "padding_free"}
 NAME_BOTH = "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
 
 
@@ -82,6 +82,12 @@ class TextSettings(
         None,
         "compute a prompt once for both completions; default: where that pays",
         group="caching",
+    )
+    padding_free: bool = flag(
+        False,
+        "read the rows of a step one behind the other, without padding between them; each then has"
+        " its own prompt",
+        group="model",
     )
     group_by_length: bool = flag(
         False, "rows of like length meet in a step; left out: chance decides", group="data"
