@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,12 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     Raises UserError where no module has one of the names that are given.
     """
     torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
-    targets, saved = list(settings.lora_target_modules), list(settings.lora_modules_to_save)
-    modules = [name for name, _ in network.named_modules()]
-    for name in saved:
-        if not any(module.endswith(name) for module in modules):
-            raise UserError(f"--lora_modules_to_save {short(name)}: no module has this name")
+    saved = list(settings.lora_modules_to_save)
+    # TRL's own example has commas behind the words.
+    targets = [word.rstrip(",") for word in settings.lora_target_modules]
+    check_names(network, "lora_modules_to_save", saved)
+    if len(targets) > 1:
+        check_names(network, "lora_target_modules", [f".{name}" for name in targets])
     # As in TRL a single word is peft's own: "all-linear", or a pattern of whole names.
     is_pattern = targets == ALL_LINEAR or (
         len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0])
@@ -142,12 +144,13 @@ def reference_within(network: PreTrainedModel, settings: TextSettings) -> Refere
     Raises UserError where the LoRA does not fit.
     """
     name, options = str(settings.ref_model_name_or_path), settings.hub_options
+    here = str(network.name_or_path)
     if settings.splits_base:
         return None  # what is beneath is no longer the model
-    if is_same(name, network.name_or_path):
+    if is_same(name, here):
         return BaseModel() if AdapterCopy.frozen in network.peft_config else AdapterOff()
     base = base_of(name, options)
-    if not (base and is_same(base, network.name_or_path) and is_beside(name, options)):
+    if not (base and is_same(base, here) and is_beside(name, options)):
         return None
     if AdapterCopy.frozen in network.peft_config:
         network.delete_adapter(AdapterCopy.frozen)
@@ -262,3 +265,12 @@ def adapter_state(network: PreTrainedModel, adapter: str) -> dict[str, torch.Ten
         PREFIX + name.removeprefix(PREFIX): weight.detach().cpu().clone().contiguous()
         for name, weight in state.items()
     }
+
+
+def check_names(network: PreTrainedModel, flag: str, ends: Iterable[str]) -> None:
+    """Raises UserError for the first of these ends that no module's name has: peft leaves those out
+    without a word."""
+    modules = [f".{name}" for name, _ in network.named_modules()]
+    for end in ends:
+        if not any(module.endswith(end) for module in modules):
+            raise UserError(f"--{flag} {short(end.lstrip('.'))}: no module has this name")

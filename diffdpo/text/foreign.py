@@ -10,7 +10,7 @@ from typing import Any
 from diffdpo.config import Layer, Translation
 from diffdpo.errors import short
 from diffdpo.text.adapter_words import ADAPTERS, OF_PISSA, names_in, not_its_base, read_pissa
-from diffdpo.text.mixture_words import read_datasets, read_mixer, read_mixture
+from diffdpo.text.mixture_words import SEED, read_mixer, read_mixture, read_probabilities
 from diffdpo.words import TRUE, is_off
 
 # A setting there, and for each of its words the settings here.
@@ -38,7 +38,6 @@ WORDS: dict[str, dict[str, dict[str, Any]]] = {
         "false": {"use_bnb_nested_quant": False},
     },
     "train_sampling_strategy": {"random": {}, "group_by_length": {"group_by_length": True}},
-    "mix_strategy": {"concat": {}},
 }
 # Arguments of ``from_pretrained`` that are settings here, under their own names.
 MODEL_ARGUMENTS = ["attn_implementation", "revision", "trust_remote_code", "cache_dir"]
@@ -131,9 +130,9 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "enable_thinking": lambda value: {
         "chat_template_kwargs": {"enable_thinking": str(value).lower() in TRUE}
     },
-    "datasets": read_datasets,
     "dataset_mixture": read_mixture,
     "dataset_mixer": read_mixer,
+    "interleave_probs": read_probabilities,
 }
 FOREIGN = {*WORDS, *READERS, *OF_PISSA, *ADAPTERS, "template", "dataset_splits"}
 
@@ -155,11 +154,11 @@ def translate(content: Mapping[str, Any]) -> Translation:
             read_adapter(name, value, words)
         elif value is not None and name != "template":
             words.read(name, value)
+            if name == "dataset_mixture" and isinstance(value, dict) and "seed" in value:
+                words.notices.append(SEED)
     if given.get("stage") == "kto" and "pref_loss" in own:
         words.mistakes.append("pref_loss: stage kto has a loss of its own; leave pref_loss out")
         words.settings.pop("loss_type", None)
-    if (several := own.get("dataset")) and "," in str(several):
-        words.mistakes.append(f"dataset {short(several)}: name one; make one file of several")
     content = {**own, **words.settings}
     beneath = factory_layer(content) if "stage" in given else None
     return Translation(content, words.mistakes, words.notices, beneath)

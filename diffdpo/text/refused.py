@@ -8,7 +8,7 @@ SHARDS = (
     "weights in shares are FSDP2's: accelerate launch --config_file scripts/accelerate/fsdp2.yaml"
 )
 QUANTISED = "a reference by its own name is not quantised; leave it out"
-ADAMW = "AdamW, its 8-bit and paged forms and Adafactor are there: --optim"
+ADAMW = "AdamW, its 8-bit and paged forms, Adafactor and RMSprop are there: --optim"
 LORA = (
     "LoRA, rsLoRA, DoRA, PiSSA and all weights are there: --use_peft, --use_rslora, --use_dora,"
     " --init_lora_weights"
@@ -47,12 +47,13 @@ OF_TRAINER = {
     "label_names": "the format names its columns; one of another name is --label_column",
     "debug": "leave it out",
     "do_predict": AFTER,
+    "num_processes": "accelerate launch --num_processes N starts them",
+    "accelerate_config": "accelerate launch --config_file FILE, as scripts/accelerate/fsdp2.yaml",
     "env": "variables of the environment are set in the shell",
 }
 OF_TRL = {
     "is_encoder_decoder": "models that only decode are trained; leave it out",
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
-    "test_split_size": "name a split that is held out with --dataset_test_split",
 }
 OF_LLAMA_FACTORY = {
     "create_new_adapter": "merge the adapter into its base first: diffdpo export --merge",
@@ -75,8 +76,6 @@ OF_LLAMA_FACTORY = {
     "use_muon": ADAMW,
     "use_adam_mini": ADAMW,
     "use_swanlab": TRACKERS,
-    "interleave_probs": "name one data set, or make one file of several",
-    "eval_on_each_dataset": "one data set is held out: --eval_dataset_name",
     "packing": "pairs are not packed; leave it out",
     "neat_packing": "pairs are not packed; leave it out",
     "tool_format": "tools are written by the model's own chat template",
