@@ -30,6 +30,7 @@ from diffdpo.reference import (
 from diffdpo.text.adapter_settings import ALL_LINEAR, OF_A_NEW_ONE
 from diffdpo.text.loading import ADAPTER, PREFIX, attach, base_of, reasons
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.vision.models import beside_language
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -50,7 +51,8 @@ def train_further(network: PreTrainedModel, settings: TextSettings) -> None:
 
     Raises UserError where it trains biases, and where settings of a new one are given.
     """
-    name, config = str(settings.model_name_or_path), network.peft_config[ADAPTER]
+    name = str(settings.model_name_or_path)
+    config: Any = network.peft_config[ADAPTER]
     if getattr(config, "bias", "none") != "none":
         raise UserError(
             f"--model_name_or_path {network.name_or_path}: its adapter trains biases (bias"
@@ -87,7 +89,8 @@ def keep_first_state(network: PreTrainedModel) -> None:
 
 
 def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
-    """Attach adapters that change nothing at the start.
+    """Attach adapters that change nothing at the start, to the language model alone where there are
+    other parts.
 
     Where they begin as a part of the weights beneath (PiSSA, Meng et al. 2024, arXiv 2404.02948;
     OLoRA, Büyükakyüz 2024, arXiv 2406.01775), a frozen copy of them is the reference: without them
@@ -110,6 +113,7 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         target_modules=named,
+        exclude_modules=beside_language(network),
         modules_to_save=saved or None,
         task_type="CAUSAL_LM",
         use_rslora=settings.use_rslora,

@@ -55,6 +55,7 @@ FACTORY = {
     "orpo_nll_on_prompt": False,
     "learning_rate": 5e-5,
     "gradient_checkpointing": True,
+    "freeze_vision_tower": True,
 }
 FACTORY_RANK = 8
 

@@ -36,10 +36,12 @@ from diffdpo.text.adapters import (
     wrapped,
 )
 from diffdpo.text.loading import Storage, kept_whole, load_model
+from diffdpo.text.padding_free import pack_rows
 from diffdpo.text.reference_settings import FACTORS
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.vision.models import freeze_sight
 
 
 def make_trainable(
@@ -64,9 +66,13 @@ def make_trainable(
     if not is_adapter(network):
         # One that is handed over in memory may come frozen; without adapters all is trained.
         network.requires_grad_(True)
+        if settings.freeze_vision_tower:
+            freeze_sight(network)
     beside = compared(network) if is_adapter(network) else []
     settle(network, device, DTYPES[settings.mixed_precision or "no"], beside)
     lower(scorer, settings)
+    if settings.padding_free:
+        pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer
 
 
@@ -179,4 +185,6 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
     settle(other, device, dtype)
     if adapted:
         lower(scorer, settings)
+    if settings.padding_free:
+        pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer

@@ -16,6 +16,7 @@ from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
 from diffdpo.text.loss_settings import loss_problems
+from diffdpo.text.picture_settings import PictureSettings
 from diffdpo.text.reference_settings import TextReferenceSettings
 from diffdpo.text.refused import REFUSED
 from diffdpo.text.train_settings import steps_or_share
@@ -23,7 +24,7 @@ from diffdpo.text.train_settings import steps_or_share
 RECIPE = "scripts/recipes/reviews.yaml"
 STRATEGIES = ["no", "steps", "epoch"]
 # Settings that decide how the numbers are computed and change them by rounding alone.
-SAME_NUMBERS = {"attn_implementation", "share_prefix"}
+SAME_NUMBERS = {"attn_implementation", "share_prefix", "padding_free"}
 NAME_BOTH = "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
 
 
@@ -64,7 +65,9 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TextDataSettings, TextReferenceSettings, StreamSettings):
+class TextSettings(
+    TextModelSettings, TextDataSettings, PictureSettings, TextReferenceSettings, StreamSettings
+):
     """All flags of ``train_text_dpo.py``."""
 
     router_aux_loss_coef: float | None = flag(
@@ -78,6 +81,12 @@ class TextSettings(TextModelSettings, TextDataSettings, TextReferenceSettings, S
         None,
         "compute a prompt once for both completions; default: where that pays",
         group="caching",
+    )
+    padding_free: bool = flag(
+        False,
+        "read the rows of a step one behind the other, without padding between them; each then has"
+        " its own prompt",
+        group="model",
     )
     group_by_length: bool = flag(
         False, "rows of like length meet in a step; left out: chance decides", group="data"
@@ -163,7 +172,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TextReferenceSettings, S
             "eval_batch_size",
         }
         measured |= {"eval_generations", "max_new_tokens"}
-        elsewhere = {"cache_dir", "dataset_num_proc", "preview"}
+        elsewhere = {"cache_dir", "dataset_num_proc", "media_dir", "preview"}
         return FREE_ON_RESUME | measured | elsewhere | SAME_NUMBERS
 
     @classmethod

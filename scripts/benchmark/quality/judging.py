@@ -5,6 +5,7 @@ All are sampled by the same code at the same seeds and captions, beside the base
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.policy import load_policy, move
 from diffdpo.image.sample import PictureSettings, sample, seeds_for
 from diffdpo.metrics import open_rewards
+from diffdpo.metrics.difficulty import reference_gap
 from diffdpo.metrics.diversity import between_seeds, pixel_embedding
 from diffdpo.metrics.intervals import clustered_share
 from diffdpo.metrics.reward import Reward
@@ -71,6 +73,7 @@ class Judge:
     times: int = 1  # pictures of each caption
     device: torch.device = CPU
     at_once: int = 16  # pictures that are sampled together
+    by_pair: bool = False  # whether each pair's own numbers are told as well
 
     @cached_property
     def settings(self) -> EvaluateSettings:
@@ -87,9 +90,14 @@ class Judge:
             mixed_precision="no",
         )
 
-    def backbone(self) -> Backbone:
-        """The base model, loaded anew: a policy that is loaded changes it."""
+    @cached_property
+    def base(self) -> Backbone:
+        """The base model, which nobody changes."""
         return open_to_sample(self.settings, self.device)[1]
+
+    def backbone(self) -> Backbone:
+        """A copy of the base model: a policy that is loaded changes it."""
+        return copy.deepcopy(self.base)
 
     @cached_property
     def pairs(self) -> ImagePairs:
@@ -156,6 +164,9 @@ class Judge:
             "winners_error": found.winner["difference"].value,
             "reference_error": found.winner["reference"],
         }
+        if self.by_pair:
+            both = {"gap": reference_gap(found.margins), "margin": found.margins.margin_PK}
+            judged["pairs"] = {name: values.mean(dim=1).tolist() for name, values in both.items()}
         if after.diversity_P is not None and before.diversity_P is not None:
             figure = compared(after.diversity_P, before.diversity_P, self.prompts, seed)
             judged["diversity"] = figure | {"difference": figure["difference"].as_dict()}
