@@ -174,9 +174,8 @@ def prepare_text(
         with reference.network(scorer) as network_of_it:
             other: Any = network_of_it
             check_same_tokens(other.network, tokenizer, settings, rows, *held_out.values())
-    if isinstance(reference, OtherModel):
-        copied_scorer: Any = reference.copy
-        sighted(copied_scorer, sight, str(settings.ref_model_name_or_path))
+            if isinstance(reference, OtherModel):
+                sighted(other, sight, str(settings.ref_model_name_or_path))
     task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
