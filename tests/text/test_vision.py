@@ -237,7 +237,7 @@ def test_what_cannot_be_batched_or_is_not_looked_at_is_refused():
         sighted(TokenScorer(blind), Sight(processor), "M")
     packed = TokenScorer(vision.model("llava"))
     packed.packed = True
-    with pytest.raises(UserError, match="--padding_free: rows with pictures are not packed"):
+    with pytest.raises(UserError, match="--padding_free: not with pictures in the rows"):
         sighted(packed, Sight(processor), "M")
     text = TokenScorer(factory.model())
     assert not reads_pictures(text.network)

@@ -65,8 +65,6 @@ def sighted(scorer: TokenScorer, sight: Sight | None, name: str) -> TokenScorer:
         raise UserError(f"{name}: reads no pictures, and the rows have some")
     if scorer.packed:
         raise UserError("--padding_free: not with pictures in the rows; leave it out")
-    if scorer.packed:
-        raise UserError("--padding_free: rows with pictures are not packed; leave it out")
     return prove_pictures(scorer, sight, name)
 
 
