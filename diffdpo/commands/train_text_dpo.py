@@ -26,7 +26,7 @@ from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
 from diffdpo.objective.terms import Objective
-from diffdpo.reference import OtherModel, Reference
+from diffdpo.reference import Reference
 from diffdpo.text.comparison import texts_of
 from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
@@ -168,11 +168,15 @@ def prepare_text(
     (scorer,) = made(lambda: (sighted(make_trainable(network, settings, place), sight, name),))
     save_activations(scorer.network, settings)
     copied = hollow if is_sharded(accelerator) else copy.deepcopy
-    reference = make_reference(scorer, settings, objective.reference_free, made, copied)
+    # Of a model in memory its name does not tell the weights.
+    apart = is_sharded(accelerator) or objects.model is not None
+    reference = make_reference(scorer, settings, objective.reference_free, made, copied, apart)
+    if settings.ref_model_name_or_path and not objective.reference_free:
+        with reference.network(scorer) as network_of_it:
+            other: Any = network_of_it
+            check_same_tokens(other.network, tokenizer, settings, rows, held_out)
     if isinstance(reference, OtherModel):
-        other: Any = reference.copy
-        check_same_tokens(other.network, tokenizer, settings, rows, held_out)
-        sighted(other, sight, str(settings.ref_model_name_or_path))
+        sighted(reference.copy, sight, str(settings.ref_model_name_or_path))
     task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:

@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
-from peft.utils import ModulesToSaveWrapper
+from peft import LoraConfig, PeftConfig, get_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper, load_peft_weights
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from diffdpo.engine.loaded import check_finite
 from diffdpo.engine.low_bits import is_plain
 from diffdpo.errors import UserError, short
-from diffdpo.reference import AdapterCopy
+from diffdpo.reference import (
+    AdapterCopy,
+    AdapterOff,
+    BaseModel,
+    OtherAdapter,
+    Reference,
+    without_dropout,
+)
 from diffdpo.text.adapter_settings import ALL_LINEAR, OF_A_NEW_ONE
-from diffdpo.text.loading import ADAPTER, PREFIX
+from diffdpo.text.loading import ADAPTER, PREFIX, attach, base_of, reasons
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import beside_language
 
@@ -125,6 +133,58 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     in_float32(network)
     if settings.splits_base:
         keep_first_state(network)
+
+
+def reference_within(network: PreTrainedModel, settings: TextSettings) -> Reference | None:
+    """The model that is named as reference, where the network holds it: as its base, or as a LoRA
+    that is loaded on that. None where it has to be a network of its own.
+
+    Raises UserError where the LoRA does not fit.
+    """
+    name, options = str(settings.ref_model_name_or_path), settings.hub_options
+    if settings.splits_base:
+        return None  # what is beneath is no longer the model
+    if is_same(name, network.name_or_path):
+        return BaseModel() if AdapterCopy.frozen in network.peft_config else AdapterOff()
+    base = base_of(name, options)
+    if not (base and is_same(base, network.name_or_path) and is_beside(name, options)):
+        return None
+    if AdapterCopy.frozen in network.peft_config:
+        network.delete_adapter(AdapterCopy.frozen)
+    device = next(network.parameters()).device
+    place = f"--ref_model_name_or_path {name}"
+    try:
+        attach(network, name, place, options, AdapterCopy.frozen)
+    except UserError:
+        raise
+    except Exception as error:  # of every kind: its files may hold anything
+        raise UserError(*reasons(name, place, error)) from error
+    network.set_adapter(ADAPTER)
+    for each, weight in network.named_parameters():
+        if AdapterCopy.frozen in each.split("."):
+            weight.requires_grad_(False)
+            weight.data = weight.data.to(device)
+    check_finite(network, place)
+    without_dropout(network)
+    return OtherAdapter(name)
+
+
+def is_same(name: str, other: str) -> bool:
+    """Whether two names are those of one folder or hub id."""
+    places = [Path(each) for each in (name, other)]
+    if all(place.is_dir() for place in places):
+        return places[0].resolve() == places[1].resolve()
+    return name == other
+
+
+def is_beside(name: str, options: dict[str, Any]) -> bool:
+    """Whether an adapter leaves the weights beneath it as they are: one of LoRA's own factors
+    alone, which does not begin as a part of them."""
+    where = {key: options[key] for key in ("revision", "cache_dir")}
+    config: Any = PeftConfig.from_pretrained(name, **where)
+    if isinstance(getattr(config, "init_lora_weights", True), str):
+        return False
+    return all(".lora_" in key for key in load_peft_weights(name, device="cpu", **where))
 
 
 def is_tied(network: PreTrainedModel) -> bool:

@@ -51,7 +51,7 @@ def text_facts(
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
         **picture_line(settings, rows),
         **tally.lines(settings.max_length),
-        **template_line(settings),
+        **template_line(settings, rows.tokenizer),
         **beyond_positions(scorer.network, rows, held_out),
         **held_out_counts(held_out),
         "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",

@@ -20,7 +20,8 @@ def check_rows(network: PreTrainedModel, flag: str, name: str, *read: TextRows |
     size = len(network.get_input_embeddings().weight)  # type: ignore[arg-type]
     if largest >= size:
         raise UserError(
-            f"--{flag} {name}: the tokenizer gives token {largest}, the model knows {size} tokens"
+            f"--{flag} {name}: the tokenizer gives token {largest}, the model knows {size} tokens;"
+            " save the model once with a longer embedding: resize_token_embeddings(len(tokenizer))"
         )
     longest = max(rows.most_tokens for rows in read if rows)
     positions = position_count(network)

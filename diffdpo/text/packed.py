@@ -83,7 +83,8 @@ def by_kernel(
     if groups := query.shape[1] // key.shape[1] - 1:
         key, value = (one.repeat_interleave(groups + 1, dim=1) for one in (key, value))
     before = -1 if window is None else window - 1
-    output: Any = varlen_attn(
+    attend: Any = varlen_attn
+    output: Tensor = attend(
         query, key, value, start_N1, start_N1, longest, longest,
         scale=scaling, window_size=(before, 0),
     )  # fmt: skip

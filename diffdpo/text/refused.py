@@ -16,7 +16,7 @@ LORA = (
 FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
 TRACKERS = "trackers are those of --report_to"
 AFTER = "measuring is a command of its own: diffdpo evaluate_text"
-TOKENS = "save the tokenizer and the model with these tokens first, and name their folder"
+TOKENS = "save tokenizer and longer model first, as docs/text.md shows, and name their folder"
 POSITIONS = "set it in the model's config.json, and name that folder"
 
 OF_TRAINER = {
@@ -55,9 +55,7 @@ OF_TRL = {
     "test_split_size": "name a split that is held out with --dataset_test_split",
 }
 OF_LLAMA_FACTORY = {
-    "adapter_name_or_path": "write the adapter's folder as --model_name_or_path",
     "create_new_adapter": "merge the adapter into its base first: diffdpo export --merge",
-    "ref_model_adapters": "merge them, and name the folder as --ref_model_name_or_path",
     "ref_model_quantization_bit": QUANTISED,
     "quantization_device_map": "weights are on the device of their process; leave it out",
     "resize_vocab": TOKENS,
@@ -83,7 +81,6 @@ OF_LLAMA_FACTORY = {
     "neat_packing": "pairs are not packed; leave it out",
     "tool_format": "tools are written by the model's own chat template",
     "default_system": "write the system message into the rows",
-    "enable_thinking": "write chat_template_kwargs: {enable_thinking: false}, or true",
     "disable_shuffling": "the order of rows is a function of --seed",
     "predict_with_generate": AFTER,
     "hf_hub_token": "a token is --hub_token, or HF_TOKEN in the environment",

@@ -16,6 +16,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
 from diffdpo.text.head import FloatLogits, half_type
+from diffdpo.text.layers import layers_of, not_compiled
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
 from diffdpo.text.packed import packed_arguments
@@ -192,7 +193,9 @@ class TokenScorer(nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Tensor:
         """The network's own generation of text."""
-        token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
+        # A cache has a place for each layer, by which each would be compiled by itself.
+        with not_compiled(layers_of(self.network)):
+            token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
         return token_NT
 
     def set_adapter(self, name: str) -> None:
@@ -214,18 +217,6 @@ def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
     if divisor := getattr(config, "logits_scaling", None):
         scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
     return scale, getattr(config, "final_logit_softcapping", None)
-
-
-def layers_of(network: nn.Module) -> list[nn.Module]:
-    """The layers of a language model: what its outermost lists hold."""
-    lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
-    names = [f"{name}." for name, _ in lists]
-    return [
-        layer
-        for name, each in lists
-        if not any(name.startswith(other) for other in names)
-        for layer in each
-    ]
 
 
 def as_in_training(scorer: TokenScorer) -> AbstractContextManager:

@@ -26,7 +26,8 @@ UNTUNED = "the other programs ran without, as they are"
 TARGETS = """Rows with something stored are another claim: what our step computes from encodings and
 reference scores on disk, beside a program that computes them in every step. The time to fill the
 cache is under *Epochs*. *Best* is the quotient of the fastest repetitions, which other load
-disturbs least; a target that only the median keeps is not met."""
+disturbs least; a target that only the median keeps is not met, and neither is one that is kept
+while many programs are loaded, where other people's float32 steps were slower than alone."""
 STEPS = """The bare network is the model's own forward and backward in the same process on the same
 draws, with the reference's forward where a step needs one: a UNet's prediction for all rows, or a
 language model's logits under cross-entropy, row by row."""

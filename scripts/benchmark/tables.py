@@ -64,7 +64,7 @@ def verdict(target: Target, results: dict[str, Result]) -> dict[str, object]:
         "against": target.against,
         "wanted": target.wanted,
         "measured": asdict(measured) if measured else None,
-        "met": target.met(measured) if measured else None,
+        "met": target.met(measured) and not target.crowded(results) if measured else None,
     }
 
 
@@ -77,14 +77,14 @@ def target_table(targets: list[Target], results: dict[str, Result]) -> str:
         ranges, digits = measured.low < measured.high, target.digits
         best = f"{measured.best:.{digits}f}x" if ranges else ""
         words = target.work, target.against, target.wanted
-        rows.append((*words, ratio(measured, digits), best, met(target, measured)))
+        rows.append((*words, ratio(measured, digits), best, met(target, measured, results)))
     return table(("work", "against", "target", "measured", "best", "met"), rows)
 
 
-def met(target: Target, measured: Spread) -> str:
+def met(target: Target, measured: Spread, results: Mapping[str, Result]) -> str:
     """The verdict in words."""
     if target.met(measured):
-        return "yes"
+        return "in a large group only" if target.crowded(results) else "yes"
     return "by the median alone" if target.keeps(measured.median) else "no"
 
 

@@ -54,7 +54,7 @@ ROWS = {
             operations={"norms": 0.25, "copies": 0.75},
         ),
         result("full-fp32-salesforce", 4.0, 3.0, 4.8, ram=1600.0),
-        result("full-bf16-uncached", error="no | such thing"),
+        Result("full-bf16-uncached", "full-bf16", error="no | such thing"),
     )
 }
 UNCACHED, LATENTS, SCORES, THEIRS, _ = ROWS.values()
@@ -214,8 +214,23 @@ def test_a_target_that_the_fastest_repetitions_miss_is_not_met():
     cases = {"yes": (2.4, 2.3), "by the median alone": (2.4, 2.1), "no": (2.2, 2.4)}
     for words, (median, best) in cases.items():
         measured = Spread(median, 1.0, 3.0, best)
-        assert met(target, measured) == words
+        assert met(target, measured, {}) == words
         assert target.met(measured) is (words == "yes")
+
+
+def test_a_target_is_met_where_few_programs_are_loaded():
+    target = Target("", "", 2.0, faster("a-1", "a-2"), names=("a-1", "a-2"))
+    few = {f"a-{n}": result(f"a-{n}", float(n)) for n in range(1, 5)}
+    other = {f"b-{n}": result(f"b-{n}", 1.0) for n in range(9)}
+    many = few | {"a-5": result("a-5", 1.0)}
+    found = target.measure(few)
+    assert met(target, found, few | other) == "yes"
+    assert met(target, found, many) == "in a large group only"
+    slow = Spread(1.9, 1.0, 2.0, 1.9)
+    assert met(target, slow, many) == "no"
+    named = {name for one in targets(32, 88.0) for name in one.names}
+    assert {"lora-fp32-diffusers", "full-bf16-scores", "text-fp32-trl"} <= named
+    assert all(one.names for one in targets(32, 88.0))
 
 
 def test_chart_is_a_picture_even_of_nothing():

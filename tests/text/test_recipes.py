@@ -236,3 +236,12 @@ def test_a_run_with_shares_and_columns_writes_whole_numbers_of_steps(lm, data, t
     assert rates[0] < rates[1]
     with pytest.raises(AssertionError):  # the command ends with code 2
         train(*flags(lm, data["pairs"], tmp_path / "no", dataset_columns=["chosen", "reject"]))
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("null", None)])
+def test_thinking_is_an_argument_of_the_template(tmp_path, word, value):
+    text = f"stage: dpo\nmodel_name_or_path: .\ndataset_name: d\nenable_thinking: {word}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    settings, _ = parse(TextSettings, ["--config", str(tmp_path / "recipe.yaml")])
+    expected = None if value is None else {"enable_thinking": value}
+    assert settings.chat_template_kwargs == expected
