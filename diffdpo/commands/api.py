@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets import Dataset
 from diffusers import DiffusionPipeline
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from diffdpo.commands import evaluate as evaluate_images
 from diffdpo.commands import evaluate_text, train_diffusion_dpo, train_text_dpo
@@ -59,7 +59,7 @@ def train_text(
     dataset: Dataset | None = None,
     eval_dataset: Dataset | None = None,
     model: PreTrainedModel | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
     on_step: StepCallback | None = None,
     **settings: Any,
 ) -> TrainingResult:
@@ -67,7 +67,8 @@ def train_text(
 
     ``settings`` are the flags of ``train_text_dpo``; without any, the bundled run is made.
     ``dataset`` and ``eval_dataset`` replace ``dataset_name`` and ``eval_dataset_name``. ``model``
-    replaces ``model_name_or_path`` and is trained in place; ``tokenizer`` replaces the model's own.
+    replaces ``model_name_or_path`` and is trained in place; ``tokenizer`` replaces the model's own;
+    an image–text model has a processor in its place.
     ``on_step`` gets the record of every step; records come ``logging_steps`` at a time.
 
     Raises UserError with a line for every mistake.

@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
@@ -32,7 +32,7 @@ from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
 from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_tokens
-from diffdpo.text.loading import load_model, load_tokenizer
+from diffdpo.text.loading import load_model
 from diffdpo.text.loss_settings import text_objective
 from diffdpo.text.network import (
     frozen_storage,
@@ -45,9 +45,12 @@ from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask, make_task
-from diffdpo.text.template import template_text, with_template
+from diffdpo.text.template import template_text
 from diffdpo.text.train_settings import with_whole_steps
 from diffdpo.text.validation import Validation, count_trained_on
+from diffdpo.text.vision.models import sighted
+from diffdpo.text.vision.rows import check_processes, sight_of
+from diffdpo.text.vision.words import open_words
 
 
 def main(settings: TextSettings) -> int:
@@ -62,7 +65,7 @@ class TextObjects:
     dataset: Dataset | None = None
     eval_dataset: Dataset | None = None
     model: PreTrainedModel | None = None
-    tokenizer: PreTrainedTokenizerBase | None = None
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None
 
 
 def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
@@ -117,7 +120,9 @@ def train(
     def write(last: Mapping[str, float]) -> Path:
         if not settings.streaming:  # it would read all rows once more
             keep_record(Path(settings.output_dir), **texts_of(run.rows))
-        return export(run.scorer.network, run.tokenizer, settings, last)
+        sight = sight_of(run.rows)
+        words = sight.exported(run.tokenizer) if sight else run.tokenizer
+        return export(run.scorer.network, words, settings, last)
 
     preview = run.rows.preview(settings.preview)
     finished = carry_out(
@@ -146,8 +151,7 @@ def prepare_text(
     (network,) = made(
         lambda: (objects.model or load_model(name, "model_name_or_path", settings, frozen),)
     )
-    own = objects.tokenizer
-    tokenizer = with_template(own, settings) if own else load_tokenizer(network, settings)
+    tokenizer, eyes = open_words(network, settings, objects.tokenizer)
     objective = text_objective(settings)
     rows, held_out = open_training_rows(
         settings,
@@ -155,16 +159,20 @@ def prepare_text(
         objective.paired,
         accelerator,
         (objects.dataset, objects.eval_dataset),
+        eyes,
     )
+    sight = sight_of(rows)
+    check_processes(rows, network, settings.use_peft, accelerator)
     check_rows(network, "model_name_or_path", name, rows, held_out)
     place = first_place(accelerator, runs_whole)
-    (scorer,) = made(lambda: (make_trainable(network, settings, place),))
+    (scorer,) = made(lambda: (sighted(make_trainable(network, settings, place), sight, name),))
     save_activations(scorer.network, settings)
     copied = hollow if is_sharded(accelerator) else copy.deepcopy
     reference = make_reference(scorer, settings, objective.reference_free, made, copied)
     if isinstance(reference, OtherModel):
         other: Any = reference.copy
         check_same_tokens(other.network, tokenizer, settings, rows, held_out)
+        sighted(other, sight, str(settings.ref_model_name_or_path))
     task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:

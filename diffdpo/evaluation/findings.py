@@ -122,8 +122,12 @@ def verdict(found: Findings, one: Standing) -> str:
 def accuracy_line(standing: Standing) -> str:
     """The implicit accuracy and all that it has to be read with."""
     assert standing.accuracy is not None
-    estimate = standing.accuracy.estimate
-    return f"{estimate.percent()} accuracy on {estimate.n} pairs of {standing.pairs}"
+    estimate, control = standing.accuracy.estimate, standing.accuracy.difficulty
+    return (
+        f"{estimate.percent()} accuracy on {estimate.n} pairs of {standing.pairs};"
+        f" {100 * control.accuracy:.1f} % follow from which picture is easier to predict, it is"
+        f" {signed(control.gain, 100)} points above{control.gain.doubt(0, '0')}"
+    )
 
 
 def changed(figure: Mapping[str, Any], scale: float = 1.0) -> str:

@@ -26,7 +26,13 @@ from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.difficulty import Difficulty, by_difficulty
 from diffdpo.metrics.diversity import Tower
 from diffdpo.metrics.drift import clipped_share, distance
-from diffdpo.metrics.implicit import by_timestep, implicit_margins, overall, winners_error
+from diffdpo.metrics.implicit import (
+    Margins,
+    by_timestep,
+    implicit_margins,
+    overall,
+    winners_error,
+)
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.judged import scores_of
 from diffdpo.metrics.reward import Reward
@@ -45,6 +51,7 @@ class Accuracy:
     by_timestep: list[dict[str, Any]]
     winner: dict[str, Any]
     difficulty: Difficulty
+    margins: Margins  # of the pairs, from which all of this is
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -125,7 +132,7 @@ def implicit_accuracy(
     winner = winners_error(margins, settings.seed)
     control = by_difficulty(margins, settings.seed)
     share = overall(margins, settings.seed)
-    return Accuracy(share, settings.implicit_draws, buckets, winner, control)
+    return Accuracy(share, settings.implicit_draws, buckets, winner, control, margins)
 
 
 def picture_page(

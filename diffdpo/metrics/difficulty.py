@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffdpo.metrics.implicit import Margins
 from diffdpo.metrics.intervals import Estimate, clustered_mean
@@ -41,16 +42,22 @@ class Difficulty:
         return {**shares, "accuracy": self.accuracy, "gain": self.gain.as_dict()}
 
 
+def reference_gap(margins: Margins) -> Tensor:
+    """The reference's score of the chosen item less that of the rejected one, ``(P, K)``: above 0
+    where it predicts the chosen picture with less error."""
+    assert margins.chosen_PK2 is not None, "of draws alone"
+    assert margins.rejected_PK2 is not None, "of chosen items alone"
+    return (margins.chosen_PK2 - margins.rejected_PK2)[..., 1]
+
+
 def by_difficulty(margins: Margins, seed: int) -> Difficulty:
     """The control of the implicit accuracy of pairs, from the same draws.
 
     The interval of the gain resamples prompts, to first order in the two shares.
     """
-    assert margins.chosen_PK2 is not None, "of draws alone"
-    assert margins.rejected_PK2 is not None, "of chosen items alone"
-    gap_PK = (margins.chosen_PK2 - margins.rejected_PK2)[..., 1]
     # Signs: 1 where the easier picture was chosen, and where the policy prefers the easier one.
-    chosen_P, right_P = (torch.sign(x.double().mean(dim=1)) for x in (gap_PK, margins.margin_PK))
+    gap_PK, margin_PK = reference_gap(margins), margins.margin_PK
+    chosen_P, right_P = (torch.sign(x.double().mean(dim=1)) for x in (gap_PK, margin_PK))
     preferred_P = chosen_P * right_P
     chosen, preferred = float(chosen_P.mean()), float(preferred_P.mean())
     gain_P = (right_P - chosen_P * preferred - preferred_P * chosen + chosen * preferred) / 2

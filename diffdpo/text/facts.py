@@ -6,14 +6,15 @@ from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective.terms import Objective
+from diffdpo.text.adapters import is_adapter, is_continued
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
-from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.streamed import StreamedTexts
 from diffdpo.text.template import template_line
+from diffdpo.text.vision.rows import PictureRows
 
 
 def text_facts(
@@ -30,7 +31,7 @@ def text_facts(
     if is_adapter(scorer.network):
         kind = (
             "the loaded adapter, trained further"
-            if is_continued(scorer.network)
+            if is_continued(scorer.network, settings)
             else f"LoRA rank {settings.lora_r}"
         )
     close = (
@@ -48,6 +49,7 @@ def text_facts(
             f" unusable{close}"
         ),
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
+        **picture_line(settings, rows),
         **tally.lines(settings.max_length),
         **template_line(settings),
         **beyond_positions(scorer.network, rows, held_out),
@@ -57,6 +59,14 @@ def text_facts(
         **trainer.plan.lines(what),
     }
     return lines | balance(settings, objective, rows)
+
+
+def picture_line(settings: TextSettings, rows: TextRows) -> dict[str, str]:
+    """What is read of pictures; without any, the flags about them that are given."""
+    if isinstance(rows, PictureRows):
+        return rows.line()
+    given = settings.about_pictures
+    return {"pictures": f"none in the rows; no effect has {' '.join(given)}"} if given else {}
 
 
 def variants(settings: TextSettings) -> list[str]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled
 from diffdpo.data.columns import Table, lacking, listed, renamed, selected
+from diffdpo.data.places import Place
 from diffdpo.data.source import open_dataset
 from diffdpo.data.stream_settings import IN_MEMORY
 from diffdpo.data.streams.table import StreamTable
@@ -27,6 +28,9 @@ from diffdpo.text.rows import TextRows
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.streamed import StreamedTexts
 from diffdpo.text.tokenise import Store
+from diffdpo.text.vision.cells import column_of
+from diffdpo.text.vision.rows import PictureRows
+from diffdpo.text.vision.words import Eyes
 
 Settings = TypeVar("Settings", TextSettings, EvaluateTextSettings)
 
@@ -44,10 +48,11 @@ def open_training_rows(
     paired: bool,
     accelerator: Accelerator,
     in_memory: tuple[Dataset | None, Dataset | None] = (None, None),
+    eyes: Eyes | None = None,
 ) -> tuple[TextRows, TextRows | None]:
     """The rows to train on and, under ``--eval_strategy``, those to measure on, tokenised and
     checked; the processes of the run share the work. A data set ``in_memory`` takes the place of
-    the one that is named.
+    the one that is named. ``eyes`` read the pictures of an image–text model.
 
     Raises UserError where all rows to measure on are trained on.
     """
@@ -62,16 +67,29 @@ def open_training_rows(
     )
 
     def read(name: str, split: str, dataset: Dataset | None, flag: str) -> TextRows:
-        entry = None
+        entry, place = None, Place.of(settings.media_dir)
         if dataset is None:
             dataset, entry = open_table(name, split, settings, flag)
+            place = Place.of(settings.media_dir or source_of(name, settings), settings.cache_dir)
         else:
             dataset = arranged(dataset, settings)
+        own, quiet = replace(row_settings, registered=entry), not accelerator.is_local_main_process
+        if eyes and (column := column_of(dataset.column_names, entry and entry[1])):
+            return PictureRows(
+                dataset,
+                tokenizer,
+                own,
+                eyes(),
+                column,
+                place.file,
+                quiet,
+                settings.dataset_num_proc,
+            )
         return TextRows(
             dataset,
             tokenizer,
-            replace(row_settings, registered=entry),
-            quiet=not accelerator.is_local_main_process,
+            own,
+            quiet=quiet,
             processes=settings.dataset_num_proc,
             store=Store(settings.precompute_dir, accelerator),
         )
@@ -117,6 +135,11 @@ def open_streamed(
         quiet,
     )
     return StreamedTexts(arranged(stream, settings), tokenizer, row_settings)
+
+
+def source_of(name: str, settings: TextTableSettings) -> str:
+    """The file, folder or hub id of the data set ``name``, which may be a registry's."""
+    return registered(settings.dataset_info, name).source if settings.dataset_info else name
 
 
 def arranged(dataset: Table, settings: TextTableSettings) -> Table:

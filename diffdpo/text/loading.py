@@ -16,7 +16,6 @@ from peft.utils import load_peft_weights
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,6 +28,7 @@ from diffdpo.engine.low_bits import check_bits, compute_in_bfloat16, loading_opt
 from diffdpo.errors import UserError, short
 from diffdpo.text.settings import TextModelSettings
 from diffdpo.text.template import with_template
+from diffdpo.text.vision.models import auto_class
 
 ADAPTER = "default"
 ROUTERS = ("gate", "router", "shared_expert_gate")  # as transformers' models call them
@@ -52,7 +52,7 @@ class Storage:
 def load_model(
     name: str, flag: str, settings: TextModelSettings, frozen: Storage | None = None
 ) -> PreTrainedModel:
-    """A causal language model in float32, with its adapter where the folder holds one.
+    """A language or image–text model in float32, with its adapter where the folder holds one.
 
     The model under an adapter, that one or one to come, is loaded as ``frozen`` says.
 
@@ -87,7 +87,8 @@ def load_whole(
         options["attn_implementation"] = settings.attn_implementation
     options["dtype"] = frozen.dtype if frozen else torch.float32
     bits = quantised(name, frozen, settings) if frozen and frozen.bits else {}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    config = AutoConfig.from_pretrained(name, **settings.hub_options)
+    loaded: Any = auto_class(config).from_pretrained(
         name, use_safetensors=True, output_loading_info=True, **bits, **options
     )
     network: PreTrainedModel = loaded[0]
@@ -103,7 +104,7 @@ def quantised(name: str, frozen: Storage, settings: TextModelSettings) -> dict[s
     if getattr(config, "quantization_config", None):
         raise UserError(f"{frozen.flag}: {short(name)} is quantised already; leave the flag out")
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(
+        network = auto_class(config).from_config(
             config, trust_remote_code=settings.trust_remote_code
         )
     whole = kept_whole(network)
@@ -190,16 +191,19 @@ def load_tokenizer(
     return with_template(find_tokenizer(name, "model_name_or_path", network, settings), settings)
 
 
+def sources_of(name: str, network: PreTrainedModel) -> list[str]:
+    """Where a model's tokenizer may lie: in its own folder, or that of the model under an
+    adapter."""
+    # The folder's own first: the tokenizer saved with an adapter may differ from its base model's.
+    adapters = getattr(network, "peft_config", {}).values()
+    return [name, *(str(config.base_model_name_or_path) for config in adapters)]
+
+
 def find_tokenizer(
     name: str, flag: str, network: PreTrainedModel, settings: TextModelSettings
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a model by its name; see ``load_tokenizer``."""
-    names = [name]
-    names += [
-        str(config.base_model_name_or_path)
-        for config in getattr(network, "peft_config", {}).values()
-    ]
-    # The folder's own first: the tokenizer saved with an adapter may differ from its base model's.
+    names = sources_of(name, network)
     for source in names:
         try:
             return AutoTokenizer.from_pretrained(source, **settings.hub_options)

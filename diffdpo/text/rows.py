@@ -49,13 +49,17 @@ class TextRows(Rows):
             dataset.column_names, first_record(dataset), settings.data_format
         )
         check_scores(dataset.column_names, settings)
-        reader = RowReader(tokenizer, settings, name)
+        reader = self.reader_of(name)
         self.table = tokenised(reader, dataset, processes, store, quiet)
         self.tally = self.table.tally(name, dataset.column_names)
         self.row_I, self.side_I = self.placed()  # of every item
         # The reference's scores of every item, where they are stored.
         self.reference: Dataset | None = None
         self.check()
+
+    def reader_of(self, format: str) -> RowReader:
+        """What reads the rows, by the name of their format."""
+        return RowReader(self.tokenizer, self.settings, format)
 
     def placed(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The row of every item, and its number among those of its row."""
@@ -87,7 +91,7 @@ class TextRows(Rows):
         names = (
             [
                 f"row {item.row}",
-                *([f"prompt {digest(token_bytes(item.prompt))}"] * bool(item.prompt)),
+                *([f"prompt {digest(token_bytes(item.prompt) + item.look)}"] * bool(item.prompt)),
             ]
             for item in self.viewed()
         )
@@ -197,7 +201,11 @@ class TextRows(Rows):
 
     def as_text(self, ids: Sequence[int]) -> str:
         """Token ids as text, with special tokens and white space visible."""
-        return repr(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+        return repr(self.shown(ids))
+
+    def shown(self, ids: Sequence[int]) -> str:
+        """Token ids as text with special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 class Items(Sequence[TextItem]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,12 +15,14 @@ from transformers import PreTrainedModel
 from diffdpo.engine.console import say
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
-from diffdpo.text.head import FloatLogits, half_type
+from diffdpo.text.head import logit_rules, plain_logits, precision_of
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
 from diffdpo.text.packed import packed_arguments
 from diffdpo.text.router import RouterBalance
 from diffdpo.text.sharing import obstacle
+from diffdpo.text.vision.pictures import Pictures
+from diffdpo.text.vision.positions import shared_positions
 
 # Logits in one chunk: 256 MiB in float32. A single chunk is kept for the backward pass; of several,
 # each is computed again there. (Chunks of a quarter or an eighth make a step 10 % longer.)
@@ -61,22 +65,31 @@ class TokenScorer(nn.Module):
         for layer in layers_of(self.network):
             layer.compile(dynamic=True)
 
-    def forward(self, layout: Layout, all_columns: bool = False) -> Tensor:
+    def forward(
+        self, layout: Layout, all_columns: bool = False, pictures: Pictures | None = None
+    ) -> Tensor:
         """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
         ``all_columns`` are asked for ``(P, 5)``, the columns that ``logprob`` names; with
         ``balance`` also those that ``router`` names.
 
-        The ``layout`` is on the device of the network, and made by its ``rule``.
+        The ``layout`` is on the device of the network, and made by its ``rule``; ``pictures`` are
+        those of its items.
         """
         reads = layout.reads()
         filling = self.passes(len(reads)) - len(reads)
         routed: list[tuple[Tensor, ...]] | None = None
         if self.balance and torch.is_grad_enabled():
             routed = []
-        both = zip(reads, layout.passes, strict=True)
+        both = zip(reads, layout.passes, layout.items, strict=True)
         outputs = [
-            self.hidden(read, sizes, routed, layout.packed).flatten(0, 1)
-            for read, (_, sizes) in both
+            self.hidden(
+                read,
+                sizes,
+                routed,
+                pictures.inputs(items, read[0]) if pictures else {},
+                layout.packed,
+            ).flatten(0, 1)
+            for read, (_, sizes), items in both
         ]
         # Behind all others, where no scored token has its source: their gradient is zero.
         filler = reads[0][:1, :1, :1]
@@ -92,10 +105,12 @@ class TokenScorer(nn.Module):
         read_KNT: Tensor,
         sizes: list[int],
         routed: list[tuple[Tensor, ...]] | None = None,
+        pictures: Mapping[str, Tensor] = MappingProxyType({}),
         packed: bool = False,
     ) -> Tensor:
-        """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout``. What the
-        routers say of the tokens is added to ``routed``, where that is given."""
+        """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout`` and its
+        ``pictures``. What the routers say of the tokens is added to ``routed``, where that is
+        given."""
         body: Any = self.network.base_model
         token_NT, *more = read_KNT
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
@@ -107,11 +122,13 @@ class TokenScorer(nn.Module):
         elif len(more) == 2:
             segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
-            shape["position_ids"] = position_NT
+            shape["position_ids"] = shared_positions(
+                body, token_NT, segment_NT, position_NT, pictures
+            )
         # Where no row is padded, the attention takes its plain causal path without a mask.
         elif more:
             shape["attention_mask"] = more[0]
-        output = body(input_ids=token_NT, use_cache=False, **shape)
+        output = body(input_ids=token_NT, use_cache=False, **shape, **pictures)
         if routed is not None:
             width = sizes[0]
             # By slices: an index would be copied to the device, and a mask read back from it.
@@ -163,12 +180,7 @@ class TokenScorer(nn.Module):
         """Logits of hidden states, with the scale or soft cap that some models put behind the
         head."""
         head: Any = self.network.get_output_embeddings()
-        if half := half_type(head, hidden):
-            logits: Tensor = FloatLogits.apply(hidden.flatten(0, -2), head.weight, half)
-            logits = logits.view(*hidden.shape[:-1], -1)
-        else:
-            # Under autocast the body may give another type than the weights of the head have.
-            logits = head(hidden.to(head.weight.dtype))
+        logits = plain_logits(head, hidden)
         if self.scale != 1:
             logits = logits.float() * self.scale
         return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
@@ -183,22 +195,6 @@ class TokenScorer(nn.Module):
         self.network.set_adapter(name)
 
 
-def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
-    """The factor of the logits, 1 unless the model has one as Cohere, Falcon-H1 and Granite do, and
-    the soft cap, None unless it has one as Gemma 2 does."""
-    # Read from the configuration, since models apply both in their own forward, behind the head.
-    # One that is missing here is caught by ``prove_head``.
-    config = network.config.get_text_config()
-    scale = 1.0
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        value = getattr(config, name, None)
-        scale = value if value is not None else scale
-    # Granite divides by this number; HyperCLOVA X multiplies with one of the same name.
-    if divisor := getattr(config, "logits_scaling", None):
-        scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
-    return scale, getattr(config, "final_logit_softcapping", None)
-
-
 def layers_of(network: nn.Module) -> list[nn.Module]:
     """The layers of a language model: what its outermost lists hold."""
     lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
@@ -209,6 +205,13 @@ def layers_of(network: nn.Module) -> list[nn.Module]:
         if not any(name.startswith(other) for other in names)
         for layer in each
     ]
+
+
+def as_in_training(scorer: TokenScorer) -> AbstractContextManager:
+    """Autocast where weights are of several types, which meet under it alone."""
+    weights = [weight for weight in scorer.parameters() if weight.is_floating_point()]
+    mixed = len({weight.dtype for weight in weights}) > 1
+    return torch.autocast(weights[0].device.type, torch.bfloat16, enabled=mixed)
 
 
 @torch.no_grad()
@@ -223,9 +226,10 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
     )
     was_training = network.training
     network.eval()  # one that comes in memory may still have its dropout
-    own = network(input_ids=ids, use_cache=False).logits.float()
     body: Any = network.base_model
-    ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
+    with as_in_training(scorer):
+        own = network(input_ids=ids, use_cache=False).logits.float()
+        ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
     # In half precision the model rounds after each of the two or three things it does to logits.
     tolerance = max(1e-3, 2 * precision_of(network))
     if not torch.allclose(own, ours.float(), rtol=tolerance, atol=1e-3):
@@ -235,11 +239,6 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
     if scorer.share is not False:
         prove_sharing(scorer)
     network.train(was_training)
-
-
-def precision_of(network: PreTrainedModel) -> float:
-    """The distance of 1 to the next number in the type that a network computes in."""
-    return torch.finfo(network.get_output_embeddings().weight.dtype).eps  # type: ignore[arg-type]
 
 
 def tried(scorer: TokenScorer, lengths: Lengths) -> Tensor:
@@ -260,7 +259,8 @@ def prove_steady(scorer: TokenScorer, name: str) -> None:
     """
     was_training = scorer.training
     scorer.train()  # as in training: this is where dropout acts
-    first, second = (tried(scorer, (3, 4)) for _ in range(2))
+    with as_in_training(scorer):
+        first, second = (tried(scorer, (3, 4)) for _ in range(2))
     scorer.train(was_training)
     if not torch.allclose(first, second, rtol=0, atol=1e-6):
         difference = (first - second).abs().max()

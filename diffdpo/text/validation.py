@@ -3,8 +3,9 @@ reference answer to the same prompts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.sharding import is_sharded
 from diffdpo.engine.step_context import step_context
+from diffdpo.engine.transfer import on_device
 from diffdpo.losses.means import Metrics, fraction, means_of
 from diffdpo.objective.scores import StepContext
 from diffdpo.objective.terms import Objective
@@ -24,7 +26,7 @@ from diffdpo.text.row_reader import TextItem
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.task import make_task
+from diffdpo.text.task import TextTask, make_task
 from diffdpo.text.token_table import token_bytes
 
 
@@ -82,9 +84,7 @@ class Validation:
     def figures(self) -> dict[str, float]:
         """Means over all held-out rows, under TRL's names. The rows count as one step: token means
         and KTO's z are taken over all of them."""
-        size, items = self.settings.eval_batch_size, self.rows.items
-        starts = range(0, len(items), size)
-        batches = [self.task.collate(items[first : first + size]) for first in starts]
+        batches = Batches(self.task, self.rows, self.settings.eval_batch_size)
         # Every process has all of the rows already: there is nothing to add up.
         context = step_context(
             self.objective,
@@ -118,13 +118,13 @@ class Validation:
 
     def answers(self, scorer: nn.Module) -> list[str]:
         """A network's answers to the prompts."""
-        return [self.answer(scorer, prompt) for prompt in self.prompts()]
+        return [self.answer(scorer, item) for item in self.asked()]
 
     def write_answers(self, done: int, answers: list[str]) -> None:
         """Write the prompts with the answers of reference and policy below each."""
         texts = []
-        for index, prompt in enumerate(self.prompts()):
-            lines = {"prompt": self.rows.tokenizer.decode(prompt)}
+        for index, item in enumerate(self.asked()):
+            lines = {"prompt": self.rows.shown(item.prompt)}
             if self.before:
                 lines["reference"] = self.before[index]
             lines[f"policy, step {done}"] = answers[index]
@@ -134,13 +134,9 @@ class Validation:
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, "\n\n\n".join(texts) + "\n")
 
-    def prompts(self) -> list[list[int]]:
-        """The prompts that are answered: the first ones; an empty one has no answer."""
-        return [
-            list(item.prompt)
-            for item in self.rows.items[: self.settings.eval_generations]
-            if item.prompt
-        ]
+    def asked(self) -> list[TextItem]:
+        """The items whose prompts are answered: the first ones; an empty one has no answer."""
+        return [item for item in self.rows.items[: self.settings.eval_generations] if item.prompt]
 
     def reference_answers(self) -> list[str]:
         """The reference's answers; none where the loss has no reference or its network is freed."""
@@ -153,13 +149,14 @@ class Validation:
             return self.answers(frozen)
 
     @torch.no_grad()
-    def answer(self, scorer: Any, prompt: list[int]) -> str:
-        """The most likely continuation, token by token."""
+    def answer(self, scorer: Any, item: TextItem) -> str:
+        """The most likely continuation of a prompt, token by token."""
         network: Any = scorer.network
         training = network.training
         network.eval()  # in training mode gradient checkpointing would switch the cache off
         try:
-            ids = torch.tensor([prompt], device=self.accelerator.device)
+            ids = torch.tensor([list(item.prompt)], device=self.accelerator.device)
+            pictures = on_device(item.pictures, ids.device)
             length, pad = self.settings.max_new_tokens, self.rows.tokenizer.eos_token_id
             with self.accelerator.autocast():
                 token_NT = scorer.generate(
@@ -168,10 +165,33 @@ class Validation:
                     max_new_tokens=length,
                     do_sample=False,
                     pad_token_id=pad,
+                    **(pictures.inputs([0], ids) if pictures else {}),
                 )
         finally:
             network.train(training)
-        return str(self.rows.tokenizer.decode(token_NT[0, len(prompt) :]))
+        return str(self.rows.tokenizer.decode(token_NT[0, len(item.prompt) :]))
+
+
+class Batches(Sequence[TextBatch]):
+    """Rows in batches, each made when it is asked for: pictures of all would fill the memory."""
+
+    def __init__(self, task: TextTask, rows: TextRows, size: int) -> None:
+        self.task, self.rows, self.size = task, rows, size
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    @overload
+    def __getitem__(self, index: int) -> TextBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TextBatch]: ...
+    def __getitem__(self, index: int | slice) -> TextBatch | list[TextBatch]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, int):
+            return self.task.collate(
+                self.rows.items[numbers * self.size : (numbers + 1) * self.size]
+            )
+        return [self[number] for number in numbers]
 
 
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
@@ -185,7 +205,7 @@ def count_trained_on(rows: TextRows, training: TextRows) -> int:
 
 def texts_of(item: TextItem) -> list[bytes]:
     """The completions of an item, each with its prompt."""
-    return [token_bytes(item.prompt, ids) for ids in item.completions]
+    return [token_bytes(item.prompt, ids) + item.look for ids in item.completions]
 
 
 SHOWN = {

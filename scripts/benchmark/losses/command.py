@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.flags import flag
-from scripts.benchmark.contestant import Failed
+from scripts.benchmark.contestant import ROOT, Failed
 from scripts.benchmark.losses.crew import Crew
+from scripts.benchmark.losses.figures import row_of
 from scripts.benchmark.losses.page import chart, markdown
 from scripts.benchmark.losses.plan import (
     MODELS,
@@ -31,6 +33,8 @@ from scripts.benchmark.losses.plan import (
 )
 from scripts.benchmark.work import claimed
 
+PAGE, KEPT = ROOT / "docs" / "losses.md", ROOT / "assets" / "losses"
+BLOCK = re.compile(r"(?<=<!-- losses -->\n).*?(?=<!-- end of losses -->)", re.DOTALL)
 # What decides the figures: runs of other values are not mixed.
 FIXED = ("steps", "captions", "pictures", "draws", "small")
 
@@ -53,6 +57,7 @@ class LossesSettings(BaseSettings):
     small: bool = flag(False, "two steps of one seed on four captions: tries the command out")
     work_dir: str = flag("runs/losses", "folder of runs and logs; the same command goes on")
     output: str | None = flag(None, "where .json, .md and .png go; default: losses in --work_dir")
+    update: bool = flag(False, "keep the figures in assets, and the tables in docs/losses.md")
 
     def problems(self) -> list[str]:
         return [f"--shares {share:g}: must lie from 0 to 0.5" for share in self.shares
@@ -118,21 +123,38 @@ def carry_out(
     return failures
 
 
-def every_result(work: Path) -> list[dict[str, Any]]:
-    """All results of a folder."""
-    return [json.loads(path.read_text()) for path in sorted((work / "results").glob("*.json"))]
+def every_row(work: Path) -> list[dict[str, Any]]:
+    """The rows of all results of a folder, a seed after the other."""
+    results = [json.loads(path.read_text()) for path in (work / "results").glob("*.json")]
+    rows = [row_of(cell_of(found), found) for found in results]
+    return sorted(rows, key=lambda row: (row["seed"], row["model"], row["share"], row["loss"]))
+
+
+def cell_of(found: dict[str, Any]) -> Cell:
+    """Which run a result is of."""
+    return Cell(**{field.name: found[field.name] for field in fields(Cell)})
+
+
+def as_json(conditions: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """What all runs have in common, and a line for each of them."""
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    return f'{{"conditions": {json.dumps(conditions)},\n "rows": [\n{lines}\n]}}\n'
 
 
 def write(settings: LossesSettings, work: Path) -> None:
     """Write tables, figures and the picture of all that is judged."""
-    results = every_result(work)
-    output = settings.output or str(work / "losses")
-    conditions = {name: value for name, value in asdict(settings.conditions(work)).items()
-                  if name != "work"}  # fmt: skip
-    content = {"conditions": conditions, "results": results}
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(f"{output}.json"), json.dumps(content, indent=1) + "\n")
-    write_atomically(Path(f"{output}.md"), markdown(results) + "\n")
-    with atomic_file(Path(f"{output}.png")) as draft:
-        draft.write_bytes(chart(results))
-    say(f"result       {output}.json, .md and .png, of {len(results)} runs")
+    rows = every_row(work)
+    output = Path(settings.output or work / "losses")
+    conditions = asdict(settings.conditions(work))
+    del conditions["work"]
+    text, page = as_json(conditions, rows), markdown(rows) + "\n"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(f"{output}.md"), page)
+    for place in (output, KEPT) if settings.update else (output,):
+        write_atomically(Path(f"{place}.json"), text)
+        with atomic_file(Path(f"{place}.png")) as draft:
+            draft.write_bytes(chart(rows))
+    if settings.update:
+        shown = BLOCK.sub(lambda match: f"\n{page}\n", PAGE.read_text())
+        write_atomically(PAGE, shown)
+    say(f"result       {output}.json, .md and .png, of {len(rows)} runs")

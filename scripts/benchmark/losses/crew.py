@@ -19,6 +19,7 @@ from typing import Any
 from scripts.benchmark.contestant import LONGEST, ROOT, Failed, environment
 from scripts.benchmark.losses.plan import Conditions
 
+WORKER = "scripts.benchmark.losses.worker"
 PATIENCE = 20.0  # seconds that a process has to end by itself
 Request = dict[str, Any]
 
@@ -32,10 +33,9 @@ class Worker:
         self.log.parent.mkdir(exist_ok=True)
         reading, writing = os.pipe()
         self.answers = os.fdopen(reading)
-        words = ["-m", "scripts.benchmark.losses.worker"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *words, json.dumps(asdict(conditions)), str(writing)],
+                [sys.executable, "-m", WORKER, json.dumps(asdict(conditions)), str(writing)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -46,6 +46,7 @@ class Worker:
                 start_new_session=True,  # Ctrl-C is for the command, which ends the process
             )
         os.close(writing)
+        self.ended = False
 
     def ask(self, request: Request) -> Request:
         """The answer. Raises Failed where the run fails, or the process has ended."""
@@ -57,16 +58,12 @@ class Worker:
         except (BrokenPipeError, ValueError):
             line = ""
         if not line:
+            self.ended = True
             raise Failed(f"its process has ended; see {self.log}")
         answer: Request = json.loads(line)
         if "failed" in answer:
             raise Failed(answer["failed"][:LONGEST] or f"see {self.log}")
         return answer
-
-    @property
-    def ended(self) -> bool:
-        """Whether it can be asked no more."""
-        return self.process.poll() is not None
 
     def close(self, patiently: bool) -> None:
         """End the process; ``patiently`` where it is idle."""

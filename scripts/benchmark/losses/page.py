@@ -11,7 +11,7 @@ from diffdpo.report.plots import as_png, figure
 from scripts.benchmark.losses.figures import (
     BASELINE,
     Key,
-    Result,
+    Row,
     Runs,
     beside,
     by_loss,
@@ -30,9 +30,9 @@ WHAT = {
 SIGNED = {"winner's error", "diversity"}
 
 
-def markdown(results: Iterable[Result]) -> str:
+def markdown(rows: Iterable[Row]) -> str:
     """All tables: a model and a figure each."""
-    found = by_loss(results)
+    found = by_loss(rows)
     models = list(dict.fromkeys(model for model, _, _ in found))
     return "\n\n".join(section(found, model) for model in models)
 
@@ -44,11 +44,11 @@ def section(found: Mapping[Key, Runs], model: str) -> str:
     losses = ranked(own, model, shares)
     parts = [f"### {model}", seeds_line(own, shares)]
     for name, what in WHAT.items():
-        rows = [
+        lines = [
             [f"`{loss}`", *(cell(own, (model, share, loss), name) for share in shares)]
             for loss in losses
         ]
-        parts += [f"**{name.capitalize()}**: {what}.", table(["loss", *map(head, shares)], rows)]
+        parts += [f"**{name.capitalize()}**: {what}.", table(["loss", *map(head, shares)], lines)]
     return "\n\n".join(parts)
 
 
@@ -90,8 +90,7 @@ def cell(own: Mapping[Key, Runs], key: Key, name: str) -> str:
         return "–"
     shown = percent(estimate(runs, name), name in SIGNED)
     if name == "implicit accuracy":
-        shares = [run["by_difficulty"]["accuracy"] for run in runs.values()]
-        shown += f" / {100 * sum(shares) / len(shares):.0f}"
+        shown += f" / {100 * estimate(runs, 'by difficulty').value:.0f}"
     others = own.get((key[0], key[1], BASELINE))
     gap = beside(runs, others, name) if others and key[2] != BASELINE else None
     return shown + mark(gap)
@@ -112,17 +111,17 @@ def mark(gap: Estimate | None) -> str:
     return " ↑" if gap.value > 0 else " ↓"
 
 
-def chart(results: Iterable[Result]) -> bytes:
+def chart(rows: Iterable[Row]) -> bytes:
     """Win rate over the rise of the winner's error, a panel for each model and share: a point for
     each loss, with intervals over seeds. As PNG."""
-    found = by_loss(results)
+    found = by_loss(rows)
     models = list(dict.fromkeys(model for model, _, _ in found)) or [""]
     shares = sorted({share for _, share, _ in found}) or [0.0]
     page, axes = figure(len(models), len(shares), 1 + 4.2 * len(shares), 1 + 3.6 * len(models))
     colours = {loss: f"C{place % 10}" for place, loss in enumerate(
         dict.fromkeys(loss for _, _, loss in found))}  # fmt: skip
-    for row, model in zip(axes, models, strict=True):
-        for axis, share in zip(row, shares, strict=True):
+    for line, model in zip(axes, models, strict=True):
+        for axis, share in zip(line, shares, strict=True):
             for key, runs in found.items():
                 if key[:2] == (model, share):
                     draw(axis, key[2], runs, colours[key[2]])

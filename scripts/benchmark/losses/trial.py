@@ -67,7 +67,7 @@ class Trials:
             at_once = ON_A_CARD if self.device.type == "cuda" else 16
             self.judges[model] = Judge(
                 MODELS[model], "test", own.captions, own.draws, own.sampling_steps, folder,
-                own.pictures, self.device, at_once,
+                own.pictures, self.device, at_once, by_pair=True,
             )  # fmt: skip
         return self.judges[model]
 

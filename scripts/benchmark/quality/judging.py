@@ -28,6 +28,7 @@ from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.policy import load_policy, move
 from diffdpo.image.sample import PictureSettings, sample, seeds_for
 from diffdpo.metrics import open_rewards
+from diffdpo.metrics.difficulty import reference_gap
 from diffdpo.metrics.diversity import between_seeds, pixel_embedding
 from diffdpo.metrics.intervals import clustered_share
 from diffdpo.metrics.reward import Reward
@@ -71,6 +72,7 @@ class Judge:
     times: int = 1  # pictures of each caption
     device: torch.device = CPU
     at_once: int = 16  # pictures that are sampled together
+    by_pair: bool = False  # whether each pair's own numbers are told as well
 
     @cached_property
     def settings(self) -> EvaluateSettings:
@@ -156,6 +158,9 @@ class Judge:
             "winners_error": found.winner["difference"].value,
             "reference_error": found.winner["reference"],
         }
+        if self.by_pair:
+            both = {"gap": reference_gap(found.margins), "margin": found.margins.margin_PK}
+            judged["pairs"] = {name: values.mean(dim=1).tolist() for name, values in both.items()}
         if after.diversity_P is not None and before.diversity_P is not None:
             figure = compared(after.diversity_P, before.diversity_P, self.prompts, seed)
             judged["diversity"] = figure | {"difference": figure["difference"].as_dict()}
