@@ -175,8 +175,7 @@ def prepare_text(
         with reference.network(scorer) as network_of_it:
             other: Any = network_of_it
             check_same_tokens(other.network, tokenizer, settings, rows, held_out)
-    if isinstance(reference, OtherModel):
-        sighted(reference.copy, sight, str(settings.ref_model_name_or_path))
+            sighted(other, sight, str(settings.ref_model_name_or_path))
     task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
