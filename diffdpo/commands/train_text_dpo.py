@@ -25,7 +25,7 @@ from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
 from diffdpo.objective.terms import Objective
-from diffdpo.reference import OtherModel, Reference
+from diffdpo.reference import Reference
 from diffdpo.text.comparison import texts_of
 from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
@@ -174,8 +174,7 @@ def prepare_text(
         with reference.network(scorer) as network_of_it:
             other: Any = network_of_it
             check_same_tokens(other.network, tokenizer, settings, rows, *held_out.values())
-            if isinstance(reference, OtherModel):
-                sighted(other, sight, str(settings.ref_model_name_or_path))
+            sighted(other, sight, str(settings.ref_model_name_or_path))
     task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
