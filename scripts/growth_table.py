@@ -50,6 +50,7 @@ COLUMNS = [
     Column("first start, CPU s", "first_start_cpu"),
     Column("next start, CPU s", "again_start_cpu"),
     Column("peak memory above imports, MiB", "first_memory", digits=0),
+    Column("the same of the next start, MiB", "again_memory", digits=0),
     Column("first step, ms", "again_first_step", 1e-3, 0),
     Column("a step outside the network, ms", "again_step", 1e-3),
     Column("storing a pair, ms", "store", 1e-3, 2),
@@ -60,7 +61,8 @@ PER_ROW = [
     ("first start", COLUMNS[0], 1e6, "µs"),
     ("next start", COLUMNS[1], 1e6, "µs"),
     ("memory", COLUMNS[2], float(MIB), "bytes"),
-    ("disk", COLUMNS[6], MB, "bytes"),
+    ("memory of the next start", COLUMNS[3], float(MIB), "bytes"),
+    ("disk", COLUMNS[7], MB, "bytes"),
 ]
 
 

@@ -40,12 +40,19 @@ class Started:
     """A running command, with the part of ``subprocess.Popen`` that tests use.
 
     ``command`` is what Popen would get: the interpreter, then ``-c`` and code, ``-m`` and a module
-    or a script's path, then the flags.
+    or a script's path, then the flags. What it prints, and what it complains of, goes behind what
+    stands in ``files``.
     """
 
-    def __init__(self, command: list[Any], cwd: Path = ROOT, **environment: str) -> None:
+    def __init__(
+        self,
+        command: list[Any],
+        cwd: Path = ROOT,
+        files: list[Path] | None = None,
+        **environment: str,
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.files = [Path(self.folder.name) / name for name in ("out", "err")]
+        self.files = files or [Path(self.folder.name) / name for name in ("out", "err")]
         words = [str(word) for word in command[1:]]
         self.process = SERVER.Process(target=carry_out, args=(words, cwd, environment, self.files))
         self.process.start()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 
-from diffdpo.image.decode import open_image
+from diffdpo.data.decode import open_image
 from diffdpo.metrics import REWARDS
 
 ASSETS = Path(__file__).parent.parent / "assets"

@@ -31,7 +31,7 @@ def test_growth_per_row_is_the_slope_between_the_two_largest_sizes():
 
 def test_the_table_names_what_was_left_out_and_what_failed():
     text = page([*CELLS, Cell("image", 1000, "now", error="no | room")])
-    assert "| 10,000 | now | 11.0 | 1.0 | 68 | – | – | – | 0 |" in text
+    assert "| 10,000 | now | 11.0 | 1.0 | 68 | – | – | – | – | 0 |" in text
     assert "| 10,000 | before | over 1 minutes a start |" in text
     assert "image\n\n| rows |" in text
     assert "| 1,000 | now | failed: no / room |" in text

@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 from diffdpo.annotate.agreement import Agreement, agreement, comparisons, win_rates
 from diffdpo.annotate.pairs import Pairs, TextPairs
 from diffdpo.annotate.votes import Tally
+from diffdpo.data.cells import BadImage
+from diffdpo.data.decode import open_image
 from diffdpo.engine.files import atomic_files
 from diffdpo.errors import UserError, short
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import open_image
 from diffdpo.image.sample import as_png, sheet
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.page import Report

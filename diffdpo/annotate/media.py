@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffdpo.image.cells import BadImage, Find, frames_in, unpack
+from diffdpo.data.cells import BadImage, Find, frames_in, unpack
+from diffdpo.data.decode import is_video, open_image
 from diffdpo.image.clips import first_frames
-from diffdpo.image.decode import is_video, open_image
 from diffdpo.image.sample import as_png
 
 QUICK = 1  # zlib's level: the picture is needed soon and travels a short way

@@ -12,6 +12,7 @@ from datasets import Dataset, Value
 
 from diffdpo.annotate.media import Media, is_video_file, shown, stored
 from diffdpo.cache.keys import digest
+from diffdpo.data.cells import BadImage, Find
 from diffdpo.data.made_pairs import SIDES
 from diffdpo.data.source import FOLDER
 from diffdpo.data.text import detect
@@ -19,7 +20,6 @@ from diffdpo.data.text.messages import BadRow, Text
 from diffdpo.data.text.record import Record, as_bad_row
 from diffdpo.data.text.schema import Example
 from diffdpo.errors import UserError
-from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.tally import too_many
 

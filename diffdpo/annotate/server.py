@@ -21,9 +21,9 @@ from starlette.types import ASGIApp
 
 from diffdpo.annotate.guard import Guard, Rules
 from diffdpo.annotate.session import Refused, Session
+from diffdpo.data.cells import BadImage
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError, short
-from diffdpo.image.cells import BadImage
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html"} | {

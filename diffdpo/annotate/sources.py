@@ -11,6 +11,7 @@ from datasets import Dataset
 from diffdpo.annotate.pairs import Pairs, PicturePairs, TextPairs
 from diffdpo.annotate.runs import RunPairs, all_samples
 from diffdpo.annotate.settings import AnnotateSettings
+from diffdpo.data.cells import BadImage, Find, unpack
 from diffdpo.data.columns import check_given, renamed
 from diffdpo.data.image_formats import IMAGE_FORMATS, ImageFormat, after
 from diffdpo.data.places import Place
@@ -19,7 +20,6 @@ from diffdpo.data.splits import DEFAULT
 from diffdpo.data.text import TEXT_FORMATS, TextFormat
 from diffdpo.engine.console import quiet_libraries
 from diffdpo.extensions import is_own, load_object
-from diffdpo.image.cells import BadImage, Find, unpack
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import image_pairs
 from diffdpo.image.stored import StoredImages

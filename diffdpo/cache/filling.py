@@ -16,7 +16,16 @@ from datasets import Features
 from tqdm.auto import tqdm
 
 from diffdpo.cache.claims import claimed
-from diffdpo.cache.shards import Row, count, first_of, noted, shard_path, write_shard
+from diffdpo.cache.shards import (
+    Numbered,
+    Row,
+    count,
+    first_of,
+    noted,
+    numbered,
+    shard_path,
+    write_shard,
+)
 from diffdpo.engine.console import say
 
 POLL = 0.5  # seconds between two looks at shards that other processes compute
@@ -31,19 +40,20 @@ class OnePass:
     """Computes the rows of many ranges one after another, so that what it starts for one, such as
     processes that read ahead, serves all.
 
-    ``rows`` gets the ranges while it works: each is taken when it is asked for.
+    ``rows`` gets the ranges while it works: each is taken when it is asked for. It hands over each
+    row with its number, so that one that is left out is missed before others take its place.
     """
 
-    rows: Callable[[Iterator[range]], Iterable[Row]]
+    rows: Callable[[Iterator[range]], Iterable[Numbered]]
 
 
-def rows_of(compute: Compute | OnePass, spans: Iterator[range]) -> Generator[Row, None, None]:
-    """The rows of all ranges, in their order."""
+def rows_of(compute: Compute | OnePass, spans: Iterator[range]) -> Generator[Numbered, None, None]:
+    """The rows of all ranges, in their order, with their numbers."""
     if isinstance(compute, OnePass):
         yield from compute.rows(spans)
         return
     for span in spans:
-        yield from compute(span)
+        yield from numbered(span, compute(span))
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,10 @@ class Filler:
             # Closed at once where something fails: processes that read ahead end with it.
             closing(rows_of(self.compute, iter(taken))) as rows,
         ):
-            for row in rows:  # the first of the next range
+            for first in rows:  # of the next range
                 span, claim = taken.in_turn()
                 with claim:
-                    whole = chain([row], first_of(rows, len(span) - count(row)))
+                    whole = chain([first], first_of(rows, len(span) - count(first[1])))
                     path = shard_path(self.folder, span)
                     write_shard(path, self.features, noted(whole, span, bar), self.held)
                 done.add(span)

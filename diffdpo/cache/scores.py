@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from diffdpo.cache.fetching import one_behind
 from diffdpo.cache.keys import Key
-from diffdpo.cache.shards import Cost
+from diffdpo.cache.shards import Cost, Numbered, numbered
 from diffdpo.cache.tables import OnePass, table
 from diffdpo.cache.visits import OneVisit, Visited, Visits
 from diffdpo.engine.batches import Rows
@@ -75,15 +75,15 @@ class Scorer:
     batch: int
     workers: int
 
-    def scores(self, spans: Iterator[range]) -> Iterator[dict[str, Any]]:
-        """The table rows of ``spans``."""
-        counts: deque[int] = deque()
+    def scores(self, spans: Iterator[range]) -> Iterator[Numbered]:
+        """The table rows of ``spans``, with their numbers."""
+        asked: deque[range] = deque()
 
         def plan() -> Iterator[list[int]]:
             for span in spans:
                 for first in range(span.start, span.stop, self.batch):
                     places = range(first, min(first + self.batch, span.stop))
-                    counts.append(len(places))
+                    asked.append(places)
                     # Filled up to a full batch, as in training: the shape of a batch decides how
                     # sums are rounded.
                     yield [*places, *[places[-1]] * (self.batch - len(places))]
@@ -94,10 +94,10 @@ class Scorer:
             collate_fn=self.task.collate,
             num_workers=self.workers,
         )  # type: ignore[arg-type]
-        results = ((counts.popleft(), self.score(batch)) for batch in batches)
-        for count, score_BS in one_behind(results):
-            for row in score_BS[:count].tolist():
-                yield {"scores": row}
+        results = ((asked.popleft(), self.score(batch)) for batch in batches)
+        for places, score_BS in one_behind(results):
+            rows = ({"scores": row} for row in score_BS[: len(places)].tolist())
+            yield from numbered(places, rows)
 
     def score(self, batch: Any) -> Tensor:
         """Scores ``(B, sides)`` of a batch."""

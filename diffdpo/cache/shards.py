@@ -29,6 +29,7 @@ PASSES = 8192  # of one item through a network: minutes, with the largest of the
 MOST = 2048
 HELD = 16 * 2**20  # bytes in memory before they are written
 Row: TypeAlias = "dict[str, Any] | pa.Table"  # a row, or several at once, all of one shard
+Numbered: TypeAlias = "tuple[int, Row]"  # with the number of the row, or of the first
 NAME = re.compile(r"(\d{9,})-(\d{9,})\.arrow")
 
 
@@ -134,22 +135,32 @@ def write_shard(path: Path, features: Features, rows: Iterable[Row], held: int) 
         seal(draft)
 
 
-def noted(rows: Iterable[Row], span: range, bar: Any) -> Iterator[Row]:
-    """The rows of a range, which a bar counts. Raises RuntimeError where one is missing."""
-    there = 0
+def numbered(span: range, rows: Iterable[Row]) -> Iterator[Numbered]:
+    """The rows of a range, each with its number; an Arrow table with that of its first row."""
+    number = span.start
     for row in rows:
+        yield number, row
+        number += count(row)
+
+
+def noted(rows: Iterable[Numbered], span: range, bar: Any) -> Iterator[Row]:
+    """The rows of a range, which a bar counts. Raises RuntimeError at the first that is missing."""
+    due = span.start
+    for number, row in rows:
+        if number != due:
+            raise RuntimeError(f"row {due}: row {number} came in its place")
         yield row
-        there += count(row)
+        due += count(row)
         bar.update(count(row))
-    if there != len(span):
-        raise RuntimeError(f"rows {span.start} to {span.stop - 1}: {there} of {len(span)} came")
+    if due != span.stop:
+        raise RuntimeError(f"row {due} of {span.start} to {span.stop - 1}: did not come")
 
 
-def first_of(rows: Iterator[Row], rest: int) -> Iterator[Row]:
+def first_of(rows: Iterator[Numbered], rest: int) -> Iterator[Numbered]:
     """The next ``rest`` rows."""
     while rest > 0 and (row := next(rows, None)) is not None:
         yield row
-        rest -= count(row)
+        rest -= count(row[1])
 
 
 def count(row: Row) -> int:

@@ -15,9 +15,9 @@ from datasets import Dataset
 from diffdpo.commands.score_settings import PICTURES, TEXTS, ScoreSettings
 from diffdpo.data import image_formats, text
 from diffdpo.data.columns import listed, renamed
+from diffdpo.data.decode import Limits
 from diffdpo.data.source import FOLDER, open_with_folders
 from diffdpo.errors import UserError
-from diffdpo.image.decode import Limits
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.judged import PairPictures, folder_pictures
 from diffdpo.image.pairs import image_pairs

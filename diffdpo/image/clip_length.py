@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from diffdpo.data.cells import BadImage
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.cells import BadImage
 from diffdpo.image.clips import first_frames
 from diffdpo.image.pairs import ImagePairs
 

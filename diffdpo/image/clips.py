@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import Image
 
+from diffdpo.data.cells import BadImage, Find, frames_in, unpack
+from diffdpo.data.decode import IN_MEMORY, LIMITS, Limits, check_size, is_video, open_image
 from diffdpo.errors import UserError, not_installed, short
-from diffdpo.image.cells import BadImage, Find, frames_in, unpack
-from diffdpo.image.decode import IN_MEMORY, LIMITS, Limits, check_size, is_video, open_image
 
 Clip = list[Image.Image]
 

@@ -7,6 +7,7 @@ row), so ``K·2·F`` images; latents ``CHW``.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from diffdpo.cache.fetching import one_behind
+from diffdpo.cache.shards import Numbered, numbered
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.pixels import Augmentation, PixelImage, frame
@@ -85,14 +87,21 @@ def encoded_rows(
     chunk: int,
     workers: int,
     spans: Iterable[range],
-) -> Iterator[dict[str, Any]]:
-    """The table rows of ``spans``, with the posteriors of a pair's images, ``chunk`` images at a
-    time, which ``workers`` processes decode ahead."""
+) -> Iterator[Numbered]:
+    """The table rows of ``spans`` with their numbers: the posteriors of a pair's images, ``chunk``
+    images at a time, which ``workers`` processes decode ahead."""
     at_once = rows_at_once(flips, chunk)
     whole = at_once * SIDES * flips
-    plan = (list(numbers) for span in spans for numbers in parts(span, at_once))
+    asked: deque[range] = deque()
+
+    def plan() -> Iterator[list[int]]:
+        for span in spans:
+            for numbers in parts(span, at_once):
+                asked.append(numbers)
+                yield list(numbers)
+
     batches = DataLoader(
-        Pictures(pairs, flips), batch_sampler=plan, collate_fn=framed, num_workers=workers
+        Pictures(pairs, flips), batch_sampler=plan(), collate_fn=framed, num_workers=workers
     )  # type: ignore[arg-type]
 
     def results() -> Iterator[tuple[Framed, Tensor]]:
@@ -108,7 +117,7 @@ def encoded_rows(
             yield batch, torch.stack([mean, std]).to(backbone.vae.dtype)
 
     for batch, both in one_behind(results()):
-        yield from table_rows(batch, both, SIDES * flips)
+        yield from numbered(asked.popleft(), table_rows(batch, both, SIDES * flips))
 
 
 def parts(span: range, size: int) -> Iterator[range]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from PIL import Image
 
+from diffdpo.data.cells import Find
+from diffdpo.data.decode import LIMITS, Limits, open_image
 from diffdpo.draws import Purpose, generator
-from diffdpo.image.cells import Find
 from diffdpo.image.clips import Clip, open_clip
-from diffdpo.image.decode import LIMITS, Limits, open_image
 from diffdpo.image.pixels import Augmentation
 from diffdpo.image.side_columns import SideSettings
 

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
+from diffdpo.data.decode import Limits
 from diffdpo.data.image_formats import ROLES
 from diffdpo.data.labels import column_of, mapped
 from diffdpo.data.prompts import read_prompts
@@ -22,7 +23,6 @@ from diffdpo.image.backbones import backbone_of, load_backbone
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.bundled import MODEL, PAIRS
 from diffdpo.image.clip_length import check_frames, settle_frames
-from diffdpo.image.decode import Limits
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.loss_settings import image_objective

@@ -15,7 +15,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from diffdpo.cache.keys import digest
+from diffdpo.data.cells import unpack
 from diffdpo.data.columns import listed
+from diffdpo.data.decode import Limits, open_image
 from diffdpo.data.places import ENDINGS, Place
 from diffdpo.data.prompts import column_of, read_all
 from diffdpo.data.side_folders import caption_beside, pictures_in
@@ -24,8 +26,6 @@ from diffdpo.engine.digests import file_digest
 from diffdpo.engine.files import atomic_file
 from diffdpo.errors import UserError
 from diffdpo.image.cache_keys import images_digest
-from diffdpo.image.cells import unpack
-from diffdpo.image.decode import Limits, open_image
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.sample import as_png
 

@@ -11,7 +11,7 @@ import pyarrow
 from datasets import Dataset
 from pyarrow import compute as arrow
 
-from diffdpo.image.cells import BadImage, Find, frames_in, unpack
+from diffdpo.data.cells import BadImage, Find, frames_in, unpack
 
 Mark = tuple[int, int]  # size in bytes, and the time of the last change of a file
 NO_FILE = (-1, -1)

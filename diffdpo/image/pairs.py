@@ -15,6 +15,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from diffdpo.cache.keys import digest
+from diffdpo.data.cells import BadImage
 from diffdpo.data.coins import below
 from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, detect, in_names_of
 from diffdpo.data.places import Place
@@ -23,7 +24,6 @@ from diffdpo.draws import Purpose, epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompts_of
-from diffdpo.image.cells import BadImage
 from diffdpo.image.framing import FrameSettings, Picture
 from diffdpo.image.marks import evenly
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from diffdpo.image.decode import FULL_SIZE
+from diffdpo.data.decode import FULL_SIZE
 
 STRIP = 4.0  # longer than this by wide, only the part that is kept is resized
 

@@ -68,6 +68,7 @@ def scoring_line(pairs: int, positions: int, settings: ImageSettings) -> str:
             f", for {visits:.4g} visits: {scored / visits:.2g} of the forward passes that a live"
             f" reference takes; they pay after {scored:g} epochs, or from the second run on"
         )
-    if scored > 1 and not settings.cache_latents:
-        line += "; --cache_latents would encode a pair once, not at each visit"
+    if not settings.cache_latents and not settings.random_crop:
+        often = f"{scored + visits:.3g} times, to be scored and trained on"
+        line += f"; a pair is encoded {often}: with --cache_latents once"
     return line

@@ -12,13 +12,13 @@ from pyarrow import compute as arrow
 from pyarrow import types
 from torch import Tensor
 
+from diffdpo.data.cells import BadImage
 from diffdpo.data.columns import listed
+from diffdpo.data.decode import Limits, open_image
 from diffdpo.data.labels import column_of, numbers
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.errors import UserError, short
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import Limits, open_image
 from diffdpo.image.pixels import Augmentation, CroppedImage, frame
 from diffdpo.image.stored import StoredImages
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-import datasets
 import numpy as np
 from datasets import Dataset
 
+from diffdpo.data.cells import BadImage, Find, undecoded
 from diffdpo.data.places import Place
 from diffdpo.data.ranked import Ranked
 from diffdpo.data.source import FOLDER
 from diffdpo.errors import short
-from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.marks import Mark, content, marks
 
-# Column types whose values the library would decode; older ones have no videos.
-DECODED = (datasets.Image, *([datasets.Video] if hasattr(datasets, "Video") else []))
 T = TypeVar("T")
 Read = Callable[[Any, Find], T]
 
@@ -118,16 +114,3 @@ class StoredImages:
         if not self.folders:
             return self.place.file
         return partial(self.place.file, folder=self.folders[self.folder_of[number]])
-
-
-def undecoded(feature: Any) -> Any:
-    """The type of a column with every image in it left as it is stored."""
-    if isinstance(feature, DECODED):
-        return type(feature)(decode=False)
-    if isinstance(feature, dict):
-        return {name: undecoded(inner) for name, inner in feature.items()}
-    if isinstance(feature, list):
-        return [undecoded(inner) for inner in feature]
-    if hasattr(feature, "feature"):  # a list of another type
-        return replace(feature, feature=undecoded(feature.feature))
-    return feature

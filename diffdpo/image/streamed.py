@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from diffdpo.data.cells import BadImage, Find
 from diffdpo.data.image_formats import (
     NO_FLAGS,
     ImageFormat,
@@ -23,7 +24,6 @@ from diffdpo.data.places import Place
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.errors import UserError, short
 from diffdpo.image.captions import prompt_of
-from diffdpo.image.cells import BadImage, Find
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import ImagePairs
 from diffdpo.image.side_columns import SEEDS, SideColumns, SideSettings, mask_columns, score_columns
@@ -90,18 +90,16 @@ class StreamedPairs(ImagePairs):
         """The prompt of a source row. Raises BadImage where it cannot be read."""
         column = self.format.prompt
         try:
-            return self.prompt_of(row, self.table.cell(row, column))
+            caption = self.table.cell(row, column)
+            return prompt_of(caption, self.shown(column), self.framing.seed, row)
         except ValueError as error:
             raise BadImage(f"column {self.shown(column)}: {short(error)}") from error
 
-    def prompt_of(self, row: int, caption: Any) -> str:
-        """The prompt that a caption of a row is."""
-        return prompt_of(caption, self.shown(self.format.prompt), self.framing.seed, row)
-
     def each_prompt(self) -> Iterator[str]:
         """The prompt of every usable row that can be read, one by one: no picture is."""
+        column = self.shown(self.format.prompt)
         for row, caption in self.table.each(self.rows, self.format.prompt):
-            yield self.prompt_of(row, caption)
+            yield prompt_of(caption, column, self.framing.seed, row)
 
 
 class StreamedSide(Side):

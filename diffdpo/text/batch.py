@@ -15,6 +15,7 @@ from torch import Tensor
 from diffdpo.engine.transfer import Batch, on_device
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, spans
 from diffdpo.text.row_reader import TextItem
+from diffdpo.text.vision.pictures import Pictures, together
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class TextBatch(Batch):
     outcome_B: Tensor | None = None
     desirable_N: Tensor | None = None
     reference_N: Tensor | None = None  # scores that were stored before training
+    pictures: Pictures | None = None  # in the prompts of the items, for image–text models
     # Made by the data workers; where they were not, ``make_draw`` makes them.
     tokens: Tokens | None = None
     layout: Layout | None = None  # by the rule of the policy
@@ -81,6 +83,7 @@ class TextDraw:
     outcome_B: Tensor | None
     desirable_N: Tensor | None
     reference_N: Tensor | None
+    pictures: Pictures | None = None
     gap_B: None = None  # gaps are read of pairs of pictures alone
 
     @property
@@ -131,6 +134,7 @@ def collate(items: list[TextItem]) -> TextBatch:
         outcome_B=torch.tensor(outcomes) if min(outcomes) < 1 else None,
         desirable_N=None if labels[0] is None else torch.tensor(labels),
         reference_N=torch.tensor(stored) if stored else None,
+        pictures=together([item.pictures for item in items]),
     )
 
 
@@ -165,4 +169,5 @@ def make_draw(
         outcome_B=on_device(batch.outcome_B, device),
         desirable_N=on_device(batch.desirable_N, device),
         reference_N=on_device(batch.reference_N, device),
+        pictures=on_device(batch.pictures, device),
     )

@@ -7,7 +7,7 @@ import inspect
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,13 @@ class Rendered:
     templated: bool  # whether a chat template wrote them
 
 
-def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The example as the text that the model will read.
+def render(
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    shaped: Callable[[list[Message]], list[Message]] = list,
+) -> Rendered:
+    """The example as the text that the model will read; ``shaped`` puts messages into the form
+    that the template takes.
 
     Raises UserError for messages without a chat template, BadRow where the template refuses them.
     """
@@ -48,13 +53,13 @@ def render(example: Example, tokenizer: PreTrainedTokenizerBase) -> Rendered:
     check_options(example.template_options, tokenizer)
     options = {"tools": example.tools, **example.template_options}
     wholes = [
-        apply_template(tokenizer, joined(prompt, side), **options)  # type: ignore[arg-type]
+        apply_template(tokenizer, shaped(joined(prompt, side)), **options)  # type: ignore[arg-type]
         for side in example.completions
     ]
     # A template may open the answer, say with <think>, where it writes a prompt alone, and not
     # where an answer follows. What all have in common is the prompt; the rest belongs to the
     # completions.
-    prompt_text = apply_template(tokenizer, prompt, **opening(prompt), **options)
+    prompt_text = apply_template(tokenizer, shaped(prompt), **opening(prompt), **options)
     shared = min(common_length(prompt_text, whole) for whole in wholes)
     if prompt[-1]["role"] == "assistant" and squeezed(prompt_text[shared:]):
         raise BadRow("the chat template writes the begun answer otherwise than the whole one")

@@ -11,7 +11,7 @@ SUMS = "held-out rows are measured as they are read, by sums"
 AT_END = "the result is uploaded at the end"
 UNUSED = "what it belongs to is off"
 ANSWERS = "answers to held-out prompts are the likeliest ones, --max_new_tokens long"
-NO_PICTURES = "texts alone are read"
+NO_VIDEOS = "videos are not read"
 CONSOLE = "the console shows the start, a bar and what went wrong"
 
 INERT = {
@@ -30,7 +30,6 @@ INERT = {
     "logging_first_step": EVERY_STEP,
     "log_level": "errors and warnings are always shown",
     "use_liger_kernel": "the output head sees the completion tokens alone as it is",
-    "padding_free": "rows of like length are read together, with 5 % padding at most",
     "pad_to_multiple_of": "rows are padded to the longest that is read with them",
     "pad_token": "padding is neither attended to nor scored, so any token will do",
     "precompute_ref_batch_size": "the training batch size is used",
@@ -86,11 +85,7 @@ INERT = {
     "ignore_bias_buffers": EXCHANGE,
     "skip_memory_metrics": "memory is not among the metrics",
     "padding_value": "padding is neither attended to nor scored, so any token will do",
-    "ref_model_mixup_alpha": UNUSED,
-    "ref_model_sync_steps": UNUSED,
     "loraplus_lr_embedding": UNUSED,
-    "pissa_iter": UNUSED,
-    "pissa_convert": UNUSED,
     "freeze_trainable_layers": UNUSED,
     "freeze_trainable_modules": UNUSED,
     "swanlab_project": UNUSED,
@@ -101,16 +96,13 @@ INERT = {
     "include_tokens_per_second": EVERY_STEP,
     "train_on_prompt": "a preference is about completions",
     "mask_history": "a preference is about the last turn, which alone is scored",
+    "eval_on_each_dataset": "every held-out set has figures of its own beside those of all",
     "ignore_pad_token_for_loss": "padding is never scored",
     "preprocessing_batch_size": READ_AHEAD,
     "tokenized_path": "texts are tokenised once and stored under --precompute_dir",
-    "media_dir": NO_PICTURES,
-    "image_max_pixels": NO_PICTURES,
-    "image_min_pixels": NO_PICTURES,
-    "video_max_pixels": NO_PICTURES,
-    "video_min_pixels": NO_PICTURES,
-    "freeze_vision_tower": NO_PICTURES,
-    "freeze_multi_modal_projector": NO_PICTURES,
+    "video_max_pixels": NO_VIDEOS,
+    "video_min_pixels": NO_VIDEOS,
+    "freeze_multi_modal_projector": "it is trained or not with the rest: --freeze_vision_tower",
     "use_fast_tokenizer": "the tokenizer is the model's",
     "split_special_tokens": "the tokenizer is the model's",
     "low_cpu_mem_usage": "weights are read as they are needed",

@@ -37,9 +37,12 @@ class Rule:
     share: bool | None
     width: int
     at_once: int
+    packed: bool = False  # rows one behind the other without padding, and each with its own prompt
 
     def shares(self, lengths: Lengths) -> bool:
         """Whether an item becomes one row, with its prompt computed once for both completions."""
+        if self.packed:
+            return False
         if self.share is None and lengths[0]:
             return pays(lengths, self.width)
         return bool(self.share and lengths[0])
@@ -110,6 +113,10 @@ class Layout(Batch):
     # Of each pass what it has for a token, and the sizes of its rows, the longest first. A token
     # has its word; where rows are padded, whether it is real; or its word, segment and position.
     passes: tuple[tuple[int, list[int]], ...]
+    # The rows of a pass are one, and a token has its word, its position, and the end of a row: as
+    # many of these as there are rows, then zeros.
+    packed: bool = False
+    items: tuple[list[int], ...] = ()  # of each pass the item of every row
 
     @property
     def source_P(self) -> Tensor:
@@ -124,7 +131,10 @@ class Layout(Batch):
 
     def reads(self) -> list[Tensor]:
         """What each pass reads, ``(K, N, T)``."""
-        shapes = [(kinds, len(sizes), sizes[0]) for kinds, sizes in self.passes]
+        shapes = [
+            (kinds, 1, sum(sizes)) if self.packed else (kinds, len(sizes), sizes[0])
+            for kinds, sizes in self.passes
+        ]
         pieces = self.number_V[2 * self.scored :].split([k * n * t for k, n, t in shapes])
         return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
@@ -134,9 +144,10 @@ def laid_out(
 ) -> Layout:
     """The layout of items whose prompts and completions stand one after the other in ``token_S``,
     by the ``rule``."""
-    batches = forward_passes(lay_out(lengths, rule.shares), rule.at_once)
-    reads = [read_of(rows, token_S) for rows in batches]
-    source_P = source_index(batches, score_prompts)
+    group, read = (packs, packed_read) if rule.packed else (forward_passes, read_of)
+    batches = group(lay_out(lengths, rule.shares), rule.at_once)
+    reads = [read(rows, token_S) for rows in batches]
+    source_P = source_index(batches, score_prompts, rule.packed)
     scored = [torch.arange(first, end) for first, end in spans(lengths, score_prompts)]
     target_P = token_S[torch.cat(scored)]
     return Layout(
@@ -145,6 +156,8 @@ def laid_out(
         tuple(
             (len(one), [row.size for row in rows]) for one, rows in zip(reads, batches, strict=True)
         ),
+        rule.packed,
+        tuple([row.item for row in rows] for rows in batches),
     )
 
 
@@ -159,6 +172,15 @@ def read_of(rows: list[Row], token_S: Tensor) -> Tensor:
         real = [torch.ones(row.size, dtype=torch.long) for row in rows]
         return torch.stack([token_NT, padded(real, 0)])
     return token_NT[None]
+
+
+def packed_read(rows: list[Row], token_S: Tensor) -> Tensor:
+    """What one pass of packed rows reads, ``(3, 1, T)``."""
+    token_T = token_S[torch.cat([row.token_S for row in rows])]
+    position_T = torch.cat([row.position_S for row in rows])
+    end_T = torch.zeros_like(token_T)
+    end_T[: len(rows)] = torch.tensor([row.size for row in rows]).cumsum(0)
+    return torch.stack([token_T, position_T, end_T])[:, None]
 
 
 def lay_out(lengths: list[Lengths], shares: Callable[[Lengths], bool]) -> list[Row]:
@@ -194,7 +216,18 @@ def forward_passes(rows: list[Row], at_once: int) -> list[list[Row]]:
     return batches
 
 
-def source_index(batches: list[list[Row]], score_prompts: bool) -> Tensor:
+def packs(rows: list[Row], at_once: int) -> list[list[Row]]:
+    """Groups rows into passes of at most ``at_once`` tokens unless a single row has more."""
+    batches: list[list[Row]] = []
+    for row in rows:
+        if batches and sum(other.size for other in [*batches[-1], row]) <= at_once:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def source_index(batches: list[list[Row]], score_prompts: bool, packed: bool = False) -> Tensor:
     """``(P,)``: where in the flattened outputs of all passes the scored tokens are predicted: those
     of all first completions, of all second ones, then of the prompts where these are scored."""
     index_by_item: dict[tuple[int, int], Tensor] = {}
@@ -205,7 +238,7 @@ def source_index(batches: list[list[Row]], score_prompts: bool) -> Tensor:
                 # A prompt is scored once, in the row that holds the first completion.
                 if side in row.sides or (score_prompts and 0 in row.sides):
                     index_by_item[side, row.item] = base + index
-            base += rows[0].size
+            base += row.size if packed else rows[0].size
     # By side, then by item: the order of the targets, which ``batch.spans`` fixes.
     return torch.cat([index_by_item[key] for key in sorted(index_by_item)])
 

@@ -16,7 +16,6 @@ from peft.utils import load_peft_weights
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,6 +28,7 @@ from diffdpo.engine.low_bits import check_bits, compute_in_bfloat16, loading_opt
 from diffdpo.errors import UserError, short
 from diffdpo.text.settings import TextModelSettings
 from diffdpo.text.template import with_template
+from diffdpo.text.vision.models import auto_class
 
 ADAPTER = "default"
 ROUTERS = ("gate", "router", "shared_expert_gate")  # as transformers' models call them
@@ -52,7 +52,7 @@ class Storage:
 def load_model(
     name: str, flag: str, settings: TextModelSettings, frozen: Storage | None = None
 ) -> PreTrainedModel:
-    """A causal language model in float32, with its adapter where the folder holds one.
+    """A language or image–text model in float32, with its adapter where the folder holds one.
 
     The model under an adapter, that one or one to come, is loaded as ``frozen`` says.
 
@@ -87,7 +87,8 @@ def load_whole(
         options["attn_implementation"] = settings.attn_implementation
     options["dtype"] = frozen.dtype if frozen else torch.float32
     bits = quantised(name, frozen, settings) if frozen and frozen.bits else {}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    config = AutoConfig.from_pretrained(name, **settings.hub_options)
+    loaded: Any = auto_class(config).from_pretrained(
         name, use_safetensors=True, output_loading_info=True, **bits, **options
     )
     network: PreTrainedModel = loaded[0]
@@ -103,7 +104,7 @@ def quantised(name: str, frozen: Storage, settings: TextModelSettings) -> dict[s
     if getattr(config, "quantization_config", None):
         raise UserError(f"{frozen.flag}: {short(name)} is quantised already; leave the flag out")
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(
+        network = auto_class(config).from_config(
             config, trust_remote_code=settings.trust_remote_code
         )
     whole = kept_whole(network)
@@ -140,23 +141,29 @@ def base_of(name: str, options: dict[str, Any]) -> str | None:
     return base
 
 
-def attach(network: PreTrainedModel, name: str, place: str, options: dict[str, Any]) -> None:
-    """Put the adapter in folder ``name`` on its base model.
+def attach(
+    network: PreTrainedModel,
+    name: str,
+    place: str,
+    options: dict[str, Any],
+    adapter: str = ADAPTER,
+) -> None:
+    """Put the adapter in folder ``name`` on its base model, by the name ``adapter``.
 
     Raises UserError where the weights of the two do not belong together.
     """
     revision = {key: options[key] for key in ("revision", "cache_dir")}
     if Path(name).is_dir() and not (Path(name) / "adapter_model.safetensors").exists():
         raise FileNotFoundError("no adapter_model.safetensors")
-    network.load_adapter(name, adapter_name=ADAPTER, adapter_kwargs=revision)
+    network.load_adapter(name, adapter_name=adapter, adapter_kwargs=revision)
     # What is trained is float32, whatever the precision of the layer that it is a copy of.
-    for weight in (w for n, w in network.named_parameters() if ADAPTER in n.split(".")):
+    for weight in (w for n, w in network.named_parameters() if adapter in n.split(".")):
         weight.data = weight.data.float()
     stored = load_peft_weights(name, device="cpu", **revision)
     # Once more by peft itself: some versions of transformers do not find DoRA's magnitudes.
     stored = {key.removeprefix(PREFIX): weight for key, weight in stored.items()}
-    set_peft_model_state_dict(network, dict(stored), adapter_name=ADAPTER)
-    own = get_peft_model_state_dict(network, adapter_name=ADAPTER, save_embedding_layers=False)
+    set_peft_model_state_dict(network, dict(stored), adapter_name=adapter)
+    own = get_peft_model_state_dict(network, adapter_name=adapter, save_embedding_layers=False)
     loaded = {key.removeprefix(PREFIX): weight for key, weight in own.items()}
     # Embeddings that an adapter's file brings along are weights of the base model.
     loaded |= {key: weight for key, weight in network.state_dict().items() if key in stored}
@@ -190,16 +197,19 @@ def load_tokenizer(
     return with_template(find_tokenizer(name, "model_name_or_path", network, settings), settings)
 
 
+def sources_of(name: str, network: PreTrainedModel) -> list[str]:
+    """Where a model's tokenizer may lie: in its own folder, or that of the model under an
+    adapter."""
+    # The folder's own first: the tokenizer saved with an adapter may differ from its base model's.
+    adapters = getattr(network, "peft_config", {}).values()
+    return [name, *(str(config.base_model_name_or_path) for config in adapters)]
+
+
 def find_tokenizer(
     name: str, flag: str, network: PreTrainedModel, settings: TextModelSettings
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a model by its name; see ``load_tokenizer``."""
-    names = [name]
-    names += [
-        str(config.base_model_name_or_path)
-        for config in getattr(network, "peft_config", {}).values()
-    ]
-    # The folder's own first: the tokenizer saved with an adapter may differ from its base model's.
+    names = sources_of(name, network)
     for source in names:
         try:
             return AutoTokenizer.from_pretrained(source, **settings.hub_options)

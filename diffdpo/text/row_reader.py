@@ -23,6 +23,8 @@ from diffdpo.preference import preference_probability
 from diffdpo.text.chat import Rendered, left_out, render
 from diffdpo.text.encode import Encoded, encode_all
 from diffdpo.text.truncate import PromptTooLong, truncate
+from diffdpo.text.vision.pictures import Pictures
+from diffdpo.text.vision.places import as_parts
 
 MARKS = 8  # tokens that a template may put round an answer, at most
 
@@ -38,6 +40,8 @@ class TextItem:
     desirable: bool | None = None  # the label of a single completion; None for a pair
     # The reference's scores of the completions, where they are stored.
     reference: tuple[float, ...] | None = None
+    look: bytes = b""  # a digest of the pictures in the prompt; empty without any
+    pictures: Pictures | None = None  # what a processor made of them, where the item is trained on
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class RowSettings:
     truncation_mode: str = "keep_start"
     # For all rows; those of a row hold before them.
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    in_parts: bool = False  # contents are lists of parts, as image–text models' templates take them
     # The format of an entry of LLaMA-Factory's registry, in place of one of the table.
     registered: tuple[str, TextFormat] | None = None
 
@@ -72,6 +77,7 @@ class RowResult:
     endless: bool = False  # plain text without an end, since the tokenizer has no EOS
     unprompted: bool = False  # usable, with an empty prompt
     left_out: str | None = None  # a text that the chat template did not write
+    look: bytes | None = None  # a digest of the pictures in the prompt
     seen: set[str] = field(default_factory=set)  # columns that were read
 
     def items(self, paired: bool) -> list[TextItem]:
@@ -160,13 +166,13 @@ class RowReader:
         """A record in the one schema and as the text that the model reads; None, with the reason in
         ``result``, where it is left out."""
         try:
-            row = Record(dict(record))
+            row = self.opened(record)
             result.seen = row.seen
             example = self.example(row)
             if not self.margin_suffices(example):
                 result.close = True
                 return None
-            rendered = render(example, self.tokenizer)
+            rendered = self.written(result, row, example)
             result.left_out = left_out(example, rendered)
             result.endless = not rendered.templated and self.tokenizer.eos_token_id is None
             return example, rendered
@@ -176,6 +182,14 @@ class RowReader:
         except Exception as error:
             result.bad = str(as_bad_row(error))
             return None
+
+    def opened(self, record: Mapping[str, Any]) -> Record:
+        """A record as formats read it."""
+        return Record(dict(record))
+
+    def written(self, result: RowResult, record: Record, example: Example) -> Rendered:
+        """The text of an example of a ``record``."""
+        return render(example, self.tokenizer, as_parts if self.settings.in_parts else list)
 
     def example(self, record: Record) -> Example:
         """A row in the one schema.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,10 +15,15 @@ from transformers import PreTrainedModel
 from diffdpo.engine.console import say
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
+from diffdpo.text.head import FloatLogits, half_type
+from diffdpo.text.layers import layers_of, not_compiled
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
+from diffdpo.text.packed import packed_arguments
 from diffdpo.text.router import RouterBalance
 from diffdpo.text.sharing import obstacle
+from diffdpo.text.vision.pictures import Pictures
+from diffdpo.text.vision.positions import shared_positions
 
 # Logits in one chunk: 256 MiB in float32. A single chunk is kept for the backward pass; of several,
 # each is computed again there. (Chunks of a quarter or an eighth make a step 10 % longer.)
@@ -43,13 +50,15 @@ class TokenScorer(nn.Module):
         # The number of passes to run: more than there are where processes run each layer together.
         self.passes: Callable[[int], int] = int
         self.can_share = False  # until ``prove_sharing`` has tried it on a pair
+        self.packed = False  # until ``prove_packing`` has
 
     @property
     def rule(self) -> Rule:
         """How this network reads items, for ``laid_out``."""
         head: Any = self.network.get_output_embeddings()
         at_once = TOKENS_AT_ONCE.get(next(self.parameters()).device.type, NO_LIMIT)
-        return Rule(self.share if self.can_share else False, head.weight.shape[1], at_once)
+        share = self.share if self.can_share else False
+        return Rule(share, head.weight.shape[1], at_once, self.packed)
 
     def compile_layers(self) -> None:
         """Mark each layer to be compiled, once for all numbers and lengths of rows. What stands
@@ -57,20 +66,32 @@ class TokenScorer(nn.Module):
         for layer in layers_of(self.network):
             layer.compile(dynamic=True)
 
-    def forward(self, layout: Layout, all_columns: bool = False) -> Tensor:
+    def forward(
+        self, layout: Layout, all_columns: bool = False, pictures: Pictures | None = None
+    ) -> Tensor:
         """Log-probabilities of the targets, float32: ``(P, 1)``, or with gradient or where
         ``all_columns`` are asked for ``(P, 5)``, the columns that ``logprob`` names; with
         ``balance`` also those that ``router`` names.
 
-        The ``layout`` is on the device of the network, and made by its ``rule``.
+        The ``layout`` is on the device of the network, and made by its ``rule``; ``pictures`` are
+        those of its items.
         """
         reads = layout.reads()
         filling = self.passes(len(reads)) - len(reads)
         routed: list[tuple[Tensor, ...]] | None = None
         if self.balance and torch.is_grad_enabled():
             routed = []
-        both = zip(reads, layout.passes, strict=True)
-        outputs = [self.hidden(read, sizes, routed).flatten(0, 1) for read, (_, sizes) in both]
+        both = zip(reads, layout.passes, layout.items, strict=True)
+        outputs = [
+            self.hidden(
+                read,
+                sizes,
+                routed,
+                layout.packed,
+                pictures.inputs(items, read[0]) if pictures else {},
+            ).flatten(0, 1)
+            for read, (_, sizes), items in both
+        ]
         # Behind all others, where no scored token has its source: their gradient is zero.
         filler = reads[0][:1, :1, :1]
         outputs += [self.hidden(filler, [1]).flatten(0, 1) for _ in range(filling)]
@@ -81,21 +102,34 @@ class TokenScorer(nn.Module):
         return torch.cat([column_PK, self.balance.columns(routed, len(column_PK))], dim=1)
 
     def hidden(
-        self, read_KNT: Tensor, sizes: list[int], routed: list[tuple[Tensor, ...]] | None = None
+        self,
+        read_KNT: Tensor,
+        sizes: list[int],
+        routed: list[tuple[Tensor, ...]] | None = None,
+        packed: bool = False,
+        pictures: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Tensor:
-        """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout``. What the
-        routers say of the tokens is added to ``routed``, where that is given."""
+        """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout`` and its
+        ``pictures``. What the routers say of the tokens is added to ``routed``, where that is
+        given."""
         body: Any = self.network.base_model
         token_NT, *more = read_KNT
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
-        if len(more) == 2:
+        if packed:
+            position_NT, end_NT = more
+            attention = self.network.config._attn_implementation
+            shape |= packed_arguments(end_NT[0, : len(sizes)], sizes, str(attention))
+            shape["position_ids"], sizes = position_NT, [sum(sizes)]
+        elif len(more) == 2:
             segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
-            shape["position_ids"] = position_NT
+            shape["position_ids"] = shared_positions(
+                body, token_NT, segment_NT, position_NT, pictures
+            )
         # Where no row is padded, the attention takes its plain causal path without a mask.
         elif more:
             shape["attention_mask"] = more[0]
-        output = body(input_ids=token_NT, use_cache=False, **shape)
+        output = body(input_ids=token_NT, use_cache=False, **shape, **pictures)
         if routed is not None:
             width = sizes[0]
             # By slices: an index would be copied to the device, and a mask read back from it.
@@ -147,15 +181,21 @@ class TokenScorer(nn.Module):
         """Logits of hidden states, with the scale or soft cap that some models put behind the
         head."""
         head: Any = self.network.get_output_embeddings()
-        # Under autocast the body may give another type than the weights of the head have.
-        logits: Tensor = head(hidden.to(head.weight.dtype))
+        if half := half_type(head, hidden):
+            logits: Tensor = FloatLogits.apply(hidden.flatten(0, -2), head.weight, half)
+            logits = logits.view(*hidden.shape[:-1], -1)
+        else:
+            # Under autocast the body may give another type than the weights of the head have.
+            logits = head(hidden.to(head.weight.dtype))
         if self.scale != 1:
             logits = logits.float() * self.scale
         return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
 
     def generate(self, *args: Any, **kwargs: Any) -> Tensor:
         """The network's own generation of text."""
-        token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
+        # A cache has a place for each layer, by which each would be compiled by itself.
+        with not_compiled(layers_of(self.network)):
+            token_NT: Tensor = self.network.generate(*args, **kwargs)  # type: ignore[operator]
         return token_NT
 
     def set_adapter(self, name: str) -> None:
@@ -179,16 +219,11 @@ def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
     return scale, getattr(config, "final_logit_softcapping", None)
 
 
-def layers_of(network: nn.Module) -> list[nn.Module]:
-    """The layers of a language model: what its outermost lists hold."""
-    lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
-    names = [f"{name}." for name, _ in lists]
-    return [
-        layer
-        for name, each in lists
-        if not any(name.startswith(other) for other in names)
-        for layer in each
-    ]
+def as_in_training(scorer: TokenScorer) -> AbstractContextManager:
+    """Autocast where weights are of several types, which meet under it alone."""
+    weights = [weight for weight in scorer.parameters() if weight.is_floating_point()]
+    mixed = len({weight.dtype for weight in weights}) > 1
+    return torch.autocast(weights[0].device.type, torch.bfloat16, enabled=mixed)
 
 
 @torch.no_grad()
@@ -203,9 +238,10 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
     )
     was_training = network.training
     network.eval()  # one that comes in memory may still have its dropout
-    own = network(input_ids=ids, use_cache=False).logits.float()
     body: Any = network.base_model
-    ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
+    with as_in_training(scorer):
+        own = network(input_ids=ids, use_cache=False).logits.float()
+        ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
     # In half precision the model rounds after each of the two or three things it does to logits.
     tolerance = max(1e-3, 2 * precision_of(network))
     if not torch.allclose(own, ours.float(), rtol=tolerance, atol=1e-3):
@@ -240,7 +276,8 @@ def prove_steady(scorer: TokenScorer, name: str) -> None:
     """
     was_training = scorer.training
     scorer.train()  # as in training: this is where dropout acts
-    first, second = (tried(scorer, (3, 4)) for _ in range(2))
+    with as_in_training(scorer):
+        first, second = (tried(scorer, (3, 4)) for _ in range(2))
     scorer.train(was_training)
     if not torch.allclose(first, second, rtol=0, atol=1e-6):
         difference = (first - second).abs().max()

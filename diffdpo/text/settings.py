@@ -10,21 +10,22 @@ from diffdpo.config import BaseSettings, Layer, Translation, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
 from diffdpo.data.stream_settings import StreamSettings
-from diffdpo.engine.settings import FREE_ON_RESUME
-from diffdpo.flags import flag
-from diffdpo.text.bits_settings import TextBitsSettings
+from diffdpo.engine.settings import FIGURES, FREE_ON_RESUME
+from diffdpo.flags import flag, one_of
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
 from diffdpo.text.loss_settings import loss_problems
+from diffdpo.text.picture_settings import PictureSettings
+from diffdpo.text.reference_settings import TextReferenceSettings
 from diffdpo.text.refused import REFUSED
+from diffdpo.text.sources import entry_problems
 from diffdpo.text.train_settings import steps_or_share
 
 RECIPE = "scripts/recipes/reviews.yaml"
-ALL_LINEAR = ["all-linear"]
 STRATEGIES = ["no", "steps", "epoch"]
 # Settings that decide how the numbers are computed and change them by rounding alone.
-SAME_NUMBERS = {"attn_implementation", "share_prefix"}
+SAME_NUMBERS = {"attn_implementation", "share_prefix", "padding_free"}
 NAME_BOTH = "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
 
 
@@ -65,33 +66,11 @@ class TextModelSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, StreamSettings):
+class TextSettings(
+    TextModelSettings, TextDataSettings, PictureSettings, TextReferenceSettings, StreamSettings
+):
     """All flags of ``train_text_dpo.py``."""
 
-    ref_model_name_or_path: str | None = flag(
-        None,
-        "another model as reference; default: the start of training",
-        aliases=["--ref_model"],
-        group="model",
-    )
-    precompute_ref_log_probs: bool = flag(
-        False, "score the rows by the reference once and store the numbers", group="caching"
-    )
-    use_peft: bool = flag(
-        False,
-        "train a LoRA; left out: full fine-tune, or the adapter that is loaded",
-        group="model",
-    )
-    lora_r: int = flag(
-        16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=2**16
-    )
-    lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model", least=1)
-    use_rslora: bool = flag(
-        False, "the LoRA is scaled by lora_alpha / sqrt(lora_r) instead", group="model"
-    )
-    use_dora: bool = flag(
-        False, "the LoRA trains directions and lengths of weights apart (DoRA)", group="model"
-    )
     router_aux_loss_coef: float | None = flag(
         None,
         "weight of the load-balancing loss of a mixture of experts; default: its configuration's",
@@ -99,12 +78,16 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
         group="loss",
         least=0,
     )
-    lora_target_modules: list[str] = flag(ALL_LINEAR, "layers that get an adapter", group="model")
-
     share_prefix: bool | None = flag(
         None,
         "compute a prompt once for both completions; default: where that pays",
         group="caching",
+    )
+    padding_free: bool = flag(
+        False,
+        "read the rows of a step one behind the other, without padding between them; each then has"
+        " its own prompt",
+        group="model",
     )
     group_by_length: bool = flag(
         False, "rows of like length meet in a step; left out: chance decides", group="data"
@@ -139,13 +122,39 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
 
     def problems(self) -> list[str]:
         lines = super().problems()
-        if (self.model_name_or_path is None) != (self.dataset_name is None):
+        if (self.model_name_or_path is None) != (not (self.dataset_name or self.datasets)):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
         if (wanted := self.eval_fraction) is not None:
             lines += self.fraction_problems(wanted)
+        if self.streaming and len(self.dataset_name) + len(self.datasets) > 1:
+            lines.append("--streaming reads one data set, and several are named; leave it out")
+        if self.best_by is None and not entry_problems(self.datasets):
+            of_sets = (f"{name}/{FIGURES[0]}" for name in self.held_out_names)
+            known = [*FIGURES, *of_sets]
+            lines += one_of("metric_for_best_model", self.metric_for_best_model, known)
         soft = self.soft_label_scale is not None
         return lines + loss_problems(self, self.precompute_ref_log_probs, soft)
+
+    @property
+    def held_out_names(self) -> list[str]:
+        """The names of the held-out sets that have one."""
+        if self.eval_fraction is not None or entry_problems(self.datasets):
+            return []
+        return [source.label for source in self.held_out_sources if source.label]
+
+    @property
+    def best_by(self) -> str | None:
+        """``metric_for_best_model`` as figures are called here; None where there is none such.
+        transformers has an underscore after the name of a set."""
+        wanted = self.metric_for_best_model.removeprefix("eval_")
+        begins = {f"{name}{mark}": f"{name}/" for name in self.held_out_names for mark in "/_"}
+        known = {
+            f"{begin}{figure}": f"{own}{figure}"
+            for begin, own in {"": "", **begins}.items()
+            for figure in FIGURES
+        }
+        return known.get(wanted)
 
     def fraction_problems(self, wanted: float) -> list[str]:
         """Why ``--eval_fraction`` cannot be had."""
@@ -163,7 +172,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
         """The recipe of the bundled run, where no model, data or file of settings is given."""
-        own = ("config", "model_name_or_path", "dataset_name")
+        own = ("config", "model_name_or_path", "dataset_name", "datasets")
         if any(given.get(name) for name in own):
             return None
         content = read_yaml(bundled(RECIPE))
@@ -190,7 +199,7 @@ class TextSettings(TextModelSettings, TextDataSettings, TextBitsSettings, Stream
             "eval_batch_size",
         }
         measured |= {"eval_generations", "max_new_tokens"}
-        elsewhere = {"cache_dir", "dataset_num_proc", "preview"}
+        elsewhere = {"cache_dir", "dataset_num_proc", "media_dir", "preview"}
         return FREE_ON_RESUME | measured | elsewhere | SAME_NUMBERS
 
     @classmethod

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
+from diffdpo.text.packed import PACKED
+
 
 def obstacle(network: PreTrainedModel) -> str | None:
     """The reason why a network cannot share prompts, as far as its configuration tells, or None."""
     config, attention = network.config.get_text_config(), network.config._attn_implementation
-    if attention not in ("sdpa", "eager"):
+    if attention not in ("sdpa", "eager", PACKED):
         return f"{attention} attention takes no mask of its own"
     # A window counts positions in the row, where the second completion stands behind the first.
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}

@@ -20,10 +20,10 @@ from diffdpo.objective.scores import Scores, StepContext
 from diffdpo.objective.terms import Objective
 from diffdpo.reference import unwrapped
 from diffdpo.text.batch import Collation, TextBatch, TextDraw, make_draw
+from diffdpo.text.layers import layers_of
 from diffdpo.text.layout import Rule
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE
-from diffdpo.text.scorer import layers_of
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.weighting import on_policy_weights, tail_weights
 
@@ -64,7 +64,7 @@ class TextTask:
         """Σ_t log p(y_t | x, y_<t) over the scored tokens of each completion, float32: ``(N,)``
         (Rafailov et al. 2023, eq. 7). With gradient, metrics of the tokens as well."""
         with self.autocast():
-            column_PK = model(draw.layout(unwrapped(model).rule), self.weighs)
+            column_PK = model(draw.layout(unwrapped(model).rule), self.weighs, draw.pictures)
         # Contiguous, or the columns beside it would decide how the sums are rounded: the reference
         # has one column and the policy five, and their sums must agree to the last bit.
         logp_P = column_PK[:, LOGP].contiguous()

@@ -23,7 +23,7 @@ from diffdpo.text.row_reader import RowReader
 
 # The version of how rows become tokens. Raise it with a change in a format, in the rendering or in
 # the encoding after which a row has other tokens, or another reason for having none.
-VERSION = "1"
+VERSION = "2"
 STEP = 1024  # rows hashed at once
 # Of a tokenizer's files: the template is a fact of its own, and these say how it was loaded and
 # what it was last called with.
@@ -60,6 +60,7 @@ DECIDE = [
     "min_score_margin",
     "data_format",
     "chat_template_kwargs",
+    "in_parts",
 ]
 
 

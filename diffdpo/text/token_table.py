@@ -7,6 +7,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -36,6 +37,7 @@ FEATURES = Features(
         "endless": Value("bool"),
         "unprompted": Value("bool"),
         "left_out": Value("binary"),
+        "look": Value("binary"),  # a digest of the pictures in the prompt
         "seen": List(Value("int16")),  # numbers of columns
     }
 )
@@ -115,6 +117,12 @@ class TokenTable:
         """A column as it is stored."""
         return self.stored.data.column(name)
 
+    @cached_property
+    def looks(self) -> list[bytes | None] | None:
+        """The digest of the pictures of every row; None where no row has any."""
+        column = self.column("look")
+        return None if column.null_count == len(column) else column.to_pylist()
+
     def items(self, row: int, paired: bool) -> list[TextItem]:
         """The items of a usable row."""
         tokens = [part.read(row) for part in self.parts]
@@ -131,7 +139,10 @@ class TokenTable:
         label, outcome = self.label[row], float(self.outcome[row])
         desirable = None if label < 0 else bool(label)
         sides = tokens[1 : 1 + self.sides[row]]
-        return make_items(row, tokens[0], sides, outcome, desirable, paired)
+        items = make_items(row, tokens[0], sides, outcome, desirable, paired)
+        if self.looks is None or (look := self.looks[row]) is None:
+            return items
+        return [replace(item, look=look) for item in items]
 
     def tally(self, format: str, columns: Sequence[str]) -> Tally:
         """The counts of the rows, with the names of the columns that no row's reader looked at."""
@@ -191,7 +202,7 @@ class Tokens:
 def content_bytes(item: TextItem) -> bytes:
     """Tokens and labels of an item as bytes, equal for equal items alone."""
     label = repr((item.outcome, item.desirable)).encode()
-    return token_bytes(item.prompt, *item.completions) + label
+    return token_bytes(item.prompt, *item.completions) + label + item.look
 
 
 def token_bytes(*lists: Any) -> bytes:

@@ -37,7 +37,7 @@ SHARD = 8192  # rows of a shard of a table, at most: a killed run loses a few se
 
 AHEAD = 3  # batches of a worker that are asked for before they are needed
 
-Tokenise = Callable[[Iterator[range]], Iterator[pa.Table]]
+Tokenise = Callable[[Iterator[range]], Iterator[tuple[int, pa.Table]]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def in_memory(tokenise: Tokenise, rows: int, quiet: bool) -> TokenTable:
     """The tokens of all rows, kept nowhere else."""
     parts = []
     with tqdm(total=rows, desc="tokenising", unit="row", disable=quiet, leave=False) as bar:
-        for part in tokenise(iter([range(rows)])):
+        for _, part in tokenise(iter([range(rows)])):
             parts.append(part)
             bar.update(len(part))
     return TokenTable(Dataset(InMemoryTable(pa.concat_tables(parts))))
@@ -92,22 +92,26 @@ def cpus() -> int:
 
 @contextmanager
 def workers(reader: RowReader, dataset: Dataset, processes: int) -> Iterator[Tokenise]:
-    """A function from ranges of rows to their tokens, batch by batch; none of the processes starts
+    """A function from ranges of rows to their tokens, batch by batch with the number of the first
+    row; none of the processes starts
     before it is called."""
     # Processes take the place of the tokenizer's own threads, which do not outlive a fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if processes == 1:
-        yield lambda spans: (tokens_of(reader, dataset, part) for part in batches(spans))
+        yield lambda spans: (
+            (part.start, tokens_of(reader, dataset, part)) for part in batches(spans)
+        )
         return
     pool = ProcessPoolExecutor(processes, initializer=enter, initargs=(reader, dataset))
 
-    def tokenise(spans: Iterator[range]) -> Iterator[pa.Table]:
-        parts = batches(spans)
+    def tokenise(spans: Iterator[range]) -> Iterator[tuple[int, pa.Table]]:
+        parts = ((part.start, pool.submit(tokens_here, part)) for part in batches(spans))
         try:
-            asked = deque(pool.submit(tokens_here, p) for p in islice(parts, AHEAD * processes))
+            asked = deque(islice(parts, AHEAD * processes))
             while asked:
-                yield asked.popleft().result()
-                asked.extend(pool.submit(tokens_here, part) for part in islice(parts, 1))
+                first, tokens = asked.popleft()
+                yield first, tokens.result()
+                asked.extend(islice(parts, 1))
         except BrokenProcessPool as error:
             raise UserError(
                 f"--dataset_num_proc: one of {processes} processes that tokenise was ended from"

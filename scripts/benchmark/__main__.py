@@ -1,5 +1,6 @@
 """Our trainers beside others: ``python scripts/benchmark --peer-script THEIRS.py``; real shapes on
 a card: ``python scripts/benchmark gpu``; the host alone: ``python scripts/benchmark host``; the
+output head alone: ``python scripts/benchmark head``; the
 way to a better policy: ``python scripts/benchmark race``; the table of losses: ``python
 scripts/benchmark losses``."""
 
@@ -39,6 +40,12 @@ if __name__ == "__main__":
             example="--jobs 12 --minutes 30",
             interrupted="interrupted; the runs so far are kept, and the same command goes on",
             module="losses.command",
+        ),
+        "head": Command(
+            purpose="the output head of a language model alone: seconds, memory, rounding",
+            settings="scripts.benchmark.heads:HeadSettings",
+            example="--positions 2048",
+            module="heads",
         ),
         "host": Command(
             purpose="what a step takes of the host, on latents of real shapes, without a card",

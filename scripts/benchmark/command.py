@@ -135,6 +135,7 @@ def report(
         "steps a repetition": settings.steps,
         "pairs a step": BATCH,
         "reference draws stored": REFERENCE_DRAWS,
+        "tuned": "all programs",
     }
     if settings.small:
         notes = [*notes, "tiny models (--small): the figures mean nothing"]

@@ -14,7 +14,13 @@ from torch.profiler import ProfilerActivity, profile
 
 # Pieces of operation names; an operation belongs to the first kind with a match.
 KINDS = {
-    "attention": ("scaled_dot_product", "_efficient_attention", "_flash_attention", "softmax"),
+    "attention": (
+        "scaled_dot_product",
+        "_efficient_attention",
+        "_flash_attention",
+        "_cudnn_attention",
+        "softmax",
+    ),
     "convolutions": ("conv", "cudnn"),
     "optimizer": ("adam", "_foreach_", "linalg_vector_norm", "optimizer"),
     "matrix products": (

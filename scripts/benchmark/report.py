@@ -19,12 +19,15 @@ from scripts.benchmark.targets import Target, targets
 
 LIKE_FOR_LIKE = """Nothing is stored on either side, and every completion has a prompt of its own.
 Cores are CPU seconds over wall seconds. On a CPU our trainers keep freed memory and flush denormals
-(`tune_cpu` in `diffdpo/engine/accelerator.py`), which is worth about a tenth of a float32 step;
-the other programs run as they are."""
+(`tune_cpu` in `diffdpo/engine/accelerator.py`), which is worth about a tenth of a float32 step. In
+this run {tuned}."""
+TUNED = "every program was given both"
+UNTUNED = "the other programs ran without, as they are"
 TARGETS = """Rows with something stored are another claim: what our step computes from encodings and
 reference scores on disk, beside a program that computes them in every step. The time to fill the
 cache is under *Epochs*. *Best* is the quotient of the fastest repetitions, which other load
-disturbs least; a target that only the median keeps is not met."""
+disturbs least; a target that only the median keeps is not met, and neither is one that is kept
+while many programs are loaded, where other people's float32 steps were slower than alone."""
 STEPS = """The bare network is the model's own forward and backward in the same process on the same
 draws, with the reference's forward where a step needs one: a UNet's prediction for all rows, or a
 language model's logits under cross-entropy, row by row."""
@@ -61,15 +64,16 @@ class Report:
         machine = ", ".join(f"{name} {fact}" for name, fact in self.machine.items())
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         rows = self.results
+        like_for_like = LIKE_FOR_LIKE.format(tuned=TUNED if self.settings.get("tuned") else UNTUNED)
         sections = [
             "# Benchmark",
             f"{machine}.",
             (
                 f"{settings}. Median over repetitions and, in brackets, their range; quotients are"
-                " taken within a repetition, and those with a wide range have one decimal."
+                " taken within a repetition."
             ),
             "\n".join(f"* {note}" for note in self.notes),
-            f"## Like for like\n\n{LIKE_FOR_LIKE}\n\n{comparison_table(rows)}",
+            f"## Like for like\n\n{like_for_like}\n\n{comparison_table(rows)}",
             f"## Targets\n\n{TARGETS}\n\n{target_table(self.targets, rows)}",
             f"## Steps and memory\n\n{STEPS}\n\n{step_table(rows.values())}",
             "## Where a step goes\n\n" + operation_table(rows.values()),

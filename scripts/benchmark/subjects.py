@@ -33,6 +33,7 @@ TEXT_VARIANTS = {
     "live": (),
     "stored": ("--precompute_ref_log_probs",),
     "unshared": ("--share_prefix", "false"),
+    "packed": ("--padding_free", "true"),
 }
 BUILDS = {
     "latents",

@@ -35,10 +35,9 @@ def seconds(values: list[float]) -> str:
     return shown(spread(values), digits=3)
 
 
-def ratio(value: Spread | None) -> str:
-    """A quotient; one decimal where its range is wider than a tenth of it."""
-    wide = value is not None and value.high - value.low > 0.1 * value.median
-    return shown(value, "x", 1 if wide else 2)
+def ratio(value: Spread | None, digits: int = 1) -> str:
+    """A quotient. One decimal: turns that followed each other differ by more than the second."""
+    return shown(value, "x", digits)
 
 
 def comparison_table(results: Mapping[str, Result]) -> str:
@@ -65,28 +64,27 @@ def verdict(target: Target, results: dict[str, Result]) -> dict[str, object]:
         "against": target.against,
         "wanted": target.wanted,
         "measured": asdict(measured) if measured else None,
-        "met": target.met(measured) if measured else None,
+        "met": target.met(measured) and not target.crowded(results) if measured else None,
     }
 
 
 def target_table(targets: list[Target], results: dict[str, Result]) -> str:
-    """Bound, measured figure, and whether it is met."""
+    """Bound, measured figure, and whether it is met, of the targets whose programs were run."""
     rows = []
     for target in targets:
-        measured = target.measure(results)
-        ranges = measured is not None and measured.low < measured.high
-        best = f"{measured.best:.2f}x" if measured and ranges else ""
+        if (measured := target.measure(results)) is None:
+            continue
+        ranges, digits = measured.low < measured.high, target.digits
+        best = f"{measured.best:.{digits}f}x" if ranges else ""
         words = target.work, target.against, target.wanted
-        rows.append((*words, ratio(measured), best, met(target, measured)))
+        rows.append((*words, ratio(measured, digits), best, met(target, measured, results)))
     return table(("work", "against", "target", "measured", "best", "met"), rows)
 
 
-def met(target: Target, measured: Spread | None) -> str:
+def met(target: Target, measured: Spread, results: Mapping[str, Result]) -> str:
     """The verdict in words."""
-    if measured is None:
-        return "not measured"
     if target.met(measured):
-        return "yes"
+        return "in a large group only" if target.crowded(results) else "yes"
     return "by the median alone" if target.keeps(measured.median) else "no"
 
 
@@ -108,7 +106,7 @@ def step_row(result: Result) -> tuple[str, ...]:
     """The figures of one subject, or its error."""
     if result.error is not None:
         return (result.name, f"failed: {result.error}".replace("|", "/"), "", "", "", "", "")
-    bare = ratio(quotient(result.wall, result.bare_wall))
+    bare = ratio(quotient(result.wall, result.bare_wall), 2)
     build = f"{result.build:.1f}" if result.cold_setup is not None else ""
     gpu = "" if result.gpu is None else f"{result.gpu:.0f}"
     times = seconds(result.wall), seconds(result.cpu)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from diffdpo.engine.accelerator import tune_cpu
 from scripts.benchmark.gate import Channel, Gate, Schedule, Stop
 from scripts.benchmark.programs import PROGRAMS
 from scripts.benchmark.snapshots import Moments, Snapshots
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> int:
 def run(request: dict[str, Any], channel: Channel) -> None:
     """Run the program of one subject through the gate."""
     torch.set_num_threads(request["threads"])
+    if not torch.cuda.is_available():
+        tune_cpu()  # other people's programs too, so that none has it alone
     program = PROGRAMS[request["program"]](request["target"], request["flags"])
     aside = ASIDES[request["aside"]]()
     channel.tell("ready")

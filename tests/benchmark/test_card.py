@@ -177,10 +177,11 @@ def test_the_work_of_a_language_model_is_that_of_its_layers(tmp_path, monkeypatc
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForCausalLM
 
-    from scripts.benchmark import text_shapes
+    from scripts.benchmark import text_shapes, text_work
     from scripts.benchmark.text_shapes import TEXT_SHAPES, completions, make_text_data, text_work_of
 
     monkeypatch.setattr(text_shapes, "STEPS_OF_ROWS", 2)
+    monkeypatch.setattr(text_work, "PACKAGE", text_work.PACKAGE / "ranking")  # fewer words
     shape = TEXT_SHAPES[0].thin()
     make_text_data(shape, tmp_path)
     flops, weights, tokens = text_work_of(shape, tmp_path)
@@ -204,7 +205,7 @@ def test_language_models_are_trained_alike_by_both(tmp_path, monkeypatch):
     monkeypatch.setattr(text_shapes, "has_trl", lambda: True)
     shapes = text_shapes.TEXT_SHAPES
     rows = {row.name: row for row in card_subjects(shapes, False, 23, [], tmp_path)}
-    assert len(rows) == 6 * len(shapes)
+    assert len(rows) == 8 * len(shapes)
     for shape in shapes:
         for kind in ("lora", "full"):
             ours, theirs = rows[f"{shape.name}-{kind}-live"], rows[f"{shape.name}-{kind}-trl"]

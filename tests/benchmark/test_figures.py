@@ -54,7 +54,7 @@ ROWS = {
             operations={"norms": 0.25, "copies": 0.75},
         ),
         result("full-fp32-salesforce", 4.0, 3.0, 4.8, ram=1600.0),
-        result("full-bf16-uncached", error="no | such thing"),
+        Result("full-bf16-uncached", "full-bf16", error="no | such thing"),
     )
 }
 UNCACHED, LATENTS, SCORES, THEIRS, _ = ROWS.values()
@@ -134,14 +134,14 @@ def test_markdown_says_all_in_tables():
     text = page(ROWS).markdown()
     assert (
         "| full fp32, everything stored | salesforce fp32 | at least 2x | 4.0x [2.0, 4.0] |"
-        " 3.00x | yes |" in text
+        " 3.0x | yes |" in text
     )
     assert (
-        "| full fp32, first epoch, nothing stored | salesforce fp32 | at least 1.2x | 1.29x |"
+        "| full fp32, first epoch, nothing stored | salesforce fp32 | at least 1.2x | 1.3x |"
         "  | yes |" in text
     )
     assert (
-        "| full-fp32-latents | bare network | at most 1.05x | 1.2x [1.0, 1.2] | 1.25x | no |"
+        "| full-fp32-latents | bare network | at most 1.05x | 1.20x [1.00, 1.25] | 1.25x | no |"
         in text
     )
     assert "| full-bf16-uncached | failed: no / such thing |" in text
@@ -186,17 +186,27 @@ def test_like_for_like_rows_store_nothing_on_either_side():
     )
     theirs.cpu = [5.0, 5.0, 5.0]
     rows = {row.name: row for row in (ours, theirs)}
-    line = "| lora fp32 | lora-fp32-diffusers | 2.000 | 3.200 [3.000, 3.200] | 1.60x [1.50, 1.60] |"
-    assert line + " 2.000 | 5.000 | 2.50x | 1.00 | 1.56 |" in comparison_table(rows)
+    line = "| lora fp32 | lora-fp32-diffusers | 2.000 | 3.200 [3.000, 3.200] | 1.6x [1.5, 1.6] |"
+    assert line + " 2.000 | 5.000 | 2.5x | 1.00 | 1.56 |" in comparison_table(rows)
     assert comparison_table({}) == "No two such rows were measured."
     stored = {"latents", "scores", "compiled", "stored"}
     assert not stored & {row.ours.split("-")[-1] for row in COMPARISONS}
 
 
-def test_wide_ranges_have_one_decimal():
+def test_quotients_have_one_decimal():
     assert ratio(Spread(2.77, 1.62, 3.64)) == "2.8x [1.6, 3.6]"
-    assert ratio(Spread(1.04, 1.01, 1.07)) == "1.04x [1.01, 1.07]"
+    assert ratio(Spread(1.04, 1.01, 1.07), 2) == "1.04x [1.01, 1.07]"
     assert ratio(None) == "–"
+
+
+def test_a_target_whose_programs_were_not_run_has_no_line():
+    text = page(ROWS).markdown()
+    assert "salesforce bf16" not in text.split("## Targets")[1].split("## Steps")[0]
+    assert (
+        "was given both"
+        in Report({}, {"tuned": "all programs"}, ROWS, 1.0, {"full": 10}).markdown()
+    )
+    assert "ran without" in text
 
 
 def test_a_target_that_the_fastest_repetitions_miss_is_not_met():
@@ -204,9 +214,23 @@ def test_a_target_that_the_fastest_repetitions_miss_is_not_met():
     cases = {"yes": (2.4, 2.3), "by the median alone": (2.4, 2.1), "no": (2.2, 2.4)}
     for words, (median, best) in cases.items():
         measured = Spread(median, 1.0, 3.0, best)
-        assert met(target, measured) == words
+        assert met(target, measured, {}) == words
         assert target.met(measured) is (words == "yes")
-    assert met(target, None) == "not measured"
+
+
+def test_a_target_is_met_where_few_programs_are_loaded():
+    target = Target("", "", 2.0, faster("a-1", "a-2"), names=("a-1", "a-2"))
+    few = {f"a-{n}": result(f"a-{n}", float(n)) for n in range(1, 5)}
+    other = {f"b-{n}": result(f"b-{n}", 1.0) for n in range(9)}
+    many = few | {"a-5": result("a-5", 1.0)}
+    found = target.measure(few)
+    assert met(target, found, few | other) == "yes"
+    assert met(target, found, many) == "in a large group only"
+    slow = Spread(1.9, 1.0, 2.0, 1.9)
+    assert met(target, slow, many) == "no"
+    named = {name for one in targets(32, 88.0) for name in one.names}
+    assert {"lora-fp32-diffusers", "full-bf16-scores", "text-fp32-trl"} <= named
+    assert all(one.names for one in targets(32, 88.0))
 
 
 def test_chart_is_a_picture_even_of_nothing():

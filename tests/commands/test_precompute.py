@@ -167,7 +167,8 @@ def test_what_cannot_be_stored_is_one_line(models, pairs, tmp_path, capsys):
         (16, 150, True, "1.5 of 16 draws"),
         (3, 1200, True, "3 of 3 draws a pair are scored, for 12 visits: 0.25 of the forward"),
         (3, 1200, True, "pay after 3 epochs"),
-        (3, 1200, False, "--cache_latents would encode a pair once"),
+        (3, 1200, False, "a pair is encoded 15 times, to be scored and trained on: with --cache"),
+        (1, 100, False, "a pair is encoded 2 times"),
     ],
 )
 def test_what_scores_cost_beside_a_live_reference_is_said(draws, positions, stored, told):

@@ -9,8 +9,8 @@ from datasets import Dataset, load_dataset
 
 from diffdpo import REWARDS
 from diffdpo.cli import run_command
+from diffdpo.data.decode import open_image
 from diffdpo.data.image_formats import IMAGE_FORMATS
-from diffdpo.image.decode import open_image
 from diffdpo.metrics import TEXT_REWARDS
 from diffdpo.metrics.colourfulness import colourfulness
 from diffdpo.metrics.sentiment import load_sentiment

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.losses import LOSSES
-from tests.conftest import accelerate, run, script
+from tests.conftest import script
 from tests.processes import run_forked, run_two
 from tests.text.factory import CHATML, pair_rows, save_model, write_jsonl
 from tests.text.runs import fails_with, flags, metrics, train
@@ -23,7 +23,7 @@ def test_two_steps_then_two_more_are_four_in_one_go(lm, data, tmp_path):
     schedule = {"lr_scheduler": "constant", "use_peft": True}
     train(*flags(lm, data["chats"], straight, **schedule))
     words = flags(lm, data["chats"], cut, max_train_steps=2, checkpointing_steps=2, **schedule)
-    first = run(accelerate("train_text_dpo", *words))
+    first = run_forked(script("train_text_dpo", *words))
     assert first.returncode == 0, first.stderr
     for word in (
         "12 pairs of 12 rows (pairs), 0 unusable",

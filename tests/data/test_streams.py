@@ -7,7 +7,9 @@ import shutil
 import tarfile
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow.parquet import ParquetFile, write_table
 
 from diffdpo.data.streams import tar_index
 from diffdpo.data.streams.order import buffered_order
@@ -259,3 +261,25 @@ def test_compressed_tar_files_are_refused(tmp_path):
         tar.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
     with pytest.raises(UserError, match="is no whole tar file, without compression"):
         table(tmp_path / "x.tar", tmp_path / "cache")
+
+
+def test_a_column_is_read_many_groups_at_once_but_for_what_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffdpo.data.streams.parquet.RUN", 12)
+    folder = parquet_shards(tmp_path / "data", ROWS, files=2, group=4)
+    first = sorted(folder.glob("*.parquet"))[0]
+    column = ParquetFile(first).metadata.row_group(1).column(list(ROWS[0]).index("text"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    with first.open("r+b") as file:  # the second group
+        file.seek(begin)
+        file.write(bytes(column.total_compressed_size))
+    wanted = np.delete(np.arange(50), [2, 17, 30])
+    found = list(table(folder, tmp_path / "cache").each(wanted, "text"))
+    assert found == [(row, f"row {row}") for row in wanted.tolist() if row not in range(4, 8)]
+
+
+def test_bytes_that_are_no_text_are_one_row_less(tmp_path):
+    values = pyarrow.array([b"one", b"\xff", b"three"])
+    column = pyarrow.StringArray.from_buffers(3, *values.buffers()[1:], values.buffers()[0])
+    write_table(pyarrow.table({"text": column}), tmp_path / "train.parquet")
+    found = table(tmp_path, tmp_path / "cache")
+    assert list(found.each(np.arange(3), "text")) == [(0, "one"), (2, "three")]

@@ -23,6 +23,8 @@ out of memory is a traceback                           test_memory: a batch too 
 convolutions in another layout are faster              test_speed: layouts
 the autoencoder in float32 takes seconds               test_speed: autoencoder
 texts of new lengths are compiled again and again      test_speed: graphs
+rows without padding score otherwise                   test_text_kernels: packed rows
+logits are rounded before their log-softmax            test_text_kernels: sums
 float32 without TF32, and no word                      test_speed: a line at the start
 DDP with adapters off; one process samples             test_two_cards
 =====================================================  ==========================================

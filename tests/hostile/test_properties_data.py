@@ -13,15 +13,15 @@ pytest.importorskip("hypothesis", reason="comes with the dev extra")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffdpo.data.cells import BadImage
 from diffdpo.data.columns import closest, listed
+from diffdpo.data.decode import open_image
 from diffdpo.data.image_formats import detect
 from diffdpo.data.places import BadName, Place
 from diffdpo.data.source import open_dataset
 from diffdpo.data.splits import BUILDERS, by_split, chosen
 from diffdpo.errors import UserError
 from diffdpo.image.captions import prompts_of
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import open_image
 from diffdpo.image.lettering import lettered
 from tests.factory import encoded, picture
 

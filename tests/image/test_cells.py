@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import open_image
+from diffdpo.data.cells import BadImage
+from diffdpo.data.decode import open_image
 from tests.factory import encoded, picture
 
 IMAGE = picture(3, (24, 16))

@@ -11,12 +11,12 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 import diffdpo.errors
+from diffdpo.data.cells import BadImage
+from diffdpo.data.decode import Limits, open_image
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of
-from diffdpo.image.cells import BadImage
 from diffdpo.image.clip_length import check_frames, settle_frames
 from diffdpo.image.clips import first_frames, open_clip
-from diffdpo.image.decode import Limits, open_image
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.marks import content
 from diffdpo.image.pairs import image_pairs

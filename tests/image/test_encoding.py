@@ -20,7 +20,10 @@ def backbone(models):
 
 
 def rows(backbone, pairs, spans, flips=2, chunk=8, workers=0):
-    return list(encoded_rows(pairs, flips, backbone, chunk, workers, iter(spans)))
+    """The rows, which come with the numbers of the ranges."""
+    found = list(encoded_rows(pairs, flips, backbone, chunk, workers, iter(spans)))
+    assert [number for number, _ in found] == [number for span in spans for number in span]
+    return [row for _, row in found]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import random
 import pytest
 from PIL import Image, features
 
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import open_image
+from diffdpo.data.cells import BadImage
+from diffdpo.data.decode import open_image
 from tests.factory import picture
 
 MUTANTS = 10_000

@@ -9,10 +9,10 @@ from datasets import Dataset
 from datasets import Image as ImageFeature
 from datasets import Sequence as List
 
+from diffdpo.data.decode import open_image
 from diffdpo.data.image_formats import detect
 from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
-from diffdpo.image.decode import open_image
 from diffdpo.image.framing import FrameSettings
 from diffdpo.image.pairs import image_pairs
 from tests.factory import encoded, make_pairs, pickapic_rows, picture

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from diffdpo.image.cells import BadImage
-from diffdpo.image.decode import Limits, open_image
+from diffdpo.data.cells import BadImage
+from diffdpo.data.decode import Limits, open_image
 from diffdpo.image.pixels import Augmentation, frame, from_bytes
 from tests.factory import encoded, picture
 

@@ -24,13 +24,17 @@ TABLES: list[Chain] = [[("start", INT), ("table", KILL), ("table", TERM), ("tabl
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of run: a command with its flags, in so many processes, and its chains of kills."""
+    """A kind of run: a command with its flags, in so many processes, and its chains of kills.
+
+    ``is_forked``: of a server that has imported the libraries, where none is killed at that.
+    """
 
     name: str
     command: str
     flags: list[str]
     chains: list[Chain]
     processes: int = 1
+    is_forked: bool = False
 
     def words(self, folder: Path) -> list[str]:
         """The command line of the run whose output, or cache, is ``folder``."""
@@ -50,7 +54,7 @@ def cells(material: Path, short: bool) -> list[Cell]:
     lora = ["--use_peft", "--lora_r", "2"]
     if short:
         chain = [("checkpoint", KILL), ("steps", TERM), ("export", KILL)]
-        return [Cell("text LoRA", "train_text_dpo", [*text, *lora, *RUN], [chain])]
+        return [Cell("text LoRA", "train_text_dpo", [*text, *lora, *RUN], [chain], 1, True)]
     image = ["--dataset_name", str(material / "images"), "--learning_rate", "1e-3"]
     sd = [*image, "--pretrained_model_name_or_path", str(material / "sd")]
     xl = [*image, "--pretrained_model_name_or_path", str(material / "sdxl")]

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from tests.kill_matrix.cells import KILL, Cell, environment
+from tests.processes import Started
 
 PATIENCE = 300  # seconds for a command to come to its moment, or to its end
 IMPORTS = 0.7  # seconds after the start, in which libraries are being imported
+Running = Any  # a Popen, or what has the same methods
 SIGNALS = {KILL: signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 
 
@@ -39,8 +42,21 @@ def moment(name: str, folder: Path) -> Callable[[], bool]:
     return tells[name]
 
 
-def start(cell: Cell, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+class Forked(Started):
+    """A fork of the server, with what of Popen a killing needs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code. Raises TimeoutExpired."""
+        self.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("fork", timeout or 0.0)
+        return self.returncode
+
+
+def start(cell: Cell, folder: Path, log: Path) -> Running:
     """The command, in a session of its own; what it prints is added to ``log``."""
+    if cell.is_forked:
+        return Forked(cell.words(folder), files=[log, log], **environment())
     with log.open("ab") as file:
         return subprocess.Popen(
             cell.words(folder), env=environment(), stdout=file, stderr=file, start_new_session=True
@@ -73,7 +89,7 @@ def finish(cell: Cell, folder: Path, log: Path) -> int:
     return wait(start(cell, folder, log))
 
 
-def wait(process: subprocess.Popen[bytes]) -> int:
+def wait(process: Running) -> int:
     """The exit code of a command, which is killed where it takes too long."""
     try:
         return process.wait(PATIENCE)
@@ -82,7 +98,7 @@ def wait(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def kill_tree(process: subprocess.Popen[bytes]) -> None:
+def kill_tree(process: Running) -> None:
     """SIGKILL to a command and to all that it has started."""
     try:
         family = psutil.Process(process.pid)

@@ -184,7 +184,7 @@ def test_intervals_of_many_items_cover_as_often_as_they_say(monkeypatch, samples
         monkeypatch.setattr(uncertainty, "SAMPLES", samples)
         monkeypatch.setattr(uncertainty, "SAMPLES_AT_ONCE", samples)
     pairs, covered = np.concatenate([ring(200, 10), random_graph(200)]), []
-    for seed in range(40):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         strength = rng.normal(scale=0.5, size=200)
         strength -= strength.mean()

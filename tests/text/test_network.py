@@ -24,8 +24,9 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
+from diffdpo.text.adapters import is_adapter
 from diffdpo.text.loading import load_model, load_tokenizer
-from diffdpo.text.network import is_adapter, make_reference, make_trainable
+from diffdpo.text.network import make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, save_model, tokenizer
@@ -285,6 +286,8 @@ def test_mistakes(base, tmp_path):
         prepared("/no/such")
     with pytest.raises(UserError, match="--lora_target_modules to_q"):
         prepared(base, use_peft=True, lora_target_modules=["to_q"])
+    with pytest.raises(UserError, match="--lora_target_modules to_q: no module has this name"):
+        prepared(base, use_peft=True, lora_target_modules=["to_q", "v_proj"])
     with pytest.raises(UserError, match="--ref_model_name_or_path /no/such: cannot be loaded"):
         prepared(base, ref_model_name_or_path="/no/such")
     model().save_pretrained(tmp_path)

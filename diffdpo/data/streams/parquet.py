@@ -21,6 +21,8 @@ from diffdpo.engine.digests import digest
 from diffdpo.errors import UserError, short
 
 AT_ONCE = 64  # rows that are unpacked together
+RUN = 1 << 14  # rows of a column that are read together
+NO_TEXT = object()
 SLACK = 1.25  # workers are not at the same row: groups stay a little longer than the order needs
 
 
@@ -115,14 +117,12 @@ class ParquetShards:
         assert writer is not None, "a row of the group is read"
         writer.close()
 
-    def batches(
-        self, group: int, columns: Sequence[str], file: parquet.ParquetFile | None = None
-    ) -> Iterator[pyarrow.RecordBatch]:
-        """The rows of a group in pieces: it may be larger than memory. ``file`` is its file where
-        that is open. Raises ValueError where they are damaged."""
+    def batches(self, group: int, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+        """The rows of a group in pieces: it may be larger than memory. Raises ValueError where they
+        are damaged."""
         path, number = self.files[self.shard_G[group]], int(self.number_G[group])
         try:
-            yield from (file or parquet.ParquetFile(path)).iter_batches(
+            yield from parquet.ParquetFile(path).iter_batches(
                 AT_ONCE, row_groups=[number], columns=list(columns)
             )
         except (pyarrow.ArrowException, OSError) as error:
@@ -132,19 +132,32 @@ class ParquetShards:
 
     def each(self, rows_N: np.ndarray, column: str) -> Iterator[tuple[int, Any]]:
         """These rows, ascending, and what each holds in a column, of those that can be read."""
-        file, shard = None, -1
-        for group in range(len(self.shard_G)):
-            low, high = np.searchsorted(rows_N, self.first_G[group : group + 2])
-            if low == high:
-                continue
-            if shard != self.shard_G[group]:
-                shard = self.shard_G[group]
-                file = parquet.ParquetFile(self.files[shard])
-            with suppress(ValueError):  # a damaged group, or text that is none
-                parts = [batch.column(0) for batch in self.batches(group, [column], file)]
-                values = pyarrow.chunked_array(parts)
-                for row in rows_N[low:high].tolist():
-                    yield row, values[row - int(self.first_G[group])].as_py()
+        for shard, path in enumerate(self.files):
+            groups = np.flatnonzero(self.shard_G == shard)
+            # Many groups at once: they may have a hundred rows, and each read takes its time.
+            pieces = (self.first_G[groups] - self.first_G[groups[0]]) // RUN if len(groups) else []
+            file = parquet.ParquetFile(path)
+            for piece in np.unique(pieces):
+                yield from self.each_of(file, groups[pieces == piece], rows_N, column)
+
+    def each_of(
+        self, file: parquet.ParquetFile, groups: np.ndarray, rows_N: np.ndarray, column: str
+    ) -> Iterator[tuple[int, Any]]:
+        """The same of some groups of a file that follow each other."""
+        first, end = self.first_G[groups[0]], self.first_G[groups[-1] + 1]
+        low, high = np.searchsorted(rows_N, (first, end))
+        if low == high:
+            return
+        try:
+            read = file.read_row_groups(self.number_G[groups].tolist(), columns=[column])
+        except (pyarrow.ArrowException, OSError):  # a damaged group is left out, and no other
+            for group in groups if len(groups) > 1 else []:
+                yield from self.each_of(file, np.array([group]), rows_N, column)
+            return
+        rows = rows_N[low:high].tolist()
+        values = texts(read.column(0).take(pyarrow.array(rows_N[low:high] - first)))
+        yield from ((row, value) for row, value in zip(rows, values, strict=True)
+                    if value is not NO_TEXT)  # fmt: skip
 
     def kept_of(self, batch: pyarrow.RecordBatch, first: int) -> pyarrow.RecordBatch:
         """The kept ones of the rows that begin with row ``first``."""
@@ -152,6 +165,18 @@ class ParquetShards:
             return batch
         low, high = np.searchsorted(self.kept_N, (first, first + batch.num_rows))
         return batch.take(pyarrow.array(self.kept_N[low:high] - first))
+
+
+def texts(values: pyarrow.ChunkedArray) -> list[Any]:
+    """The values, with ``NO_TEXT`` for those whose bytes are no text."""
+    try:
+        found: list[Any] = values.to_pylist()
+    except ValueError:
+        found = [NO_TEXT] * len(values)
+        for index, value in enumerate(values):
+            with suppress(ValueError):
+                found[index] = value.as_py()
+    return found
 
 
 def footer_of(file: Path) -> Any:

@@ -40,6 +40,7 @@ class TextFormat:
     holds: Callable[[Record], bool] = any_row
     # Its prompt is a guess, so that no other column may hold text that belongs to it.
     guess: bool = False
+    pictures: str | None = None  # the column that holds them; None: "images" or "image"
 
 
 def is_text(record: Record) -> bool:

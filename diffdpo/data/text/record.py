@@ -15,12 +15,16 @@ NOTES |= {"rating", "score", "license", "url", "date", "timestamp", "tags", "ann
 
 
 class Record(dict[str, Any]):
-    """A row whose nested nulls are gone; ``seen`` are the columns that were read."""
+    """A row whose nested nulls are gone; ``seen`` are the columns that were read.
 
-    def __init__(self, row: dict[str, Any]) -> None:
+    ``pictures``: whether pictures beside the text are read, by an image–text model.
+    """
+
+    def __init__(self, row: dict[str, Any], pictures: bool = False) -> None:
         # Of the columns themselves only the content: a column that is there may be asked for.
         super().__init__({name: without_nulls(value) for name, value in row.items()})
         self.seen: set[str] = set()
+        self.pictures = pictures
 
     def __getitem__(self, name: str) -> Any:
         self.seen.add(name)
@@ -32,11 +36,15 @@ class Record(dict[str, Any]):
         return super().get(name, default)
 
     def check_media(self) -> None:
-        """Raises UserError where the row holds pictures, video or sound."""
-        if given := [name for name in MEDIA if dict.get(self, name)]:
+        """Raises UserError where the row holds pictures, video or sound that are not read."""
+        unread = MEDIA[2:] if self.pictures else MEDIA
+        if given := [name for name in unread if dict.get(self, name)]:
+            reads = "which are not read here"
+            if given[0].startswith("image"):
+                reads = "which only the training of an image–text model reads, without --streaming"
             raise UserError(
-                f"data: column {given[0]} holds {given[0].rstrip('s')}s, which language models here"
-                " do not read; take rows without, or drop the column"
+                f"data: column {given[0]} holds {given[0].rstrip('s')}s, {reads}; take rows"
+                " without, or drop the column"
             )
 
     def check_prompt(self, prompt: Text, name: str) -> None:

@@ -146,7 +146,8 @@ def read_tagged(
 ) -> Example:
     """What ``read`` makes of a row whose messages have an entry's field and role names."""
     turns = ("conversations", "chosen", "rejected")
-    return read(Record({k: retagged(v, tags) if k in turns else v for k, v in record.items()}))
+    own = {k: retagged(v, tags) if k in turns else v for k, v in record.items()}
+    return read(Record(own, record.pictures))
 
 
 def renaming(
@@ -158,14 +159,18 @@ def renaming(
     """A format whose columns are called as an entry says; other columns are not read."""
     # Functions with their arguments and not closures, which cannot be sent to another process.
     renamed = partial(read_renamed, {ours[key]: column for key, column in named.items()}, read)
-    return TextFormat(tuple(named[key] for key in needed), renamed)
+    pictures = named.get("images") or named.get("image")
+    return TextFormat(tuple(named[key] for key in needed), renamed, pictures=pictures)
 
 
 def read_renamed(
     columns: Mapping[str, str], read: Callable[[Record], Example], record: Record
 ) -> Example:
     """What ``read`` makes of a row whose columns are called as ``columns`` says, by our names."""
-    own = Record({name: record[column] for name, column in columns.items() if column in record})
+    own = Record(
+        {name: record[column] for name, column in columns.items() if column in record},
+        record.pictures,
+    )
     own.check_media()
     return read(own)
 

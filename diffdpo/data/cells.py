@@ -6,10 +6,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import datasets
 import numpy as np
 from PIL import Image
 
@@ -20,6 +22,8 @@ ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 BASE64 = re.compile(r"[A-Za-z0-9+/_\r\n-]{40,}={0,2}\s*")  # no image has fewer than 30 bytes
 LONGEST_NAME = 4096  # of a path, on Linux
 CHANNELS = (1, 3, 4)
+# Column types whose values the library would decode; older ones have no videos.
+DECODED = (datasets.Image, *([datasets.Video] if hasattr(datasets, "Video") else []))
 WANTED = "images are bytes, file names, base64, {bytes, path} or arrays"
 
 Find = Callable[[str], Path]  # the file of a name; raises ValueError where it may not be read
@@ -123,3 +127,16 @@ def as_bytes(values: np.ndarray) -> np.ndarray:
     if low < 0 or high > 255 or (high == 1 and values.dtype != np.uint8):
         raise BadImage(f"holds whole numbers from {low} to {high}; 0 to 255 are read")
     return values.astype(np.uint8)
+
+
+def undecoded(feature: Any) -> Any:
+    """The type of a column with every image in it left as it is stored."""
+    if isinstance(feature, DECODED):
+        return type(feature)(decode=False)
+    if isinstance(feature, dict):
+        return {name: undecoded(inner) for name, inner in feature.items()}
+    if isinstance(feature, list):
+        return [undecoded(inner) for inner in feature]
+    if hasattr(feature, "feature"):  # a list of another type
+        return replace(feature, feature=undecoded(feature.feature))
+    return feature

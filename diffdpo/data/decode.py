@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from diffdpo.data.cells import BadImage, Find, unpack
 from diffdpo.data.modes import to_rgb
 from diffdpo.data.places import Place
 from diffdpo.errors import short
-from diffdpo.image.cells import BadImage, Find, unpack
 
 FULL_SIZE = "full size"  # in an image's info: (height, width) before a JPEG was decoded at less
 Loaded = tuple[Image.Image, tuple[int, int]]  # with (height, width) of the image in full

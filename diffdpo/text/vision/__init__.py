@@ -1,0 +1,2 @@
+"""Pictures in the prompts of image–text models: what a row holds, a processor makes, and a network
+reads."""

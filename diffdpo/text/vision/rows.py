@@ -1,0 +1,129 @@
+"""Rows with pictures: their tokens as for any text, and their pictures read again when a row is
+trained on, so that none is kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from diffdpo.cache.keys import digest
+from diffdpo.data.cells import Find
+from diffdpo.data.text.messages import BadRow
+from diffdpo.engine.sharding import is_sharded
+from diffdpo.errors import UserError
+from diffdpo.text.network import is_adapter
+from diffdpo.text.row_reader import RowReader, RowSettings, TextItem
+from diffdpo.text.rows import TextRows
+from diffdpo.text.tokenise import cpus
+from diffdpo.text.vision.cells import as_stored, cells_of, opened
+from diffdpo.text.vision.reader import PictureReader
+from diffdpo.text.vision.sight import Sight
+
+LOOKED_AT = 500  # rows whose pictures' tokens are counted for the start of a run
+
+
+class PictureRows(TextRows):
+    """The items of rows whose ``column`` holds pictures; ``find`` gives the file of a name."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: RowSettings,
+        sight: Sight,
+        column: str,
+        find: Find,
+        quiet: bool = True,
+        processes: int | None = None,
+    ) -> None:
+        self.sight, self.column, self.find = sight, column, find
+        dataset = as_stored(dataset, column)
+        self.cells = dataset.select_columns([column])
+        # Never stored for later runs: the pictures may be files, which change unseen.
+        tokenizer = sight.with_template(tokenizer)
+        super().__init__(dataset, tokenizer, settings, quiet, processes or cpus())
+
+    def reader_of(self, format: str) -> RowReader:
+        return PictureReader(
+            self.tokenizer, self.settings, format, self.sight, self.column, self.find
+        )
+
+    def read(self, row: int, visit: int) -> TextItem:
+        """The item number ``row``, with its pictures.
+
+        Raises UserError where they are not those that were there at the start.
+        """
+        item = super().read(row, visit)
+        if not item.look:
+            return item
+        try:
+            images, look = opened(cells_of(self.cells[item.row], self.column), self.find)
+        except BadRow as error:
+            raise UserError(f"data: row {item.row}: {error}") from error
+        if look != item.look:
+            raise UserError(f"data: row {item.row}: its pictures were changed during the run")
+        return replace(item, pictures=self.sight.see(images).pictures)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all items and of what decides what their pictures become."""
+        return digest(super().fingerprint, self.sight.identity)
+
+    def line(self) -> dict[str, str]:
+        """What is read of pictures, for the lines at the start."""
+        looks = self.table.looks or [None] * len(self.table)
+        given = [number for number, row in enumerate(self.row_I) if looks[row]]
+        prompts = [list(super(PictureRows, self).read(n, 0).prompt) for n in given[:LOOKED_AT]]
+        counts = [sum(map(prompt.count, self.sight.marks)) for prompt in prompts]
+        return {
+            "pictures": f"in {len(given):,} of {len(self):,} prompts, read by"
+            f" {type(self.sight.processor).__name__}; {min(counts, default=0)} to"
+            f" {max(counts, default=0)} tokens a prompt"
+            + (f" in the first {LOOKED_AT}" if len(given) > LOOKED_AT else "")
+        }
+
+    def shown(self, ids: Sequence[int]) -> str:
+        """Token ids as text, the tokens of a picture as one with their number."""
+        text, mark = super().shown(ids), self.sight.mark
+        for run in sorted({run for run in runs(text, mark) if run > 1}, reverse=True):
+            text = text.replace(mark * run, f"{mark}×{run}")
+        return text
+
+
+def sight_of(rows: TextRows) -> Sight | None:
+    """What reads the pictures of rows; None where they have none."""
+    return rows.sight if isinstance(rows, PictureRows) else None
+
+
+def check_processes(
+    rows: TextRows, network: PreTrainedModel, adapted: bool, accelerator: Accelerator
+) -> None:
+    """Raises UserError where processes would wait for each other, because some of them run the part
+    of the network that reads pictures and others do not."""
+    if not isinstance(rows, PictureRows) or accelerator.num_processes == 1:
+        return
+    if is_sharded(accelerator):
+        raise UserError("data: pictures are not read with weights in shares (FSDP); leave it out")
+    bare = sum(not look for look in rows.table.looks or [None])
+    if bare and not adapted and not is_adapter(network):
+        raise UserError(
+            f"data: {bare} rows have no picture, and a full fine-tune on several processes wants"
+            " one in each; leave these rows out, or add --use_peft"
+        )
+
+
+def runs(text: str, mark: str) -> list[int]:
+    """How often a mark follows itself, at each place where it does."""
+    pieces = text.split(mark)
+    found, length = [], 0
+    for piece in pieces[1:]:
+        length += 1
+        if piece:
+            found.append(length)
+            length = 0
+    return [*found, length] if length else found
