@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -195,6 +196,31 @@ def test_the_page_ranks_losses_and_marks_what_differs():
     assert "Seeds: 0% flipped 3, coin tosses 1." in text
     assert len(by_loss(runs)) == 4
     assert chart(runs).startswith(b"\x89PNG")
+
+
+def test_the_page_shows_the_kept_figures():
+    kept = Path(f"{command.KEPT}.json")
+    rows = json.loads(kept.read_text())["rows"] if kept.exists() else []
+    (block,) = command.BLOCK.findall(command.PAGE.read_text())
+    assert block.strip() == markdown(rows)
+
+
+def test_figures_are_kept_with_their_tables(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- losses -->\nold\n<!-- end of losses -->\nafter\n")
+    monkeypatch.setattr(command, "PAGE", page)
+    monkeypatch.setattr(command, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(command, "chart", lambda rows: b"%d runs" % len(rows))
+    cell = Cell("flow", 0.0, "ipo", 0)
+    (tmp_path / "results").mkdir()
+    cell.result(tmp_path).write_text(json.dumps(result(cell, 0.8)))
+    command.write(LossesSettings(update=True), tmp_path)
+    assert page.read_text().startswith("before\n<!-- losses -->\n\n### flow")
+    assert page.read_text().endswith("<!-- end of losses -->\nafter\n")
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert kept["rows"][0]["win rate"] == 0.8
+    assert kept["conditions"]["steps"] == 60
+    assert (tmp_path / "kept.png").read_bytes() == b"1 runs"
 
 
 def test_one_seed_has_no_interval():

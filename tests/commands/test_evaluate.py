@@ -61,6 +61,8 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
     accuracy = result["implicit_accuracy"]
     assert accuracy["n"] == 12  # pairs without the three ties
     assert sum(row["n"] for row in accuracy["by_timestep"]) == 12 * 3
+    control = accuracy["by_difficulty"]
+    assert accuracy["value"] - control["accuracy"] == pytest.approx(control["gain"]["value"])
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "Win rate" in page
@@ -69,6 +71,9 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
     assert result["trained_on"]["pairs"] == {"prompts": 12, "in_training_set": 12}
     accuracy_line, rate_line, report_line = found.stdout.strip().splitlines()[-3:]
     assert "on 12 pairs of 12 prompts, 12 of them in the set it was trained on" in accuracy_line
+    assert (
+        f"; {100 * control['accuracy']:.1f} % follow from which picture is easier" in accuracy_line
+    )
     assert rate_line.startswith("win rate")
     told = "8 pictures of 4 prompts, 4 of them in the set it was trained on (not significant: "
     assert told in rate_line
