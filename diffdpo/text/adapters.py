@@ -142,12 +142,13 @@ def reference_within(network: PreTrainedModel, settings: TextSettings) -> Refere
     Raises UserError where the LoRA does not fit.
     """
     name, options = str(settings.ref_model_name_or_path), settings.hub_options
+    own = str(network.name_or_path)
     if settings.splits_base:
         return None  # what is beneath is no longer the model
-    if is_same(name, network.name_or_path):
+    if is_same(name, own):
         return BaseModel() if AdapterCopy.frozen in network.peft_config else AdapterOff()
     base = base_of(name, options)
-    if not (base and is_same(base, network.name_or_path) and is_beside(name, options)):
+    if not (base and is_same(base, own) and is_beside(name, options)):
         return None
     if AdapterCopy.frozen in network.peft_config:
         network.delete_adapter(AdapterCopy.frozen)
