@@ -15,18 +15,19 @@ from diffdpo.reference import Reference, ScoreFunction, unwrapped
 
 
 class MovingAverage:
-    """mean ← decay · mean + (1 − decay) · weight, of every weight, after every step that is taken.
+    """mean ← decay · mean + (1 − decay) · weight, of every weight, after each step that is taken
+    and whose number ``every`` divides.
 
     It begins as an exact copy, in the dtype and on the device of the weights, which are float32
     wherever they are trained.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], decay: float, every: int = 1) -> None:
         """Of ``weights`` by name, the very tensors that the optimizer changes. Raises ValueError
         unless 0 ≤ decay < 1."""
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        self.decay = decay
+        self.decay, self.every = decay, every
         self.begin(weights)
 
     def begin(self, weights: Mapping[str, Tensor]) -> None:
@@ -35,11 +36,14 @@ class MovingAverage:
         self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     @torch.no_grad()
-    def update(self, taken: Tensor) -> None:
-        """Move towards the weights, unless the step was not ``taken``, a tensor of one truth value.
+    def update(self, taken: Tensor, step: int) -> None:
+        """Move towards the weights after ``step``, the first being 1, where it is its turn and was
+        ``taken``, a tensor of one truth value.
 
         Decided on the device: to read it would make the host wait.
         """
+        if step % self.every:
+            return
         for name, mean in self.means.items():
             rate = (1 - self.decay) * taken.to(mean.device, mean.dtype)
             local(mean).lerp_(local(self.weights[name].detach()), rate)
@@ -81,7 +85,9 @@ def take_over(averages: Averages, tensors: Mapping[str, Tensor]) -> None:
 
 
 class MovingReference:
-    """The reference is a moving average of the policy (Linear-DPO, arXiv 2605.21123).
+    """The reference is a moving average of the policy (Linear-DPO, arXiv 2605.21123), or every so
+    many steps a mixture of itself and the policy (TR-DPO, Gorbatovski et al. 2024, arXiv
+    2404.09656): the same with decay 1 − α.
 
     It needs a second copy of what is trained, and no second network: for scoring, the average
     stands in the policy's place.
@@ -91,7 +97,8 @@ class MovingReference:
 
     def __init__(self, average: MovingAverage) -> None:
         self.average = average
-        self.name = f"a moving average of the policy, decay {average.decay:g}"
+        every = f", every {average.every} steps" if average.every > 1 else ""
+        self.name = f"a moving average of the policy, decay {average.decay:g}{every}"
 
     def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
         with torch.no_grad(), self.network(model) as frozen:

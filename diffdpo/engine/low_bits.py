@@ -3,7 +3,7 @@ have for it. All compute in bfloat16, and none is trained: adapters on them are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -142,11 +142,17 @@ def is_plain(weight: nn.Parameter) -> bool:
     return type(weight) is nn.Parameter and weight.dtype in FLOATS
 
 
-def settle(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Put a network on ``device``: trained weights in float32, frozen ones in ``dtype``, and those
-    in few bits as they are."""
+def settle(
+    network: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    beside: Iterable[nn.Parameter] = (),
+) -> None:
+    """Put a network on ``device``: trained weights and those ``beside`` them in float32, other
+    frozen ones in ``dtype``, and those in few bits as they are."""
+    exact = {id(weight) for weight in beside}
     for weight in network.parameters():
         if is_plain(weight):
-            wanted = torch.float32 if weight.requires_grad else dtype
-            weight.data = weight.data.to(device, wanted)
+            whole = weight.requires_grad or id(weight) in exact
+            weight.data = weight.data.to(device, torch.float32 if whole else dtype)
     network.to(device)

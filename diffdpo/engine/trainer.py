@@ -141,8 +141,8 @@ class Trainer:
             }
         return MicroStep(loss, loss_B.detach(), policy.score_N.detach(), reward_N.detach(), metrics)
 
-    def step(self, micro_batches: list[Any], rate: float, first: bool = False) -> Metrics:
-        """One optimizer step; returns the means over its micro-batches, still on the device."""
+    def step(self, micro_batches: list[Any], rate: float, number: int) -> Metrics:
+        """Step ``number`` of the run, from 1 on; returns its means, still on the device."""
         # Set by hand: the rate is a function of the step, and no scheduler has to be resumed.
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -156,7 +156,7 @@ class Trainer:
                 result = self.micro_step(batch, context.at(index))
                 # Micro-batches are equally large: the mean of their means is the step's mean.
                 self.accelerator.backward(result.loss / len(micro_batches))
-            if first and index == 0 and self.reference.starts_equal:
+            if number == 1 and index == 0 and self.reference.starts_equal:
                 scale, found = self.objective.reward_scale, (result.reward_N, result.policy_N)
                 check_start(self.reference, *found, scale, self.settings, self.notice)
             every_metrics.append(result.metrics)
@@ -169,7 +169,7 @@ class Trainer:
         self.finite = all_finite(self.bad_steps.losses, norm, self.accelerator)
         take_step(self.optimizer, self.finite)
         for average in self.averages.values():
-            average.update(self.finite)
+            average.update(self.finite, number)
         if self.objective.running is not None:
             self.objective.running.add(*reward_total(rewards, self.total), self.finite)
         self.optimizer.zero_grad()
@@ -213,7 +213,7 @@ class Trainer:
                     self.flush(bar)
                 rate = self.plan.peak_rate * self.schedule(done)
                 with compilation(self.settings.torch_compile and done == begun, self.notice):
-                    metrics = self.step(micro_batches, rate, first=done == 0)
+                    metrics = self.step(micro_batches, rate, done + 1)
                 done += 1
                 self.recorder.add(done, rate, metrics)
                 bar.update()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from diffdpo.engine.files import atomic_files
 from diffdpo.report.model_card import data_of, hub_id, load_from, model_card, write_card
-from diffdpo.text.network import is_adapter
+from diffdpo.text.adapters import is_adapter, write_adapter
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import reads_pictures
 
@@ -29,7 +29,10 @@ def export(
     """Write model or adapter, tokenizer or processor, and README.md into ``output_dir``."""
     folder = Path(settings.output_dir)
     with atomic_files(folder) as draft:
-        network.save_pretrained(draft)
+        if is_adapter(network):
+            write_adapter(network, settings, draft)
+        else:
+            network.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         write_card(card(network, settings, last), draft, folder)
     return folder

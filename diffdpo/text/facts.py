@@ -6,9 +6,9 @@ from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective.terms import Objective
+from diffdpo.text.adapters import is_adapter, is_continued
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
-from diffdpo.text.network import is_adapter, is_continued
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
@@ -31,7 +31,7 @@ def text_facts(
     if is_adapter(scorer.network):
         kind = (
             "the loaded adapter, trained further"
-            if is_continued(scorer.network)
+            if is_continued(scorer.network, settings)
             else f"LoRA rank {settings.lora_r}"
         )
     close = (

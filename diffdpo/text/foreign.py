@@ -57,6 +57,7 @@ FACTORY = {
     "freeze_vision_tower": True,
 }
 FACTORY_RANK = 8
+PISSA_ITERATIONS = 16
 
 
 class Words:
@@ -123,15 +124,22 @@ def read_arguments(value: Any) -> dict[str, Any]:
     return {"model_revision" if name == "revision" else name: value[name] for name in value}
 
 
+def read_additional(value: Any) -> dict[str, Any]:
+    """LLaMA-Factory's modules that are trained whole beside a LoRA, with commas between them."""
+    return {"lora_modules_to_save": read_targets(value)["lora_target_modules"]}
+
+
 READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "lora_target": read_targets,
+    "additional_target": read_additional,
     "dataset_dir": read_registry,
     "model_init_kwargs": read_arguments,
     "datasets": read_datasets,
     "dataset_mixture": read_mixture,
     "dataset_mixer": read_mixer,
 }
-FOREIGN = {*WORDS, *READERS, "template", "dataset_splits"}
+OF_PISSA = {"pissa_init", "pissa_iter", "pissa_convert"}
+FOREIGN = {*WORDS, *READERS, *OF_PISSA, "template", "dataset_splits"}
 
 
 def translate(content: Mapping[str, Any]) -> Translation:
@@ -145,6 +153,8 @@ def translate(content: Mapping[str, Any]) -> Translation:
             words.notices.append(OWN_TEMPLATE.format(short(value)))
         elif name == "dataset_splits":
             read_splits(value, words)
+        elif name in OF_PISSA:
+            read_pissa(name, given, words)
         elif value is not None and name != "template":
             words.read(name, value)
     if given.get("stage") == "kto" and "pref_loss" in own:
@@ -155,6 +165,18 @@ def translate(content: Mapping[str, Any]) -> Translation:
     content = {**own, **words.settings}
     beneath = factory_layer(content) if "stage" in given else None
     return Translation(content, words.mistakes, words.notices, beneath)
+
+
+def read_pissa(name: str, given: Mapping[str, Any], words: Words) -> None:
+    """LLaMA-Factory's three settings of PiSSA, which are one here."""
+    if is_off(given.get("pissa_init")):
+        return  # the others, at their defaults, say nothing then
+    if name == "pissa_init":
+        count = given.get("pissa_iter", PISSA_ITERATIONS)
+        start = "pissa" if str(count) == "-1" else f"pissa_niter_{count}"
+        words.take(name, {"init_lora_weights": start})
+    elif name == "pissa_convert" and is_off(given[name]):
+        words.notices.append("pissa_convert: the result is a LoRA on the model as it was")
 
 
 def alone(value: Any) -> Any:

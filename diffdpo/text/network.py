@@ -4,17 +4,16 @@ reference that belongs to it."""
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel
 
 from diffdpo.engine.accelerator import DTYPES
+from diffdpo.engine.averages import MovingAverage, MovingReference
+from diffdpo.engine.checkpoint import trainable
 from diffdpo.engine.load_once import Maker
 from diffdpo.engine.low_bits import is_plain, leave_to_each_process, settle, store_in_fp8
 from diffdpo.errors import UserError
@@ -28,21 +27,13 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
-from diffdpo.text.loading import ADAPTER, Storage, kept_whole, load_model
+from diffdpo.text.adapters import add_lora, compared, is_adapter, train_further, wrapped
+from diffdpo.text.loading import Storage, kept_whole, load_model
+from diffdpo.text.reference_settings import FACTORS
 from diffdpo.text.router import router_balance
 from diffdpo.text.scorer import TokenScorer, prove_head, prove_steady
-from diffdpo.text.settings import ALL_LINEAR, TextSettings
-from diffdpo.text.vision.models import beside_language, freeze_sight
-
-
-def is_adapter(network: PreTrainedModel) -> bool:
-    """Whether the model has an adapter, loaded with it or added here."""
-    return bool(getattr(network, "peft_config", None))
-
-
-def is_continued(network: PreTrainedModel) -> bool:
-    """Whether the adapter was loaded with the model and is trained further."""
-    return is_adapter(network) and AdapterCopy.frozen in network.peft_config
+from diffdpo.text.settings import TextSettings
+from diffdpo.text.vision.models import freeze_sight
 
 
 def make_trainable(
@@ -59,7 +50,7 @@ def make_trainable(
     scorer.balance = router_balance(network, settings.router_aux_loss_coef)
     prove_head(scorer, str(settings.model_name_or_path))
     if is_adapter(network):
-        keep_first_adapter(network)
+        train_further(network, settings)
     elif settings.use_peft:
         add_lora(network, settings)
     without_dropout(network)  # after the adapters: a loaded one brings a rate of its own
@@ -69,7 +60,8 @@ def make_trainable(
         network.requires_grad_(True)
         if settings.freeze_vision_tower:
             freeze_sight(network)
-    settle(network, device, DTYPES[settings.mixed_precision or "no"])
+    beside = compared(network) if is_adapter(network) else []
+    settle(network, device, DTYPES[settings.mixed_precision or "no"], beside)
     lower(scorer, settings)
     return scorer
 
@@ -98,7 +90,8 @@ def lower(scorer: TokenScorer, settings: TextSettings) -> None:
     if bits in (None, "bf16"):
         return
     if bits == "fp8":
-        store_in_fp8(network, kept_whole(network))
+        trained = [part for module in wrapped(network) for part in module.modules()]
+        store_in_fp8(network, kept_whole(network) + trained)
     if all(is_plain(weight) for weight in network.parameters()):
         raise UserError(
             f"{settings.bits_flag}: {type(network).__name__} has no linear layers that can be"
@@ -120,56 +113,6 @@ def save_activations(network: PreTrainedModel, settings: TextSettings) -> None:
         )
 
 
-def keep_first_adapter(network: PreTrainedModel) -> None:
-    """Make the loaded adapter trainable and add a frozen copy of it, to be the reference."""
-    first = ADAPTER
-    config: Any = network.peft_config[first]
-    if getattr(config, "bias", "none") != "none":
-        raise UserError(
-            f"--model_name_or_path {network.name_or_path}: its adapter trains biases (bias"
-            f" {config.bias}), of which no second copy can be the reference; merge it into its base"
-            " model first"
-        )
-    config.inference_mode = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft warns of a second adapter, which is the point here
-        network.add_adapter(config, AdapterCopy.frozen)
-    state = (
-        network.state_dict()
-    )  # the weights themselves: what is copied into them is in the network
-    with torch.no_grad():
-        for name, weight in state.items():
-            if f".{AdapterCopy.frozen}" in name:
-                weight.copy_(state[name.replace(f".{AdapterCopy.frozen}", f".{first}")])
-    network.requires_grad_(False)
-    network.set_adapter(first)
-
-
-def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
-    """Attach adapters that change nothing at the start, to the language model alone where there are
-    other parts. Raises UserError where no layer has the
-    names of ``lora_target_modules``."""
-    torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
-    targets = list(settings.lora_target_modules)
-    named: Any = targets[0] if targets == ALL_LINEAR else targets
-    config = LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        target_modules=named,
-        task_type="CAUSAL_LM",
-        use_rslora=settings.use_rslora,
-        use_dora=settings.use_dora,
-        exclude_modules=beside_language(network),
-    )
-    network.requires_grad_(False)
-    try:
-        network.add_adapter(config)
-    except ValueError as error:
-        raise UserError(
-            f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
-        ) from error
-
-
 def make_reference(
     scorer: TokenScorer,
     settings: TextSettings,
@@ -187,6 +130,8 @@ def make_reference(
     network = scorer.network
     if reference_free:
         return Zero()
+    if settings.sync_ref_model:
+        return mixed_reference(scorer, settings)
     if settings.ref_model_name_or_path:
         name = settings.ref_model_name_or_path
         (other,) = made(lambda: (other_model(name, network, settings),))
@@ -194,7 +139,18 @@ def make_reference(
     if not is_adapter(network):
         # Stored scores are computed before the first step, when the network still is its reference.
         return InitialNetwork() if settings.precompute_ref_log_probs else FrozenCopy(scorer, copied)
-    return AdapterCopy() if is_continued(network) else AdapterOff()
+    return AdapterCopy() if AdapterCopy.frozen in network.peft_config else AdapterOff()
+
+
+def mixed_reference(scorer: TokenScorer, settings: TextSettings) -> MovingReference:
+    """The reference that the policy is mixed into (TR-DPO).
+
+    Raises UserError where that is an adapter and is not taken over whole.
+    """
+    if is_adapter(scorer.network) and settings.mixup_alpha != 1:
+        raise UserError(FACTORS)
+    weights, keep = trainable(scorer), 1 - settings.mixup_alpha
+    return MovingReference(MovingAverage(weights, keep, settings.sync_steps))
 
 
 def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> TokenScorer:

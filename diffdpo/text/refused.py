@@ -8,9 +8,11 @@ SHARDS = (
     "weights in shares are FSDP2's: accelerate launch --config_file scripts/accelerate/fsdp2.yaml"
 )
 QUANTISED = "a reference by its own name is not quantised; leave it out"
-FIXED = "the reference stays what it was at the start; leave it out"
 ADAMW = "AdamW, its 8-bit and paged forms and Adafactor are there: --optim"
-LORA = "LoRA, rsLoRA, DoRA and all weights are there: --use_peft, --use_rslora, --use_dora"
+LORA = (
+    "LoRA, rsLoRA, DoRA, PiSSA and all weights are there: --use_peft, --use_rslora, --use_dora,"
+    " --init_lora_weights"
+)
 FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
 TRACKERS = "trackers are those of --report_to"
 AFTER = "measuring is a command of its own: diffdpo evaluate_text"
@@ -48,16 +50,13 @@ OF_TRAINER = {
     "env": "variables of the environment are set in the shell",
 }
 OF_TRL = {
-    "sync_ref_model": FIXED,
     "is_encoder_decoder": "models that only decode are trained; leave it out",
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
-    "lora_modules_to_save": "adapters alone are trained beside frozen weights; leave it out",
     "test_split_size": "name a split that is held out with --dataset_test_split",
 }
 OF_LLAMA_FACTORY = {
     "adapter_name_or_path": "write the adapter's folder as --model_name_or_path",
     "create_new_adapter": "merge the adapter into its base first: diffdpo export --merge",
-    "additional_target": "adapters alone are trained beside frozen weights; leave it out",
     "ref_model_adapters": "merge them, and name the folder as --ref_model_name_or_path",
     "ref_model_quantization_bit": QUANTISED,
     "quantization_device_map": "weights are on the device of their process; leave it out",
@@ -69,7 +68,6 @@ OF_LLAMA_FACTORY = {
     "mixture_of_depths": POSITIONS,
     "pure_bf16": "trained weights are float32; write --bf16",
     "loraplus_lr_ratio": "both factors of an adapter have the rate --learning_rate",
-    "pissa_init": LORA,
     "oft_rank": LORA,
     "use_llama_pro": FROZEN,
     "freeze_extra_modules": FROZEN,

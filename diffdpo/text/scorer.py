@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
@@ -200,6 +201,13 @@ def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
     return scale, getattr(config, "final_logit_softcapping", None)
 
 
+def as_in_training(scorer: TokenScorer) -> AbstractContextManager:
+    """Autocast where weights are of several types, which meet under it alone."""
+    weights = [weight for weight in scorer.parameters() if weight.is_floating_point()]
+    mixed = len({weight.dtype for weight in weights}) > 1
+    return torch.autocast(weights[0].device.type, torch.bfloat16, enabled=mixed)
+
+
 @torch.no_grad()
 def prove_head(scorer: TokenScorer, name: str) -> None:
     """Raises UserError where the scorer's logits are not the model's own, because the model does
@@ -212,9 +220,10 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
     )
     was_training = network.training
     network.eval()  # one that comes in memory may still have its dropout
-    own = network(input_ids=ids, use_cache=False).logits.float()
     body: Any = network.base_model
-    ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
+    with as_in_training(scorer):
+        own = network(input_ids=ids, use_cache=False).logits.float()
+        ours = scorer.logits(body(input_ids=ids, use_cache=False).last_hidden_state)
     # In half precision the model rounds after each of the two or three things it does to logits.
     tolerance = max(1e-3, 2 * precision_of(network))
     if not torch.allclose(own, ours.float(), rtol=tolerance, atol=1e-3):
@@ -249,7 +258,8 @@ def prove_steady(scorer: TokenScorer, name: str) -> None:
     """
     was_training = scorer.training
     scorer.train()  # as in training: this is where dropout acts
-    first, second = (tried(scorer, (3, 4)) for _ in range(2))
+    with as_in_training(scorer):
+        first, second = (tried(scorer, (3, 4)) for _ in range(2))
     scorer.train(was_training)
     if not torch.allclose(first, second, rtol=0, atol=1e-6):
         difference = (first - second).abs().max()

@@ -12,17 +12,16 @@ from diffdpo.data.paths import missing_models
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FREE_ON_RESUME
 from diffdpo.flags import flag
-from diffdpo.text.bits_settings import TextBitsSettings
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
 from diffdpo.text.loss_settings import loss_problems
 from diffdpo.text.picture_settings import PictureSettings
+from diffdpo.text.reference_settings import TextReferenceSettings
 from diffdpo.text.refused import REFUSED
 from diffdpo.text.train_settings import steps_or_share
 
 RECIPE = "scripts/recipes/reviews.yaml"
-ALL_LINEAR = ["all-linear"]
 STRATEGIES = ["no", "steps", "epoch"]
 # Settings that decide how the numbers are computed and change them by rounding alone.
 SAME_NUMBERS = {"attn_implementation", "share_prefix"}
@@ -67,34 +66,10 @@ class TextModelSettings(BaseSettings):
 
 @dataclass(frozen=True)
 class TextSettings(
-    TextModelSettings, TextDataSettings, PictureSettings, TextBitsSettings, StreamSettings
+    TextModelSettings, TextDataSettings, PictureSettings, TextReferenceSettings, StreamSettings
 ):
     """All flags of ``train_text_dpo.py``."""
 
-    ref_model_name_or_path: str | None = flag(
-        None,
-        "another model as reference; default: the start of training",
-        aliases=["--ref_model"],
-        group="model",
-    )
-    precompute_ref_log_probs: bool = flag(
-        False, "score the rows by the reference once and store the numbers", group="caching"
-    )
-    use_peft: bool = flag(
-        False,
-        "train a LoRA; left out: full fine-tune, or the adapter that is loaded",
-        group="model",
-    )
-    lora_r: int = flag(
-        16, "rank of the LoRA", aliases=["--lora_rank"], group="model", least=1, most=2**16
-    )
-    lora_alpha: int = flag(32, "the LoRA is scaled by lora_alpha / lora_r", group="model", least=1)
-    use_rslora: bool = flag(
-        False, "the LoRA is scaled by lora_alpha / sqrt(lora_r) instead", group="model"
-    )
-    use_dora: bool = flag(
-        False, "the LoRA trains directions and lengths of weights apart (DoRA)", group="model"
-    )
     router_aux_loss_coef: float | None = flag(
         None,
         "weight of the load-balancing loss of a mixture of experts; default: its configuration's",
@@ -102,8 +77,6 @@ class TextSettings(
         group="loss",
         least=0,
     )
-    lora_target_modules: list[str] = flag(ALL_LINEAR, "layers that get an adapter", group="model")
-
     share_prefix: bool | None = flag(
         None,
         "compute a prompt once for both completions; default: where that pays",

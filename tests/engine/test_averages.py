@@ -30,16 +30,29 @@ def test_the_mean_is_the_geometric_sum():
     start, expected = model.weight.detach().clone(), 0.9**3 * model.weight.detach()
     for k in (1, 2, 3):
         move(model, k)
-        average.update(TAKEN)
+        average.update(TAKEN, 1)
         expected = expected + 0.1 * 0.9 ** (3 - k) * model.weight.detach()
     torch.testing.assert_close(average.means["weight"], expected)
     assert not torch.allclose(average.means["weight"], start)
 
 
+def test_between_its_turns_the_mean_stays():
+    """θ_ref ← α θ + (1 − α) θ_ref after every third step, as TRL's callback has it."""
+    model, average = made(0.4)
+    average.every = 3
+    expected = model.weight.detach().clone()
+    for step in range(1, 8):
+        move(model, step)
+        average.update(TAKEN, step)
+        if step in (3, 6):
+            expected = 0.6 * model.weight.detach() + 0.4 * expected
+        torch.testing.assert_close(average.means["weight"], expected)
+
+
 def test_weights_that_do_not_move_leave_the_mean_as_it_is_to_the_last_bit():
     model, average = made(0.995)
     for _ in range(5):
-        average.update(TAKEN)
+        average.update(TAKEN, 1)
     assert torch.equal(average.means["weight"], model.weight)
 
 
@@ -47,7 +60,7 @@ def test_a_step_that_was_not_taken_does_not_count():
     model, average = made()
     before = average.means["weight"].clone()
     move(model, 1.0)
-    average.update(LEFT_OUT)
+    average.update(LEFT_OUT, 1)
     assert torch.equal(average.means["weight"], before)
 
 
@@ -80,7 +93,7 @@ def test_the_reference_follows_the_policy_and_has_no_gradient():
     assert torch.equal(reference.score(score, model, draw), score(model, draw).score_N)
     move(model, 1.0)
     behind = reference.score(score, model, draw)
-    average.update(TAKEN)
+    average.update(TAKEN, 1)
     nearer, policy = reference.score(score, model, draw), score(model, draw).score_N
     assert not nearer.requires_grad
     torch.testing.assert_close(nearer, (behind + policy) / 2)
@@ -96,11 +109,11 @@ def kept(folder, model, average, step):
 def test_a_checkpoint_gives_the_same_means_back(tmp_path):
     model, average = made()
     move(model, 0.3)
-    average.update(TAKEN)
+    average.update(TAKEN, 1)
     path, optimizer = kept(tmp_path, model, average, 1)
     means = {name: mean.clone() for name, mean in average.means.items()}
     move(model, 1.0)
-    average.update(TAKEN)
+    average.update(TAKEN, 1)
     state = checkpoint.read_state(path)
     checkpoint.load(path, model, optimizer, state, {"reference": average})
     assert all(torch.equal(average.means[name], mean) for name, mean in means.items())

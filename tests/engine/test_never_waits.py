@@ -66,12 +66,12 @@ def trainer(accelerator, settings, network, task, reference, objective, rows, mo
 
 
 def step(trained):
-    """A step after the first, which moves a scheduler's tables; the copies that it made."""
+    """A step after another, which moves a scheduler's tables; the copies that it made."""
     batches = trained.batches(0)
-    trained.step(next(batches), 1e-3)
+    trained.step(next(batches), 1e-3, 2)
     micro_batches = next(batches)
     with Calls(), Operations() as operations:
-        metrics = trained.step(micro_batches, 1e-3)
+        metrics = trained.step(micro_batches, 1e-3, 3)
     assert metrics["loss"].device == META
     return operations.copies
 

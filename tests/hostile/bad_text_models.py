@@ -161,6 +161,26 @@ MODELS = {
         r"--ref_model_name_or_path \S+: has another tokenizer \(2 words differ, such as 'a'\)",
     ),
     "a reference without words": (no_tokenizer, r"--ref_model_name_or_path \S+: no tokenizer th"),
+    "a share of the policy in no reference": (
+        trained("--ref_model_mixup_alpha", "0.5"),
+        "--ref_model_mixup_alpha belongs to --sync_ref_model; add that",
+    ),
+    "stored scores of a reference that moves": (
+        trained("--sync_ref_model", "--precompute_ref_log_probs"),
+        "--sync_ref_model: a reference that moves has no stored scores",
+    ),
+    "a start of a LoRA unknown": (
+        trained("--use_peft", "--init_lora_weights", "eva"),
+        "--init_lora_weights 'eva' is unknown; known: gaussian, pissa, pissa_niter_N, olora",
+    ),
+    "modules beside no LoRA": (
+        trained("--lora_modules_to_save", "norm"),
+        "--lora_modules_to_save is about a new LoRA; add --use_peft",
+    ),
+    "modules that are not there": (
+        trained("--use_peft", "--lora_modules_to_save", "wte"),
+        "--lora_modules_to_save wte: no module has this name",
+    ),
     "few bits without a LoRA": (
         trained("--base_precision", "int8"),
         "--base_precision int8 is about a LoRA; add --use_peft, or leave it out",

@@ -24,8 +24,9 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
+from diffdpo.text.adapters import is_adapter
 from diffdpo.text.loading import load_model, load_tokenizer
-from diffdpo.text.network import is_adapter, make_reference, make_trainable
+from diffdpo.text.network import make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, save_model, tokenizer

@@ -26,7 +26,7 @@ class Losses(TrainerCallback):
             self.seen.append(logs["loss"])
 
 
-def theirs(trainer_class, config_class, rows, folder, schedule):
+def theirs(trainer_class, config_class, rows, folder, schedule, **more):
     config = config_class(
         output_dir=str(folder),
         max_steps=STEPS,
@@ -41,6 +41,7 @@ def theirs(trainer_class, config_class, rows, folder, schedule):
         bf16=False,
         gradient_checkpointing=False,
         disable_tqdm=True,
+        **more,
     )
     losses = Losses()
     trainer_class(
@@ -54,7 +55,7 @@ def theirs(trainer_class, config_class, rows, folder, schedule):
     return losses.seen
 
 
-def ours(rows, folder, loss, schedule):
+def ours(rows, folder, loss, schedule, *more):
     save_model(folder / "model", template=None)
     data = write_jsonl(folder / "rows.jsonl", rows)
     words = (
@@ -71,7 +72,7 @@ def ours(rows, folder, loss, schedule):
     ]
     words += f" --lr_scheduler_type {schedule} --report_to none"
     words += f" --warmup_steps {WARMUP}" if schedule == "linear" else ""
-    assert run_command("train_text_dpo", [*map(str, paths), *words.split()]) == 0
+    assert run_command("train_text_dpo", [*map(str, paths), *words.split(), *more]) == 0
     return [line["loss"] for line in read_jsonl(folder / "run" / "metrics.jsonl")]
 
 
@@ -95,3 +96,13 @@ def test_first_and_twentieth_loss_are_those_of_trl(tmp_path, monkeypatch, loss, 
     assert losses[0] == pytest.approx(expected[0], abs=1e-6)
     assert losses == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert losses[-1] < 0.8 * losses[0]  # two runs that learn nothing would agree as well
+
+
+def test_a_reference_that_the_policy_is_mixed_into_moves_as_trls(tmp_path):
+    rows = pair_rows(ROWS)
+    more = {"sync_ref_model": True, "ref_model_mixup_alpha": 0.6, "ref_model_sync_steps": 3}
+    expected = theirs(trl.DPOTrainer, trl.DPOConfig, rows, tmp_path / "trl", "constant", **more)
+    words = "--sync_ref_model --ref_model_mixup_alpha 0.6 --ref_model_sync_steps 3".split()
+    got = ours(rows, tmp_path, "sigmoid", "constant", *words)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert got[3] > got[2]  # the reference has come after the policy
