@@ -54,6 +54,7 @@ from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.served import ServedModel
 from diffdpo.text.task import TextTask
+from diffdpo.text.vision.models import reads_pictures
 
 TIMEOUT = 120.0  # seconds that a service may take for a text
 NO_TOKENS = (
@@ -168,8 +169,9 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
     name = str(settings.model_name_or_path)
     reference = load_scorer(name, "model_name_or_path", settings, device)
     tokenizer = load_tokenizer(reference.network, settings)
-    pairs, _ = read_rows(settings, str(settings.dataset_name), tokenizer, paired=True)
-    prompts = asked_prompts(settings, tokenizer)
+    parts = reads_pictures(reference.network)
+    pairs, _ = read_rows(settings, str(settings.dataset_name), tokenizer, parts, paired=True)
+    prompts = asked_prompts(settings, tokenizer, parts)
     picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
     sampling = SampleSettings(
         settings.seed,
@@ -195,7 +197,7 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
 
 
 def asked_prompts(
-    settings: EvaluateTextSettings, tokenizer: PreTrainedTokenizerBase
+    settings: EvaluateTextSettings, tokenizer: PreTrainedTokenizerBase, parts: bool
 ) -> list[Asked]:
     """The distinct prompts to continue. Raises UserError where there is none."""
     name = str(settings.prompts_name)
@@ -204,7 +206,7 @@ def asked_prompts(
         prompts = instructed(table, tokenizer, **(settings.chat_template_kwargs or {}))
     else:
         # Read as single items, a form that rows of pairs can be brought into as well.
-        rows, table = read_rows(settings, name, tokenizer, paired=False)
+        rows, table = read_rows(settings, name, tokenizer, parts, paired=False)
         first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
         for item in rows.items:
             first.setdefault(tuple(item.prompt), item.row)
@@ -229,9 +231,14 @@ def own_settings(settings: EvaluateTextSettings, name: str) -> EvaluateTextSetti
 
 
 def read_rows(
-    settings: EvaluateTextSettings, name: str, tokenizer: PreTrainedTokenizerBase, paired: bool
+    settings: EvaluateTextSettings,
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    parts: bool,
+    paired: bool,
 ) -> tuple[TextRows, Dataset]:
-    """The rows of the data set ``name`` to judge on, tokenised and as they are."""
+    """The rows of the data set ``name`` to judge on, tokenised and as they are; ``parts``: the
+    template is that of an image–text model."""
     data_format = settings.data_format if name == settings.dataset_name else None
     rows, entry = open_table(name, settings.split, own_settings(settings, name), "--split")
     row_settings = RowSettings(
@@ -241,6 +248,7 @@ def read_rows(
         truncation_mode=settings.truncation_mode,
         chat_template_kwargs=settings.chat_template_kwargs or {},
         registered=entry,
+        in_parts=parts,
     )
     return TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc), rows
 

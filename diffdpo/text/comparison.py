@@ -140,8 +140,9 @@ def decoded(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -
 
 def texts_of(rows: TextRows) -> dict[str, Iterator[str]]:
     """The prompts, and every completion with its prompt before it, one after another."""
-    wholes = ([*item.prompt, *ids] for item in rows.items for ids in item.completions)
-    prompts = (item.prompt for item in rows.items)
+    # A look at the tokens, without pictures, which would be decoded for it.
+    wholes = ([*item.prompt, *ids] for item in rows.viewed() for ids in item.completions)
+    prompts = (item.prompt for item in rows.viewed())
     return {
         "prompts": decoded(rows.tokenizer, prompts),
         "completions": decoded(rows.tokenizer, wholes),

@@ -64,6 +64,7 @@ def open_training_rows(
         settings.data_format,
         settings.truncation_mode,
         settings.chat_template_kwargs or {},
+        in_parts=eyes is not None,
     )
 
     def read(name: str, split: str, dataset: Dataset | None, flag: str) -> TextRows:

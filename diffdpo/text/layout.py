@@ -113,10 +113,10 @@ class Layout(Batch):
     # Of each pass what it has for a token, and the sizes of its rows, the longest first. A token
     # has its word; where rows are padded, whether it is real; or its word, segment and position.
     passes: tuple[tuple[int, list[int]], ...]
-    items: tuple[list[int], ...] = ()  # of each pass the item of every row
     # The rows of a pass are one, and a token has its word, its position, and the end of a row: as
     # many of these as there are rows, then zeros.
     packed: bool = False
+    items: tuple[list[int], ...] = ()  # of each pass the item of every row
 
     @property
     def source_P(self) -> Tensor:
@@ -156,8 +156,8 @@ def laid_out(
         tuple(
             (len(one), [row.size for row in rows]) for one, rows in zip(reads, batches, strict=True)
         ),
-        tuple([row.item for row in rows] for rows in batches),
         rule.packed,
+        tuple([row.item for row in rows] for rows in batches),
     )
 
 

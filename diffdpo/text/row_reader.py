@@ -24,6 +24,7 @@ from diffdpo.text.chat import Rendered, left_out, render
 from diffdpo.text.encode import Encoded, encode_all
 from diffdpo.text.truncate import PromptTooLong, truncate
 from diffdpo.text.vision.pictures import Pictures
+from diffdpo.text.vision.places import as_parts
 
 MARKS = 8  # tokens that a template may put round an answer, at most
 
@@ -55,6 +56,7 @@ class RowSettings:
     truncation_mode: str = "keep_start"
     # For all rows; those of a row hold before them.
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    in_parts: bool = False  # contents are lists of parts, as image–text models' templates take them
     # The format of an entry of LLaMA-Factory's registry, in place of one of the table.
     registered: tuple[str, TextFormat] | None = None
 
@@ -187,7 +189,7 @@ class RowReader:
 
     def written(self, result: RowResult, record: Record, example: Example) -> Rendered:
         """The text of an example of a ``record``."""
-        return render(example, self.tokenizer)
+        return render(example, self.tokenizer, as_parts if self.settings.in_parts else list)
 
     def example(self, record: Record) -> Example:
         """A row in the one schema.

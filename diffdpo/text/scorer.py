@@ -86,8 +86,8 @@ class TokenScorer(nn.Module):
                 read,
                 sizes,
                 routed,
-                pictures.inputs(items, read[0]) if pictures else {},
                 layout.packed,
+                pictures.inputs(items, read[0]) if pictures else {},
             ).flatten(0, 1)
             for read, (_, sizes), items in both
         ]
@@ -105,8 +105,8 @@ class TokenScorer(nn.Module):
         read_KNT: Tensor,
         sizes: list[int],
         routed: list[tuple[Tensor, ...]] | None = None,
-        pictures: Mapping[str, Tensor] = MappingProxyType({}),
         packed: bool = False,
+        pictures: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Tensor:
         """Outputs of the body's last layer ``(N, T, C)`` for one pass of a ``Layout`` and its
         ``pictures``. What the routers say of the tokens is added to ``routed``, where that is

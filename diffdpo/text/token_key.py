@@ -60,6 +60,7 @@ DECIDE = [
     "min_score_margin",
     "data_format",
     "chat_template_kwargs",
+    "in_parts",
 ]
 
 

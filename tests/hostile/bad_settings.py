@@ -134,6 +134,14 @@ IMAGES = {
 }
 
 TEXTS = {
+    "a folder of pictures that is missing": (
+        ["--media_dir", "no/such/folder"],
+        "--media_dir no/such/folder: no such folder",
+    ),
+    "pictures of more pixels than the most": (
+        ["--image_min_pixels", 900, "--image_max_pixels", 400],
+        "--image_min_pixels 900 is more than --image_max_pixels 400",
+    ),
     "a gamma of nan": (["--simpo_gamma", "nan"], "--simpo_gamma must be a finite number"),
     "a weight of nan": (["--loss_weights", "nan"], "--loss_weights must be a finite number"),
     "an endless sft part": (["--rpo_alpha", "inf"], "--rpo_alpha must be a finite number"),

@@ -156,38 +156,45 @@ def test_rows_without_pictures_stand_beside_others():
     assert one.run(read.items[:])[0].item() == pytest.approx(sum(whole) / 3, rel=1e-4)
 
 
-def test_a_lora_begins_at_ln_2_reads_language_alone_and_is_loaded_again(llava, pairs, tmp_path):
-    measured = {"eval_strategy": "epoch", "eval_generations": 1, "max_new_tokens": 4}
-    train(*flags(llava, pairs, tmp_path / "a", use_peft=True, checkpointing_steps=2, **measured))
-    lines = metrics(tmp_path / "a")
+@pytest.fixture(scope="module")
+def whole(llava, pairs, tmp_path_factory):
+    """The flags of a LoRA's run, and the folder of such a run of two steps."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    words = {"use_peft": True, "max_train_steps": 2, "lr_scheduler": "constant"}
+    words |= {"eval_strategy": "epoch", "eval_generations": 1, "max_new_tokens": 4}
+    train(*flags(llava, pairs, out, **words))
+    return words, out
+
+
+def test_a_lora_begins_at_ln_2_reads_language_alone_and_is_loaded_again(whole):
+    _, out = whole
+    lines = metrics(out)
     assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert lines[-1]["loss"] < lines[0]["loss"]
-    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "a")
+    loaded = AutoModelForImageTextToText.from_pretrained(out)
     adapted = {name.split(".lora")[0] for name, _ in loaded.named_parameters() if "lora" in name}
     assert adapted
     assert all("language_model" in name for name in adapted)
-    processor = AutoProcessor.from_pretrained(tmp_path / "a")
-    assert processor.chat_template == vision.LLAVA
-    text = next(Path(tmp_path / "a" / "samples").glob("*.txt")).read_text()
+    assert AutoProcessor.from_pretrained(out).chat_template == vision.LLAVA
+    text = next(Path(out / "samples").glob("*.txt")).read_text()
     assert "<image>×4" in text
     assert "[policy, step 2]" in text
-    # Resumed after two of four steps, it is the same run.
-    train(
-        *flags(
-            llava, pairs, tmp_path / "b", use_peft=True, max_train_steps=2, lr_scheduler="constant"
-        )
-    )
-    train(*flags(llava, pairs, tmp_path / "c", use_peft=True, lr_scheduler="constant"))
-    more = {"resume_from_checkpoint": "latest", "max_train_steps": 4, "lr_scheduler": "constant"}
-    train(*flags(llava, pairs, tmp_path / "b", use_peft=True, **more))
-    assert metrics(tmp_path / "b") == metrics(tmp_path / "c")
 
 
-def test_stored_scores_of_the_reference_are_those_of_its_own_pictures(llava, pairs, tmp_path):
-    cache = {"precompute_dir": tmp_path / "cache", "max_train_steps": 2}
-    train(*flags(llava, pairs, tmp_path / "a", precompute_ref_log_probs=True, **cache))
-    train(*flags(llava, pairs, tmp_path / "b", **cache))
-    for one, other in zip(metrics(tmp_path / "a"), metrics(tmp_path / "b"), strict=True):
+def test_a_resumed_run_is_the_same_run(whole, llava, pairs, tmp_path):
+    words, out = whole
+    train(*flags(llava, pairs, tmp_path / "a", **words | {"max_train_steps": 1}))
+    train(*flags(llava, pairs, tmp_path / "a", **words, resume_from_checkpoint="latest"))
+    assert metrics(tmp_path / "a") == metrics(out)
+
+
+def test_stored_scores_of_the_reference_are_those_of_its_own_pictures(
+    whole, llava, pairs, tmp_path
+):
+    words, out = whole
+    stored = {"precompute_ref_log_probs": True, "precompute_dir": tmp_path / "cache"}
+    train(*flags(llava, pairs, tmp_path / "a", **words | {"eval_strategy": "no"}, **stored))
+    for one, other in zip(metrics(tmp_path / "a"), metrics(out), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
     rows = vision.pair_rows(3)
     before = ours(rows, "llava").fingerprint

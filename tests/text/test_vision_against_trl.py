@@ -34,7 +34,7 @@ def ours(rows, family, paired=True):
     return PictureRows(
         Dataset.from_list(rows),
         processor.tokenizer,
-        RowSettings(None, paired=paired),
+        RowSettings(None, paired=paired, in_parts=True),
         Sight(processor),
         "images",
         Place().file,

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from diffdpo.data.places import Place
 from diffdpo.errors import UserError
-from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.row_reader import RowReader, RowSettings
 from diffdpo.text.rows import TextRows
 from diffdpo.text.vision.reader import PictureReader
 from diffdpo.text.vision.sight import Sight
@@ -31,7 +31,8 @@ ROW = {
 
 
 def read(row, name="pairs", column="images", **settings):
-    reader = PictureReader(WORDS, RowSettings(**settings), name, SIGHT, column, Place().file)
+    settings = RowSettings(in_parts=True, **settings)
+    reader = PictureReader(WORDS, settings, name, SIGHT, column, Place().file)
     return reader.read(0, row)
 
 
@@ -113,6 +114,17 @@ def test_the_tokens_of_a_picture_are_the_processors_and_belong_to_the_prompt():
     assert prompt == made["input_ids"][0]
     assert prompt.count(SIGHT.marks[0]) == 4
     assert WORDS.decode(chosen) == "a cat<|im_end|>\n"
+
+
+def test_an_image_text_model_reads_rows_of_text_alone():
+    row = {"prompt": [user(ASKED)], "chosen": [YES], "rejected": [NO]}
+    words = vision.tokenizer(vision.LLAVA)
+    reader = RowReader(words, RowSettings(in_parts=True), "pairs")
+    prompt = reader.read(0, row).encoded.prompt
+    text = f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n"
+    assert words.decode(prompt) == text
+    # Its template does not see messages that are plain texts.
+    assert "is empty" in RowReader(words, RowSettings(), "pairs").read(0, row).bad
 
 
 def test_plain_text_has_the_models_own_marks():

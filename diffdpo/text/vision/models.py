@@ -64,6 +64,8 @@ def sighted(scorer: TokenScorer, sight: Sight | None, name: str) -> TokenScorer:
         return scorer
     if not reads_pictures(scorer.network):
         raise UserError(f"{name}: reads no pictures, and the rows have some")
+    if scorer.packed:
+        raise UserError("--padding_free: not with pictures in the rows; leave it out")
     return prove_pictures(scorer, sight, name)
 
 

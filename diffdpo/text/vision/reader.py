@@ -11,12 +11,12 @@ from diffdpo.data.text.messages import BadRow
 from diffdpo.data.text.record import Record
 from diffdpo.data.text.schema import Example
 from diffdpo.errors import short
-from diffdpo.text.chat import Rendered, render
+from diffdpo.text.chat import Rendered
 from diffdpo.text.encode import Encoded
 from diffdpo.text.row_reader import RowReader, RowResult
 from diffdpo.text.truncate import PromptTooLong
 from diffdpo.text.vision.cells import cells_of, opened
-from diffdpo.text.vision.places import as_parts, in_parts, marked, placed
+from diffdpo.text.vision.places import in_parts, marked, placed
 from diffdpo.text.vision.sight import Sight
 
 
@@ -42,7 +42,7 @@ class PictureReader(RowReader):
 
     def written(self, result: RowResult, record: Record, example: Example) -> Rendered:
         cells = cells_of(record, self.column)
-        rendered = render(example, self.tokenizer, as_parts)
+        rendered = super().written(result, record, example)
         check_marks(rendered, len(cells), self.sight)
         if not cells:
             return rendered

@@ -5,6 +5,7 @@ All are sampled by the same code at the same seeds and captions, beside the base
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,9 +90,14 @@ class Judge:
             mixed_precision="no",
         )
 
-    def backbone(self) -> Backbone:
-        """The base model, loaded anew: a policy that is loaded changes it."""
+    @cached_property
+    def base(self) -> Backbone:
+        """The base model, which nobody changes."""
         return open_to_sample(self.settings, self.device)[1]
+
+    def backbone(self) -> Backbone:
+        """A copy of the base model: a policy that is loaded changes it."""
+        return copy.deepcopy(self.base)
 
     @cached_property
     def pairs(self) -> ImagePairs:
