@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     SIDE = 13
     QUEUE = 14
     HOLDOUT = 15
+    MIXTURE = 16
 
 
 def generator(seed: int, purpose: Purpose, item: int = 0, draw: int = 0) -> np.random.Generator:

@@ -78,12 +78,13 @@ def flag(
 def restated(cls: Any, name: str, default: Any = dataclasses.MISSING, **notes: Any) -> Any:
     """The flag ``name`` of the settings class ``cls`` with what is given, and all else as there.
 
-    That is its default, and ``help``, ``aliases`` or ``type``, which is what ``flag`` calls
-    ``read``.
+    That is its default, and ``help``, ``aliases``, ``choices`` or ``type``, which is what ``flag``
+    calls ``read``; one that is None is taken away.
     """
     field = cls.__dataclass_fields__[name]
     kept = field.default if default is dataclasses.MISSING else default
-    return dataclasses.field(default=kept, metadata={**field.metadata, **notes})
+    metadata = {n: note for n, note in {**field.metadata, **notes}.items() if note is not None}
+    return dataclasses.field(default=kept, metadata=metadata)
 
 
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> list[str]:

@@ -105,6 +105,15 @@ class AdapterCopy(AdapterOff):
             bare.set_adapter(self.trained)
 
 
+class OtherAdapter(AdapterCopy):
+    """LoRA against another adapter on the same network."""
+
+    starts_equal = False
+
+    def __init__(self, name: str) -> None:
+        self.name = f"{name}, an adapter on the same network"
+
+
 class FrozenCopy:
     """Full fine-tune: a copy of the network as it was before the first step, in its dtype."""
 

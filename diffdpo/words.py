@@ -24,6 +24,8 @@ def reader(hint: Any) -> dict[str, Any]:
         return {"type": mapping, "metavar": "JSON"}
     many = get_origin(kind) is list
     element = get_args(kind)[0] if many else kind
+    if get_origin(element) is dict:
+        return {"type": mapping, "metavar": "JSON", "nargs": "+"}
     options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
     if element is str and optional(hint):
         options["type"] = lambda word: word or None  # an empty word takes a setting back
@@ -87,6 +89,9 @@ def misfit(value: Any, hint: Any, is_choice: bool) -> str:
         return "" if optional(hint) else "has no value; give one or leave the line out"
     if get_origin(kind) is dict:
         return "" if isinstance(value, dict) else "is one value; names with values are wanted"
+    if many and get_origin(get_args(kind)[0]) is dict:
+        nested = isinstance(value, list) and all(isinstance(item, dict) for item in value)
+        return "" if nested else "is not a list of entries, each with names and values"
     if isinstance(value, dict) or (isinstance(value, list) and not many):
         return f"is {'nested' if isinstance(value, dict) else 'a list'}; one value is wanted"
     items = value if isinstance(value, list) else [value]

@@ -90,7 +90,7 @@ def test_the_perplexity_is_what_its_file_says():
 def test_without_arguments_the_bundled_reviews_are_trained_on():
     settings = with_bundled_reviews(parse(TextSettings, [])[0])
     assert str(settings.model_name_or_path).endswith("assets/reviews-model")
-    assert str(settings.dataset_name).endswith("assets/reviews/pairs")
+    assert settings.dataset_name[0].endswith("assets/reviews/pairs")
     assert settings.max_length == 128  # of the recipe
 
 

@@ -7,7 +7,7 @@ place of names.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
+from diffdpo.text.inputs import InMemory
 from diffdpo.text.settings import TextSettings
 
 
@@ -57,7 +58,7 @@ def train_images(
 def train_text(
     *,
     dataset: Dataset | None = None,
-    eval_dataset: Dataset | None = None,
+    eval_dataset: Dataset | Mapping[str, Dataset] | None = None,
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
     on_step: StepCallback | None = None,
@@ -66,19 +67,22 @@ def train_text(
     """Train on text preferences by DPO (Rafailov et al. 2023), KTO, ORPO or a related loss.
 
     ``settings`` are the flags of ``train_text_dpo``; without any, the bundled run is made.
-    ``dataset`` and ``eval_dataset`` replace ``dataset_name`` and ``eval_dataset_name``. ``model``
-    replaces ``model_name_or_path`` and is trained in place; ``tokenizer`` replaces the model's own;
-    an image–text model has a processor in its place.
+    ``dataset`` and ``eval_dataset`` replace ``dataset_name`` and ``eval_dataset_name``; several
+    held-out sets have a name each. ``model`` replaces ``model_name_or_path`` and is trained in
+    place; ``tokenizer`` replaces the model's own; an image–text model has a processor in its place.
     ``on_step`` gets the record of every step; records come ``logging_steps`` at a time.
 
     Raises UserError with a line for every mistake.
     """
-    names = {"dataset_name": dataset, "eval_dataset_name": eval_dataset}
-    values = in_memory(names) | settings
+    held_out = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
+    given = {name: rows for name, rows in held_out.items() if rows is not None}
+    values = in_memory({"dataset_name": dataset}) | settings
+    if given:
+        values["eval_dataset_name"] = [f"{n}={IN_MEMORY}" if n else IN_MEMORY for n in given]
     if model is not None:
         values.setdefault("model_name_or_path", model.name_or_path or IN_MEMORY)
     checked = settings_of(TextSettings, **values)
-    objects = TextObjects(dataset, eval_dataset, model, tokenizer)
+    objects = TextObjects(InMemory(dataset, given), model, tokenizer)
     with own_state():
         return train_text_dpo.train(checked, begin(checked), objects, on_step)
 

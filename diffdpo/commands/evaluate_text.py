@@ -42,7 +42,6 @@ from diffdpo.report.page import Report
 from diffdpo.text.bundled import PAIRS, PREFIXES
 from diffdpo.text.checkpoints import load_checkpoint
 from diffdpo.text.comparison import Comparison, Written, compare, overlaps, write
-from diffdpo.text.data_settings import TABLE
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.generate import SampleSettings, check_sampling
 from diffdpo.text.inputs import open_table, with_bundled_reviews
@@ -53,6 +52,7 @@ from diffdpo.text.row_reader import RowSettings
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.served import ServedModel
+from diffdpo.text.table_settings import TABLE
 from diffdpo.text.task import TextTask
 from diffdpo.text.vision.models import reads_pictures
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from diffdpo.cache.keys import SCORES, Key, network_digest
@@ -30,7 +29,7 @@ from diffdpo.reference import OtherModel, Reference
 from diffdpo.text.comparison import texts_of
 from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
-from diffdpo.text.inputs import open_training_rows, with_bundled_reviews
+from diffdpo.text.inputs import InMemory, open_training_rows, with_bundled_reviews
 from diffdpo.text.limits import check_rows, check_same_tokens
 from diffdpo.text.loading import load_model
 from diffdpo.text.loss_settings import text_objective
@@ -62,8 +61,7 @@ def main(settings: TextSettings) -> int:
 class TextObjects:
     """Objects that a program has in memory, in place of those that the settings name."""
 
-    dataset: Dataset | None = None
-    eval_dataset: Dataset | None = None
+    data: InMemory = InMemory()
     model: PreTrainedModel | None = None
     tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None
 
@@ -71,7 +69,7 @@ class TextObjects:
 def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
     """Every setting at its final value, as config.yaml will hold it."""
     return replace(
-        with_bundled_reviews(settings),
+        with_bundled_reviews(settings.in_plain_flags()),
         mixed_precision=accelerator.mixed_precision,
         dataloader_num_workers=settings.workers_on(accelerator.device.type),
         use_8bit_adam=settings.eight_bit,
@@ -79,6 +77,7 @@ def resolved(settings: TextSettings, accelerator: Accelerator) -> TextSettings:
         use_adafactor=settings.adafactor,
         # The text itself, so that the record holds also where a file is changed later.
         chat_template=template_text(settings),
+        metric_for_best_model=settings.best_by or settings.metric_for_best_model,
     )
 
 
@@ -90,7 +89,7 @@ class TextRun:
     tokenizer: PreTrainedTokenizerBase
     objective: Objective
     rows: TextRows
-    held_out: TextRows | None
+    held_out: dict[str, TextRows]  # by name; '' of one that has none
     scorer: TokenScorer
     task: TextTask
     reference: Reference
@@ -158,21 +157,25 @@ def prepare_text(
         tokenizer,
         objective.paired,
         accelerator,
-        (objects.dataset, objects.eval_dataset),
+        objects.data,
         eyes,
     )
     sight = sight_of(rows)
     check_processes(rows, network, settings.use_peft, accelerator)
-    check_rows(network, "model_name_or_path", name, rows, held_out)
+    check_rows(network, "model_name_or_path", name, rows, *held_out.values())
     place = first_place(accelerator, runs_whole)
     (scorer,) = made(lambda: (sighted(make_trainable(network, settings, place), sight, name),))
     save_activations(scorer.network, settings)
     copied = hollow if is_sharded(accelerator) else copy.deepcopy
-    reference = make_reference(scorer, settings, objective.reference_free, made, copied)
-    if isinstance(reference, OtherModel):
-        other: Any = reference.copy
-        check_same_tokens(other.network, tokenizer, settings, rows, held_out)
-        sighted(other, sight, str(settings.ref_model_name_or_path))
+    # Of a model in memory its name does not tell the weights.
+    apart = is_sharded(accelerator) or objects.model is not None
+    reference = make_reference(scorer, settings, objective.reference_free, made, copied, apart)
+    if settings.ref_model_name_or_path and not objective.reference_free:
+        with reference.network(scorer) as network_of_it:
+            other: Any = network_of_it
+            check_same_tokens(other.network, tokenizer, settings, rows, *held_out.values())
+            if isinstance(reference, OtherModel):
+                sighted(other, sight, str(settings.ref_model_name_or_path))
     task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
     if settings.precompute_ref_log_probs:
@@ -186,7 +189,7 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
     with live.network(run.scorer) as network:
         reference = network_digest(network)
     batch, root = settings.train_batch_size, settings.precompute_dir
-    for rows in filter(None, (run.held_out, run.rows)):
+    for rows in (*run.held_out.values(), run.rows):
         facts = {"tokens": rows.fingerprint, "reference": reference}
         key = Key.of("reference", settings, SCORES, facts)
         workers = settings.workers_on(accelerator.device.type)
@@ -200,7 +203,7 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
 def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
     """Measures on held-out rows during training; None where there are none."""
     settings = run.settings
-    if run.held_out is None:
+    if not run.held_out:
         if settings.keep_best:
             raise UserError("--keep_best: no rows to judge by are measured; add --eval_strategy")
         return None
@@ -215,7 +218,10 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
         trainer.accelerator,
         every,
         trainer.plan.total_steps,
-        None if settings.streaming else count_trained_on(run.held_out, run.rows),
+        {
+            name: None if settings.streaming else count_trained_on(rows, run.rows)
+            for name, rows in run.held_out.items()
+        },
     )
 
 

@@ -11,7 +11,7 @@ BUFFER = 10_000
 IN_MEMORY = "--streaming reads shards, and these rows are in memory; leave it out"
 # Flags of images or text that need all rows before the first step.
 NEED_ALL = ["cache_latents", "reference_draws", "dreamlike_pairs_only", "precompute_ref_log_probs"]
-NEED_ALL += ["group_by_length", "min_score_margin", "dataset_info", "holdout"]
+NEED_ALL += ["group_by_length", "min_score_margin", "dataset_info", "holdout", "dataset_weights"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StreamSettings(BaseSettings):
         if not self.streaming:
             other = self.buffer_size != BUFFER
             return lines + ["--buffer_size is that of --streaming; leave it out"] * other
-        given = [name for name in NEED_ALL if getattr(self, name, None) not in (None, False, 0)]
+        given = [name for name in NEED_ALL if getattr(self, name, None) not in (None, False, 0, [])]
         return lines + [
             f"--{name} needs all rows before the first step, --streaming reads them later; leave"
             " out one of the two"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -60,14 +61,24 @@ def check_place(settings: TrainSettings) -> None:
     """
     out = check_path(settings.output_dir).resolve()
     mistakes = []
-    for name, value in as_dict(settings).items():
-        if not isinstance(value, str) or not name.endswith(MODELS + DATA):
-            continue
+    for name, value in named_inputs(settings):
         for path in map(Path, [value, *bases(value)] if name.endswith(MODELS) else [value]):
             if path.is_dir() and (reason := overlap(out, path.resolve(), name.endswith(MODELS))):
                 mistakes.append(f"--output_dir {settings.output_dir}: {reason} --{name} {path}")
     if mistakes:
         raise UserError(*(f"{line}; {APART}" for line in mistakes))
+
+
+def named_inputs(settings: TrainSettings) -> Iterator[tuple[str, str]]:
+    """The settings that may hold local paths, with each of these: a list of names has several, of
+    which ``NAME=DATA`` is one."""
+    for name, value in as_dict(settings).items():
+        if name == "datasets":
+            yield from ((name, str(entry.get("path"))) for entry in value)
+        elif name.endswith(MODELS + DATA):
+            for word in value if isinstance(value, list) else [value]:
+                if isinstance(word, str):
+                    yield from ((name, path) for path in {word, word.rpartition("=")[2]})
 
 
 def overlap(out: Path, folder: Path, is_model: bool) -> str:

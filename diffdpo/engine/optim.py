@@ -21,7 +21,7 @@ from diffdpo.errors import UserError, short
 def make_optimizer(
     parameters: Iterable[nn.Parameter], settings: TrainSettings, notice: Callable[[str], None]
 ) -> torch.optim.Optimizer:
-    """AdamW (fused), its 8-bit or paged form, or Adafactor.
+    """AdamW (fused), its 8-bit or paged form, Adafactor, or RMSprop as transformers makes it.
 
     Where bitsandbytes is missing, ``notice`` is told and AdamW with 32-bit state is used.
 
@@ -40,6 +40,9 @@ def make_optimizer(
             clip_threshold=1.0,
             **fixed_rate,
         )
+    if settings.rmsprop:
+        decay = settings.adam_weight_decay
+        return torch.optim.RMSprop(parameters, lr=settings.learning_rate, weight_decay=decay)
     adamw: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     options: dict[str, object] = {"fused": True}
     if settings.use_paged_adam:

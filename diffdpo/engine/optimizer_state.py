@@ -12,12 +12,13 @@ from torch import Size, Tensor
 from diffdpo.engine.sharding import local, share_as, whole
 from diffdpo.errors import UserError, short
 
-# The shape of each kind of state for a weight's shape: AdamW's (torch) and Adafactor's
-# (transformers). Others, of bitsandbytes, are checked by its own loader.
+# The shape of each kind of state for a weight's shape: AdamW's and RMSprop's (torch) and
+# Adafactor's (transformers). Others, of bitsandbytes, are checked by its own loader.
 SHAPES: dict[str, Callable[[Size], tuple[int, ...]]] = {
     "step": lambda weight: (),
     "exp_avg": tuple,
     "exp_avg_sq": tuple,
+    "square_avg": tuple,
     "exp_avg_sq_row": lambda weight: tuple(weight[:-1]),
     "exp_avg_sq_col": lambda weight: tuple(weight[:-2] + weight[-1:]),
 }

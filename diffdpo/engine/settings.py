@@ -16,8 +16,8 @@ PRECISIONS = ["no", "bf16", "fp16"]
 MANY = 10**6
 TRACKERS = ["tensorboard", "wandb", "comet_ml", "all", "none"]
 # Of held-out rows; with "eval_" before them as well, as transformers has them.
-BEST_BY = ["loss", "rewards/accuracies"]
-BEST_BY += [f"eval_{name}" for name in BEST_BY]
+FIGURES = ["loss", "rewards/accuracies"]
+BEST_BY = [*FIGURES, *(f"eval_{name}" for name in FIGURES)]
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,7 @@ class TrainSettings(BaseSettings):
         """A line for each setting that does not go with weights in shares (FSDP2)."""
         names = ("torch_compile", "use_8bit_adam", "use_paged_adam", "use_adafactor")
         lines = [f"--{name}" for name in names if getattr(self, name)]
+        lines += ["--optim rmsprop"] if self.rmsprop else []
         lines += ["--mixed_precision fp16"] if self.mixed_precision == "fp16" else []
         return [f"{line}: not with weights in shares (FSDP2); leave it out" for line in lines]
 
@@ -230,6 +231,11 @@ class TrainSettings(BaseSettings):
         # On a CPU they would take the cores that training computes on.
         own = 0 if device == "cpu" else 2
         return own if self.dataloader_num_workers is None else self.dataloader_num_workers
+
+    @property
+    def rmsprop(self) -> bool:
+        """Whether RMSprop takes the place of AdamW."""
+        return False
 
     @property
     def schedule_options(self) -> dict[str, Any]:

@@ -19,10 +19,15 @@ def judges_of(run: str) -> set[str]:
     Raises UserError where there is a record that cannot be read.
     """
     settings = recorded(run_of(run))
-    data = settings.get("dataset_name") or settings.get("train_data_dir")
-    if not data:
-        return set()
-    place = Path(str(data))
+    data = settings.get("dataset_name") or settings.get("train_data_dir") or []
+    names = data if isinstance(data, list) else [data]
+    names += [entry.get("path") for entry in settings.get("datasets") or []]
+    return {judge for name in names for judge in judges_of_data(str(name))}
+
+
+def judges_of_data(name: str) -> set[str]:
+    """The names of the rewards that made the pairs of a data set."""
+    place = Path(name)
     path = (place.parent if place.is_file() else place) / RECORD
     if not path.is_file():
         return set()

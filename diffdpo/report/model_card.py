@@ -67,9 +67,9 @@ def hub_id(name: str | None) -> str | None:
     return None if name is None or is_path(name) or Path(name).exists() else name
 
 
-def data_of(name: str | None) -> list[str] | None:
-    """The data set as the hub lists it, where it is one there."""
-    return [found] if (found := hub_id(name)) else None
+def data_of(*names: str | None) -> list[str] | None:
+    """The data sets as the hub lists them, those that are there; None where none is."""
+    return [found for name in names if (found := hub_id(name))] or None
 
 
 def load_from(settings: TrainSettings) -> str:

@@ -6,21 +6,30 @@ from __future__ import annotations
 import copy
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
-from peft.utils import ModulesToSaveWrapper
+from peft import LoraConfig, PeftConfig, get_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper, load_peft_weights
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from diffdpo.engine.loaded import check_finite
 from diffdpo.engine.low_bits import is_plain
 from diffdpo.errors import UserError, short
-from diffdpo.reference import AdapterCopy
+from diffdpo.reference import (
+    AdapterCopy,
+    AdapterOff,
+    BaseModel,
+    OtherAdapter,
+    Reference,
+    without_dropout,
+)
 from diffdpo.text.adapter_settings import ALL_LINEAR, OF_A_NEW_ONE
-from diffdpo.text.loading import ADAPTER, PREFIX
+from diffdpo.text.loading import ADAPTER, PREFIX, attach, base_of, reasons
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import beside_language
 
@@ -91,11 +100,12 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     Raises UserError where no module has one of the names that are given.
     """
     torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
-    targets, saved = list(settings.lora_target_modules), list(settings.lora_modules_to_save)
-    modules = [name for name, _ in network.named_modules()]
-    for name in saved:
-        if not any(module.endswith(name) for module in modules):
-            raise UserError(f"--lora_modules_to_save {short(name)}: no module has this name")
+    saved = list(settings.lora_modules_to_save)
+    # TRL's own example has commas behind the words.
+    targets = [word.rstrip(",") for word in settings.lora_target_modules]
+    check_names(network, "lora_modules_to_save", saved)
+    if len(targets) > 1:
+        check_names(network, "lora_target_modules", [f".{name}" for name in targets])
     # As in TRL a single word is peft's own: "all-linear", or a pattern of whole names.
     is_pattern = targets == ALL_LINEAR or (
         len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0])
@@ -125,6 +135,59 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     in_float32(network)
     if settings.splits_base:
         keep_first_state(network)
+
+
+def reference_within(network: PreTrainedModel, settings: TextSettings) -> Reference | None:
+    """The model that is named as reference, where the network holds it: as its base, or as a LoRA
+    that is loaded on that. None where it has to be a network of its own.
+
+    Raises UserError where the LoRA does not fit.
+    """
+    name, options = str(settings.ref_model_name_or_path), settings.hub_options
+    here = str(network.name_or_path)
+    if settings.splits_base:
+        return None  # what is beneath is no longer the model
+    if is_same(name, here):
+        return BaseModel() if AdapterCopy.frozen in network.peft_config else AdapterOff()
+    base = base_of(name, options)
+    if not (base and is_same(base, here) and is_beside(name, options)):
+        return None
+    if AdapterCopy.frozen in network.peft_config:
+        network.delete_adapter(AdapterCopy.frozen)
+    device = next(network.parameters()).device
+    place = f"--ref_model_name_or_path {name}"
+    try:
+        attach(network, name, place, options, AdapterCopy.frozen)
+    except UserError:
+        raise
+    except Exception as error:  # of every kind: its files may hold anything
+        raise UserError(*reasons(name, place, error)) from error
+    network.set_adapter(ADAPTER)
+    for each, weight in network.named_parameters():
+        if AdapterCopy.frozen in each.split("."):
+            weight.requires_grad_(False)
+            weight.data = weight.data.to(device)
+    check_finite(network, place)
+    without_dropout(network)
+    return OtherAdapter(name)
+
+
+def is_same(name: str, other: str) -> bool:
+    """Whether two names are those of one folder or hub id."""
+    places = [Path(each) for each in (name, other)]
+    if all(place.is_dir() for place in places):
+        return places[0].resolve() == places[1].resolve()
+    return name == other
+
+
+def is_beside(name: str, options: dict[str, Any]) -> bool:
+    """Whether an adapter leaves the weights beneath it as they are: one of LoRA's own factors
+    alone, which does not begin as a part of them."""
+    where = {key: options[key] for key in ("revision", "cache_dir")}
+    config: Any = PeftConfig.from_pretrained(name, **where)
+    if isinstance(getattr(config, "init_lora_weights", True), str):
+        return False
+    return all(".lora_" in key for key in load_peft_weights(name, device="cpu", **where))
 
 
 def is_tied(network: PreTrainedModel) -> bool:
@@ -202,3 +265,12 @@ def adapter_state(network: PreTrainedModel, adapter: str) -> dict[str, torch.Ten
         PREFIX + name.removeprefix(PREFIX): weight.detach().cpu().clone().contiguous()
         for name, weight in state.items()
     }
+
+
+def check_names(network: PreTrainedModel, flag: str, ends: Iterable[str]) -> None:
+    """Raises UserError for the first of these ends that no module's name has: peft leaves those out
+    without a word."""
+    modules = [f".{name}" for name, _ in network.named_modules()]
+    for end in ends:
+        if not any(module.endswith(end) for module in modules):
+            raise UserError(f"--{flag} {short(end.lstrip('.'))}: no module has this name")

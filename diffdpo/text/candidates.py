@@ -112,13 +112,52 @@ def read_texts(
     return prompts, list(read)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Completions that ``writer`` writes, so many of each prompt as ``layout`` has; ``heads`` are
+    the prompts as texts."""
+
+    writer: Writer
+    layout: Layout
+    sampling: SampleSettings
+    heads: list[str]
+
+    def compute(self, span: range) -> Rows:
+        """The rows ``span`` of the table of candidates."""
+        writer = self.writer
+        both = [self.layout.of(row) for row in span]
+        asked = [(writer.tokens[prompt], number) for prompt, number in both]
+        end: Any = writer.tokenizer.eos_token_id
+        completions = continued(writer.network, asked, end, self.sampling)
+        _, tails = taken_apart(writer.tokenizer, [tokens for tokens, _ in asked], completions)
+        yield from ({"text": tail, "digest": digest(tail)} for tail in tails)
+
+    def judge(self, name: str, reward: TextReward, device: Any) -> Judge:
+        """What a reward says of stored candidates."""
+
+        def scores(table: Dataset, rows: Sequence[int]) -> np.ndarray:
+            both = [self.layout.of(row) for row in rows]
+            names = [f"candidate {n + 1} of prompt {short(self.heads[p], 60)!r}" for p, n in both]
+            prompts = [prompt_for(reward, self.writer.prompts[p], self.heads[p]) for p, _ in both]
+            return judged(name, reward, names, prompts, [table[row]["text"] for row in rows])
+
+        return Judge(reward.identity, signed_on(reward, device), scores)
+
+    def row(self, table: Dataset, pair: Pair, rows: tuple[int, int]) -> dict[str, Any] | None:
+        """A row to train on; None where a side is empty."""
+        chosen, rejected = (table[number]["text"] for number in rows)
+        if not (chosen.strip() and rejected.strip()):
+            return None  # training would take it for a broken row
+        prompt = self.writer.prompts[pair.prompt]
+        chat = not isinstance(prompt, str)
+        sides = {"chosen": chosen, "rejected": rejected}
+        return {"prompt": prompt, **{n: answer(t) if chat else t for n, t in sides.items()}}
+
+
 def text_source(
     settings: TextPairSettings, writer: Writer, rewards: Mapping[str, TextReward], device: Any
 ) -> Source:
     """Candidates that ``writer`` writes, and their rewards."""
-    layout = Layout(len(writer.prompts), settings.candidates)
-    key = texts_key(settings, writer, device)
-    end: Any = writer.tokenizer.eos_token_id
     sampling = SampleSettings(
         settings.seed,
         max_new_tokens=settings.max_new_tokens,
@@ -126,48 +165,23 @@ def text_source(
         vocabulary=len(writer.tokenizer),
         purpose=Purpose.CANDIDATE,
     )
-    heads = writer.heads
-
-    def compute(span: range) -> Rows:
-        both = [layout.of(row) for row in span]
-        asked = [(writer.tokens[prompt], number) for prompt, number in both]
-        completions = continued(writer.network, asked, end, sampling)
-        _, tails = taken_apart(writer.tokenizer, [tokens for tokens, _ in asked], completions)
-        yield from ({"text": tail, "digest": digest(tail)} for tail in tails)
-
-    def judge(name: str, reward: TextReward) -> Judge:
-        def scores(table: Dataset, rows: Sequence[int]) -> np.ndarray:
-            both = [layout.of(row) for row in rows]
-            names = [f"candidate {n + 1} of prompt {short(heads[p], 60)!r}" for p, n in both]
-            prompts = [prompt_for(reward, writer.prompts[p], heads[p]) for p, _ in both]
-            return judged(name, reward, names, prompts, [table[row]["text"] for row in rows])
-
-        return Judge(reward.identity, signed_on(reward, device), scores)
-
-    def row(table: Dataset, pair: Pair, rows: tuple[int, int]) -> dict[str, Any] | None:
-        chosen, rejected = (table[number]["text"] for number in rows)
-        if not (chosen.strip() and rejected.strip()):
-            return None  # training would take it for a broken row
-        prompt = writer.prompts[pair.prompt]
-        chat = not isinstance(prompt, str)
-        sides = {"chosen": chosen, "rejected": rejected}
-        return {"prompt": prompt, **{n: answer(t) if chat else t for n, t in sides.items()}}
-
+    layout = Layout(len(writer.prompts), settings.candidates)
+    key = texts_key(settings, writer, device)
+    made = Candidates(writer, layout, sampling, writer.heads)
     return Source(
-        prompts=[prompt if isinstance(prompt, str) else json.dumps(prompt)
-                 for prompt in writer.prompts],
+        prompts=[p if isinstance(p, str) else json.dumps(p) for p in writer.prompts],
         key=key,
         features=STORED,
         prepare=lambda: None,
-        compute=compute,
-        judges={name: judge(name, reward) for name, reward in rewards.items()},
+        compute=made.compute,
+        judges={name: made.judge(name, reward, device) for name, reward in rewards.items()},
         facts=facts_of(settings, key),
         sides=("chosen", "rejected"),
         columns=columns_of(writer.prompts),
-        row=row,
+        row=made.row,
         pages=lambda table, layout, chosen: {},
         ties=False,  # rows of texts have no label that says so
-    )  # fmt: skip
+    )
 
 
 def texts_key(settings: TextPairSettings, writer: Writer, device: torch.device) -> Key:

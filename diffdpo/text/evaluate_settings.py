@@ -22,8 +22,9 @@ from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.text.bundled import PAIRS
-from diffdpo.text.data_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
+from diffdpo.text.sources import the_one
+from diffdpo.text.table_settings import TABLE, TextTableSettings
 
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
 # Not trust_remote_code: to run code that came with a model is for the user to say, each time.
@@ -158,7 +159,7 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
         policy = next(iter(given.get("policy") or []), None)
         run = recorded(run_of(policy)) if policy else {}
         run["model_name_or_path"] = reference_of(run)
-        run["dataset_name"] = run.get("eval_dataset_name") or run.get("dataset_name")
+        run["dataset_name"] = the_one(run.get("eval_dataset_name") or run.get("dataset_name"))
         run["split"] = run.get("dataset_test_split")
         own = {name: run.get(name) for name in ALWAYS}
         return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, TIED), **own}, given)

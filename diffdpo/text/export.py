@@ -41,11 +41,12 @@ def export(
 def card(network: PreTrainedModel, settings: TextSettings, last: Mapping[str, float]) -> str:
     """The model card: what the result is and how transformers loads it."""
     base, losses = str(settings.model_name_or_path), " + ".join(settings.loss_type)
+    names = [source.name for source in settings.sources]
     facts = ModelCardData(
         base_model=hub_id(base),
         library_name="transformers",
         tags=["preference-optimization"],
-        datasets=data_of(settings.dataset_name),
+        datasets=data_of(*names),
     )
     kind = "An adapter" if is_adapter(network) else "A full fine-tune"
     summary = f"{kind} of `{base}`, trained on text preferences ({losses}) by diffdpo."
@@ -53,4 +54,4 @@ def card(network: PreTrainedModel, settings: TextSettings, last: Mapping[str, fl
     if reads_pictures(network):
         kinds = ("AutoModelForImageTextToText", "AutoProcessor", "processor")
     code = LOAD.format(*kinds, folder=load_from(settings))
-    return model_card(settings, facts, summary, code, last, settings.dataset_name)
+    return model_card(settings, facts, summary, code, last, ", ".join(names))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
@@ -9,6 +11,7 @@ from diffdpo.objective.terms import Objective
 from diffdpo.text.adapters import is_adapter, is_continued
 from diffdpo.text.limits import longest_row, position_count
 from diffdpo.text.loss_settings import REVERSE_KL
+from diffdpo.text.mixed import MixedTexts
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
@@ -21,22 +24,16 @@ def text_facts(
     settings: TextSettings,
     objective: Objective,
     rows: TextRows,
-    held_out: TextRows | None,
+    held_out: Mapping[str, TextRows],
     scorer: TokenScorer,
     trainer: Trainer,
 ) -> dict[str, str]:
     """What will happen, by heading."""
     trained, tally = sum(weight.numel() for weight in trainer.parameters), rows.tally
-    kind = "full fine-tune"
-    if is_adapter(scorer.network):
-        kind = (
-            "the loaded adapter, trained further"
-            if is_continued(scorer.network, settings)
-            else f"LoRA rank {settings.lora_r}"
-        )
     close = (
         f", {tally.close} below the score margin" if settings.min_score_margin is not None else ""
     )
+    reference = trainer.reference.name
     terms = [f"{term.weight:g} {term.name}" for term in objective.terms]
     terms += [f"{scorer.balance.weight:g} load balance of the experts"] if scorer.balance else []
     family, what = type(scorer.network).__name__, "pairs" if objective.paired else "labelled items"
@@ -49,16 +46,25 @@ def text_facts(
             f" unusable{close}"
         ),
         **(rows.line(what) if isinstance(rows, StreamedTexts) else {}),
+        **(rows.lines(what) if isinstance(rows, MixedTexts) else {}),
         **picture_line(settings, rows),
         **tally.lines(settings.max_length),
-        **template_line(settings),
-        **beyond_positions(scorer.network, rows, held_out),
+        **template_line(settings, rows.tokenizer),
+        **beyond_positions(scorer.network, rows, *held_out.values()),
         **held_out_counts(held_out),
-        "training": f"{trained:,} parameters, {kind}; reference: {trainer.reference.name}",
+        "training": f"{trained:,} parameters, {kind_of(settings, scorer)}; reference: {reference}",
         "loss": "; ".join([" + ".join(terms), f"beta {settings.beta:g}", *variants(settings)]),
         **trainer.plan.lines(what),
     }
     return lines | balance(settings, objective, rows)
+
+
+def kind_of(settings: TextSettings, scorer: TokenScorer) -> str:
+    """What is trained."""
+    if not is_adapter(scorer.network):
+        return "full fine-tune"
+    continued = is_continued(scorer.network, settings)
+    return "the loaded adapter, trained further" if continued else f"LoRA rank {settings.lora_r}"
 
 
 def picture_line(settings: TextSettings, rows: TextRows) -> dict[str, str]:
@@ -81,21 +87,23 @@ def variants(settings: TextSettings) -> list[str]:
     return found
 
 
-def held_out_counts(held_out: TextRows | None) -> dict[str, str]:
+def held_out_counts(held_out: Mapping[str, TextRows]) -> dict[str, str]:
     """What became of the rows to measure on."""
-    if held_out is None:
-        return {}
-    tally = held_out.tally
-    left = f"{len(tally.bad)} unusable, {tally.close + tally.too_long} left out"
-    cut = f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut"
-    return {"eval rows": f"{len(held_out):,} of {tally.rows:,} rows, {left}, {cut}"}
+    lines = []
+    for name, rows in held_out.items():
+        tally = rows.tally
+        left = f"{len(tally.bad)} unusable, {tally.close + tally.too_long} left out"
+        cut = f"{tally.prompts_cut} prompts and {tally.completions_cut} completions cut"
+        begin = f"{name}: " if name else ""
+        lines.append(f"{begin}{len(rows):,} of {tally.rows:,} rows, {left}, {cut}")
+    return {"eval rows": "; ".join(lines)} if lines else {}
 
 
 def beyond_positions(
-    network: PreTrainedModel, rows: TextRows, held_out: TextRows | None
+    network: PreTrainedModel, rows: TextRows, *held_out: TextRows
 ) -> dict[str, str]:
     """A line where rows are longer than what the model was made for."""
-    longest, positions = longest_row(rows, held_out), position_count(network)
+    longest, positions = longest_row(rows, *held_out), position_count(network)
     if not positions or longest <= positions:
         return {}
     return {

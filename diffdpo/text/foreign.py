@@ -9,8 +9,9 @@ from typing import Any
 
 from diffdpo.config import Layer, Translation
 from diffdpo.errors import short
-from diffdpo.text.mixture_words import read_datasets, read_mixer, read_mixture
-from diffdpo.words import is_off
+from diffdpo.text.adapter_words import ADAPTERS, OF_PISSA, names_in, not_its_base, read_pissa
+from diffdpo.text.mixture_words import SEED, read_mixer, read_mixture, read_probabilities
+from diffdpo.words import TRUE, is_off
 
 # A setting there, and for each of its words the settings here.
 WORDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -37,7 +38,6 @@ WORDS: dict[str, dict[str, dict[str, Any]]] = {
         "false": {"use_bnb_nested_quant": False},
     },
     "train_sampling_strategy": {"random": {}, "group_by_length": {"group_by_length": True}},
-    "mix_strategy": {"concat": {}},
 }
 # Arguments of ``from_pretrained`` that are settings here, under their own names.
 MODEL_ARGUMENTS = ["attn_implementation", "revision", "trust_remote_code", "cache_dir"]
@@ -57,14 +57,13 @@ FACTORY = {
     "freeze_vision_tower": True,
 }
 FACTORY_RANK = 8
-PISSA_ITERATIONS = 16
 
 
 class Words:
     """Settings that are read from foreign ones, one after the other."""
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.content = content
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content  # the settings of this package among them
         self.settings: dict[str, Any] = {}
         self.mistakes: list[str] = []
         self.notices: list[str] = []
@@ -99,8 +98,7 @@ def worded(name: str, value: Any) -> dict[str, Any]:
 
 def read_targets(value: Any) -> dict[str, Any]:
     """LLaMA-Factory's layers of a LoRA: all, or names with commas between them."""
-    names = value if isinstance(value, list) else str(value).split(",")
-    names = [str(name).strip() for name in names]
+    names = names_in(value)
     return {"lora_target_modules": ["all-linear"] if names == ["all"] else names}
 
 
@@ -124,22 +122,19 @@ def read_arguments(value: Any) -> dict[str, Any]:
     return {"model_revision" if name == "revision" else name: value[name] for name in value}
 
 
-def read_additional(value: Any) -> dict[str, Any]:
-    """LLaMA-Factory's modules that are trained whole beside a LoRA, with commas between them."""
-    return {"lora_modules_to_save": read_targets(value)["lora_target_modules"]}
-
-
 READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "lora_target": read_targets,
-    "additional_target": read_additional,
+    "additional_target": lambda value: {"lora_modules_to_save": names_in(value)},
     "dataset_dir": read_registry,
     "model_init_kwargs": read_arguments,
-    "datasets": read_datasets,
+    "enable_thinking": lambda value: {
+        "chat_template_kwargs": {"enable_thinking": str(value).lower() in TRUE}
+    },
     "dataset_mixture": read_mixture,
     "dataset_mixer": read_mixer,
+    "interleave_probs": read_probabilities,
 }
-OF_PISSA = {"pissa_init", "pissa_iter", "pissa_convert"}
-FOREIGN = {*WORDS, *READERS, *OF_PISSA, "template", "dataset_splits"}
+FOREIGN = {*WORDS, *READERS, *OF_PISSA, *ADAPTERS, "template", "dataset_splits"}
 
 
 def translate(content: Mapping[str, Any]) -> Translation:
@@ -154,29 +149,19 @@ def translate(content: Mapping[str, Any]) -> Translation:
         elif name == "dataset_splits":
             read_splits(value, words)
         elif name in OF_PISSA:
-            read_pissa(name, given, words)
+            words.settings |= read_pissa(given)
+        elif name in ADAPTERS:
+            read_adapter(name, value, words)
         elif value is not None and name != "template":
             words.read(name, value)
+            if name == "dataset_mixture" and isinstance(value, dict) and "seed" in value:
+                words.notices.append(SEED)
     if given.get("stage") == "kto" and "pref_loss" in own:
         words.mistakes.append("pref_loss: stage kto has a loss of its own; leave pref_loss out")
         words.settings.pop("loss_type", None)
-    if (several := own.get("dataset")) and "," in str(several):
-        words.mistakes.append(f"dataset {short(several)}: name one; make one file of several")
     content = {**own, **words.settings}
     beneath = factory_layer(content) if "stage" in given else None
     return Translation(content, words.mistakes, words.notices, beneath)
-
-
-def read_pissa(name: str, given: Mapping[str, Any], words: Words) -> None:
-    """LLaMA-Factory's three settings of PiSSA, which are one here."""
-    if is_off(given.get("pissa_init")):
-        return  # the others, at their defaults, say nothing then
-    if name == "pissa_init":
-        count = given.get("pissa_iter", PISSA_ITERATIONS)
-        start = "pissa" if str(count) == "-1" else f"pissa_niter_{count}"
-        words.take(name, {"init_lora_weights": start})
-    elif name == "pissa_convert" and is_off(given[name]):
-        words.notices.append("pissa_convert: the result is a LoRA on the model as it was")
 
 
 def alone(value: Any) -> Any:
@@ -186,6 +171,19 @@ def alone(value: Any) -> Any:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
         else value
     )
+
+
+def read_adapter(name: str, value: Any, words: Words) -> None:
+    """An adapter on a model that another setting names: here it stands in that one's place."""
+    if is_off(value):
+        return
+    own, *others = ADAPTERS[name]
+    base = next((words.content[key] for key in (own, *others) if words.content.get(key)), None)
+    if line := not_its_base(name, str(value), base):
+        words.mistakes.append(line)
+    words.settings[own] = str(value)
+    for other in others:
+        words.content.pop(other, None)
 
 
 def read_splits(value: Any, words: Words) -> None:

@@ -96,6 +96,7 @@ INERT = {
     "include_tokens_per_second": EVERY_STEP,
     "train_on_prompt": "a preference is about completions",
     "mask_history": "a preference is about the last turn, which alone is scored",
+    "eval_on_each_dataset": "every held-out set has figures of its own beside those of all",
     "ignore_pad_token_for_loss": "padding is never scored",
     "preprocessing_batch_size": READ_AHEAD,
     "tokenized_path": "texts are tokenised once and stored under --precompute_dir",

@@ -13,16 +13,17 @@ from diffdpo.text.settings import TextSettings
 LEARNED = 8  # rows that a table of learned positions may have beyond the positions themselves
 
 
-def check_rows(network: PreTrainedModel, flag: str, name: str, *read: TextRows | None) -> None:
+def check_rows(network: PreTrainedModel, flag: str, name: str, *read: TextRows) -> None:
     """Raises UserError where rows hold tokens or positions that the model has no embedding for."""
     # Checked before training: on a GPU such an index ends the run far from its cause.
-    largest = max(rows.largest_token for rows in read if rows)
+    largest = max(rows.largest_token for rows in read)
     size = len(network.get_input_embeddings().weight)  # type: ignore[arg-type]
     if largest >= size:
         raise UserError(
-            f"--{flag} {name}: the tokenizer gives token {largest}, the model knows {size} tokens"
+            f"--{flag} {name}: the tokenizer gives token {largest}, the model knows {size} tokens;"
+            " save the model once with a longer embedding: resize_token_embeddings(len(tokenizer))"
         )
-    longest = max(rows.most_tokens for rows in read if rows)
+    longest = max(rows.most_tokens for rows in read)
     positions = position_count(network)
     if positions and longest > positions and has_position_table(network):
         raise UserError(
@@ -31,9 +32,9 @@ def check_rows(network: PreTrainedModel, flag: str, name: str, *read: TextRows |
         )
 
 
-def longest_row(*read: TextRows | None) -> int:
+def longest_row(*read: TextRows) -> int:
     """The number of tokens of the longest prompt with a completion."""
-    return max(int(rows.length_I.max()) for rows in read if rows)
+    return max(int(rows.length_I.max()) for rows in read)
 
 
 def position_count(network: PreTrainedModel) -> int | None:
@@ -58,7 +59,7 @@ def check_same_tokens(
     other: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     settings: TextSettings,
-    *read: TextRows | None,
+    *read: TextRows,
 ) -> None:
     """Raises UserError where the model that is named as reference does not read the same tokens.
 

@@ -141,23 +141,29 @@ def base_of(name: str, options: dict[str, Any]) -> str | None:
     return base
 
 
-def attach(network: PreTrainedModel, name: str, place: str, options: dict[str, Any]) -> None:
-    """Put the adapter in folder ``name`` on its base model.
+def attach(
+    network: PreTrainedModel,
+    name: str,
+    place: str,
+    options: dict[str, Any],
+    adapter: str = ADAPTER,
+) -> None:
+    """Put the adapter in folder ``name`` on its base model, by the name ``adapter``.
 
     Raises UserError where the weights of the two do not belong together.
     """
     revision = {key: options[key] for key in ("revision", "cache_dir")}
     if Path(name).is_dir() and not (Path(name) / "adapter_model.safetensors").exists():
         raise FileNotFoundError("no adapter_model.safetensors")
-    network.load_adapter(name, adapter_name=ADAPTER, adapter_kwargs=revision)
+    network.load_adapter(name, adapter_name=adapter, adapter_kwargs=revision)
     # What is trained is float32, whatever the precision of the layer that it is a copy of.
-    for weight in (w for n, w in network.named_parameters() if ADAPTER in n.split(".")):
+    for weight in (w for n, w in network.named_parameters() if adapter in n.split(".")):
         weight.data = weight.data.float()
     stored = load_peft_weights(name, device="cpu", **revision)
     # Once more by peft itself: some versions of transformers do not find DoRA's magnitudes.
     stored = {key.removeprefix(PREFIX): weight for key, weight in stored.items()}
-    set_peft_model_state_dict(network, dict(stored), adapter_name=ADAPTER)
-    own = get_peft_model_state_dict(network, adapter_name=ADAPTER, save_embedding_layers=False)
+    set_peft_model_state_dict(network, dict(stored), adapter_name=adapter)
+    own = get_peft_model_state_dict(network, adapter_name=adapter, save_embedding_layers=False)
     loaded = {key.removeprefix(PREFIX): weight for key, weight in own.items()}
     # Embeddings that an adapter's file brings along are weights of the base model.
     loaded |= {key: weight for key, weight in network.state_dict().items() if key in stored}

@@ -27,7 +27,14 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
-from diffdpo.text.adapters import add_lora, compared, is_adapter, train_further, wrapped
+from diffdpo.text.adapters import (
+    add_lora,
+    compared,
+    is_adapter,
+    reference_within,
+    train_further,
+    wrapped,
+)
 from diffdpo.text.loading import Storage, kept_whole, load_model
 from diffdpo.text.padding_free import pack_rows
 from diffdpo.text.reference_settings import FACTORS
@@ -122,11 +129,13 @@ def make_reference(
     reference_free: bool,
     made: Maker = lambda make: make(),
     copied: Callable[[nn.Module], nn.Module] = copy.deepcopy,
+    apart: bool = False,
 ) -> Reference:
     """The reference: zero for reference-free losses, the model that the settings name, or the
     network as it is now, by the cheapest means that the way of training allows.
 
-    ``made`` makes another model, and ``copied`` a frozen copy.
+    ``made`` makes another model, and ``copied`` a frozen copy. ``apart``: one that is named is a
+    network of its own also where it is beneath the adapters, or another one on the same.
 
     Raises UserError where another model cannot be loaded.
     """
@@ -137,6 +146,9 @@ def make_reference(
         return mixed_reference(scorer, settings)
     if settings.ref_model_name_or_path:
         name = settings.ref_model_name_or_path
+        within = reference_within(network, settings) if is_adapter(network) and not apart else None
+        if within:
+            return within
         (other,) = made(lambda: (other_model(name, network, settings),))
         return OtherModel(other, name)
     if not is_adapter(network):

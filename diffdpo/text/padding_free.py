@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 
 from diffdpo.errors import UserError
-from diffdpo.text.head import precision_of
 from diffdpo.text.packed import PACKED
-from diffdpo.text.scorer import TokenScorer, tried
-from diffdpo.text.vision.models import reads_pictures
+from diffdpo.text.scorer import TokenScorer, precision_of, tried
 
 FLAG = "--padding_free"
 KERNELS = ("sdpa", PACKED, "flash_attention_2", "flash_attention_3")
@@ -27,10 +25,6 @@ def pack_rows(scorer: TokenScorer, dtype: torch.dtype) -> None:
         raise UserError(
             f"{FLAG}: {attention} attention does not know where a row ends; take"
             " --attn_implementation sdpa or flash_attention_2"
-        )
-    if reads_pictures(network):
-        raise UserError(
-            f"{FLAG}: {type(network).__name__} reads pictures, whose rows are not packed"
         )
     device = next(scorer.parameters()).device
     if device.type == "cuda" and dtype == torch.float32:

@@ -12,9 +12,10 @@ from diffdpo.engine.run_config import chosen, layer_of_run, recorded, result_pro
 from diffdpo.flags import SEEDS, flag, restated
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.pairs.settings import CandidateSettings
-from diffdpo.text.data_settings import TABLE, TextTableSettings
 from diffdpo.text.evaluate_settings import RESULTS, EvaluateTextSettings
 from diffdpo.text.settings import TextModelSettings
+from diffdpo.text.sources import the_one
+from diffdpo.text.table_settings import TABLE, TextTableSettings
 
 TIED = {"dataset_name": ["dataset_config", "data_format", "split", *TABLE]}
 ALWAYS = ["max_length", "truncation_mode", "cache_dir", "chat_template", "chat_template_kwargs"]
@@ -73,6 +74,7 @@ class TextPairSettings(TextRewardSettings, CandidateSettings, TextModelSettings,
         policy = given.get("policy")
         run = recorded(policy)
         run["split"] = run.get("dataset_train_split")
+        run["dataset_name"] = the_one(run.get("dataset_name"))
         own = {name: run.get(name) for name in ALWAYS}
         tied = {} if given.get("prompts") else TIED
         return layer_of_run(str(policy), {**chosen(run, given, tied), **own}, given)

@@ -8,7 +8,7 @@ SHARDS = (
     "weights in shares are FSDP2's: accelerate launch --config_file scripts/accelerate/fsdp2.yaml"
 )
 QUANTISED = "a reference by its own name is not quantised; leave it out"
-ADAMW = "AdamW, its 8-bit and paged forms and Adafactor are there: --optim"
+ADAMW = "AdamW, its 8-bit and paged forms, Adafactor and RMSprop are there: --optim"
 LORA = (
     "LoRA, rsLoRA, DoRA, PiSSA and all weights are there: --use_peft, --use_rslora, --use_dora,"
     " --init_lora_weights"
@@ -16,7 +16,7 @@ LORA = (
 FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
 TRACKERS = "trackers are those of --report_to"
 AFTER = "measuring is a command of its own: diffdpo evaluate_text"
-TOKENS = "save the tokenizer and the model with these tokens first, and name their folder"
+TOKENS = "save tokenizer and longer model first, as docs/text.md shows, and name their folder"
 POSITIONS = "set it in the model's config.json, and name that folder"
 
 OF_TRAINER = {
@@ -47,17 +47,16 @@ OF_TRAINER = {
     "label_names": "the format names its columns; one of another name is --label_column",
     "debug": "leave it out",
     "do_predict": AFTER,
+    "num_processes": "accelerate launch --num_processes N starts them",
+    "accelerate_config": "accelerate launch --config_file FILE, as scripts/accelerate/fsdp2.yaml",
     "env": "variables of the environment are set in the shell",
 }
 OF_TRL = {
     "is_encoder_decoder": "models that only decode are trained; leave it out",
     "lora_target_parameters": "adapters go on layers: --lora_target_modules",
-    "test_split_size": "name a split that is held out with --dataset_test_split",
 }
 OF_LLAMA_FACTORY = {
-    "adapter_name_or_path": "write the adapter's folder as --model_name_or_path",
     "create_new_adapter": "merge the adapter into its base first: diffdpo export --merge",
-    "ref_model_adapters": "merge them, and name the folder as --ref_model_name_or_path",
     "ref_model_quantization_bit": QUANTISED,
     "quantization_device_map": "weights are on the device of their process; leave it out",
     "resize_vocab": TOKENS,
@@ -77,13 +76,10 @@ OF_LLAMA_FACTORY = {
     "use_muon": ADAMW,
     "use_adam_mini": ADAMW,
     "use_swanlab": TRACKERS,
-    "interleave_probs": "name one data set, or make one file of several",
-    "eval_on_each_dataset": "one data set is held out: --eval_dataset_name",
     "packing": "pairs are not packed; leave it out",
     "neat_packing": "pairs are not packed; leave it out",
     "tool_format": "tools are written by the model's own chat template",
     "default_system": "write the system message into the rows",
-    "enable_thinking": "write chat_template_kwargs: {enable_thinking: false}, or true",
     "disable_shuffling": "the order of rows is a function of --seed",
     "predict_with_generate": AFTER,
     "hf_hub_token": "a token is --hub_token, or HF_TOKEN in the environment",

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from itertools import compress
 from typing import Any, overload
 
 import numpy as np
@@ -169,9 +168,11 @@ class TextRows(Rows):
 
     def viewed(self) -> Iterator[TextItem]:
         """All items, with tokens that are not copied; for one look at each."""
-        row_A, side_A = self.placed()  # before some were left out
-        kept_A = np.isin(2 * row_A + side_A, 2 * self.row_I + self.side_I)
-        return compress(self.table.all_items(self.settings.paired), kept_A.tolist())
+        row_A, side_A = self.placed()  # before some were left out, or taken several times
+        place_I = np.searchsorted(2 * row_A + side_A, 2 * self.row_I + self.side_I)
+        times_A = np.bincount(place_I, minlength=len(row_A)).tolist()
+        every = zip(self.table.all_items(self.settings.paired), times_A, strict=True)
+        return (item for item, times in every for _ in range(times))
 
     def read(self, row: int, visit: int) -> TextItem:
         """The item number ``row``, the same on every visit: text has no augmentation."""
@@ -184,6 +185,10 @@ class TextRows(Rows):
         """The row of the data set that item ``row`` was made from."""
         return int(self.row_I[row])
 
+    def named(self, row: int) -> str:
+        """A row of the data set for a line to the user."""
+        return f"row {row}"
+
     def preview(self, count: int) -> list[str]:
         """Lines that show the first items as the model will see them: the prompt, which is only
         read, then the completions, which are learned."""
@@ -192,11 +197,10 @@ class TextRows(Rows):
             names = (
                 ("chosen", "rejected") if item.desirable is None else (f"label {item.desirable}",)
             )
-            lines.append(
-                f"row {item.row}, masked ({len(item.prompt)} tokens): {self.as_text(item.prompt)}"
-            )
+            row = self.named(item.row)
+            lines.append(f"{row}, masked ({len(item.prompt)} tokens): {self.as_text(item.prompt)}")
             for name, ids in zip(names, item.completions, strict=True):
-                lines.append(f"row {item.row}, {name} ({len(ids)} tokens): {self.as_text(ids)}")
+                lines.append(f"{row}, {name} ({len(ids)} tokens): {self.as_text(ids)}")
         return lines
 
     def as_text(self, ids: Sequence[int]) -> str:

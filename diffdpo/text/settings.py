@@ -10,8 +10,8 @@ from diffdpo.config import BaseSettings, Layer, Translation, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
 from diffdpo.data.stream_settings import StreamSettings
-from diffdpo.engine.settings import FREE_ON_RESUME
-from diffdpo.flags import flag
+from diffdpo.engine.settings import FIGURES, FREE_ON_RESUME
+from diffdpo.flags import flag, one_of
 from diffdpo.text.data_settings import TextDataSettings
 from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
@@ -19,6 +19,7 @@ from diffdpo.text.loss_settings import loss_problems
 from diffdpo.text.picture_settings import PictureSettings
 from diffdpo.text.reference_settings import TextReferenceSettings
 from diffdpo.text.refused import REFUSED
+from diffdpo.text.sources import entry_problems
 from diffdpo.text.train_settings import steps_or_share
 
 RECIPE = "scripts/recipes/reviews.yaml"
@@ -121,13 +122,39 @@ class TextSettings(
 
     def problems(self) -> list[str]:
         lines = super().problems()
-        if (self.model_name_or_path is None) != (self.dataset_name is None):
+        if (self.model_name_or_path is None) != (not (self.dataset_name or self.datasets)):
             lines.append(NAME_BOTH)
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
         if (wanted := self.eval_fraction) is not None:
             lines += self.fraction_problems(wanted)
+        if self.streaming and len(self.dataset_name) + len(self.datasets) > 1:
+            lines.append("--streaming reads one data set, and several are named; leave it out")
+        if self.best_by is None and not entry_problems(self.datasets):
+            of_sets = (f"{name}/{FIGURES[0]}" for name in self.held_out_names)
+            known = [*FIGURES, *of_sets]
+            lines += one_of("metric_for_best_model", self.metric_for_best_model, known)
         soft = self.soft_label_scale is not None
         return lines + loss_problems(self, self.precompute_ref_log_probs, soft)
+
+    @property
+    def held_out_names(self) -> list[str]:
+        """The names of the held-out sets that have one."""
+        if self.eval_fraction is not None or entry_problems(self.datasets):
+            return []
+        return [source.label for source in self.held_out_sources if source.label]
+
+    @property
+    def best_by(self) -> str | None:
+        """``metric_for_best_model`` as figures are called here; None where there is none such.
+        transformers has an underscore after the name of a set."""
+        wanted = self.metric_for_best_model.removeprefix("eval_")
+        begins = {f"{name}{mark}": f"{name}/" for name in self.held_out_names for mark in "/_"}
+        known = {
+            f"{begin}{figure}": f"{own}{figure}"
+            for begin, own in {"": "", **begins}.items()
+            for figure in FIGURES
+        }
+        return known.get(wanted)
 
     def fraction_problems(self, wanted: float) -> list[str]:
         """Why ``--eval_fraction`` cannot be had."""
@@ -145,7 +172,7 @@ class TextSettings(
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
         """The recipe of the bundled run, where no model, data or file of settings is given."""
-        own = ("config", "model_name_or_path", "dataset_name")
+        own = ("config", "model_name_or_path", "dataset_name", "datasets")
         if any(given.get(name) for name in own):
             return None
         content = read_yaml(bundled(RECIPE))

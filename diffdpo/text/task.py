@@ -20,10 +20,10 @@ from diffdpo.objective.scores import Scores, StepContext
 from diffdpo.objective.terms import Objective
 from diffdpo.reference import unwrapped
 from diffdpo.text.batch import Collation, TextBatch, TextDraw, make_draw
+from diffdpo.text.layers import layers_of
 from diffdpo.text.layout import Rule
 from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
 from diffdpo.text.router import ADDED, BALANCE
-from diffdpo.text.scorer import layers_of
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.weighting import on_policy_weights, tail_weights
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from diffdpo.text.chat import check_options
 from diffdpo.text.settings import TextModelSettings
 
 MARKS = ("{{", "{%")  # without one of them a text is no template
+TURNS = re.compile(r"<\|[^<>|\s]{1,40}\|>|<(?:start|end)_of_turn>")  # as single tokens are called
 
 
 def with_template(
@@ -134,7 +136,16 @@ def names_read(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     return names
 
 
-def template_line(settings: TextModelSettings) -> dict[str, str]:
+def in_pieces(template: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The marks of turns that a template writes and that are no tokens of the tokenizer, in the
+    order of their first use. A model reads them in pieces that it was not trained on."""
+    words = tokenizer.get_vocab()
+    return [mark for mark in dict.fromkeys(TURNS.findall(template)) if mark not in words]
+
+
+def template_line(
+    settings: TextModelSettings, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, str]:
     """What renders conversations, for the lines at the start; none where it is the tokenizer's own
     without arguments."""
     given, arguments = settings.chat_template, settings.chat_template_kwargs
@@ -143,6 +154,8 @@ def template_line(settings: TextModelSettings) -> dict[str, str]:
     line = "the tokenizer's own" if given is None else "named, goes into the result's tokenizer"
     if given is not None:
         line += f" ({text_digest(given)[:12]})"
+        if marks := in_pieces(given, tokenizer):
+            line += f"; no tokens of this tokenizer: {short(', '.join(marks))}"
     if arguments:
         line += f"; with {short(json.dumps(arguments, ensure_ascii=False), 200)}"
     return {"template": line}

@@ -15,7 +15,7 @@ EIGHT_BIT = ["adamw_8bit", "adamw_bnb_8bit"]
 MORE_SCHEDULES = ["inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr"]
 MORE_SCHEDULES += ["warmup_stable_decay"]
 PAGED = ["paged_adamw", "paged_adamw_32bit", "paged_adamw_8bit"]
-OPTIMIZERS = ["adamw_torch", "adamw_torch_fused", *EIGHT_BIT, *PAGED, "adafactor"]
+OPTIMIZERS = ["adamw_torch", "adamw_torch_fused", *EIGHT_BIT, *PAGED, "adafactor", "rmsprop"]
 # Numbers of steps that may be shares of all of them, as in transformers.
 SHARES = ("checkpointing_steps", "logging_steps", "eval_steps")
 
@@ -107,7 +107,7 @@ class TransformersSettings(TrainSettings):
     optim: str = flag(
         "adamw_torch",
         "transformers' name of the optimizer; the others are those of --use_8bit_adam and"
-        " --use_adafactor",
+        " --use_adafactor, and rmsprop",
         group="optimizer",
         choices=OPTIMIZERS,
     )
@@ -154,6 +154,13 @@ class TransformersSettings(TrainSettings):
     early_stopping_patience: int | None = restated(
         TrainSettings, "early_stopping_patience", aliases=["--early_stopping_steps"]
     )
+    metric_for_best_model: str = restated(
+        TrainSettings,
+        "metric_for_best_model",
+        choices=None,
+        help="the held-out figure that --keep_best goes by: loss or rewards/accuracies; with"
+        " NAME/ before it, that of one held-out set",
+    )
     greater_is_better: bool | None = flag(
         None,
         "whether more of metric_for_best_model is better; only for recipes that say it",
@@ -185,7 +192,8 @@ class TransformersSettings(TrainSettings):
             lines.append(f"{line} {self.metric_for_best_model}; leave it out")
         if len(self.report_to) > 1 and {"all", "none"} & {*self.report_to}:
             lines.append("--report_to: all and none stand alone")
-        if (self.eight_bit or self.paged) and self.adafactor:
+        kinds = [self.eight_bit or self.paged, self.adafactor, self.rmsprop]
+        if sum(kinds) > 1:
             lines.append(f"--optim {self.optim}: another optimizer is asked for as well; keep one")
         return lines
 
@@ -203,6 +211,11 @@ class TransformersSettings(TrainSettings):
     def adafactor(self) -> bool:
         """Whether Adafactor is asked for, whichever flag says so."""
         return self.use_adafactor or self.optim == "adafactor"
+
+    @property
+    def rmsprop(self) -> bool:
+        """Whether RMSprop takes the place of AdamW."""
+        return self.optim == "rmsprop"
 
     def warmup_steps(self, total: int) -> int:
         """Steps of linear warm-up in a run of ``total``."""

@@ -3,7 +3,7 @@ reference answer to the same prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -31,8 +31,8 @@ from diffdpo.text.token_table import token_bytes
 
 
 class Validation:
-    """Measures on other rows, ``trained_on`` of which are among those of training; writes
-    ``samples/step-N.txt``.
+    """Measures on other rows, by name of their set, ``trained_on`` of which are among those of
+    training; writes ``samples/step-N.txt``.
 
     Every process measures all rows, so that none waits for another; the first one writes.
     """
@@ -43,19 +43,17 @@ class Validation:
         scorer: TokenScorer,
         reference: Reference,
         objective: Objective,
-        rows: TextRows,
+        held_out: Mapping[str, TextRows],
         accelerator: Accelerator,
         every: int,
         total: int,
-        trained_on: int | None = 0,
+        trained_on: Mapping[str, int | None],
     ) -> None:
         self.settings, self.scorer, self.reference = settings, scorer, reference
-        self.objective, self.rows, self.accelerator = objective, rows, accelerator
+        self.objective, self.held_out, self.accelerator = objective, held_out, accelerator
         self.task = make_task(settings, objective, accelerator, scorer.rule, alone=True)
-        self.every, self.total = every, total
-        # "held out" is said where it is so; None: nobody has looked.
-        self.title = "held out" if trained_on == 0 else "measured"
-        self.note = f", {trained_on:,} of them in the training set" if trained_on else ""
+        self.every, self.total, self.trained_on = every, total, trained_on
+        self.tokenizer = next(iter(held_out.values())).tokenizer
         # Where weights are in shares, no process can run the network alone.
         self.answering = accelerator.is_main_process or is_sharded(accelerator)
         self.before = self.reference_answers()
@@ -73,18 +71,38 @@ class Validation:
         answers = self.answers(self.scorer) if self.answering else []
         if self.accelerator.is_main_process:
             self.write_answers(done, answers)
-        figures = [f"{word} {metrics[name]:.4f}" for word, name in SHOWN.items() if name in metrics]
-        say(
-            f"{self.title:<12} step {done}: {', '.join(figures)} on {len(self.rows):,} rows"
-            f"{self.note}"
-        )
+        say(*(self.line(done, name, metrics) for name in self.held_out))
         return metrics
+
+    def line(self, done: int, name: str, metrics: Mapping[str, float]) -> str:
+        """The main figures on one set."""
+        begin = begin_of(name)
+        figures = [
+            f"{word} {metrics[begin + figure]:.4f}"
+            for word, figure in SHOWN.items()
+            if begin + figure in metrics
+        ]
+        # "held out" is said where it is so; None: nobody has looked.
+        known = self.trained_on[name]
+        title = "held out" if known == 0 else "measured"
+        note = f", {known:,} of them in the training set" if known else ""
+        where = f"{len(self.held_out[name]):,} rows" + (f" of {name}" if name else "")
+        return f"{title:<12} step {done}: {', '.join(figures)} on {where}{note}"
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """Means over all held-out rows, under TRL's names. The rows count as one step: token means
-        and KTO's z are taken over all of them."""
-        batches = Batches(self.task, self.rows, self.settings.eval_batch_size)
+        """Means over all held-out rows, under TRL's names, and over those of every set that has a
+        name, with the name in them."""
+        each = {name: self.sums(rows) for name, rows in self.held_out.items()}
+        found = figures_of("", added(each.values()))
+        for name in filter(None, each):
+            found |= figures_of(name, each[name])
+        return found
+
+    def sums(self, rows: TextRows) -> dict[str, Tensor]:
+        """Sums with their counts over the rows of a set. They count as one step: token means and
+        KTO's z are taken over all of them."""
+        batches = Batches(self.task, rows, self.settings.eval_batch_size)
         # Every process has all of the rows already: there is nothing to add up.
         context = step_context(
             self.objective,
@@ -95,14 +113,17 @@ class Validation:
             lambda total: total,
             learning=False,
         )
-        totals: dict[str, Tensor] = {}
+        measured = []
         for index, batch in enumerate(batches):
-            for name, value in self.measure_batch(batch, context.at(index)).items():
-                # A plain mean counts for the pairs it was taken over; a (sum, count) weighs itself.
-                weight = batch.pairs if value.dim() == 0 else 1
-                totals[name] = totals.get(name, 0) + weight * fraction(value)
-        means = means_of(list(totals), [total.tolist() for total in totals.values()])
-        return {f"eval_{name}": value for name, value in means.items()}
+            figures = self.measure_batch(batch, context.at(index))
+            # A plain mean counts for the pairs it was taken over; a (sum, count) weighs itself.
+            measured.append(
+                {
+                    name: (batch.pairs if value.dim() == 0 else 1) * fraction(value)
+                    for name, value in figures.items()
+                }
+            )
+        return added(measured)
 
     def measure_batch(self, batch: TextBatch, context: StepContext) -> Metrics:
         """Loss and metrics of one batch."""
@@ -118,13 +139,13 @@ class Validation:
 
     def answers(self, scorer: nn.Module) -> list[str]:
         """A network's answers to the prompts."""
-        return [self.answer(scorer, item) for item in self.asked()]
+        return [self.answer(scorer, item) for _, item in self.asked()]
 
     def write_answers(self, done: int, answers: list[str]) -> None:
         """Write the prompts with the answers of reference and policy below each."""
         texts = []
-        for index, item in enumerate(self.asked()):
-            lines = {"prompt": self.rows.shown(item.prompt)}
+        for index, (rows, item) in enumerate(self.asked()):
+            lines = {"prompt": rows.shown(item.prompt)}
             if self.before:
                 lines["reference"] = self.before[index]
             lines[f"policy, step {done}"] = answers[index]
@@ -134,9 +155,15 @@ class Validation:
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, "\n\n\n".join(texts) + "\n")
 
-    def asked(self) -> list[TextItem]:
-        """The items whose prompts are answered: the first ones; an empty one has no answer."""
-        return [item for item in self.rows.items[: self.settings.eval_generations] if item.prompt]
+    def asked(self) -> list[tuple[TextRows, TextItem]]:
+        """The items whose prompts are answered, with the rows of their set: the first ones of
+        each; an empty prompt has no answer."""
+        return [
+            (rows, item)
+            for rows in self.held_out.values()
+            for item in rows.items[: self.settings.eval_generations]
+            if item.prompt
+        ]
 
     def reference_answers(self) -> list[str]:
         """The reference's answers; none where the loss has no reference or its network is freed."""
@@ -157,7 +184,7 @@ class Validation:
         try:
             ids = torch.tensor([list(item.prompt)], device=self.accelerator.device)
             pictures = on_device(item.pictures, ids.device)
-            length, pad = self.settings.max_new_tokens, self.rows.tokenizer.eos_token_id
+            length, pad = self.settings.max_new_tokens, self.tokenizer.eos_token_id
             with self.accelerator.autocast():
                 token_NT = scorer.generate(
                     ids,
@@ -169,7 +196,7 @@ class Validation:
                 )
         finally:
             network.train(training)
-        return str(self.rows.tokenizer.decode(token_NT[0, len(item.prompt) :]))
+        return str(self.tokenizer.decode(token_NT[0, len(item.prompt) :]))
 
 
 class Batches(Sequence[TextBatch]):
@@ -194,6 +221,26 @@ class Batches(Sequence[TextBatch]):
         return [self[number] for number in numbers]
 
 
+def added(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The sums of several parts together, by name."""
+    totals: dict[str, Tensor] = {}
+    for part in parts:
+        for name, value in part.items():
+            totals[name] = totals.get(name, 0) + value
+    return totals
+
+
+def figures_of(name: str, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """Means from sums and counts, by their names in eval.jsonl."""
+    means = means_of(list(sums), [total.tolist() for total in sums.values()])
+    return {f"{begin_of(name)}{figure}": value for figure, value in means.items()}
+
+
+def begin_of(name: str) -> str:
+    """How the figures of the set ``name`` begin; '' is the name of all sets together."""
+    return f"eval_{name}/" if name else "eval_"
+
+
 def count_trained_on(rows: TextRows, training: TextRows) -> int:
     """How many rows have a completion that training knows after the same prompt."""
     # Only what is asked about is kept in memory: the training set may be large.
@@ -208,8 +255,4 @@ def texts_of(item: TextItem) -> list[bytes]:
     return [token_bytes(item.prompt, ids) + item.look for ids in item.completions]
 
 
-SHOWN = {
-    "loss": "eval_loss",
-    "accuracy": "eval_rewards/accuracies",
-    "margin": "eval_rewards/margins",
-}
+SHOWN = {"loss": "loss", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import pytest
+import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 
@@ -64,16 +65,32 @@ def test_a_reference_of_its_own_is_compiled_as_well(compiled):
     assert compiled == [policy, frozen]
 
 
-def test_the_layers_of_a_language_model_are_compiled_for_all_lengths(monkeypatch):
+@pytest.fixture
+def scorer():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from diffdpo.text.scorer import TokenScorer
 
     small = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
-    scorer = TokenScorer(LlamaForCausalLM(LlamaConfig(vocab_size=9, num_hidden_layers=2, **small)))
+    return TokenScorer(LlamaForCausalLM(LlamaConfig(vocab_size=9, num_hidden_layers=2, **small)))
+
+
+def test_the_layers_of_a_language_model_are_compiled_for_all_lengths(scorer, monkeypatch):
     marked = []
     monkeypatch.setattr(
         nn.Module, "compile", lambda self, **options: marked.append((self, options))
     )
     compilation.compile_networks(scorer, Reference())
     assert marked == [(layer, {"dynamic": True}) for layer in scorer.network.model.layers]
+
+
+def test_answers_are_written_by_layers_that_are_not_compiled(scorer, monkeypatch):
+    def compile_it(layer, **options):
+        layer._compiled_call_impl = pytest.fail
+
+    monkeypatch.setattr(nn.Module, "compile", compile_it)
+    token_NT = torch.ones((1, 3), dtype=torch.long)
+    plain = scorer.generate(token_NT, max_new_tokens=4, do_sample=False)
+    compilation.compile_networks(scorer, Reference())
+    assert torch.equal(scorer.generate(token_NT, max_new_tokens=4, do_sample=False), plain)
+    assert {layer._compiled_call_impl for layer in scorer.network.model.layers} == {pytest.fail}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from diffdpo.cli import run_command
 from diffdpo.engine.optim import make_optimizer, make_schedule
+from diffdpo.engine.optimizer_state import copies, flatten, restore
 from diffdpo.engine.plan import planned_steps
 from diffdpo.engine.settings import SCHEDULES, TrainSettings
 from diffdpo.errors import UserError
@@ -167,6 +168,33 @@ def test_the_first_step_of_adamw_is_as_long_as_the_rate():
     decayed = torch.tensor([2.0, -3.0], dtype=torch.float64) * (1 - 0.125 * 1e-2)
     expected = decayed - torch.tensor([0.125, -0.125], dtype=torch.float64)
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rmsprop_divides_by_the_root_of_its_running_mean_and_keeps_it():
+    """v = (1 − 0.99) g², so the first step is −rate · sign(g) / √0.01; the decay is in g."""
+    settings = TextSettings(optim="rmsprop", learning_rate=0.125)
+    start, gradient = torch.tensor([2.0, -3.0]), torch.tensor([0.7, -0.4])
+    weight, other = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimizer = make_optimizer([weight], settings, pytest.fail)
+    weight.grad = gradient.clone()
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), start - 1.25 * gradient.sign())
+    resumed = make_optimizer([other], settings, pytest.fail)
+    other.data.copy_(weight.data)
+    tensors, rest = flatten(optimizer.state_dict(), ["w"])
+    restore(resumed, copies(tensors), rest["values"], ["w"])
+    for each, its in ((weight, optimizer), (other, resumed)):
+        each.grad = gradient.clone()
+        its.step()
+    assert torch.equal(weight, other)
+    broken = {**tensors, "w.square_avg": torch.zeros(3)}
+    with pytest.raises(UserError, match="square_avg has the shape"):
+        restore(resumed, broken, rest["values"], ["w"])
+
+
+def test_two_optimizers_are_one_line():
+    lines = TextSettings(optim="rmsprop", use_adafactor=True).problems()
+    assert lines == ["--optim rmsprop: another optimizer is asked for as well; keep one"]
 
 
 @pytest.fixture(params=TRAINERS)

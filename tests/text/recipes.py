@@ -104,6 +104,91 @@ use_liger_kernel: true
 warmup_steps: 0.1
 """
 
+# TRL's documentation of its command line, and alignment-handbook's SmolLM2.
+TRL_MIXTURE = """
+model_name_or_path: user/model
+datasets:
+  - path: user/data
+    fraction: 0.75
+  - path: user/others
+    split: train_prefs
+    columns: [prompt, chosen, rejected]
+    fraction: 0.25
+output_dir: out
+"""
+SMOLLM2 = """
+model_name_or_path: user/sft
+torch_dtype: null
+dataset_mixture:
+  datasets:
+    - id: user/prefs
+      config: default
+      split: train_prefs
+      columns:
+        - chosen
+        - rejected
+      weight: 1.0
+    - id: user/prefs
+      config: default
+      split: test_prefs
+      columns:
+        - chosen
+        - rejected
+      weight: 0.4
+  test_split_size: 2
+  seed: 0
+dataset_num_proc: 1
+bf16: true
+beta: 0.5
+do_eval: true
+hub_private_repo: true
+eval_strategy: steps
+eval_steps: 100
+gradient_accumulation_steps: 1
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:
+  use_reentrant: False
+learning_rate: 1.0e-6
+max_length: 1024
+max_prompt_length: 512
+optim: rmsprop
+output_dir: data/smollm2
+push_to_hub: false
+seed: 42
+warmup_ratio: 0.1
+"""
+# LLaMA-Factory's, with two names of its registry.
+FACTORY_SEVERAL = """
+model_name_or_path: user/instruct
+stage: dpo
+do_train: true
+finetuning_type: lora
+lora_rank: 2
+lora_target: all
+pref_beta: 0.1
+pref_loss: sigmoid
+dataset: dpo_a,dpo_b
+mix_strategy: interleave_under
+interleave_probs: 0.5,0.5
+template: qwen3_nothink
+cutoff_len: 2048
+max_samples: 1000
+preprocessing_num_workers: 1
+output_dir: saves/dpo
+logging_steps: 10
+plot_loss: true
+overwrite_output_dir: true
+gradient_accumulation_steps: 1
+learning_rate: 5.0e-6
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+ddp_timeout: 180000000
+resume_from_checkpoint: null
+val_size: 0
+"""
+
 # LLaMA-Factory at 01fa59b and dc85995: a LoRA by DPO, and one by KTO.
 FACTORY_DPO = """
 model_name_or_path: user/instruct

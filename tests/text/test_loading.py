@@ -112,19 +112,19 @@ def test_a_reference_may_have_a_padded_vocabulary_and_no_other_tokenizer(base, t
     padded.save_pretrained(tmp_path / "padded")
     words.save_pretrained(tmp_path / "padded")
     settings = TextSettings(ref_model_name_or_path=str(tmp_path / "padded"))
-    check_same_tokens(padded, words, settings, rows, None)
+    check_same_tokens(padded, words, settings, rows)
     other = json.loads((tmp_path / "padded" / "tokenizer.json").read_text())
     vocabulary = other["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     (tmp_path / "padded" / "tokenizer.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match=r"another tokenizer \(2 words differ, such as 'a'\)"):
-        check_same_tokens(padded, words, settings, rows, None)
+        check_same_tokens(padded, words, settings, rows)
     small = model()
     small.resize_token_embeddings(100)
     words.save_pretrained(tmp_path / "small")
     settings = TextSettings(ref_model_name_or_path=str(tmp_path / "small"))
     with pytest.raises(UserError, match="the model knows 100 tokens"):
-        check_same_tokens(small, words, settings, rows, None)
+        check_same_tokens(small, words, settings, rows)
 
 
 def test_learned_positions_end_and_rotary_ones_do_not():

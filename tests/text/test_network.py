@@ -286,6 +286,8 @@ def test_mistakes(base, tmp_path):
         prepared("/no/such")
     with pytest.raises(UserError, match="--lora_target_modules to_q"):
         prepared(base, use_peft=True, lora_target_modules=["to_q"])
+    with pytest.raises(UserError, match="--lora_target_modules to_q: no module has this name"):
+        prepared(base, use_peft=True, lora_target_modules=["to_q", "v_proj"])
     with pytest.raises(UserError, match="--ref_model_name_or_path /no/such: cannot be loaded"):
         prepared(base, ref_model_name_or_path="/no/such")
     model().save_pretrained(tmp_path)

@@ -1,7 +1,8 @@
 """Recipes of other trainers, read through --config as they were published."""
 
 import json
-from dataclasses import fields
+import shutil
+from dataclasses import fields, replace
 
 import pytest
 
@@ -11,9 +12,13 @@ from diffdpo.text.foreign import FOREIGN, translate
 from diffdpo.text.inert import INERT
 from diffdpo.text.refused import REFUSED
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.sources import Source
 from diffdpo.text.train_settings import with_whole_steps
 from tests.text import recipes
+from tests.text.factory import chat_rows, pair_rows, write_jsonl
 from tests.text.runs import flags, metrics, train
+
+PREFS = Source("user/data", "train_prefs", "default", ["chosen", "rejected"])
 
 
 @pytest.fixture
@@ -45,31 +50,32 @@ def registry(tmp_path):
 
 def test_trls_list_of_data_sets(read):
     settings, _ = read(recipes.TRL_CLI)
-    assert (settings.dataset_name, settings.dataset_config) == ("user/data", "default")
-    assert settings.dataset_train_split == "train_prefs"
-    assert settings.dataset_columns == ["chosen", "rejected"]
+    assert settings.sources == [PREFS]
+    plain = settings.in_plain_flags()
+    assert (plain.dataset_name, plain.dataset_config) == (["user/data"], "default")
+    assert (plain.datasets, plain.sources) == ([], [PREFS])
+    assert not settings.is_mixed
 
 
 def test_zephyrs_recipe(read):
     settings, notices = read(recipes.ZEPHYR)
-    assert (settings.dataset_name, settings.dataset_train_split) == ("user/prefs", "train_prefs")
-    assert settings.dataset_columns == ["chosen", "rejected"]
+    assert settings.sources == [replace(PREFS, name="user/prefs")]
+    assert not settings.is_mixed
     assert settings.report_to == ["tensorboard", "wandb"]
     assert settings.hub_private_repo
     assert settings.warmup_steps(1000) == 100
     named = {notice.split(":")[0].lstrip("-") for notice in notices}
     assert named == {
         *("torch_dtype", "do_eval", "gradient_checkpointing_kwargs", "log_level"),
-        *("max_prompt_length", "save_strategy"),
+        *("max_prompt_length", "save_strategy", "dataset_mixture"),
     }
 
 
 def test_a_recipe_with_a_quantised_base(read):
     settings, _ = read(recipes.QLORA)
     assert settings.base_bits == "nf4"
-    assert settings.dataset_name == "user/prefs"
-    assert settings.dataset_train_split == "train_prefs"
-    assert settings.dataset_test_split == "test_prefs"
+    assert settings.sources == [Source("user/prefs", "train_prefs")]
+    assert settings.held_out_sources == [Source("user/prefs", "test_prefs")]
     assert settings.load_in_4bit
     assert settings.paged
     assert not settings.eight_bit
@@ -96,7 +102,7 @@ def test_what_is_neither_steps_nor_a_share(read, name, value):
 def test_llama_factorys_recipe_with_its_own_defaults(read, registry):
     settings, notices = read(recipes.FACTORY_DPO.replace("DATA", str(registry)))
     assert settings.dataset_info == str(registry / "dataset_info.json")
-    assert (settings.dataset_name, settings.max_train_samples) == ("dpo_en_demo", 1000)
+    assert (settings.dataset_name, settings.max_train_samples) == (["dpo_en_demo"], 1000)
     assert (settings.use_peft, settings.lora_r, settings.lora_alpha) == (True, 8, 16)
     assert settings.lora_target_modules == ["all-linear"]
     assert (settings.loss_type, settings.beta) == (["hinge"], 0.2)
@@ -174,21 +180,42 @@ MISFITS = {
     "stage: sft": "stage sft does not exist here; known: dpo, kto",
     "finetuning_type: oft": "finetuning_type oft does not exist here; known: lora, full",
     "dataset_dir: ONLINE": "dataset_dir ONLINE is no folder",
-    "datasets: [{path: a/b}, {path: a/c}]": "datasets: 2 data sets; name one",
     "datasets: [{path: a/b, rows: 7}]": "datasets: rows is unknown; known: path",
     "datasets: [{split: train}]": "datasets: an entry has no path",
-    "datasets: a/b": "datasets: a list of data sets is wanted",
-    "dataset_mixer: {a/b: 0.5}": "dataset_mixer: a/b 0.5: --max_train_samples takes a number",
-    "dataset_mixture: {test_split_size: 9, datasets: []}": "dataset_mixture: test_split_size",
+    "datasets: a/b": "datasets is not a list of entries",
+    "datasets: [a/b]": "datasets is not a list of entries",
+    "datasets: [{path: a/b, columns: chosen}]": "datasets: columns 'chosen' is no list of names",
+    "datasets: [{path: 7}]": "datasets: path 7 is no name",
+    "datasets: [{path: json, data_files: a.json}]": "datasets: data_files: write the file or",
+    "datasets: [{path: a/b, fraction: 1}, {path: a/c}]": "datasets: fraction stands in 1 of 2",
+    "datasets: [{path: a/b, fraction: -1}]": "datasets: fraction -1 is no number above 0",
+    "datasets: [{path: a/b, fraction: 1, weight: 1}]": "has a fraction and a weight; keep one",
+    "datasets: [{path: a/b}, {path: a/b}]": "datasets: a/b, split train, is named twice",
+    "datasets: [{path: a/b}]\ndataset_name: a/c": "exclude each other",
+    "datasets: [{path: a/b, split: s}]\ndataset_train_split: t": "has its own split; leave it out",
+    "datasets: [{path: a/b, fraction: 1}]\ndataset_weights: [1]": "have their own; keep one",
+    "datasets: [{path: a/b}, {path: a/c}]\nstreaming: true": "--streaming reads one data set",
+    "dataset_mixer: {a/b: 1.5}": "of_set: a weight is a share of its data set, at most 1",
+    "dataset_mixture: {datasets: []}": "dataset_mixture: datasets are wanted",
+    "dataset_mixture: {datasets: [{id: a}], test_split_size: 0.1}": "--eval_fraction 0.1: nothing",
     "dataset_mixture: {rows: 9}": "dataset_mixture: rows is unknown",
     "dataset_splits: [train_a, train_b]": "dataset_splits: name one split with train",
     "dataset_splits: [other]": "dataset_splits other: neither train nor test",
     "model_init_kwargs: {device_map: auto}": "model_init_kwargs: device_map is unknown",
-    "dataset: a,b": "dataset a,b: name one",
+    "dataset: [a, b]\ninterleave_probs: 0.7": "--dataset_weights: 1 weights for 2 data sets",
+    "dataset: a,b\ninterleave_probs: x": "interleave_probs x: numbers are wanted",
+    "dataset: a,b\ndataset_weights: [0, 0]": "--dataset_weights must be above 0, got 0",
+    "dataset: a,b\ndataset_weights: [1, -1]": "--dataset_weights must be above 0, got -1",
+    "dataset: a,b\nmix_strategy: concat\ndataset_weights: [1, 2]": "concat takes all rows",
+    "dataset: a,b\nmix_strategy: of_mixture": "of_mixture goes by --dataset_weights; give them",
+    "dataset: a\ndataset_weights: [2]": "there is one data set, which is taken whole",
+    "dataset: a, a": "--dataset_name: a, split train, is named twice",
+    "eval_dataset: [x=a, x=b]": "--eval_dataset_name: 2 data sets are called x; write NAME=DATA",
+    "metric_for_best_model: eval_x_loss": "--metric_for_best_model 'eval_x_loss' is unknown",
     "use_peft: false\nfinetuning_type: lora": "finetuning_type and use_peft say two things",
     "val_size: 0.1": "--eval_fraction 0.1: nothing is measured",
     "deepspeed: ds.json": "deepspeed: weights in shares are FSDP2's",
-    "mix_strategy: interleave_under": "mix_strategy interleave_under does not exist here",
+    "mix_strategy: interleave": "--mix_strategy 'interleave' is unknown; known: concat",
     "report_to: [all, wandb]": "--report_to: all and none stand alone",
 }
 
@@ -224,6 +251,66 @@ def test_own_files_stay_as_they_are():
     assert translate(content).beneath is None
 
 
+SHORT = ["--max_steps", "1", "--report_to", "none", "--eval_generations", "0"]
+SHORT += ["--lora_target_modules", "all-linear", "--per_device_train_batch_size", "4"]
+
+
+def published(folder, lm, names, rows):
+    """A folder in which the model and the data of a recipe lie under their names on the hub."""
+    for name in ("user/sft", "user/model", "user/instruct"):
+        shutil.copytree(lm, folder / name)
+    for name, own in zip(names, rows, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / name, own)
+
+
+def whole(rows):
+    """Sides as whole conversations, as UltraFeedback has them."""
+    return [{side: [*row["prompt"], *row[side]] for side in ("chosen", "rejected")} for row in rows]
+
+
+RECIPES = {
+    "TRL": (
+        recipes.TRL_MIXTURE,
+        ["user/data/train.jsonl", "user/others/train_prefs.jsonl"],
+        "data: 9 pairs of 9 rows (pairs, weight 0.75), 0 unusable; others: 3 pairs of 15 rows",
+    ),
+    "alignment-handbook": (
+        recipes.SMOLLM2,
+        ["user/prefs/default/train_prefs.jsonl", "user/prefs/default/test_prefs.jsonl"],
+        "rows         13 pairs of 24 rows (pairs of conversations), 0 unusable",
+    ),
+    "LLaMA-Factory": (
+        recipes.FACTORY_SEVERAL,
+        ["data/a.json", "data/b.json"],
+        "dpo_a: 9 pairs of 9 rows (dpo_a of data/dataset_info.json, weight 0.5), 0 unusable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_of_several_data_sets_trains_as_it_was_published(
+    name, lm, tmp_path, monkeypatch, capsys
+):
+    text, names, said = RECIPES[name]
+    rows = [chat_rows(9), chat_rows(24)[9:]]
+    if name == "TRL":
+        rows[0] = pair_rows(9)
+    if name == "alignment-handbook":
+        rows = [whole(own) for own in rows]
+    published(tmp_path, lm, names, rows)
+    columns = {"messages": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    entry = {"formatting": "openai", "ranking": True, "columns": columns}
+    registry = {f"dpo_{part}": {**entry, "file_name": f"{part}.json"} for part in "ab"}
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(registry))
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    train("--config", "recipe.yaml", *SHORT)
+    shown = capsys.readouterr().out
+    assert said in shown, shown
+
+
 def test_a_run_with_shares_and_columns_writes_whole_numbers_of_steps(lm, data, tmp_path):
     out = tmp_path / "run"
     shares = {"save_steps": 0.5, "logging_steps": 0.25, "warmup_steps": 0.5}
@@ -236,3 +323,12 @@ def test_a_run_with_shares_and_columns_writes_whole_numbers_of_steps(lm, data, t
     assert rates[0] < rates[1]
     with pytest.raises(AssertionError):  # the command ends with code 2
         train(*flags(lm, data["pairs"], tmp_path / "no", dataset_columns=["chosen", "reject"]))
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("null", None)])
+def test_thinking_is_an_argument_of_the_template(tmp_path, word, value):
+    text = f"stage: dpo\nmodel_name_or_path: .\ndataset_name: d\nenable_thinking: {word}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    settings, _ = parse(TextSettings, ["--config", str(tmp_path / "recipe.yaml")])
+    expected = None if value is None else {"enable_thinking": value}
+    assert settings.chat_template_kwargs == expected

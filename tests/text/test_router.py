@@ -5,7 +5,12 @@ import warnings
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from diffdpo.errors import UserError
 from diffdpo.text.router import router_balance
@@ -38,8 +43,29 @@ def experts(seed=0):
     return Qwen3MoeForCausalLM(config)
 
 
-@pytest.mark.parametrize("weight", [None, 0.0, 2.0])
-def test_the_loss_is_the_one_that_trl_adds(tmp_path, weight):
+def mixtral(seed=0):
+    torch.manual_seed(seed)
+    config = MixtralConfig(
+        vocab_size=271,
+        hidden_size=32,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        router_aux_loss_coef=0.3,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return MixtralForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    ("made", "weight"), [(experts, None), (experts, 0.0), (experts, 2.0), (mixtral, None)]
+)
+def test_the_loss_is_the_one_that_trl_adds(tmp_path, made, weight):
     rows, words = Dataset.from_list(factory.pair_rows(4)), factory.tokenizer()
     config = trl.DPOConfig(
         output_dir=str(tmp_path),
@@ -48,8 +74,8 @@ def test_the_loss_is_the_one_that_trl_adds(tmp_path, weight):
         **QUIET,
     )
     trainer = trl.DPOTrainer(
-        model=experts(),
-        ref_model=experts(1),
+        model=made(),
+        ref_model=made(1),
         args=config,
         train_dataset=rows,
         processing_class=words,
@@ -59,7 +85,7 @@ def test_the_loss_is_the_one_that_trl_adds(tmp_path, weight):
         warnings.simplefilter("ignore")
         theirs = trainer._compute_loss(trainer.model, batch, False)
     theirs.backward()
-    one = OneStep(experts(), experts(1))
+    one = OneStep(made(), made(1))
     one.policy.balance = router_balance(one.policy.network, weight)
     loss, metrics = one.run(TextRows(rows, words, RowSettings(64)).items, beta=0.1)
     loss.backward()

@@ -17,6 +17,7 @@ PARSER = StrictParser(TextSettings)
 # Settings of TRL's classes, and how many of them are used, without effect, and refused; the guide
 # (docs/migrating.md) has the same numbers.
 CLASSES = ["DPOConfig", "KTOConfig", "CPOConfig", "ORPOConfig", "ScriptArguments", "ModelConfig"]
+CLASSES += ["DatasetMixtureConfig"]
 
 
 def test_every_setting_of_trl_is_used_named_as_without_effect_or_refused():
@@ -154,6 +155,7 @@ OPTIMIZERS = {
     "paged_adamw_32bit": (False, False),
     "paged_adamw_8bit": (True, False),
     "adafactor": (False, True),
+    "rmsprop": (False, False),
 }
 
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from diffdpo.errors import UserError
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.template import template_text, with_template
+from diffdpo.text.template import in_pieces, template_text, with_template
 from tests.text.factory import CHATML, LLAMA3, MOODY, chat_rows, save_model, tokenizer, write_jsonl
 from tests.text.runs import fails_with, flags, train
 
@@ -99,3 +99,14 @@ def test_a_run_renders_by_them_records_them_and_exports_them(tmp_path, capsys):
     beneath = EvaluateTextSettings.beneath({"policy": [str(tmp_path / "run")]}).content
     assert beneath["chat_template"] == ARGUED
     assert beneath["chat_template_kwargs"] == {"mood": "glad"}
+
+
+def test_marks_that_are_no_tokens_are_named(tmp_path, capsys):
+    known = "<|im_start|>{{ messages }}<|im_end|>"
+    assert in_pieces(known, tokenizer()) == []
+    other = "{{ x }}<|turn|>a<start_of_turn><|turn|><|pad|>"
+    assert in_pieces(other, tokenizer()) == ["<|turn|>", "<start_of_turn>"]
+    model, rows = save_model(tmp_path / "model"), write_jsonl(tmp_path / "rows.jsonl", chat_rows(8))
+    more = {"chat_template": CHATML.replace("im_start", "turn"), "max_train_steps": 1}
+    train(*flags(model, rows, tmp_path / "run", **more))
+    assert "no tokens of this tokenizer: <|turn|>\n" in capsys.readouterr().out

@@ -235,6 +235,10 @@ def test_what_cannot_be_batched_or_is_not_looked_at_is_refused():
         blind.model.multi_modal_projector.linear_2.weight.zero_()
     with pytest.raises(UserError, match="M: its scores do not depend on pictures"):
         sighted(TokenScorer(blind), Sight(processor), "M")
+    packed = TokenScorer(vision.model("llava"))
+    packed.packed = True
+    with pytest.raises(UserError, match="--padding_free: not with pictures in the rows"):
+        sighted(packed, Sight(processor), "M")
     text = TokenScorer(factory.model())
     assert not reads_pictures(text.network)
     with pytest.raises(UserError, match="M: reads no pictures, and the rows have some"):
