@@ -1,4 +1,5 @@
-"""Logits of an output head in float32 from products in half precision."""
+"""The output head: its logits, in float32 from products in half precision where the device has
+these, and what some models do with them behind it."""
 
 from __future__ import annotations
 
@@ -7,11 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 # Kinds of devices whose products of half-precision matrices are handed over as they are summed up,
 # in float32. Rounded to bfloat16, logits between 8 and 16 are 0.06 apart: log-probabilities of
 # likely words were off by 0.01 to 0.02 nats (root mean square, 32,000 words), in float32 by 1e-6.
 FLOAT_SUMS = {"cuda"}
+
+
+def plain_logits(head: Any, hidden: Tensor) -> Tensor:
+    """The product of hidden states ``(…, C)`` with a head, ``(…, V)``."""
+    if half := half_type(head, hidden):
+        logits: Tensor = FloatLogits.apply(hidden.flatten(0, -2), head.weight, half)
+        return logits.view(*hidden.shape[:-1], -1)
+    # Under autocast the body may give another type than the weights of the head have.
+    made: Tensor = head(hidden.to(head.weight.dtype))
+    return made
 
 
 def half_type(head: nn.Module, hidden: Tensor) -> torch.dtype | None:
@@ -73,3 +85,19 @@ def product(left: Tensor, right: Tensor) -> Tensor:
             summed: Tensor = torch.mm(left, right, out_dtype=torch.float32)
             return summed
         return left.float() @ right.float()
+
+
+def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
+    """The factor of the logits, 1 unless the model has one as Cohere, Falcon-H1 and Granite do, and
+    the soft cap, None unless it has one as Gemma 2 does."""
+    # Read from the configuration, since models apply both in their own forward, behind the head.
+    # One that is missing here is caught by ``prove_head``.
+    config = network.config.get_text_config()
+    scale = 1.0
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        value = getattr(config, name, None)
+        scale = value if value is not None else scale
+    # Granite divides by this number; HyperCLOVA X multiplies with one of the same name.
+    if divisor := getattr(config, "logits_scaling", None):
+        scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
+    return scale, getattr(config, "final_logit_softcapping", None)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from diffdpo.engine.console import say
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
-from diffdpo.text.head import FloatLogits, half_type
+from diffdpo.text.head import logit_rules, plain_logits
 from diffdpo.text.layers import layers_of, not_compiled
 from diffdpo.text.layout import Layout, Lengths, Rule, laid_out, visible
 from diffdpo.text.logprob import TokenLogProbability
@@ -181,12 +181,7 @@ class TokenScorer(nn.Module):
         """Logits of hidden states, with the scale or soft cap that some models put behind the
         head."""
         head: Any = self.network.get_output_embeddings()
-        if half := half_type(head, hidden):
-            logits: Tensor = FloatLogits.apply(hidden.flatten(0, -2), head.weight, half)
-            logits = logits.view(*hidden.shape[:-1], -1)
-        else:
-            # Under autocast the body may give another type than the weights of the head have.
-            logits = head(hidden.to(head.weight.dtype))
+        logits = plain_logits(head, hidden)
         if self.scale != 1:
             logits = logits.float() * self.scale
         return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
@@ -201,22 +196,6 @@ class TokenScorer(nn.Module):
     def set_adapter(self, name: str) -> None:
         """Switch to one of several adapters."""
         self.network.set_adapter(name)
-
-
-def logit_rules(network: PreTrainedModel) -> tuple[float, float | None]:
-    """The factor of the logits, 1 unless the model has one as Cohere, Falcon-H1 and Granite do, and
-    the soft cap, None unless it has one as Gemma 2 does."""
-    # Read from the configuration, since models apply both in their own forward, behind the head.
-    # One that is missing here is caught by ``prove_head``.
-    config = network.config.get_text_config()
-    scale = 1.0
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        value = getattr(config, name, None)
-        scale = value if value is not None else scale
-    # Granite divides by this number; HyperCLOVA X multiplies with one of the same name.
-    if divisor := getattr(config, "logits_scaling", None):
-        scale = divisor if config.model_type == "hyperclovax" else 1 / divisor
-    return scale, getattr(config, "final_logit_softcapping", None)
 
 
 def as_in_training(scorer: TokenScorer) -> AbstractContextManager:
