@@ -42,12 +42,6 @@ TESTS = {
         "image/test_task.py",
         "text/test_against_trl.py",
     ],
-    "objective/scores": [
-        "test_objective.py",
-        "engine/test_step_context.py",
-        "image/test_task.py",
-        "text/test_against_trl.py",
-    ],
     "objective/making": ["test_objective.py", "test_transforms.py"],
     "draws": ["test_draws.py", "engine/test_batches.py", "image/test_task.py"],
     "engine/batches": ["engine/test_batches.py", "text/test_order.py"],
