@@ -92,7 +92,7 @@ def total(tallies: Sequence[Tally], labels: Sequence[str]) -> Tally:
     named = list(zip(labels, tallies, strict=True))
     return Tally(
         format=" and ".join(dict.fromkeys(tally.format for tally in tallies)),
-        unread=[column for tally in tallies for column in tally.unread],
+        unread=list(dict.fromkeys(column for tally in tallies for column in tally.unread)),
         bad=[f"{label}, {line}" for label, tally in named for line in tally.bad],
         shortest=min(shortest, default=0),
         left_out=[text for tally in tallies for text in tally.left_out],
