@@ -88,15 +88,21 @@ class Contestant:
 
     def close(self) -> None:
         """End the process, so that it does not compete with the next turn."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-        try:
-            self.process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, PATIENCE)
         self.reports.close()
+
+
+def end(process: subprocess.Popen[Any], patience: float) -> None:
+    """Tell a process that nothing more comes; one that has not ended after ``patience`` seconds is
+    killed."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended
+        process.stdin.close()
+    try:
+        process.wait(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def environment(threads: int, folder: Path) -> dict[str, str]:

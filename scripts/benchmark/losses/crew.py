@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmark.contestant import LONGEST, ROOT, Failed, environment
+from scripts.benchmark.contestant import LONGEST, ROOT, Failed, end, environment
 from scripts.benchmark.losses.plan import Conditions
 
 WORKER = "scripts.benchmark.losses.worker"
@@ -67,16 +66,9 @@ class Worker:
 
     def close(self, patiently: bool) -> None:
         """End the process; ``patiently`` where it is idle."""
-        assert self.process.stdin is not None
         if not patiently:
             self.process.kill()
-        with suppress(BrokenPipeError):  # it has ended
-            self.process.stdin.close()
-        try:
-            self.process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, PATIENCE)
         self.answers.close()
 
 
