@@ -7,8 +7,8 @@ import torch
 
 from diffdpo.draws import Purpose, generator
 from diffdpo.errors import UserError
-from diffdpo.image.noise import Diffusion, stack_normal
-from diffdpo.image.schedules import PROCESS, SCHEDULERS, SHIFTED
+from diffdpo.image.process.noise import Diffusion, stack_normal
+from diffdpo.image.process.schedules import PROCESS, SCHEDULERS, SHIFTED
 from tests.factory import scheduler
 
 
@@ -111,7 +111,7 @@ def test_new_entries_of_known_schedulers_do_not_pass_unseen():
     """The tables hold every entry of every class: a new one is to be read before it is added."""
     import inspect
 
-    from diffdpo.image.schedules import OTHER_PROCESS, SAMPLING
+    from diffdpo.image.process.schedules import OTHER_PROCESS, SAMPLING
 
     known = {*PROCESS, *OTHER_PROCESS, *SAMPLING, "self"}
     for name in INSTALLED:
