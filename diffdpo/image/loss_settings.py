@@ -98,7 +98,7 @@ def loss_problems(settings: ImageLossSettings, stores_scores: bool) -> list[str]
         named = " ".join(settings.loss_type)
         lines.append(f"--sft takes the place of --loss_type {named}; keep one of the two")
     if settings.sft and settings.loss_weights:
-        lines.append("--loss_weights: --sft is one loss, to be weighed against none; leave it out")
+        lines.append("--loss_weights: --sft is one loss, beside no other; leave it out")
     # The default needs no check, and checking imports PyTorch, which takes seconds.
     if all(getattr(settings, name) == default_of(ImageLossSettings, name) for name in CHECKED):
         return lines
