@@ -6,7 +6,8 @@ There are two behind one shape: diffusion, and flows. Shapes: ``N`` items, laten
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -63,16 +64,30 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class WholeTimestep:
-    """A uniform timestep; for turbo models, one of the four at which they are sampled."""
+    """One of the timesteps ``choices``, each as often as the others."""
 
-    timesteps: int
-    turbo: bool
+    choices: range
 
     def __call__(self, random: np.random.Generator) -> int:
-        if not self.turbo:
-            return int(random.integers(self.timesteps))
-        stride = self.timesteps // TURBO_STEPS
-        return stride * int(random.integers(TURBO_STEPS)) + stride - 1
+        return self.choices[int(random.integers(len(self.choices)))]
+
+
+def whole_timesteps(timesteps: int, turbo: bool, bounds: Sequence[float]) -> range:
+    """Those of ``timesteps`` that lie within ``bounds``, in shares of the process: timestep k is
+    the part from k to k + 1 of it. For turbo models of the four at which they are sampled.
+
+    Raises UserError where there is none.
+    """
+    low, high = (math.floor(timesteps * bound + 0.5) for bound in bounds)
+    stride = timesteps // TURBO_STEPS if turbo else 1
+    found = range(stride - 1, TURBO_STEPS * stride if turbo else timesteps, stride)
+    within = [timestep for timestep in found if low <= timestep < high]
+    if not within:
+        raise UserError(
+            f"--timestep_range {bounds[0]:g} {bounds[1]:g}: none of the {len(found)} timesteps is"
+            " there"
+        )
+    return range(within[0], within[-1] + 1, stride)
 
 
 @dataclass(frozen=True)
@@ -104,14 +119,16 @@ class FlowTimestep:
 class Diffusion:
     """x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε at whole timesteps (Ho et al. 2020)."""
 
-    def __init__(self, scheduler: Any, turbo: bool = False) -> None:
-        """The process of a pipeline's ``scheduler``; the tables are in ``schedules.py``."""
+    def __init__(
+        self, scheduler: Any, turbo: bool = False, bounds: Sequence[float] = (0.0, 1.0)
+    ) -> None:
+        """The process of a pipeline's ``scheduler``; the tables are in ``schedules.py``. Timesteps
+        are drawn within ``bounds``, in shares of the process."""
         self.scheduler = training_schedule(scheduler, turbo)
-        self.turbo = turbo
         self.prediction_type = self.scheduler.config.prediction_type
         if turbo and self.timesteps < TURBO_STEPS:
             raise UserError(f"--is_turbo needs {TURBO_STEPS} timesteps; the scheduler has fewer")
-        self.timestep = WholeTimestep(self.timesteps, turbo)
+        self.timestep = WholeTimestep(whole_timesteps(self.timesteps, turbo, bounds))
 
     @property
     def timesteps(self) -> int:

@@ -1,4 +1,4 @@
-"""Settings of the forward process of flow models: which t are met, and what each of them weighs."""
+"""Settings of the forward process: which t are met and, for flow models, what each weighs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHIFTS = "auto, none or a positive number"
 
 @dataclass(frozen=True)
 class ProcessSettings(BaseSettings):
-    """What the draws and scores of flow models depend on, beside the scheduler."""
+    """What draws depend on, and the scores of flow models, beside the scheduler."""
 
     weighting_scheme: str = flag(
         "uniform",
@@ -40,7 +40,11 @@ class ProcessSettings(BaseSettings):
         changes="draws",
     )
     timestep_range: list[float] = flag(
-        [0.0, 1.0], "smallest and largest t", group="flow", changes="draws"
+        [0.0, 1.0],
+        "smallest and largest t that is drawn, 1 is noise; diffusion models: in shares of their"
+        " timesteps",
+        group="flow",
+        changes="draws",
     )
     timestep_weight: str = flag(
         "constant",
@@ -72,9 +76,9 @@ class ProcessSettings(BaseSettings):
         }
 
     def flow_flags(self) -> list[str]:
-        """The flags of flow models that differ from their defaults."""
+        """The flags that only flow models know and that differ from their defaults."""
         default = ProcessSettings()
-        names = [field.name for field in fields(ProcessSettings)]
+        names = [f.name for f in fields(ProcessSettings) if f.name != "timestep_range"]
         return [f"--{n}" for n in names if getattr(self, n) != getattr(default, n)]
 
 

@@ -27,4 +27,4 @@ def process_for(backbone: Backbone, settings: Any) -> Process:
             f"{' '.join(given)}: for flow models alone, and"
             f" {settings.pretrained_model_name_or_path} is none"
         )
-    return Diffusion(scheduler, turbo)
+    return Diffusion(scheduler, turbo, settings.timestep_range)
