@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from diffdpo.data.holdout import groups, held_out
 from diffdpo.engine.batches import Rows, Subset
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file
-from diffdpo.engine.step_context import step_context
 from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
@@ -174,20 +174,17 @@ class HeldOut:
         return Margins(whole[0], whole[1], self.prompts, whole[2], whole[3])
 
     def context(self, rows: Rows) -> StepContext:
-        """KTO's reference point, over all held-out pairs at their first draw."""
+        """KTO's reference point, from all held-out pairs at their first draw. A pair that fills a
+        process up is counted once."""
         trainer, size = self.trainer, self.settings.train_batch_size
-        starts = range(0, len(rows), size)
-        chunks = [range(first, min(first + size, len(rows))) for first in starts]
-        batches = [trainer.task.collate([rows.read(row, 0) for row in chunk]) for chunk in chunks]
-        return step_context(
-            trainer.objective,
-            trainer.task,
-            trainer.model,
-            trainer.reference,
-            batches,
-            lambda value: self.accelerator.reduce(value.to(self.accelerator.device)),
-            self.accelerator.num_processes,
+        found = implicit_margins(
+            rows, trainer.task, unwrapped(trainer.model), trainer.reference, 1, size, quiet=True
         )
+        assert found.chosen_PK2 is not None, "of all pairs"
+        assert found.rejected_PK2 is not None, "of all pairs"
+        own = torch.cat([found.chosen_PK2, found.rejected_PK2], dim=1)
+        policy, reference = self.together(own, len(self.numbers)).unbind(dim=-1)
+        return StepContext(reference_point=max(0.0, float((policy - reference).mean())))
 
     def together(self, part: Tensor, count: int) -> Tensor:
         """The rows of all processes in their order, without those that fill the last up."""

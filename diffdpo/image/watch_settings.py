@@ -9,12 +9,12 @@ from diffdpo.flags import flag
 
 ON_DRIFT = ["warn", "stop", "rollback"]
 # What a resumed run may change: none of it touches the numbers of a step.
-FREE_OF_WATCHING = {"eval_steps", "on_drift", "drift_share"}
+FREE_OF_WATCHING = {"eval_steps", "on_drift", "drift_share", "num_validation_images"}
 
 
 @dataclass(frozen=True)
 class WatchSettings(TrainSettings):
-    """The flags of held-out pairs and of winner drift."""
+    """The flags of held-out pairs, winner drift and what validation pictures are watched for."""
 
     holdout: float | None = flag(
         None,
