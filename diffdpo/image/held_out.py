@@ -27,6 +27,7 @@ from diffdpo.errors import UserError
 from diffdpo.image.noise import Process
 from diffdpo.image.pairs import CHECK_UP_TO, ImagePairs
 from diffdpo.image.settings import ImageSettings
+from diffdpo.metrics.difficulty import by_difficulty
 from diffdpo.metrics.implicit import Margins, by_timestep, implicit_margins, overall, winners_error
 from diffdpo.metrics.intervals import clustered_mean
 from diffdpo.objective.scores import Scores, StepContext
@@ -170,8 +171,9 @@ class HeldOut:
             quiet=True, loss=loss,
         )  # fmt: skip
         parts = (found.margin_PK, found.timestep_PK, found.chosen_PK2, found.loss_PK)
+        parts += (found.rejected_PK2,)
         whole = [self.together(part, count) for part in parts if part is not None]
-        return Margins(whole[0], whole[1], self.prompts, whole[2], whole[3])
+        return Margins(whole[0], whole[1], self.prompts, *whole[2:])
 
     def context(self, rows: Rows) -> StepContext:
         """KTO's reference point, from all held-out pairs at their first draw. A pair that fills a
@@ -213,6 +215,7 @@ class HeldOut:
             figures["eval_error/reference_chosen"] = winner["reference"]
             figures["eval_error/rise"] = rise.value
             figures["eval_error/rise_interval"] = bounds(rise.as_dict())
+            figures["eval_rewards/accuracies_by_difficulty"] = by_difficulty(margins, seed).accuracy
         if self.settings.timesteps_per_pair == 1:  # else a score has several timesteps
             figures["eval_by_timestep"] = by_timestep(margins, self.process.timesteps, seed)
         return figures
@@ -259,6 +262,7 @@ def summary(figures: Mapping[str, Any]) -> str:
     line = f"loss {figures['eval_loss']:.4f}, implicit accuracy"
     line += f" {figures['eval_rewards/accuracies']:.1%} [{low:.1%}, {high:.1%}]"
     if "eval_error/rise" in figures:
+        line += f" ({figures['eval_rewards/accuracies_by_difficulty']:.1%} by difficulty alone)"
         share = figures["eval_error/rise"] / figures["eval_error/reference_chosen"]
         line += f", winner's error {share:+.1%} of the reference's"
     return line

@@ -37,6 +37,14 @@ class WatchSettings(TrainSettings):
     drift_share: float = flag(
         0.05, "share of the reference's error from which on it does", group="training", least=0
     )
+    num_validation_images: int = flag(
+        2,
+        "pictures of each validation prompt, every one from noise of its own; from two on, how much"
+        " they differ is compared with the reference's",
+        group="evaluation",
+        least=1,
+        most=64,
+    )
 
     @property
     def drift_rule(self) -> tuple[str, float]:

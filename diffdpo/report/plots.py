@@ -91,7 +91,10 @@ ENDS = ("low", "high")  # of an interval
 WINNER = "held-out squared error of the chosen"
 HELD_OUT = {
     "held-out loss": ["eval_loss"],
-    "held-out implicit accuracy": ["eval_rewards/accuracies"],
+    "held-out implicit accuracy": [
+        "eval_rewards/accuracies",
+        "eval_rewards/accuracies_by_difficulty",
+    ],
     WINNER: ["eval_error/policy_chosen", "eval_error/reference_chosen"],
 }
 BAND = {"eval_rewards/accuracies": "eval_accuracy_interval"}  # the interval of a figure

@@ -39,6 +39,7 @@ def test_every_measurement_has_its_figures(run):
         assert 0 <= line["eval_rewards/accuracies"] <= 1
         rise = line["eval_error/policy_chosen"] - line["eval_error/reference_chosen"]
         assert line["eval_error/rise"] == pytest.approx(rise, abs=1e-9)
+        assert 0 <= line["eval_rewards/accuracies_by_difficulty"] <= 1
         counts = [bucket["n"] for bucket in line["eval_by_timestep"]]
         assert sum(counts) == 4 * 4
     # The reference and the draws are the same every time.
