@@ -115,9 +115,13 @@ class Change:
 
 def diversity_change(policy_PKD: np.ndarray, reference_PKD: np.ndarray, seed: int) -> Change:
     """The change from the embeddings of ``K`` ≥ 2 pictures of each of ``P`` prompts, at the same
-    seeds. The interval is of the mean difference, and the reference's mean counts as known."""
+    seeds. The interval is that of a ratio of means, to first order: prompts whose pictures differ
+    more than those of others widen it no further than they lose more or less of it."""
     own_P, before_P = between_seeds(policy_PKD), between_seeds(reference_PKD)
-    level = float(before_P.mean())
-    scale = 1 / level if level > 1e-6 else 0.0  # less is rounding: nothing is left to lose
-    gap = clustered_mean(((own_P - before_P) * scale).tolist(), range(len(own_P)), seed)
-    return Change(float(own_P.mean()), level, gap.value, *gap.interval)
+    own, level = float(own_P.mean()), float(before_P.mean())
+    if level < 1e-6:  # rounding: nothing is there to be lost
+        return Change(own, level, 0.0, 0.0, 0.0)
+    ratio = own / level
+    share_P = ratio - 1 + (own_P - ratio * before_P) / level
+    share = clustered_mean(share_P.tolist(), range(len(share_P)), seed)
+    return Change(own, level, share.value, *share.interval)

@@ -192,7 +192,9 @@ def test_two_processes_measure_what_one_does(models, pairs, tmp_path, loss):
         assert here.keys() == there.keys()
         for name, value in here.items():
             if name != "eval_by_timestep":
-                assert there[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+                # Beta is 5000: what a score is rounded by is multiplied by that.
+                rounding = 2e-4 if name in ("eval_loss", "eval_rewards/margins") else 1e-6
+                assert there[name] == pytest.approx(value, rel=1e-4, abs=rounding), name
     for step in (1, 2):
         name = f"held-out/step-{step}.safetensors"
         here, there = load_file(one / name), load_file(two / name)

@@ -13,13 +13,25 @@ def embeddings(prompts, spread, seed=0):
     return centre + spread * apart * np.array([-0.5, 0.5])[:, None]
 
 
-def test_the_change_is_the_paired_difference_over_the_references_mean():
-    before, after = embeddings(12, 1.0), embeddings(12, 0.4)
+def test_the_change_is_a_ratio_of_means_with_the_interval_of_one():
+    before, after = embeddings(60, 1.0), embeddings(60, 0.6, seed=1)
     own_P, before_P = between_seeds(after), between_seeds(before)
     change = diversity_change(after, before, 0)
     assert (change.policy, change.reference) == pytest.approx((own_P.mean(), before_P.mean()))
     assert change.share == pytest.approx(own_P.mean() / before_P.mean() - 1)
-    assert change.low < change.share < change.high < 0
+    # The ratio itself, of resampled prompts.
+    picks = np.random.default_rng(2).integers(0, 60, (4000, 60))
+    ratios = own_P[picks].mean(axis=1) / before_P[picks].mean(axis=1) - 1
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    assert (change.low, change.high) == pytest.approx((low, high), abs=0.02)
+
+
+def test_what_is_lost_of_all_prompts_alike_is_known_exactly():
+    before_P = between_seeds(embeddings(8, 1.0))
+    assert before_P.max() > 2 * before_P.min()
+    one = np.repeat(embeddings(8, 1.0)[:, :1], 2, axis=1)
+    change = diversity_change(one, embeddings(8, 1.0), 0)
+    assert (change.share, change.low, change.high) == pytest.approx((-1, -1, -1))
 
 
 @pytest.mark.parametrize(("spread", "collapsed"), [(1.0, False), (0.85, False), (0.2, True)])
