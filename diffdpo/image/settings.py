@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer, read_yaml
@@ -119,12 +120,21 @@ class ImageDataSettings(PromptSettings):
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
             *missing_data(data),
         ]
+        if self.train_data_dir not in (None, data):
+            lines.append(
+                f"--train_data_dir {self.train_data_dir}: --dataset_name {data} is read; keep one"
+            )
         if model and not data and self.needs_pairs:
             lines.append(
                 "--dataset_name is needed beside a model: a hub id, folder or file of preference"
                 " pairs"
             )
         return lines
+
+    def idle(self) -> dict[str, str]:
+        local = Path(self.pretrained_model_name_or_path or "").is_dir()
+        reason = {"revision": "the model is a folder of this machine, which has no revisions"}
+        return super().idle() | (reason if local else {})
 
     @property
     def needs_pairs(self) -> bool:
@@ -213,19 +223,6 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
     dreamlike_pairs_only: bool = flag(
         False, "only pairs whose model_0 and model_1 are dreamlike models", group="data"
     )
-    run_validation: bool = flag(
-        False, "sample policy beside reference during and after training", group="evaluation"
-    )
-    validation_steps: int = flag(200, "sample every so many steps", group="evaluation", least=1)
-    validation_prompts: list[str] = flag(
-        [], "prompts to sample; default: 8 of the data's", group="evaluation"
-    )
-    num_inference_steps: int = flag(
-        25, "sampling steps of validation pictures", group="evaluation", least=1, most=1000
-    )
-    guidance_scale: float = flag(
-        5.0, "classifier-free guidance of validation pictures", group="evaluation", least=0
-    )
 
     def problems(self) -> list[str]:
         lines = super().problems()
@@ -271,10 +268,9 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        sampling = {"run_validation", "validation_steps", "validation_prompts"}
-        sampling |= {"num_inference_steps", "guidance_scale", *FREE_OF_WATCHING}
         written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
-        return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype", "offload"}
+        written |= {"lora_format", "lora_dtype", "offload"}
+        return FREE_ON_RESUME | FREE_OF_WATCHING | written
 
     @classmethod
     def inert(cls) -> dict[str, str]:
