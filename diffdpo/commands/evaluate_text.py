@@ -207,13 +207,9 @@ def asked_prompts(
     else:
         # Read as single items, a form that rows of pairs can be brought into as well.
         rows, table = read_rows(settings, name, tokenizer, parts, paired=False)
-        first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
-        for item in rows.items:
-            first.setdefault(tuple(item.prompt), item.row)
         prompts = [
             Asked(tokens, rows.format.read(Record(table[row])).prompt)
-            for tokens, row in first.items()
-            if tokens
+            for tokens, row in rows.of_prompts().items()
         ]
     if not prompts:
         raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
