@@ -30,6 +30,7 @@ TEXT = {"text", "text.settings", "text.loss_settings"}
 TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
 TEXT |= {"text.table_settings", "text.mix_settings", "text.sources", "data.strategies"}
 TEXT |= {"text.bits_settings", "text.foreign", "text.mixture_words", "text.picture_settings"}
+TEXT |= {"text.v1_words"}
 TEXT |= {"text.refused", "text.adapter_words", "text.adapter_settings", "text.reference_settings"}
 RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
 RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
