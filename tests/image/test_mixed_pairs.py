@@ -5,8 +5,8 @@ from datasets import Dataset
 
 from diffdpo.config import settings_of
 from diffdpo.errors import UserError
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.inputs import open_pairs
 from diffdpo.image.settings import ImageSettings
 from tests.factory import pickapic_rows
 

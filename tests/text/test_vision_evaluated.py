@@ -10,10 +10,11 @@ from datasets import Dataset
 
 from diffdpo.cli import run_command
 from diffdpo.engine.journal import Journal
-from diffdpo.text.comparison import log_ratios
-from diffdpo.text.generate import Look, SampleSettings, draw, sample, uniforms
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.sampling.comparison import log_ratios
+from diffdpo.text.sampling.generate import SampleSettings, draw, sample, uniforms
+from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.task import TextTask
+from diffdpo.text.vision.pictures import Look
 from tests.text import vision_factory as vision
 from tests.text.runs import flags, train
 from tests.text.test_vision_against_trl import SLOW, ours

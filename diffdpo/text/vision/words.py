@@ -12,9 +12,9 @@ from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from diffdpo.errors import UserError
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from diffdpo.text.loading import load_tokenizer, sources_of
+from diffdpo.text.model.loading import load_tokenizer, sources_of
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.template import with_template
+from diffdpo.text.tokens.template import with_template
 from diffdpo.text.vision.models import reads_pictures
 from diffdpo.text.vision.sight import Sight, load_sight, proved
 
