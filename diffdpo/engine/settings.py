@@ -201,6 +201,12 @@ class TrainSettings(BaseSettings):
     hub_model_id: str | None = flag(
         None, "repository to upload to; default: the folder's name", group="logging"
     )
+    hub_revision: str | None = flag(
+        None,
+        "branch of the repository, made where it is not there; default: its main one",
+        aliases=["--hub_model_revision"],
+        group="logging",
+    )
     hub_private_repo: bool = flag(
         False, "only you may read a repository that the upload makes", group="logging"
     )
@@ -285,6 +291,7 @@ FREE_ON_RESUME = {
     "push_to_hub",
     "hub_token",
     "hub_model_id",
+    "hub_revision",
     "hub_private_repo",
     "gradient_checkpointing",
     "precompute_dir",
