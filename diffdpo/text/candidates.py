@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from diffdpo.pairs.make import Judge, Rows, Source
 from diffdpo.pairs.select import Pair
 from diffdpo.pairs.tables import Layout
 from diffdpo.text.comparison import as_texts, taken_apart
-from diffdpo.text.generate import SampleSettings, continued
+from diffdpo.text.generate import Ends, SampleSettings, continued, ends_of
 from diffdpo.text.inputs import open_table
 from diffdpo.text.limits import position_count, vocabulary
 from diffdpo.text.loading import find_tokenizer, load_model
@@ -54,6 +55,11 @@ class Writer:
     def heads(self) -> list[str]:
         """The prompts as texts."""
         return as_texts(self.tokenizer, self.tokens)
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The tokens that end a completion."""
+        return ends_of(self.network, self.tokenizer, self.prompts)
 
 
 def open_writer(settings: TextPairSettings, device: torch.device) -> Writer:
@@ -127,8 +133,7 @@ class Candidates:
         writer = self.writer
         both = [self.layout.of(row) for row in span]
         asked = [(writer.tokens[prompt], number) for prompt, number in both]
-        end: Any = writer.tokenizer.eos_token_id
-        completions = continued(writer.network, asked, end, self.sampling)
+        completions = continued(writer.network, asked, writer.ends, self.sampling)
         _, tails = taken_apart(writer.tokenizer, [tokens for tokens, _ in asked], completions)
         yield from ({"text": tail, "digest": digest(tail)} for tail in tails)
 
@@ -189,7 +194,7 @@ def texts_key(settings: TextPairSettings, writer: Writer, device: torch.device) 
     words = json.dumps(sorted(map(str, vocabulary(writer.tokenizer))))
     facts = {
         "writer": network_digest(writer.network),
-        "tokenizer": digest(words, str(writer.tokenizer.eos_token_id)),
+        "tokenizer": digest(words, " ".join(map(str, writer.ends))),
         "prompts": digest(*(np.asarray(ids, dtype=np.int64).tobytes() for ids in writer.tokens)),
         "device": arithmetic(device),
     }

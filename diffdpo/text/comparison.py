@@ -26,7 +26,7 @@ from diffdpo.metrics.judged import scores_of
 from diffdpo.metrics.text_reward import TextReward
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.text.batch import TextBatch
-from diffdpo.text.generate import SampleSettings, sample
+from diffdpo.text.generate import SampleSettings, ends_of, sample
 from diffdpo.text.row_reader import TextItem
 from diffdpo.text.rows import TextRows
 from diffdpo.text.scorer import TokenScorer
@@ -87,15 +87,15 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "", label: str
     Raises UserError where the reward fails on a text or gives no finite number for it.
     """
     tokenizer, prompts = compared.tokenizer, compared.repeated_prompts()
-    end: Any = tokenizer.eos_token_id
+    ends = ends_of(compared.reference.network, tokenizer, compared.chats)
     completions: list[list[int]] | None
     if (service := compared.service.get(label)) is not None:
-        told = service.continued(compared.prompts, end, compared.settings, title)
+        told = service.continued(compared.prompts, ends, compared.settings, title)
         tokens = [one.tokens for one in told if one.tokens is not None]
         completions = tokens if len(tokens) == len(told) else None
         tails = [one.text for one in told]
     else:
-        completions = sample(scorer.network, compared.prompts, end, compared.settings, title)
+        completions = sample(scorer.network, compared.prompts, ends, compared.settings, title)
     if completions is None:
         heads = as_texts(tokenizer, prompts)
     else:
