@@ -9,7 +9,7 @@ from typing import Any
 from diffdpo.engine.trained_on import Overlap
 from diffdpo.evaluation.lines import family_line, signed
 from diffdpo.evaluation.scores import Between, Entrant, Rows
-from diffdpo.image.comparison import Accuracy
+from diffdpo.image.sampling.comparison import Accuracy
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.significance import ENOUGH, resolution
 

@@ -14,11 +14,11 @@ from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.needs import memory_line
-from diffdpo.image.noise import Flow, Process
-from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.pictures.side_columns import SEEDS
+from diffdpo.image.process.noise import Flow, Process
+from diffdpo.image.reading.pairs import ImagePairs
+from diffdpo.image.reading.streamed import StreamedPairs
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.side_columns import SEEDS
-from diffdpo.image.streamed import StreamedPairs
 from diffdpo.reference import unwrapped
 
 LOOKED_AT = 5000  # pairs whose prompts are looked at before training: of a million it takes long
@@ -49,7 +49,7 @@ def image_facts(
         "loss": (
             f"{loss_named(settings)}; beta {beta_in_units(settings.beta, cells, backbone.is_flow)}"
         ),
-        **flow_line(settings, backbone, process),
+        **t_line(settings, backbone, process),
         **trainer.plan.lines("pairs"),
         "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
@@ -104,11 +104,13 @@ def beta_in_units(beta: float, cells: int, is_flow: bool) -> str:
     return f"{units} = {beta / (2 * cells):.3g} nats at t = 1/2" if is_flow else units
 
 
-def flow_line(settings: ImageSettings, backbone: Backbone, process: Process) -> dict[str, str]:
-    """Which t a flow model is trained at, with which weight, and at which guidance."""
-    if not isinstance(process, Flow):
-        return {}
+def t_line(settings: ImageSettings, backbone: Backbone, process: Process) -> dict[str, str]:
+    """Which t a flow model is trained at, with which weight, and at which guidance; for the others
+    which timesteps, where not all are."""
     low, high = settings.timestep_range
+    if not isinstance(process, Flow):
+        whole = (low, high) == (0, 1)
+        return {} if whole else {"t": f"uniform in {low:g} to {high:g} of the timesteps"}
     line = (
         f"{settings.weighting_scheme} in {low:g} to {high:g}, shift {process.shift:g}; weight"
         f" {settings.timestep_weight}"

@@ -72,7 +72,7 @@ def test_our_command_knows_every_flag_of_a_task(task, tmp_path):
 
 def test_scripts_get_the_flags_of_their_kind(tmp_path):
     peers = [Peer("diffusers", tmp_path / "a.py"), Peer("salesforce", tmp_path / "b.py")]
-    assert TASKS["lora"].names(peers) == ["ours", "ours-latents", "diffusers"]
+    assert TASKS["lora"].names(peers) == ["ours", "ours-latents", "ours-noisiest", "diffusers"]
     assert TASKS["flow"].names(peers) == list(TASKS["flow"].ours)
     subject = entrant(TASKS["subtle"], "diffusers", peers, ["--seed", "1"])
     assert (subject.program, subject.target) == ("script", str(peers[0].path))

@@ -68,7 +68,7 @@ def test_the_result_is_the_best_step(run):
 
 
 def test_what_is_held_out_is_not_trained_on(models, pairs, tmp_path, monkeypatch):
-    from diffdpo.image import pairs as module
+    from diffdpo.image.reading import pairs as module
 
     read = set()
     whole = module.ImagePairs.read
@@ -81,7 +81,7 @@ def test_what_is_held_out_is_not_trained_on(models, pairs, tmp_path, monkeypatch
     # Over all epochs of the training alone: no step of it measures but the last, whose rows are
     # those of visits 0 to 3.
     changes = BASE | {"eval_steps": 1000, "max_train_steps": 3}
-    from diffdpo.image import held_out
+    from diffdpo.image.scoring import held_out
 
     out = set()
     kept = held_out.divided

@@ -1,14 +1,19 @@
 """The forward process against its equations."""
 
+import math
+import re
+
 import diffusers
 import numpy as np
 import pytest
 import torch
 
+from diffdpo.cli import run_command
 from diffdpo.draws import Purpose, generator
 from diffdpo.errors import UserError
-from diffdpo.image.noise import Diffusion, stack_normal
-from diffdpo.image.schedules import PROCESS, SCHEDULERS, SHIFTED
+from diffdpo.image.process.noise import Diffusion, stack_normal, whole_timesteps
+from diffdpo.image.process.schedules import PROCESS, SCHEDULERS, SHIFTED
+from tests.commands.image_runs import flags, train
 from tests.factory import scheduler
 
 
@@ -111,7 +116,7 @@ def test_new_entries_of_known_schedulers_do_not_pass_unseen():
     """The tables hold every entry of every class: a new one is to be read before it is added."""
     import inspect
 
-    from diffdpo.image.schedules import OTHER_PROCESS, SAMPLING
+    from diffdpo.image.process.schedules import OTHER_PROCESS, SAMPLING
 
     known = {*PROCESS, *OTHER_PROCESS, *SAMPLING, "self"}
     for name in INSTALLED:
@@ -154,8 +159,62 @@ def test_a_turbo_model_needs_its_four_steps():
         Diffusion(diffusers.DDPMScheduler(num_train_timesteps=3), turbo=True)
 
 
+@pytest.mark.parametrize(
+    ("turbo", "bounds", "timesteps"),
+    [
+        (False, (0.0, 1.0), range(1000)),
+        (False, (0.7, 1.0), range(700, 1000)),  # the three noisiest deciles
+        (False, (0.0, 0.3), range(300)),
+        (True, (0.0, 1.0), [249, 499, 749, 999]),
+        (True, (0.5, 1.0), [749, 999]),
+    ],
+)
+def test_timesteps_are_drawn_within_their_bounds_each_as_often(turbo, bounds, timesteps):
+    own = process(turbo=turbo, bounds=bounds).timestep
+    drawn = [own(generator(0, Purpose.TIMESTEP, pair)) for pair in range(4000)]
+    assert set(drawn) <= set(timesteps)
+    if turbo:
+        assert set(drawn) == set(timesteps)
+    else:  # ends and middle, each within five deviations
+        low, high = timesteps[0], timesteps[-1]
+        assert min(drawn) - low < 10
+        assert high - max(drawn) < 10
+        width = high - low
+        assert abs(np.mean(drawn) - (low + high) / 2) < 5 * width / math.sqrt(12 * len(drawn))
+
+
+def test_parts_of_the_process_that_meet_share_no_timestep():
+    parts = [whole_timesteps(1000, False, bounds) for bounds in ((0.0, 0.37), (0.37, 1.0))]
+    assert [*parts[0], *parts[1]] == list(range(1000))
+    with pytest.raises(UserError, match=r"--timestep_range 0.3 0.4: none of the 4 timesteps"):
+        whole_timesteps(1000, True, (0.3, 0.4))
+
+
 def test_stacked_noise_is_one_generator_an_item():
     keys = [(0, Purpose.NOISE, pair, 0) for pair in (4, 9)]
     stacked = stack_normal([generator(*key) for key in keys], (2, 3))
     alone = stack_normal([generator(*keys[1])], (2, 3))
     assert torch.equal(stacked[1:], alone)
+
+
+def test_a_diffusion_run_meets_the_timesteps_of_its_range(models, pairs, tmp_path, capsys):
+    met = []
+
+    class Watched(Diffusion):
+        def corrupt(self, latents, noise, timestep_N):
+            met.extend(timestep_N.tolist())
+            return super().corrupt(latents, noise, timestep_N)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffdpo.image.process.processes.Diffusion", Watched)
+        train(*flags(models(), pairs, tmp_path / "run", timestep_range=[0.7, 1]))
+    assert met
+    assert min(met) >= 700
+    assert re.search(r"\nt +uniform in 0.7 to 1 of the timesteps", capsys.readouterr().out)
+
+
+def test_what_only_flows_know_is_refused_for_a_diffusion_model(models, pairs, tmp_path, capsys):
+    words = flags(models(), pairs, tmp_path / "run", logit_mean=1.0, timestep_weight="elbo")
+    assert run_command("train_diffusion_dpo", [str(word) for word in words]) == 2
+    line = capsys.readouterr().err
+    assert "--logit_mean --timestep_weight: for flow models alone" in line

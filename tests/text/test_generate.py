@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffdpo.text.generate import SampleSettings, draw, ends_of, sample, uniforms
+from diffdpo.text.sampling.generate import SampleSettings, draw, ends_of, sample, uniforms
 from tests.text.factory import BARE, CHATML, MARKS, model, tokenizer, user
 
 END = 1

@@ -40,7 +40,9 @@ from scripts.benchmark.work import claimed
 
 GRID_SEED = 1000  # of the runs by which rates are chosen: none of the race
 # What decides the figures: runs of other values are not mixed.
-FIXED = ("seconds", "first", "snapshots", "captions", "draws", "threads", "small")
+FIXED = (
+    "seconds", "first", "snapshots", "captions", "draws", "num_inference_steps", "threads", "small"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class RaceSettings(BaseSettings):
     snapshots: int = flag(10, "moments, evenly on the logarithm of time", least=2)
     captions: int = flag(120, "held-out captions, a picture each", least=2)
     draws: int = flag(4, "draws of each held-out pair, for the implicit accuracy", least=1)
+    num_inference_steps: int = flag(20, "steps of a picture that is judged", least=1)
     threads: int | None = flag(None, "CPU threads of every program; default: all cores", least=1)
     small: bool = flag(False, "two steps of one seed on four captions: tries the command out")
     work_dir: str = flag("runs/race", "folder of data, runs and logs; the same command goes on")
@@ -93,8 +96,8 @@ class Races:
         """The judge on the captions of one split."""
         settings, small = self.settings, self.settings.small
         captions, draws = (4, 1) if small else (settings.captions, settings.draws)
-        folder = self.work / task.name
-        return Judge(task, split, captions, draws, 2 if small else 20, folder)
+        steps = 2 if small else settings.num_inference_steps
+        return Judge(task, split, captions, draws, steps, self.work / task.name)
 
     def names(self, task: Task) -> list[str]:
         """Who takes part in a task."""
@@ -103,13 +106,17 @@ class Races:
 
     def run(self, task: Task, run: Run, judged: Judge) -> None:
         """Train and judge one run, unless that is done."""
+        self.train(task, run)
+        for line in judge(run, self.work, judged.judge):
+            tqdm.write(line)
+
+    def train(self, task: Task, run: Run) -> None:
+        """Train one run, unless that is done."""
         pairs = make_pairs(task, self.work / task.name / "pairs")
         model = make_model(task, self.work / "models" / Path(task.model).name)
         flags = common_flags(task, model, pairs, run.rate, run.seed)
         subject = entrant(task, run.program, self.peers, flags)
         train(run, self.work, subject, self.settings.moments, self.settings.threads or cores())
-        for line in judge(run, self.work, judged.judge):
-            tqdm.write(line)
 
     def rate(self, task: Task, name: str) -> str:
         """The learning rate that the grid's runs chose. Raises Failed where they are not there."""

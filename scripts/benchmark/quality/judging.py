@@ -21,13 +21,13 @@ from diffdpo.evaluation.scores import shares
 from diffdpo.evaluation.wins import compared
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.bundled import PAIRS
-from diffdpo.image.comparison import implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs, open_to_sample
-from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.policy import load_policy, move
-from diffdpo.image.sample import PictureSettings, sample, seeds_for
+from diffdpo.image.model.policy import load_policy, move
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.inputs import open_pairs, open_to_sample
+from diffdpo.image.reading.pairs import ImagePairs
+from diffdpo.image.sampling.comparison import implicit_accuracy
+from diffdpo.image.sampling.sample import PictureSettings, sample, seeds_for
 from diffdpo.metrics import open_rewards
 from diffdpo.metrics.difficulty import reference_gap
 from diffdpo.metrics.diversity import between_seeds, pixel_embedding

@@ -90,7 +90,14 @@ EMPTY = ("--proportion_empty_prompts", "0.1")
 LORA = ("--rank", "8", "--proportion_empty_prompts", "0")
 LATENTS = ("--cache_latents",)
 DIFFUSERS = {"diffusers": ("--dataset_split_name", "train", "--rank", "8")}
-OURS = {"ours": LORA, "ours-latents": (*LORA, *LATENTS), "ours-full": EMPTY}
+# What this package would do itself: timesteps of the noisiest three deciles, and latents stored.
+NOISIEST = (*LATENTS, "--timestep_range", "0.7", "1")
+OURS = {
+    "ours": LORA,
+    "ours-latents": (*LORA, *LATENTS),
+    "ours-noisiest": (*LORA, *NOISIEST),
+    "ours-full": EMPTY,
+}
 # Why a script that is known takes part in none.
 OUTSIDE = {
     "salesforce": "it trains networks that predict noise alone, and the bundled ones predict"
@@ -105,7 +112,7 @@ TASKS = {
             MODEL,
             ("1e-5", "5e-5", "2e-4"),
             "1000",
-            {name: OURS[name] for name in ("ours", "ours-latents")},
+            {name: OURS[name] for name in ("ours", "ours-latents", "ours-noisiest")},
             DIFFUSERS,
         ),
         Task(
@@ -137,7 +144,7 @@ TASKS = {
             {
                 "ours": EMPTY,
                 "ours-latents": (*EMPTY, *LATENTS),
-                "ours-noisiest": (*EMPTY, "--timestep_range", "0.7", "1"),
+                "ours-noisiest": (*EMPTY, *NOISIEST),
             },
             {},
             text_length=8,
