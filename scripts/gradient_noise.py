@@ -35,12 +35,12 @@ from diffdpo.engine.console import say  # noqa: E402
 from diffdpo.engine.files import atomic_file, write_atomically  # noqa: E402
 from diffdpo.errors import short  # noqa: E402
 from diffdpo.flags import SEEDS, flag  # noqa: E402
-from diffdpo.image.collation import DrawSettings  # noqa: E402
 from diffdpo.image.evaluate_settings import EvaluateSettings  # noqa: E402
-from diffdpo.image.framing import FrameSettings  # noqa: E402
-from diffdpo.image.inputs import open_pairs, open_to_sample  # noqa: E402
-from diffdpo.image.policy import load_policy  # noqa: E402
-from diffdpo.image.processes import process_for  # noqa: E402
+from diffdpo.image.model.policy import load_policy  # noqa: E402
+from diffdpo.image.pictures.framing import FrameSettings  # noqa: E402
+from diffdpo.image.process.processes import process_for  # noqa: E402
+from diffdpo.image.reading.inputs import open_pairs, open_to_sample  # noqa: E402
+from diffdpo.image.scoring.collation import DrawSettings  # noqa: E402
 from diffdpo.image.task import ImageTask  # noqa: E402
 from diffdpo.preference import implicit_reward  # noqa: E402
 from diffdpo.reference import InitialNetwork, Reference, without_dropout  # noqa: E402

@@ -99,7 +99,7 @@ class Probe:
         accelerator: Any = importlib.import_module("accelerate").Accelerator
         wrap(accelerator, "backward", around=self.add)
         if command == "text":
-            scorer: Any = importlib.import_module("diffdpo.text.scorer").TokenScorer
+            scorer: Any = importlib.import_module("diffdpo.text.scoring.scorer").TokenScorer
             wrap(scorer, "forward", around=self.add)
             return
         module: Any = importlib.import_module("diffdpo.image.backbones.stable_diffusion")

@@ -1,4 +1,4 @@
-"""Prints the rooms of the package, floor by floor, and which room imports which.
+"""Prints the rooms of the package, floor by floor, which room imports which, and the rooms inside.
 
     python scripts/print_structure.py            # prints the picture
     python scripts/print_structure.py --update   # writes it into docs/design.md
@@ -65,7 +65,21 @@ def picture() -> str:
         for name in sorted(names & set(rooms)):
             below = " ".join(sorted(rooms[name])) or "-"
             lines.append(f"{number:>5}  {name:<{width}}  {below}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *inner_rooms()]) + "\n"
+
+
+def inner_rooms() -> list[str]:
+    """One line a room inside another: the first paragraph of its docstring."""
+    places = sorted(path.parent for path in PACKAGE.glob("*/*/__init__.py"))
+    names = [place.relative_to(PACKAGE).as_posix() for place in places]
+    width = max(map(len, names))
+    return [f"{name:<{width}}  {about(place)}" for name, place in zip(names, places, strict=True)]
+
+
+def about(place: Path) -> str:
+    """What a room says of itself."""
+    said = ast.get_docstring(ast.parse((place / "__init__.py").read_text())) or ""
+    return " ".join(said.partition("\n\n")[0].split())
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.engine.labels import REFERENCE
 from diffdpo.evaluation.texts import scores_of_texts, text_rows
 from diffdpo.report.plots import as_png, figure
-from diffdpo.text.comparison import Comparison, Written, compare, write
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.sampling.comparison import Comparison, Written, compare, write
+from diffdpo.text.scoring.scorer import TokenScorer
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "runs" / "frontier"

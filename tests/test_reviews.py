@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.cli import run_command
 from diffdpo.config import parse
-from diffdpo.text.inputs import with_bundled_reviews
+from diffdpo.text.reading.inputs import with_bundled_reviews
 from diffdpo.text.settings import TextSettings
 from tests.factory import read_jsonl
 

@@ -10,7 +10,7 @@ from diffdpo.losses import LOSSES, preference_loss
 from diffdpo.losses.transforms import DIVERGENCES, power_reward
 from diffdpo.objective.making import make_objective
 from diffdpo.objective.scores import Scores, StepContext
-from diffdpo.text import loss_settings
+from diffdpo.text.flags import loss_settings
 from diffdpo.text.settings import TextSettings
 
 # f(t) with f(1) = 0, of D_f(policy ‖ reference) = E_reference f(policy / reference).

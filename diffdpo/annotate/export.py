@@ -22,7 +22,7 @@ from diffdpo.data.cells import BadImage
 from diffdpo.data.decode import open_image
 from diffdpo.engine.files import atomic_files
 from diffdpo.errors import UserError, short
-from diffdpo.image.sample import as_png, sheet
+from diffdpo.image.sampling.sample import as_png, sheet
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.page import Report
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from diffdpo.data.cells import BadImage, Find, frames_in, unpack
 from diffdpo.data.decode import is_video, open_image
-from diffdpo.image.clips import first_frames
-from diffdpo.image.sample import as_png
+from diffdpo.image.pictures.clips import first_frames
+from diffdpo.image.sampling.sample import as_png
 
 QUICK = 1  # zlib's level: the picture is needed soon and travels a short way
 FRAME_MS = 125  # of a list of pictures, which has no rate of its own

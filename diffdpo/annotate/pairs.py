@@ -20,8 +20,8 @@ from diffdpo.data.text.messages import BadRow, Text
 from diffdpo.data.text.record import Record, as_bad_row
 from diffdpo.data.text.schema import Example
 from diffdpo.errors import UserError
-from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.tally import too_many
+from diffdpo.image.reading.pairs import ImagePairs
+from diffdpo.image.reading.tally import too_many
 
 MODELS = ("model_0", "model_1")  # columns of Pick-a-Pic
 NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8")

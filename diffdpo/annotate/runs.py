@@ -23,7 +23,7 @@ from diffdpo.cache.keys import digest
 from diffdpo.data.places import Place
 from diffdpo.engine.labels import REFERENCE
 from diffdpo.errors import UserError, short
-from diffdpo.image.marks import content
+from diffdpo.image.pictures.marks import content
 
 Key = tuple[str, int]  # prompt and seed
 

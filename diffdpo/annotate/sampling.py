@@ -17,13 +17,13 @@ from diffdpo.engine.files import write_atomically
 from diffdpo.engine.labels import labels
 from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
-from diffdpo.image import sampled_by
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.inputs import open_to_sample, prompts_to_sample
-from diffdpo.image.network import lower
-from diffdpo.image.policy import load_policy
-from diffdpo.image.sample import PictureSettings, check_steps
-from diffdpo.image.samples import INDEX, Album, Plan, write_lines
+from diffdpo.image.model.network import lower
+from diffdpo.image.model.policy import load_policy
+from diffdpo.image.reading.inputs import open_to_sample, prompts_to_sample
+from diffdpo.image.sampling import sampled_by
+from diffdpo.image.sampling.sample import PictureSettings, check_steps
+from diffdpo.image.sampling.samples import INDEX, Album, Plan, write_lines
 
 FACTS = "samples.json"  # which pictures the folder holds, as far as that is told without a model
 OURS = ["num_inference_steps", "guidance_scale", "images_per_prompt", "seed"]

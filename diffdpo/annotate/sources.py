@@ -20,9 +20,9 @@ from diffdpo.data.splits import DEFAULT
 from diffdpo.data.text import TEXT_FORMATS, TextFormat
 from diffdpo.engine.console import quiet_libraries
 from diffdpo.extensions import is_own, load_object
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.pairs import image_pairs
-from diffdpo.image.stored import StoredImages
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.pictures.stored import StoredImages
+from diffdpo.image.reading.pairs import image_pairs
 
 MESSAGE = {"role", "from", "content", "value"}  # fields of a message
 CHOSEN = {"chosen", "rejected"}

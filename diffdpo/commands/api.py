@@ -28,7 +28,7 @@ from diffdpo.engine.run_folder import begin
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from diffdpo.text.inputs import InMemory
+from diffdpo.text.reading.inputs import InMemory
 from diffdpo.text.settings import TextSettings
 
 

@@ -24,11 +24,17 @@ from diffdpo.evaluation.page import compose
 from diffdpo.evaluation.scores import Scores, between
 from diffdpo.evaluation.wins import best_of, diversity, drift
 from diffdpo.image.bundled import draws_emoji
-from diffdpo.image.comparison import Accuracy, picture_page, preferred_pictures, scored, traits
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.inputs import open_to_sample
-from diffdpo.image.sample import as_png, save_picture
-from diffdpo.image.samples import INDEX, write_lines
+from diffdpo.image.reading.inputs import open_to_sample
+from diffdpo.image.sampling.comparison import (
+    Accuracy,
+    picture_page,
+    preferred_pictures,
+    scored,
+    traits,
+)
+from diffdpo.image.sampling.sample import as_png, save_picture
+from diffdpo.image.sampling.samples import INDEX, write_lines
 from diffdpo.metrics import open_rewards
 from diffdpo.metrics.diversity import Tower, open_tower
 from diffdpo.metrics.judged import faced

@@ -40,20 +40,20 @@ from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.text.bundled import PAIRS, PREFIXES
-from diffdpo.text.checkpoints import load_checkpoint
-from diffdpo.text.comparison import Comparison, Written, compare, overlaps, write
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from diffdpo.text.generate import SampleSettings, check_sampling
-from diffdpo.text.inputs import open_table, with_bundled_reviews
-from diffdpo.text.limits import check_rows, check_same_words, position_count
-from diffdpo.text.loading import find_tokenizer, load_model, load_tokenizer
-from diffdpo.text.prompts import INSTRUCTIONS, Asked, instructed
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
-from diffdpo.text.scorer import TokenScorer
-from diffdpo.text.served import ServedModel
-from diffdpo.text.table_settings import TABLE
+from diffdpo.text.flags.table_settings import TABLE
+from diffdpo.text.model.checkpoints import load_checkpoint
+from diffdpo.text.model.limits import check_rows, check_same_words, position_count
+from diffdpo.text.model.loading import find_tokenizer, load_model, load_tokenizer
+from diffdpo.text.reading.inputs import open_table, with_bundled_reviews
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.sampling.comparison import Comparison, Written, compare, overlaps, write
+from diffdpo.text.sampling.generate import SampleSettings, check_sampling
+from diffdpo.text.sampling.served import ServedModel
+from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.task import TextTask
+from diffdpo.text.tokens.prompts import INSTRUCTIONS, Asked, instructed
+from diffdpo.text.tokens.row_reader import RowSettings
 from diffdpo.text.vision.models import reads_pictures
 
 TIMEOUT = 120.0  # seconds that a service may take for a text

@@ -18,10 +18,10 @@ from diffdpo.engine.run_folder import save_yaml, writable
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones import load_backbone
-from diffdpo.image.export import export as export_images
-from diffdpo.image.policy import settings_of_run, untrained
-from diffdpo.text.checkpoints import load_checkpoint
-from diffdpo.text.export import export as export_text
+from diffdpo.image.model.export import export as export_images
+from diffdpo.image.model.policy import settings_of_run, untrained
+from diffdpo.text.model.checkpoints import load_checkpoint
+from diffdpo.text.model.export import export as export_text
 
 MODELS = ("pretrained_model_name_or_path", "model_name_or_path")
 

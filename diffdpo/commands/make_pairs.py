@@ -11,14 +11,14 @@ from diffdpo.engine.accelerator import DTYPES, own_state, sharing_accelerator
 from diffdpo.engine.console import fail, say, start_lines
 from diffdpo.engine.run_folder import end, writable
 from diffdpo.errors import UserError
-from diffdpo.image.candidates import picture_source, plan_lines, prompts_of, resolved
-from diffdpo.image.inputs import with_bundled_pairs
 from diffdpo.image.pair_settings import PairSettings
+from diffdpo.image.reading.inputs import with_bundled_pairs
+from diffdpo.image.sampling.candidates import picture_source, plan_lines, prompts_of, resolved
 from diffdpo.metrics import open_rewards, open_text_rewards
 from diffdpo.metrics.reward import Reward
 from diffdpo.pairs.make import Plan, make
-from diffdpo.text import candidates as texts
 from diffdpo.text.pair_settings import TextPairSettings
+from diffdpo.text.sampling import candidates as texts
 
 
 def main(settings: PairSettings | TextPairSettings) -> int:

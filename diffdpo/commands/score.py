@@ -20,8 +20,8 @@ from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.engine.run_folder import end, writable
 from diffdpo.errors import UserError, not_installed
-from diffdpo.image.judged import write_pairs
-from diffdpo.image.tally import too_many
+from diffdpo.image.reading.tally import too_many
+from diffdpo.image.sampling.judged import write_pairs
 from diffdpo.metrics import (
     REWARDS,
     TEXT_REWARDS,

@@ -18,14 +18,14 @@ from diffdpo.data.columns import listed, renamed
 from diffdpo.data.decode import Limits
 from diffdpo.data.source import FOLDER, open_with_folders
 from diffdpo.errors import UserError
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.judged import PairPictures, folder_pictures
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.pairs import image_pairs
+from diffdpo.image.sampling.judged import PairPictures, folder_pictures
 from diffdpo.metrics.reward import Reward
 from diffdpo.metrics.stored import Items
 from diffdpo.metrics.text_reward import TextReward
-from diffdpo.text.judged import TextItems, judged_texts
-from diffdpo.text.rows import first_record
+from diffdpo.text.reading.rows import first_record
+from diffdpo.text.sampling.judged import TextItems, judged_texts
 
 Judge = Reward | TextReward
 

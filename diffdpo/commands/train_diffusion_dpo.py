@@ -28,29 +28,29 @@ from diffdpo.engine.watch.evals import Measures
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_encoders, load_trained
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.beta import settled
-from diffdpo.image.cache_keys import EncoderDigests, reference_key
-from diffdpo.image.collation import DrawSettings
-from diffdpo.image.export import export
+from diffdpo.image.caching.cache_keys import EncoderDigests, reference_key
+from diffdpo.image.caching.latent_cache import StoredPrompts, store_encodings
+from diffdpo.image.caching.reference_scores import function_digest, stored_reference
 from diffdpo.image.facts import image_facts
-from diffdpo.image.held_out import divided, measures
-from diffdpo.image.inputs import open_pipeline, training_pairs
-from diffdpo.image.latent_cache import StoredPrompts, store_encodings
-from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.network import (
+from diffdpo.image.flags.loss_settings import image_objective
+from diffdpo.image.model.export import export
+from diffdpo.image.model.network import (
     adapt,
     base_copy,
     make_reference,
     resolve_lora,
     save_activations,
 )
-from diffdpo.image.noise import Process
-from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.processes import process_for
-from diffdpo.image.reference_scores import function_digest, stored_reference
+from diffdpo.image.process.noise import Process
+from diffdpo.image.process.processes import process_for
+from diffdpo.image.reading.inputs import open_pipeline, training_pairs
+from diffdpo.image.reading.pairs import ImagePairs
+from diffdpo.image.sampling.validation import ValidationPictures
+from diffdpo.image.scoring.beta import settled
+from diffdpo.image.scoring.collation import DrawSettings
+from diffdpo.image.scoring.held_out import divided, measures
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import ImageTask
-from diffdpo.image.validation import ValidationPictures
 from diffdpo.reference import Reference
 
 

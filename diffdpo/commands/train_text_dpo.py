@@ -26,27 +26,27 @@ from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
 from diffdpo.objective.terms import Objective
 from diffdpo.reference import Reference
-from diffdpo.text.comparison import texts_of
-from diffdpo.text.export import export
 from diffdpo.text.facts import text_facts
-from diffdpo.text.inputs import InMemory, open_training_rows, with_bundled_reviews
-from diffdpo.text.limits import check_rows, check_same_tokens
-from diffdpo.text.loading import load_model
-from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.network import (
+from diffdpo.text.flags.loss_settings import text_objective
+from diffdpo.text.flags.train_settings import with_whole_steps
+from diffdpo.text.model.export import export
+from diffdpo.text.model.limits import check_rows, check_same_tokens
+from diffdpo.text.model.loading import load_model
+from diffdpo.text.model.network import (
     frozen_storage,
     make_reference,
     make_trainable,
     save_activations,
 )
-from diffdpo.text.order import in_order
-from diffdpo.text.rows import TextRows
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.reading.inputs import InMemory, open_training_rows, with_bundled_reviews
+from diffdpo.text.reading.order import in_order
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.sampling.comparison import texts_of
+from diffdpo.text.sampling.validation import Validation, count_trained_on
+from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask, make_task
-from diffdpo.text.template import template_text
-from diffdpo.text.train_settings import with_whole_steps
-from diffdpo.text.validation import Validation, count_trained_on
+from diffdpo.text.tokens.template import template_text
 from diffdpo.text.vision.models import sighted
 from diffdpo.text.vision.rows import check_processes, sight_of
 from diffdpo.text.vision.words import open_words

@@ -9,7 +9,7 @@ from typing import Any
 from diffdpo.engine.trained_on import Overlap
 from diffdpo.evaluation.lines import family_line, signed
 from diffdpo.evaluation.scores import Between, Entrant, Rows
-from diffdpo.image.comparison import Accuracy
+from diffdpo.image.sampling.comparison import Accuracy
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.metrics.significance import ENOUGH, resolution
 
@@ -128,6 +128,14 @@ def accuracy_line(standing: Standing) -> str:
         f" {100 * control.accuracy:.1f} % follow from which picture is easier to predict, it is"
         f" {signed(control.gain, 100)} points above{control.gain.doubt(0, '0')}"
     )
+
+
+def accuracy_cell(standing: Standing) -> str:
+    """The implicit accuracy beside its control, for a table; empty where there is none."""
+    if standing.accuracy is None:
+        return ""
+    control = 100 * standing.accuracy.difficulty.accuracy
+    return f"{standing.accuracy.estimate.percent()}; {control:.1f} % by difficulty alone"
 
 
 def changed(figure: Mapping[str, Any], scale: float = 1.0) -> str:

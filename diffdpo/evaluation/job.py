@@ -13,18 +13,18 @@ from diffdpo.engine.crew import Crew
 from diffdpo.engine.labels import REFERENCE
 from diffdpo.errors import UserError
 from diffdpo.evaluation.scores import Entrant, entrants
-from diffdpo.image import sampled_by
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.clip_length import settle_frames
-from diffdpo.image.comparison import Accuracy, implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs, open_to_sample, prompts_to_sample
-from diffdpo.image.network import lower
-from diffdpo.image.pairs import ImagePairs
-from diffdpo.image.policy import load_policy, move
-from diffdpo.image.sample import PictureSettings, check_steps
-from diffdpo.image.samples import Album, Plan, Planned
+from diffdpo.image.model.network import lower
+from diffdpo.image.model.policy import load_policy, move
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.clip_length import settle_frames
+from diffdpo.image.reading.inputs import open_pairs, open_to_sample, prompts_to_sample
+from diffdpo.image.reading.pairs import ImagePairs
+from diffdpo.image.sampling import sampled_by
+from diffdpo.image.sampling.comparison import Accuracy, implicit_accuracy
+from diffdpo.image.sampling.sample import PictureSettings, check_steps
+from diffdpo.image.sampling.samples import Album, Plan, Planned
 from diffdpo.metrics.significance import resolution
 
 FILES_OF_START = ("unet_init", "init_lora")

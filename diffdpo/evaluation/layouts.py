@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffdpo.data.prompts import read_rows
 from diffdpo.engine.files import atomic_folder
-from diffdpo.image.samples import Album, Planned
+from diffdpo.image.sampling.samples import Album, Planned
 
 QUALITY = 95  # of JPEG
 

@@ -11,7 +11,7 @@ from diffdpo.engine.trained_on import Overlap
 from diffdpo.evaluation.lines import signed
 from diffdpo.evaluation.scores import Between, Entrant, Rows
 from diffdpo.metrics.intervals import Estimate
-from diffdpo.text.comparison import Comparison, Written
+from diffdpo.text.sampling.comparison import Comparison, Written
 
 SHOWN = 12
 

@@ -12,7 +12,7 @@ from diffdpo.engine.labels import REFERENCE
 from diffdpo.evaluation.scores import Rows, Scores
 from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share
 from diffdpo.metrics.judged import faced
-from diffdpo.text.comparison import Comparison, Written
+from diffdpo.text.sampling.comparison import Comparison, Written
 
 
 def scores_of_texts(compared: Comparison, written: Mapping[str, Written]) -> Scores:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diffdpo.image.comparison import Traits
+from diffdpo.image.sampling.comparison import Traits
 from diffdpo.metrics.diversity import between_seeds
 from diffdpo.metrics.intervals import clustered_mean
 

@@ -21,9 +21,9 @@ from diffdpo.engine.run_config import (
 )
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.flags import SEEDS, flag, one_of, restated
-from diffdpo.image.adapter_settings import AdapterSettings, missing_lora
+from diffdpo.image.flags.adapter_settings import AdapterSettings, missing_lora
+from diffdpo.image.flags.process_settings import ProcessSettings
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
-from diffdpo.image.process_settings import ProcessSettings
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics.reward_settings import RewardSettings
 

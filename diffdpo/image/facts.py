@@ -14,11 +14,11 @@ from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import short
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.needs import memory_line
-from diffdpo.image.noise import Flow, Process
-from diffdpo.image.pairs import ImagePairs
+from diffdpo.image.pictures.side_columns import SEEDS
+from diffdpo.image.process.noise import Flow, Process
+from diffdpo.image.reading.pairs import ImagePairs
+from diffdpo.image.reading.streamed import StreamedPairs
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.side_columns import SEEDS
-from diffdpo.image.streamed import StreamedPairs
 from diffdpo.reference import unwrapped
 
 LOOKED_AT = 5000  # pairs whose prompts are looked at before training: of a million it takes long

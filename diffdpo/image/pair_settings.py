@@ -11,8 +11,8 @@ from diffdpo.engine.run_config import chosen, layer_of_run, recorded, result_pro
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag, restated
-from diffdpo.image.adapter_settings import AdapterSettings, missing_lora
 from diffdpo.image.evaluate_settings import RESULTS, TIED, idle_split
+from diffdpo.image.flags.adapter_settings import AdapterSettings, missing_lora
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics.reward_settings import RewardSettings
 from diffdpo.pairs.settings import CandidateSettings

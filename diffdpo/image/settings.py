@@ -16,11 +16,11 @@ from diffdpo.engine.bits_settings import not_in_bfloat16, not_in_shares
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.bundled import RECIPE
+from diffdpo.image.flags.loss_settings import ImageLossSettings, loss_problems
+from diffdpo.image.flags.process_settings import ProcessSettings
+from diffdpo.image.flags.prompt_settings import PromptSettings
+from diffdpo.image.flags.watch_settings import FREE_OF_WATCHING
 from diffdpo.image.lora_file import FUSE, holds_lora, is_file
-from diffdpo.image.loss_settings import ImageLossSettings, loss_problems
-from diffdpo.image.process_settings import ProcessSettings
-from diffdpo.image.prompt_settings import PromptSettings
-from diffdpo.image.watch_settings import FREE_OF_WATCHING
 
 TIES = ["drop", "soft"]
 CHOICE = (

@@ -17,9 +17,9 @@ from diffdpo.engine.transfer import on_device
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.backbones.offload import blocks_of
-from diffdpo.image.collation import Collation, DrawSettings, ImageBatch
-from diffdpo.image.errors import products, weighed
-from diffdpo.image.noise import Process
+from diffdpo.image.process.noise import Process
+from diffdpo.image.scoring.collation import Collation, DrawSettings, ImageBatch
+from diffdpo.image.scoring.errors import products, weighed
 from diffdpo.losses.means import Metrics
 from diffdpo.objective.scores import Scores, StepContext
 

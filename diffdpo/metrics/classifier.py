@@ -18,8 +18,8 @@ from diffdpo.errors import UserError
 from diffdpo.metrics.identity import digest_of, network_name, tokenizer_digest, weight_files
 from diffdpo.metrics.text_reward import Prompts, TextReward, Texts
 from diffdpo.metrics.weights import folder_of, load_network, load_tokenizer, place_of
-from diffdpo.text.chat import apply_template, joined
-from diffdpo.text.limits import position_count
+from diffdpo.text.model.limits import position_count
+from diffdpo.text.tokens.chat import apply_template, joined
 
 NAME = "classifier"
 

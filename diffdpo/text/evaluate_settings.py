@@ -22,9 +22,9 @@ from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.text.bundled import PAIRS
+from diffdpo.text.flags.sources import the_one
+from diffdpo.text.flags.table_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
-from diffdpo.text.sources import the_one
-from diffdpo.text.table_settings import TABLE, TextTableSettings
 
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
 # Not trust_remote_code: to run code that came with a model is for the user to say, each time.

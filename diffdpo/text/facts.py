@@ -8,15 +8,15 @@ from transformers import PreTrainedModel
 
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective.terms import Objective
-from diffdpo.text.adapters import is_adapter, is_continued
-from diffdpo.text.limits import longest_row, position_count
-from diffdpo.text.loss_settings import REVERSE_KL
-from diffdpo.text.mixed import MixedTexts
-from diffdpo.text.rows import TextRows
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.flags.loss_settings import REVERSE_KL
+from diffdpo.text.model.adapters import is_adapter, is_continued
+from diffdpo.text.model.limits import longest_row, position_count
+from diffdpo.text.reading.mixed import MixedTexts
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.reading.streamed import StreamedTexts
+from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.streamed import StreamedTexts
-from diffdpo.text.template import template_line
+from diffdpo.text.tokens.template import template_line
 from diffdpo.text.vision.rows import PictureRows
 
 

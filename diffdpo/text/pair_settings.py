@@ -13,9 +13,9 @@ from diffdpo.flags import SEEDS, flag, restated
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.pairs.settings import CandidateSettings
 from diffdpo.text.evaluate_settings import RESULTS, EvaluateTextSettings
+from diffdpo.text.flags.sources import the_one
+from diffdpo.text.flags.table_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import TextModelSettings
-from diffdpo.text.sources import the_one
-from diffdpo.text.table_settings import TABLE, TextTableSettings
 
 TIED = {"dataset_name": ["dataset_config", "data_format", "split", *TABLE]}
 ALWAYS = ["max_length", "truncation_mode", "cache_dir", "chat_template", "chat_template_kwargs"]

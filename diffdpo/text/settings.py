@@ -12,15 +12,15 @@ from diffdpo.data.paths import missing_models
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FIGURES, FREE_ON_RESUME
 from diffdpo.flags import flag, one_of
-from diffdpo.text.data_settings import TextDataSettings
-from diffdpo.text.foreign import FOREIGN, translate
-from diffdpo.text.inert import INERT
-from diffdpo.text.loss_settings import loss_problems
-from diffdpo.text.picture_settings import PictureSettings
-from diffdpo.text.reference_settings import TextReferenceSettings
-from diffdpo.text.refused import REFUSED
-from diffdpo.text.sources import entry_problems
-from diffdpo.text.train_settings import steps_or_share
+from diffdpo.text.flags.data_settings import TextDataSettings
+from diffdpo.text.flags.loss_settings import loss_problems
+from diffdpo.text.flags.picture_settings import PictureSettings
+from diffdpo.text.flags.reference_settings import TextReferenceSettings
+from diffdpo.text.flags.sources import entry_problems
+from diffdpo.text.flags.train_settings import steps_or_share
+from diffdpo.text.recipes.foreign import FOREIGN, translate
+from diffdpo.text.recipes.inert import INERT
+from diffdpo.text.recipes.refused import REFUSED
 
 RECIPE = "scripts/recipes/reviews.yaml"
 STRATEGIES = ["no", "steps", "epoch"]

@@ -19,13 +19,13 @@ from diffdpo.losses.means import Metrics, by_label
 from diffdpo.objective.scores import Scores, StepContext
 from diffdpo.objective.terms import Objective
 from diffdpo.reference import unwrapped
-from diffdpo.text.batch import Collation, TextBatch, TextDraw, make_draw
-from diffdpo.text.layers import layers_of
-from diffdpo.text.layout import Rule
-from diffdpo.text.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
-from diffdpo.text.router import ADDED, BALANCE
+from diffdpo.text.scoring.batch import Collation, TextBatch, TextDraw, make_draw
+from diffdpo.text.scoring.layers import layers_of
+from diffdpo.text.scoring.layout import Rule
+from diffdpo.text.scoring.logprob import ENTROPY, IS_TOP, LOGP, MEAN_LOGIT
+from diffdpo.text.scoring.router import ADDED, BALANCE
+from diffdpo.text.scoring.weighting import on_policy_weights, tail_weights
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.weighting import on_policy_weights, tail_weights
 
 
 class TextTask:

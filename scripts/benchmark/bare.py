@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from diffdpo.engine.trainer import Trainer
 from diffdpo.reference import unwrapped
-from diffdpo.text.batch import TextDraw
+from diffdpo.text.scoring.batch import TextDraw
 from scripts.benchmark.gate import now
 
 

@@ -20,8 +20,8 @@ from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.flags import flag
-from diffdpo.text.logprob import LOGP
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.scoring.logprob import LOGP
+from diffdpo.text.scoring.scorer import TokenScorer
 from scripts.benchmark.contestant import ROOT, environment
 from scripts.benchmark.gate import now
 from scripts.benchmark.machine import card, card_slug, cores, describe

@@ -16,11 +16,11 @@ from diffdpo.config import settings_of
 from diffdpo.data.text import detect
 from diffdpo.data.text.record import Record
 from diffdpo.errors import UserError
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs as open_images
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.inputs import open_pairs as open_images
 from diffdpo.image.settings import ImageSettings
 from diffdpo.ranking import fit_bradley_terry
-from diffdpo.text.row_reader import RowSettings, outcome
+from diffdpo.text.tokens.row_reader import RowSettings, outcome
 from tests.annotate.made import BROKEN, data_set, rows, settings, vote
 from tests.annotate.samples import sample_folder
 

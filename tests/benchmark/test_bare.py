@@ -7,10 +7,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from diffdpo.text.batch import collate, make_draw
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.scoring.batch import collate, make_draw
+from diffdpo.text.scoring.scorer import TokenScorer
+from diffdpo.text.tokens.row_reader import RowSettings
 from scripts.benchmark.bare import text_passes
 from tests.text.factory import model, pair_rows, tokenizer
 

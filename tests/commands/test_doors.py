@@ -24,16 +24,19 @@ RUN_REWARDS = {"extensions", "metrics", "metrics.convert_settings", *JUDGES}
 RUN_REWARDS |= {"data", "data.bundled"}
 CONFIG = {"engine.run_config", "engine.checkpoint_state", "engine.digests", "engine.files"}
 RUN = {"extensions", "metrics", "metrics.reward_settings", *JUDGES, *CONFIG}
-IMAGE = {"image", "image.settings", "image.loss_settings", "image.process_settings"}
-IMAGE |= {"image.adapter_settings", "image.prompt_settings", "image.bundled"}
-IMAGE |= {"image.lora_file", "image.watch_settings", "data", "data.stream_settings"}
-TEXT = {"text", "text.settings", "text.loss_settings"}
-TEXT |= {"text.data_settings", "text.train_settings", "text.inert", "text.bundled"}
-TEXT |= {"text.table_settings", "text.mix_settings", "text.sources", "data.strategies"}
-TEXT |= {"text.bits_settings", "text.foreign", "text.mixture_words", "text.picture_settings"}
-TEXT |= {"text.refused", "text.adapter_words", "text.adapter_settings", "text.reference_settings"}
-RANKING = {f"ranking.{file.stem}" for file in (ROOT / "diffdpo" / "ranking").glob("[!_]*.py")}
-RANKING |= LIGHT | {"ranking", "draws", "engine.files"}
+
+
+def room(name):
+    """All modules of a room, and the rooms that it lies in."""
+    above, files = name.split(".")[0], (ROOT / "diffdpo" / name.replace(".", "/")).glob("[!_]*.py")
+    return {above, name} | {f"{name}.{file.stem}" for file in files}
+
+
+IMAGE = room("image.flags") | {"image.settings", "image.bundled", "image.lora_file"}
+IMAGE |= {"data", "data.stream_settings"}
+TEXT = room("text.flags") | room("text.recipes")
+TEXT |= {"text.settings", "text.bundled", "data.strategies"}
+RANKING = room("ranking") | LIGHT | {"draws", "engine.files"}
 PAIRS = {"image.evaluate_settings", "image.pair_settings", "pairs", "pairs.settings"}
 PAIRS |= {"pairs.select", "draws", "commands", "commands.settings"}
 PAIRS |= TEXT | {"text.pair_settings", "text.evaluate_settings"}

@@ -10,7 +10,7 @@ from PIL import Image
 from diffdpo.annotate.votes import Vote
 from diffdpo.cli import run_command
 from diffdpo.engine.labels import labels
-from diffdpo.image import samples
+from diffdpo.image.sampling import samples
 from diffdpo.metrics.intervals import clustered_mean, clustered_share
 from tests.conftest import run, two_processes
 from tests.factory import read_jsonl

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 from diffdpo.cli import run_command
 from diffdpo.config import parse
 from diffdpo.engine import lock
-from diffdpo.image.adapter_settings import AdapterSettings
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.policy import load_policy
+from diffdpo.image.flags.adapter_settings import AdapterSettings
+from diffdpo.image.model.policy import load_policy
 from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.commands.test_evaluate import judge
 from tests.conftest import script

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.cli import run_command
-from diffdpo.text.generate import SampleSettings, continued, uniforms
+from diffdpo.text.sampling.generate import SampleSettings, continued, uniforms
 from tests.service import Service
 from tests.text.factory import save_model
 

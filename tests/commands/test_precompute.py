@@ -4,7 +4,7 @@ or two."""
 import pytest
 
 from diffdpo.cli import run_command
-from diffdpo.image.reference_scores import scoring_line
+from diffdpo.image.caching.reference_scores import scoring_line
 from diffdpo.image.settings import ImageSettings
 from tests.commands.image_runs import flags, metrics, train
 from tests.conftest import script

@@ -153,9 +153,9 @@ def test_scores_come_back_as_columns_that_training_reads(tmp_path):
             k: raw[k] for k in ("jpg_0", "jpg_1", "label_0", "label_1", "caption")
         }
         assert row["colourfulness_1"] == line["colourfulness_1"]
-    from diffdpo.image.framing import FrameSettings
-    from diffdpo.image.pairs import image_pairs
-    from diffdpo.image.side_columns import SideSettings
+    from diffdpo.image.pictures.framing import FrameSettings
+    from diffdpo.image.pictures.side_columns import SideSettings
+    from diffdpo.image.reading.pairs import image_pairs
 
     framing = FrameSettings(0, 32, ties="soft", beside=SideSettings(scores="colourfulness"))
     gaps = image_pairs(written, framing).beside.gaps

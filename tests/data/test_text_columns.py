@@ -13,8 +13,8 @@ from diffdpo.data.text.record import Record
 from diffdpo.data.text.registry import registered
 from diffdpo.data.text.schema import template_columns
 from diffdpo.errors import UserError
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.data.test_text_formats import A, B, S, U
 from tests.text.factory import CHATML, tokenizer, write_jsonl
 

@@ -9,8 +9,8 @@ import pytest
 
 from diffdpo.image.backbones import BACKBONES, family_of
 from diffdpo.image.backbones.base import Backbone
-from diffdpo.image.lora_export import why_no_kohya
-from diffdpo.image.process_settings import WEIGHTS
+from diffdpo.image.flags.process_settings import WEIGHTS
+from diffdpo.image.model.lora_export import why_no_kohya
 from diffdpo.image.settings import ImageSettings
 from tests.commands.test_recipes import FAMILIES
 from tests.docs.blocks import ROOT

@@ -69,7 +69,7 @@ def test_a_reference_of_its_own_is_compiled_as_well(compiled):
 def scorer():
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from diffdpo.text.scorer import TokenScorer
+    from diffdpo.text.scoring.scorer import TokenScorer
 
     small = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
     return TokenScorer(LlamaForCausalLM(LlamaConfig(vocab_size=9, num_hidden_layers=2, **small)))

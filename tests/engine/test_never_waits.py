@@ -13,17 +13,17 @@ from diffdpo.engine.trainer import Trainer
 from diffdpo.image.backbones import backbone_of
 from diffdpo.image.backbones.conditions import joined
 from diffdpo.image.backbones.conditions import rows_of as condition_rows
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.loss_settings import image_objective
-from diffdpo.image.network import make_reference, make_trainable
-from diffdpo.image.pairs import image_pairs
-from diffdpo.image.processes import process_for
+from diffdpo.image.flags.loss_settings import image_objective
+from diffdpo.image.model.network import make_reference, make_trainable
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.pictures.side_columns import SideSettings
+from diffdpo.image.process.processes import process_for
+from diffdpo.image.reading.pairs import image_pairs
 from diffdpo.image.settings import ImageSettings
-from diffdpo.image.side_columns import SideSettings
 from diffdpo.image.task import ImageTask
 from diffdpo.reference import FrozenCopy
-from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.scorer import TokenScorer, prove_head
+from diffdpo.text.flags.loss_settings import text_objective
+from diffdpo.text.scoring.scorer import TokenScorer, prove_head
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask
 from tests.engine.waits import META, Calls, Operations, Waits

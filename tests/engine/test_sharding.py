@@ -18,7 +18,7 @@ from diffdpo.engine.sharding import first_place, named_layers
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.offload import blocks_of
 from diffdpo.image.settings import ImageSettings
-from diffdpo.text.layout import laid_out
+from diffdpo.text.scoring.layout import laid_out
 from diffdpo.text.settings import TextSettings
 from tests.commands import image_runs
 from tests.conftest import ROOT, script

@@ -7,10 +7,10 @@ import torch
 from accelerate import Accelerator
 
 from diffdpo.image.backbones import load_backbone
-from diffdpo.image.collation import DrawSettings
-from diffdpo.image.pairs import PairItem
-from diffdpo.image.pixels import PixelImage
-from diffdpo.image.processes import process_for
+from diffdpo.image.pictures.pixels import PixelImage
+from diffdpo.image.process.processes import process_for
+from diffdpo.image.reading.pairs import PairItem
+from diffdpo.image.scoring.collation import DrawSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import ImageTask
 from tests.families import factory, side

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffdpo.engine.trainer import Trainer
-from diffdpo.image.pixels import from_bytes
+from diffdpo.image.pictures.pixels import from_bytes
 from tests.commands.image_runs import flags, metrics, train
 from tests.text import runs
 

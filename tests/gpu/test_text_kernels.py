@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from diffdpo.engine.transfer import on_device
-from diffdpo.text.head import FloatLogits, has_product
-from diffdpo.text.layout import laid_out
-from diffdpo.text.padding_free import pack_rows
-from diffdpo.text.scorer import TokenScorer, prove_head
+from diffdpo.text.scoring.head import FloatLogits, has_product
+from diffdpo.text.scoring.layout import laid_out
+from diffdpo.text.scoring.padding_free import pack_rows
+from diffdpo.text.scoring.scorer import TokenScorer, prove_head
 from tests.text import runs
 from tests.text.factory import model
 

@@ -21,8 +21,8 @@ from diffdpo.data.places import BadName, Place
 from diffdpo.data.source import open_dataset
 from diffdpo.data.splits import BUILDERS, by_split, chosen
 from diffdpo.errors import UserError
-from diffdpo.image.captions import prompts_of
-from diffdpo.image.lettering import lettered
+from diffdpo.image.reading.captions import prompts_of
+from diffdpo.image.sampling.lettering import lettered
 from tests.factory import encoded, picture
 
 quick = settings(

@@ -3,8 +3,8 @@
 from datasets import Dataset
 from PIL import Image
 
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.pairs import image_pairs
 from tests.factory import encoded, pickapic_rows
 
 

@@ -8,10 +8,10 @@ import torch
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import family_of, load_backbone
-from diffdpo.image.export import export
-from diffdpo.image.network import make_reference, make_trainable
-from diffdpo.image.policy import load_policy
-from diffdpo.image.sample import PictureSettings, sample, seeds_for, sheet
+from diffdpo.image.model.export import export
+from diffdpo.image.model.network import make_reference, make_trainable
+from diffdpo.image.model.policy import load_policy
+from diffdpo.image.sampling.sample import PictureSettings, sample, seeds_for, sheet
 from diffdpo.image.settings import ImageSettings
 from tests.factory import FAMILIES
 from tests.families.work import fresh

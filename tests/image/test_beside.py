@@ -15,12 +15,12 @@ from PIL import Image
 
 from diffdpo.cli import run_command
 from diffdpo.image.backbones import BACKBONES
-from diffdpo.image.collation import DrawSettings
-from diffdpo.image.errors import cell_weights, weighed
-from diffdpo.image.noise import Diffusion
-from diffdpo.image.sample import PictureSettings, sample
-from diffdpo.image.side_columns import SideSettings
-from diffdpo.image.start_noise import start_noise
+from diffdpo.image.pictures.side_columns import SideSettings
+from diffdpo.image.process.noise import Diffusion
+from diffdpo.image.process.start_noise import start_noise
+from diffdpo.image.sampling.sample import PictureSettings, sample
+from diffdpo.image.scoring.collation import DrawSettings
+from diffdpo.image.scoring.errors import cell_weights, weighed
 from diffdpo.image.task import ImageTask
 from tests.commands.image_runs import flags, metrics, train
 from tests.factory import FAMILIES

@@ -4,7 +4,7 @@ import pytest
 
 from diffdpo.cli import run_command
 from diffdpo.errors import UserError
-from diffdpo.image.side_columns import SideSettings
+from diffdpo.image.pictures.side_columns import SideSettings
 from tests.commands.image_runs import flags
 from tests.factory import make_pairs
 from tests.image.side_rows import LEFT, SCORES, SEEDS, mask_of, pairs_of, rows_of

@@ -9,8 +9,8 @@ import yaml
 
 from diffdpo.cli import run_command
 from diffdpo.engine.batches import Rows
-from diffdpo.image.beta import PAIRS, fitting, reference_spread
-from diffdpo.image.loss_settings import beta
+from diffdpo.image.flags.loss_settings import beta
+from diffdpo.image.scoring.beta import PAIRS, fitting, reference_spread
 from tests.commands.image_runs import flags, metrics, same, train, weights
 
 

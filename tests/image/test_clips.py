@@ -15,11 +15,11 @@ from diffdpo.data.cells import BadImage
 from diffdpo.data.decode import Limits, open_image
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of
-from diffdpo.image.clip_length import check_frames, settle_frames
-from diffdpo.image.clips import first_frames, open_clip
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.marks import content
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.pictures.clips import first_frames, open_clip
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.pictures.marks import content
+from diffdpo.image.reading.clip_length import check_frames, settle_frames
+from diffdpo.image.reading.pairs import image_pairs
 from tests.factory import encoded, picture, whole_pipeline
 from tests.families import wan
 

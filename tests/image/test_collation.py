@@ -12,9 +12,9 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from diffdpo.engine.batches import Stream
 from diffdpo.engine.transfer import each_tensor, on_device
 from diffdpo.image.backbones import backbone_of
-from diffdpo.image.collation import ImageBatch
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.pairs import image_pairs
+from diffdpo.image.scoring.collation import ImageBatch
 from diffdpo.image.settings import ImageSettings
 from tests.factory import pickapic_rows, whole_pipeline
 from tests.families.work import batch_of, settings_of, task_of

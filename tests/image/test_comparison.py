@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from diffdpo.image.comparison import SHEET_ROWS, picture_page, preferred_pictures
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.inputs import open_pairs
-from diffdpo.image.samples import PictureFiles, Plan
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.inputs import open_pairs
+from diffdpo.image.sampling.comparison import SHEET_ROWS, picture_page, preferred_pictures
+from diffdpo.image.sampling.samples import PictureFiles, Plan
 from diffdpo.image.settings import ImageDataSettings
 from tests.factory import picture
 

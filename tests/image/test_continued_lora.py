@@ -11,7 +11,7 @@ from diffdpo.cli import run_command
 from diffdpo.config import parse
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
-from diffdpo.image.network import make_trainable, resolve_lora, starting_point
+from diffdpo.image.model.network import make_trainable, resolve_lora, starting_point
 from diffdpo.image.settings import ImageSettings
 from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.commands.test_evaluate import judge

@@ -6,9 +6,9 @@ from safetensors.torch import load
 
 from diffdpo.cache.shards import cut
 from diffdpo.image.backbones import load_backbone
-from diffdpo.image.cache_keys import latents_key
-from diffdpo.image.encoding import encoded_rows, images_at_once
-from diffdpo.image.latent_cache import latents_cost
+from diffdpo.image.caching.cache_keys import latents_key
+from diffdpo.image.caching.encoding import encoded_rows, images_at_once
+from diffdpo.image.caching.latent_cache import latents_cost
 from diffdpo.image.settings import ImageSettings
 from tests.factory import pickapic_rows
 from tests.image.test_latent_cache import pairs_of
@@ -74,7 +74,7 @@ def test_each_image_is_its_own_and_unreadable_rows_take_no_place(backbone):
 
 
 def flipped(flip):
-    from diffdpo.image.pixels import Augmentation
+    from diffdpo.image.pictures.pixels import Augmentation
 
     return Augmentation(flip=flip)
 

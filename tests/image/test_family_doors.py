@@ -11,7 +11,7 @@ from diffdpo.image.backbones import backbone_of, family_of
 from diffdpo.image.backbones.checks import check_tokenizer, on_meta
 from diffdpo.image.backbones.encoder_files import text_identity
 from diffdpo.image.backbones.parts import check_fit
-from diffdpo.image.cache_keys import EncoderDigests
+from diffdpo.image.caching.cache_keys import EncoderDigests
 from tests.families import factory, parts
 
 QWEN = {"input_channels": 3, "z_dim": 2, "latents_mean": [0.0, 1.0], "latents_std": [1.0, 2.0]}

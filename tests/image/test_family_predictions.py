@@ -10,8 +10,8 @@ import torch
 
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.backbones.conditions import MASK, joined, rows_of
-from diffdpo.image.processes import process_for
-from diffdpo.image.sample import PictureSettings, sample
+from diffdpo.image.process.processes import process_for
+from diffdpo.image.sampling.sample import PictureSettings, sample
 from tests.families import factory, side
 from tests.families.work import (
     CPU,

@@ -9,7 +9,7 @@ import torch
 from diffdpo.engine.load_once import hollow
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, family_of, load_backbone
-from diffdpo.image.network import make_reference, make_trainable
+from diffdpo.image.model.network import make_reference, make_trainable
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward

@@ -9,8 +9,8 @@ from datasets import Dataset
 
 from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.pairs import image_pairs
 from tests.factory import encoded, pickapic_rows, picture
 
 PLAIN = FrameSettings(seed=0, resolution=32)
@@ -144,7 +144,7 @@ def test_replaced_images_change_the_fingerprint_and_another_copy_does_not(tmp_pa
 
 
 def test_of_a_large_set_sizes_and_a_sample_make_the_fingerprint(monkeypatch):
-    monkeypatch.setattr("diffdpo.image.pairs.READ", 2)
+    monkeypatch.setattr("diffdpo.image.reading.pairs.READ", 2)
     rows = pickapic_rows(9)
     before = load(rows).fingerprint
     rows[3]["jpg_0"] += b"x"  # not read, but longer

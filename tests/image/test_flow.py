@@ -9,10 +9,10 @@ import torch
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from diffdpo.errors import UserError
-from diffdpo.image.densities import DENSITIES, shifted
 from diffdpo.image.facts import beta_in_units
-from diffdpo.image.noise import Flow
-from diffdpo.image.process_settings import ProcessSettings
+from diffdpo.image.flags.process_settings import ProcessSettings
+from diffdpo.image.process.densities import DENSITIES, shifted
+from diffdpo.image.process.noise import Flow
 from tests.image.test_noise import process
 
 

@@ -10,14 +10,14 @@ import torch
 from diffusers.pipelines.cogview4.pipeline_cogview4 import calculate_shift
 
 from diffdpo.errors import UserError
-from diffdpo.image import cache_keys
 from diffdpo.image.backbones import family_of, load_backbone
 from diffdpo.image.backbones.checks import on_meta
 from diffdpo.image.backbones.conditions import MASK, by_length
 from diffdpo.image.backbones.parts import check_fit
-from diffdpo.image.inputs import open_pipeline
-from diffdpo.image.network import make_reference, make_trainable
-from diffdpo.image.sample import PictureSettings, sample
+from diffdpo.image.caching import cache_keys
+from diffdpo.image.model.network import make_reference, make_trainable
+from diffdpo.image.reading.inputs import open_pipeline
+from diffdpo.image.sampling.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from tests.families import factory
 from tests.families.work import fresh, inputs

@@ -12,10 +12,10 @@ from datasets import Sequence as List
 from diffdpo.data.image_formats import IMAGE_FORMATS, detect
 from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.pairs import image_pairs
-from diffdpo.image.side_columns import SideSettings
-from diffdpo.image.traps import find_traps
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.pictures.side_columns import SideSettings
+from diffdpo.image.reading.pairs import image_pairs
+from diffdpo.image.reading.traps import find_traps
 from tests.factory import encoded, picture
 
 SOFT = FrameSettings(seed=0, resolution=32, ties="soft")

@@ -13,12 +13,12 @@ from datasets import Dataset
 from PIL import Image
 
 from diffdpo.image.backbones import load_backbone, load_encoders
-from diffdpo.image.cache_keys import EncoderDigests, images_digest, latents_key, prompts_key
-from diffdpo.image.collation import DrawSettings
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.latent_cache import store_encodings
-from diffdpo.image.noise import Diffusion
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.caching.cache_keys import EncoderDigests, images_digest, latents_key, prompts_key
+from diffdpo.image.caching.latent_cache import store_encodings
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.process.noise import Diffusion
+from diffdpo.image.reading.pairs import image_pairs
+from diffdpo.image.scoring.collation import DrawSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import ImageTask
 from tests.conftest import run
@@ -172,8 +172,8 @@ def test_encoders_are_told_apart_by_files_precision_and_kind_of_device(models):
 SHOW_FACTS = """
 import sys
 from diffusers import PNDMScheduler
-from diffdpo.image.cache_keys import EncoderDigests, reference_key
-from diffdpo.image.noise import Diffusion
+from diffdpo.image.caching.cache_keys import EncoderDigests, reference_key
+from diffdpo.image.process.noise import Diffusion
 from diffdpo.image.settings import ImageSettings
 from tests.factory import pickapic_rows
 from tests.image.test_latent_cache import pairs_of
@@ -225,7 +225,7 @@ def test_files_are_told_apart_by_their_contents(tmp_path):
 
 @pytest.mark.parametrize("as_record", [False, True])
 def test_of_many_files_size_and_time_tell_the_unread_ones(tmp_path, monkeypatch, as_record):
-    monkeypatch.setattr("diffdpo.image.cache_keys.READ_UP_TO", 2)
+    monkeypatch.setattr("diffdpo.image.caching.cache_keys.READ_UP_TO", 2)
     rows = []
     for index in range(6):
         for side in ("a", "b"):

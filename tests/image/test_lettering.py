@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdpo.image import lettering
-from diffdpo.image.lettering import fonts, has, lettered
-from diffdpo.image.sample import sheet
+from diffdpo.image.sampling import lettering
+from diffdpo.image.sampling.lettering import fonts, has, lettered
+from diffdpo.image.sampling.sample import sheet
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone, load_trained
 from diffdpo.image.backbones.base import in_precision
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.inputs import open_to_sample
-from diffdpo.image.network import make_trainable
+from diffdpo.image.model.network import make_trainable
 from diffdpo.image.pair_settings import PairSettings
+from diffdpo.image.reading.inputs import open_to_sample
 from diffdpo.image.settings import ImageSettings
 from tests.factory import FAMILIES, pickapic_rows
 from tests.families import factory

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import BACKBONES, family_of
-from diffdpo.image.export import export
 from diffdpo.image.lora_file import KOHYA_FILE, LORA_FILE
-from diffdpo.image.network import make_trainable, matched, resolve_lora
-from diffdpo.image.policy import load_policy
+from diffdpo.image.model.export import export
+from diffdpo.image.model.network import make_trainable, matched, resolve_lora
+from diffdpo.image.model.policy import load_policy
 from diffdpo.image.settings import ImageSettings
 from tests.families.work import fresh, inputs
 from tests.image.comfy_names import (

@@ -7,7 +7,7 @@ import torch
 
 from diffdpo.cli import run_command
 from diffdpo.engine.checkpoint_state import AVERAGES, FILE, digest_of
-from diffdpo.image.errors import products
+from diffdpo.image.scoring.errors import products
 from tests.commands.image_runs import flags, metrics, same, train, weights
 
 LAMBDA = "safeguard/loser_scale"

@@ -13,8 +13,8 @@ from diffdpo.cli import main
 from diffdpo.engine.finite import names_not_finite, plain_tensors
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import load_backbone
-from diffdpo.image.inputs import open_pipeline
-from diffdpo.image.network import make_reference, make_trainable
+from diffdpo.image.model.network import make_reference, make_trainable
+from diffdpo.image.reading.inputs import open_pipeline
 from diffdpo.image.settings import ImageSettings
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward

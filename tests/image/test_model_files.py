@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from diffdpo.image.backbones import family_of, load_backbone, load_encoders
-from diffdpo.image.export import export
+from diffdpo.image.model.export import export
 from diffdpo.image.settings import ImageSettings
 from tests.image.doors import SD, UNET_FILE, refused
 

@@ -11,8 +11,8 @@ import torch
 from diffdpo.cli import run_command
 from diffdpo.draws import Purpose, generator
 from diffdpo.errors import UserError
-from diffdpo.image.noise import Diffusion, stack_normal, whole_timesteps
-from diffdpo.image.schedules import PROCESS, SCHEDULERS, SHIFTED
+from diffdpo.image.process.noise import Diffusion, stack_normal, whole_timesteps
+from diffdpo.image.process.schedules import PROCESS, SCHEDULERS, SHIFTED
 from tests.commands.image_runs import flags, train
 from tests.factory import scheduler
 
@@ -116,7 +116,7 @@ def test_new_entries_of_known_schedulers_do_not_pass_unseen():
     """The tables hold every entry of every class: a new one is to be read before it is added."""
     import inspect
 
-    from diffdpo.image.schedules import OTHER_PROCESS, SAMPLING
+    from diffdpo.image.process.schedules import OTHER_PROCESS, SAMPLING
 
     known = {*PROCESS, *OTHER_PROCESS, *SAMPLING, "self"}
     for name in INSTALLED:
@@ -206,7 +206,7 @@ def test_a_diffusion_run_meets_the_timesteps_of_its_range(models, pairs, tmp_pat
             return super().corrupt(latents, noise, timestep_N)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffdpo.image.processes.Diffusion", Watched)
+        patch.setattr("diffdpo.image.process.processes.Diffusion", Watched)
         train(*flags(models(), pairs, tmp_path / "run", timestep_range=[0.7, 1]))
     assert met
     assert min(met) >= 700

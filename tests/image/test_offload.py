@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from diffdpo.engine.finite import plain_tensors
 from diffdpo.image.backbones import BACKBONES, load_backbone, offload
-from diffdpo.image.network import make_reference, make_trainable
+from diffdpo.image.model.network import make_reference, make_trainable
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
 from tests.families.work import batch_of, settings_of, task_of

@@ -13,8 +13,8 @@ from diffdpo.data.decode import open_image
 from diffdpo.data.image_formats import detect
 from diffdpo.data.source import open_with_folders
 from diffdpo.errors import UserError
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.reading.pairs import image_pairs
 from tests.factory import encoded, make_pairs, pickapic_rows, picture
 
 PLAIN = FrameSettings(seed=0, resolution=32)
@@ -84,7 +84,7 @@ def test_unreadable_images_are_named_and_skipped_when_few():
 
 
 def test_in_a_large_set_the_next_row_stands_in(monkeypatch, capsys):
-    monkeypatch.setattr("diffdpo.image.pairs.CHECK_UP_TO", 5)
+    monkeypatch.setattr("diffdpo.image.reading.pairs.CHECK_UP_TO", 5)
     rows = pickapic_rows(30)
     rows[3]["jpg_1"] = b"broken"
     pairs = load(rows)

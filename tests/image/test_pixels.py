@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from diffdpo.data.cells import BadImage
 from diffdpo.data.decode import Limits, open_image
-from diffdpo.image.pixels import Augmentation, frame, from_bytes
+from diffdpo.image.pictures.pixels import Augmentation, frame, from_bytes
 from tests.factory import encoded, picture
 
 

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import family_of
-from diffdpo.image.collation import DrawSettings
-from diffdpo.image.comparison import implicit_accuracy
 from diffdpo.image.evaluate_settings import EvaluateSettings
-from diffdpo.image.lora import EveryAdapterOff
 from diffdpo.image.lora_file import LORA_FILE
-from diffdpo.image.noise import Diffusion
-from diffdpo.image.policy import load_policy, move
-from diffdpo.image.sample import PictureSettings, sample
+from diffdpo.image.model.lora import EveryAdapterOff
+from diffdpo.image.model.policy import load_policy, move
+from diffdpo.image.process.noise import Diffusion
+from diffdpo.image.sampling.comparison import implicit_accuracy
+from diffdpo.image.sampling.sample import PictureSettings, sample
+from diffdpo.image.scoring.collation import DrawSettings
 from diffdpo.image.task import ImageTask
 from tests.commands.image_runs import flags, train
 from tests.factory import FAMILIES, pickapic_rows

@@ -14,10 +14,10 @@ from pyarrow import parquet
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.engine.batches import Stream, positions, step_batches
 from diffdpo.errors import UserError
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.pairs import image_pairs
-from diffdpo.image.side_columns import SideSettings
-from diffdpo.image.streamed import streamed_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.pictures.side_columns import SideSettings
+from diffdpo.image.reading.pairs import image_pairs
+from diffdpo.image.reading.streamed import streamed_pairs
 from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.conftest import script
 from tests.data.shards import parquet_shards, tar_shards

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import Purpose, generator
 from diffdpo.image.backbones import load_backbone
-from diffdpo.image.collation import DrawSettings
-from diffdpo.image.framing import FrameSettings
-from diffdpo.image.noise import Diffusion, stack_normal
-from diffdpo.image.pairs import image_pairs
+from diffdpo.image.pictures.framing import FrameSettings
+from diffdpo.image.process.noise import Diffusion, stack_normal
+from diffdpo.image.reading.pairs import image_pairs
+from diffdpo.image.scoring.collation import DrawSettings
 from diffdpo.image.task import ImageTask
 from diffdpo.objective.terms import Term
 from diffdpo.reference import FrozenCopy

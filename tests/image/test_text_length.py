@@ -7,9 +7,9 @@ import torch
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import BACKBONES, family_of
-from diffdpo.image.cache_keys import EncoderDigests
-from diffdpo.image.inputs import open_pipeline
-from diffdpo.image.sample import PictureSettings, sample
+from diffdpo.image.caching.cache_keys import EncoderDigests
+from diffdpo.image.reading.inputs import open_pipeline
+from diffdpo.image.sampling.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from tests.families import side
 from tests.families.work import fresh, loaded

@@ -14,10 +14,10 @@ from diffusers import (
 from diffdpo.commands.train_diffusion_dpo import ImageObjects, prepare_images
 from diffdpo.errors import UserError
 from diffdpo.image.backbones import backbone_of, load_backbone
-from diffdpo.image.inputs import open_pipeline
-from diffdpo.image.noise import Diffusion
-from diffdpo.image.processes import process_for
-from diffdpo.image.sample import PictureSettings, sample
+from diffdpo.image.process.noise import Diffusion
+from diffdpo.image.process.processes import process_for
+from diffdpo.image.reading.inputs import open_pipeline
+from diffdpo.image.sampling.sample import PictureSettings, sample
 from diffdpo.image.settings import ImageSettings
 from tests.families import cogvideox, hunyuan_video, ltx, wan
 from tests.families.work import Spied

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffdpo.image.candidates import prompts_of
 from diffdpo.image.pair_settings import PairSettings
-from diffdpo.text.candidates import read_texts
+from diffdpo.image.sampling.candidates import prompts_of
+from diffdpo.text.sampling.candidates import read_texts
 
 
 @pytest.mark.parametrize("count", [1, 3, None])
@@ -18,7 +18,9 @@ def test_the_first_so_many_of_a_file(tmp_path, count):
 
 @pytest.mark.parametrize("template", [None, "{{ messages }}"])
 def test_texts_have_as_many_tokens_as_prompts(tmp_path, monkeypatch, template):
-    monkeypatch.setattr("diffdpo.text.candidates.prompt_tokens", lambda prompt, tokenizer: [1])
+    monkeypatch.setattr(
+        "diffdpo.text.sampling.candidates.prompt_tokens", lambda prompt, tokenizer: [1]
+    )
     (tmp_path / "p.txt").write_text("a\nb\nc\n")
     settings = SimpleNamespace(prompts=str(tmp_path / "p.txt"), num_prompts=2, split="train",
                                dataset_config=None, cache_dir=None,

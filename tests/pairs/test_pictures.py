@@ -19,13 +19,13 @@ from pyarrow import parquet
 
 from diffdpo.cli import run_command
 from diffdpo.data.bundled import bundled
-from diffdpo.image import candidates
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.bundled import MODEL
-from diffdpo.image.candidates import policy_identity
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.pair_settings import PairSettings
-from diffdpo.image.sample import PictureSettings, sample, usual_guidance
+from diffdpo.image.sampling import candidates
+from diffdpo.image.sampling.candidates import policy_identity
+from diffdpo.image.sampling.sample import PictureSettings, sample, usual_guidance
 from diffdpo.metrics import REWARDS
 from tests.commands.test_train_diffusion_dpo import flags, metrics, train
 from tests.conftest import ROOT, THREADS, script, two_processes

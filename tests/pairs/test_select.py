@@ -142,7 +142,7 @@ def test_several_rewards_count_in_units_of_their_own_deviation_within_a_prompt()
 
 
 def test_seeds_are_a_function_of_seed_prompt_and_candidate_apart_from_those_of_evaluation():
-    from diffdpo.image.sample import seeds_for
+    from diffdpo.image.sampling.sample import seeds_for
 
     cases = itertools.product((0, 1), ("a cat", "a dog"), range(50))
     seeds = [candidate_seed(*case) for case in cases]

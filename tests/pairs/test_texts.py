@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.cli import run_command
 from diffdpo.draws import Purpose
-from diffdpo.text import candidates
-from diffdpo.text.generate import SampleSettings, continued, uniforms
+from diffdpo.text.sampling import candidates
+from diffdpo.text.sampling.generate import SampleSettings, continued, uniforms
 from tests.text import runs
 
 PROMPTS = ["the cat", "a  dog\nsat", "one"]

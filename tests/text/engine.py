@@ -9,8 +9,8 @@ import torch
 from diffdpo.engine.step_context import step_context
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import OtherModel, Zero
-from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.flags.loss_settings import text_objective
+from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask
 

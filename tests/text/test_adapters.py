@@ -15,9 +15,9 @@ from diffdpo.config import parse
 from diffdpo.errors import UserError
 from diffdpo.losses import preference_loss
 from diffdpo.reference import AdapterCopy, AdapterOff
-from diffdpo.text.export import export
-from diffdpo.text.loading import load_model, load_tokenizer
-from diffdpo.text.network import frozen_storage, make_reference, make_trainable
+from diffdpo.text.model.export import export
+from diffdpo.text.model.loading import load_model, load_tokenizer
+from diffdpo.text.model.network import frozen_storage, make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, pair_rows, save_model

@@ -8,8 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.text import factory
 from tests.text.engine import OneStep
 

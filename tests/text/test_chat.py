@@ -7,9 +7,9 @@ import pytest
 from diffdpo.data.text.messages import BadRow
 from diffdpo.data.text.schema import Example
 from diffdpo.errors import UserError
-from diffdpo.text import chat
-from diffdpo.text.chat import left_out, render
-from diffdpo.text.encode import encode_all, end_once
+from diffdpo.text.tokens import chat
+from diffdpo.text.tokens.chat import left_out, render
+from diffdpo.text.tokens.encode import encode_all, end_once
 from tests.text.factory import MOODY, TEMPLATES, assistant, tokenizer, user
 
 SYSTEM = {"role": "system", "content": "be kind"}

@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from diffdpo.text.comparison import log_ratios, pair_margins
-from diffdpo.text.generate import SampleSettings, sample
-from diffdpo.text.row_reader import TextItem
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.sampling.comparison import log_ratios, pair_margins
+from diffdpo.text.sampling.generate import SampleSettings, sample
+from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.task import TextTask
+from diffdpo.text.tokens.row_reader import TextItem
 from tests.text.factory import model
 
 TASK = TextTask(torch.device("cpu"), nullcontext)

@@ -11,15 +11,15 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 from diffdpo.engine.step_context import step_context
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Zero
-from diffdpo.text import scorer as scorers
-from diffdpo.text.batch import collate
-from diffdpo.text.layout import forward_passes, lay_out, pays
-from diffdpo.text.logprob import BLOCK, TokenLogProbability
-from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.row_reader import TextItem
-from diffdpo.text.scorer import TokenScorer, prove_head
+from diffdpo.text.flags.loss_settings import text_objective
+from diffdpo.text.scoring import scorer as scorers
+from diffdpo.text.scoring.batch import collate
+from diffdpo.text.scoring.layout import forward_passes, lay_out, pays
+from diffdpo.text.scoring.logprob import BLOCK, TokenLogProbability
+from diffdpo.text.scoring.scorer import TokenScorer, prove_head
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.task import TextTask
+from diffdpo.text.tokens.row_reader import TextItem
 from tests.text.factory import model
 
 
@@ -100,7 +100,7 @@ def test_how_rows_meet_in_passes_changes_nothing(monkeypatch, share):
     results = []
     for tokens, padding in ((1, 0.0), (64, 0.3), (1 << 20, 0.99)):
         monkeypatch.setitem(scorers.TOKENS_AT_ONCE, "cpu", tokens)
-        monkeypatch.setattr("diffdpo.text.layout.PADDING", padding)
+        monkeypatch.setattr("diffdpo.text.scoring.layout.PADDING", padding)
         results.append(run(scorer(share=share)))
     assert_same(results[0], results[1])
     assert_same(results[0], results[2])

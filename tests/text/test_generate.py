@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffdpo.text.generate import SampleSettings, draw, sample, uniforms
+from diffdpo.text.sampling.generate import SampleSettings, draw, sample, uniforms
 from tests.text.factory import model
 
 END = 1

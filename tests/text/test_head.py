@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from diffdpo.text import head as heads
-from diffdpo.text.head import FloatLogits, half_type
-from diffdpo.text.logprob import LOGP, TokenLogProbability
+from diffdpo.text.scoring import head as heads
+from diffdpo.text.scoring.head import FloatLogits, half_type
+from diffdpo.text.scoring.logprob import LOGP, TokenLogProbability
 from tests.text.test_fast_paths import run, scorer
 
 POSITIONS, WIDTH, WORDS = 40, 24, 300

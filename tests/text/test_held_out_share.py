@@ -4,9 +4,9 @@ import pytest
 from datasets import Dataset
 
 from diffdpo.errors import UserError
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.text.factory import pair_rows, tokenizer, write_jsonl
 from tests.text.runs import fails_with, flags, train
 

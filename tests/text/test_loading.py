@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from diffdpo.cli import run_command
 from diffdpo.errors import UserError
-from diffdpo.text.limits import check_rows, check_same_tokens, has_position_table
-from diffdpo.text.loading import check_finite, load_model, load_tokenizer
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.model.limits import check_rows, check_same_tokens, has_position_table
+from diffdpo.text.model.loading import check_finite, load_model, load_tokenizer
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.scoring.sharing import obstacle
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.sharing import obstacle
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.text.factory import label_rows, model, pair_rows, save_model, tokenizer, write_jsonl
 from tests.text.runs import flags
 

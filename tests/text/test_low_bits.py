@@ -22,9 +22,14 @@ from diffdpo.engine.finite import plain_tensors
 from diffdpo.engine.low_bits import is_plain, loading_options
 from diffdpo.errors import UserError
 from diffdpo.losses import preference_loss
-from diffdpo.text.export import export
-from diffdpo.text.loading import load_model, load_tokenizer
-from diffdpo.text.network import frozen_storage, make_reference, make_trainable, save_activations
+from diffdpo.text.model.export import export
+from diffdpo.text.model.loading import load_model, load_tokenizer
+from diffdpo.text.model.network import (
+    frozen_storage,
+    make_reference,
+    make_trainable,
+    save_activations,
+)
 from diffdpo.text.settings import TextSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, pair_rows, save_model
@@ -182,7 +187,7 @@ def test_a_head_that_is_not_known_is_refused_in_bfloat16_too(tmp_path, monkeypat
     torch.manual_seed(0)
     CohereForCausalLM(config).save_pretrained(tmp_path)
     prepared(tmp_path)  # its scale is known
-    monkeypatch.setattr("diffdpo.text.scorer.logit_rules", lambda network: (1.0, None))
+    monkeypatch.setattr("diffdpo.text.scoring.scorer.logit_rules", lambda network: (1.0, None))
     with pytest.raises(UserError, match="its logits are not a plain function of its output head"):
         prepared(tmp_path)
 

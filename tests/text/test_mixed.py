@@ -11,11 +11,11 @@ from diffdpo.commands import api
 from diffdpo.config import parse, read_yaml
 from diffdpo.engine.batches import Stream, positions, step_batches
 from diffdpo.errors import UserError
-from diffdpo.text.mixed import MixedTexts
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.flags.sources import Source
+from diffdpo.text.reading.mixed import MixedTexts
+from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.sources import Source
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.factory import read_jsonl
 from tests.text.factory import (
     CHATML,

@@ -10,7 +10,7 @@ from diffdpo.config import parse
 from diffdpo.engine.averages import MovingReference
 from diffdpo.engine.checkpoint_state import AVERAGES
 from diffdpo.errors import UserError
-from diffdpo.text.network import make_reference, make_trainable
+from diffdpo.text.model.network import make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
 from tests.text.factory import model
 from tests.text.runs import flags, metrics, train

@@ -24,9 +24,9 @@ from diffdpo.reference import (
     Zero,
     without_dropout,
 )
-from diffdpo.text.adapters import is_adapter
-from diffdpo.text.loading import load_model, load_tokenizer
-from diffdpo.text.network import make_reference, make_trainable
+from diffdpo.text.model.adapters import is_adapter
+from diffdpo.text.model.loading import load_model, load_tokenizer
+from diffdpo.text.model.network import make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, save_model, tokenizer
@@ -227,7 +227,7 @@ def test_a_reference_with_noise_is_refused(base, monkeypatch):
         return network
 
     scorer, _ = prepared(base)
-    monkeypatch.setattr("diffdpo.text.network.load_model", load)
+    monkeypatch.setattr("diffdpo.text.model.network.load_model", load)
     settings = TextSettings(model_name_or_path=str(base), ref_model_name_or_path=str(base))
     with pytest.raises(UserError, match="two passes over the same tokens differ by"):
         make_reference(scorer, settings, reference_free=False)

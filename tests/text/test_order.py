@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffdpo.engine.batches import Rows, Stream
-from diffdpo.text.order import ByLength
-from diffdpo.text.row_reader import TextItem
+from diffdpo.text.reading.order import ByLength
+from diffdpo.text.tokens.row_reader import TextItem
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 203)
 

@@ -15,9 +15,9 @@ from transformers import (
 )
 
 from diffdpo.errors import UserError
-from diffdpo.text import packed
-from diffdpo.text.padding_free import pack_rows
-from diffdpo.text.scorer import TOKENS_AT_ONCE, TokenScorer
+from diffdpo.text.scoring import packed
+from diffdpo.text.scoring.padding_free import pack_rows
+from diffdpo.text.scoring.scorer import TOKENS_AT_ONCE, TokenScorer
 from tests.text import runs
 from tests.text.factory import model
 from tests.text.test_fast_paths import ITEMS, LOSSES, assert_same, run, scorer, small
@@ -83,7 +83,7 @@ def test_packed_rows_under_checkpointing_and_bf16():
 
 
 def test_routers_are_read_of_every_token_once():
-    from diffdpo.text.router import router_balance
+    from diffdpo.text.scoring.router import router_balance
 
     def balanced():
         one = scorer(experts())

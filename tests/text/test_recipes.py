@@ -8,12 +8,12 @@ import pytest
 
 from diffdpo.config import parse, read_yaml
 from diffdpo.errors import UserError
-from diffdpo.text.foreign import FOREIGN, translate
-from diffdpo.text.inert import INERT
-from diffdpo.text.refused import REFUSED
+from diffdpo.text.flags.sources import Source
+from diffdpo.text.flags.train_settings import with_whole_steps
+from diffdpo.text.recipes.foreign import FOREIGN, translate
+from diffdpo.text.recipes.inert import INERT
+from diffdpo.text.recipes.refused import REFUSED
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.sources import Source
-from diffdpo.text.train_settings import with_whole_steps
 from tests.text import recipes
 from tests.text.factory import chat_rows, pair_rows, write_jsonl
 from tests.text.runs import flags, metrics, train

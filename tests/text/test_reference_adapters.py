@@ -11,11 +11,11 @@ from diffdpo.config import parse, settings_of
 from diffdpo.errors import UserError
 from diffdpo.losses import preference_loss
 from diffdpo.reference import AdapterCopy, AdapterOff, BaseModel, OtherAdapter, OtherModel
-from diffdpo.text.loading import load_model
-from diffdpo.text.network import frozen_storage, make_reference, make_trainable
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.model.loading import load_model
+from diffdpo.text.model.network import frozen_storage, make_reference, make_trainable
+from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.settings import TextSettings
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.text.engine import OneStep
 from tests.text.factory import model, pair_rows, save_model, tokenizer
 from tests.text.runs import flags, metrics, train

@@ -13,10 +13,10 @@ from transformers import (
 )
 
 from diffdpo.errors import UserError
-from diffdpo.text.router import router_balance
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
-from diffdpo.text.scorer import prove_head
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.scoring.router import router_balance
+from diffdpo.text.scoring.scorer import prove_head
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.text import factory
 from tests.text.engine import OneStep
 from tests.text.test_against_trl import QUIET, norm, trl

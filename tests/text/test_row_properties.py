@@ -9,10 +9,10 @@ from diffdpo.data.text import TEXT_FORMATS
 from diffdpo.data.text.messages import BadRow, message, without_nulls
 from diffdpo.data.text.schema import split_common
 from diffdpo.errors import UserError
-from diffdpo.text.encode import Encoded
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
-from diffdpo.text.truncate import TRUNCATION, truncate
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens.encode import Encoded
+from diffdpo.text.tokens.row_reader import RowSettings
+from diffdpo.text.tokens.truncate import TRUNCATION, truncate
 from tests.data.test_text_formats import ROWS
 from tests.text.factory import CHATML, tokenizer
 

@@ -8,7 +8,7 @@ import pytest
 from diffdpo.data.text import TEXT_FORMATS
 from diffdpo.data.text.registry import registered
 from diffdpo.errors import UserError
-from diffdpo.text.row_reader import RowReader, RowSettings
+from diffdpo.text.tokens.row_reader import RowReader, RowSettings
 
 from ..data.test_text_formats import ROWS
 from .factory import CHATML, chat_rows, label_rows, pair_rows, tokenizer

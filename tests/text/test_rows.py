@@ -8,8 +8,8 @@ from datasets import Dataset
 
 from diffdpo.data.source import open_dataset
 from diffdpo.errors import UserError
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.text.factory import CHATML, chat_rows, label_rows, pair_rows, tokenizer
 
 

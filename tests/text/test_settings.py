@@ -7,9 +7,9 @@ import pytest
 
 from diffdpo.config import StrictParser, parse
 from diffdpo.errors import UserError
-from diffdpo.text.inert import INERT
-from diffdpo.text.loss_settings import text_objective
-from diffdpo.text.refused import REFUSED
+from diffdpo.text.flags.loss_settings import text_objective
+from diffdpo.text.recipes.inert import INERT
+from diffdpo.text.recipes.refused import REFUSED
 from diffdpo.text.settings import TextSettings
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from diffdpo.losses.running import RunningMean
 from diffdpo.objective.scores import Scores, StepContext
-from diffdpo.text.loss_settings import text_objective
+from diffdpo.text.flags.loss_settings import text_objective
 from diffdpo.text.settings import TextSettings
 from tests.conftest import script
 from tests.factory import read_jsonl

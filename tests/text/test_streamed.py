@@ -9,9 +9,9 @@ from datasets import Dataset
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.engine.batches import Stream, positions, step_batches
 from diffdpo.errors import UserError
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
-from diffdpo.text.streamed import StreamedTexts
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.reading.streamed import StreamedTexts
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.data.shards import parquet_shards, tar_shards
 from tests.text.factory import CHATML, chat_rows, label_rows, pair_rows, tokenizer
 from tests.text.runs import flags, metrics, train
@@ -56,7 +56,7 @@ def test_every_item_is_that_of_the_rows_loaded_whole(kind, rows, paired, tmp_pat
 def test_a_row_that_cannot_be_used_is_named_and_the_next_one_stands_in(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("diffdpo.text.streamed.LOOKED_AT", 5)
+    monkeypatch.setattr("diffdpo.text.reading.streamed.LOOKED_AT", 5)
     rows = pair_rows(30)
     rows[20]["rejected"] = rows[20]["chosen"]
     rows[22]["prompt"] = "long " * 100

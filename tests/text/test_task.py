@@ -10,9 +10,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 
 from diffdpo.errors import UserError
 from diffdpo.reference import without_dropout
-from diffdpo.text.row_reader import RowSettings, TextItem
-from diffdpo.text.rows import TextRows
-from diffdpo.text.scorer import TokenScorer, prove_head
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.scoring.scorer import TokenScorer, prove_head
+from diffdpo.text.tokens.row_reader import RowSettings, TextItem
 from tests.text.engine import OneStep
 from tests.text.factory import CHATML, chat_rows, label_rows, model, pair_rows, tokenizer
 

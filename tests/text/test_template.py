@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from diffdpo.errors import UserError
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.template import in_pieces, template_text, with_template
+from diffdpo.text.tokens.template import in_pieces, template_text, with_template
 from tests.text.factory import CHATML, LLAMA3, MOODY, chat_rows, save_model, tokenizer, write_jsonl
 from tests.text.runs import fails_with, flags, train
 

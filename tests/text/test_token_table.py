@@ -13,11 +13,11 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from diffdpo.errors import UserError
-from diffdpo.text import tokenise
-from diffdpo.text.row_reader import RowReader, RowSettings
-from diffdpo.text.rows import TextRows
-from diffdpo.text.token_key import token_key
-from diffdpo.text.tokenise import Store
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens import tokenise
+from diffdpo.text.tokens.row_reader import RowReader, RowSettings
+from diffdpo.text.tokens.token_key import token_key
+from diffdpo.text.tokens.tokenise import Store
 
 from .factory import (
     CHATML,

@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from diffdpo.text.row_reader import RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens.row_reader import RowSettings
 from tests.text import factory
 from tests.text.test_against_trl import QUIET, ROWS, trl
 

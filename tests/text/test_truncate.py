@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 
 from diffdpo.data.text.messages import BadRow
-from diffdpo.text.encode import Encoded
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.truncate import TRUNCATION, PromptTooLong, truncate
+from diffdpo.text.tokens.encode import Encoded
+from diffdpo.text.tokens.truncate import TRUNCATION, PromptTooLong, truncate
 
 FULL = Encoded([0, 7, 8, 9], ([1, 2, 3, 4, 5, 6], [4, 5]))
 

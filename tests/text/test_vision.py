@@ -11,8 +11,8 @@ from datasets import Dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from diffdpo.errors import UserError
-from diffdpo.text.network import make_trainable
-from diffdpo.text.scorer import TokenScorer, prove_head
+from diffdpo.text.model.network import make_trainable
+from diffdpo.text.scoring.scorer import TokenScorer, prove_head
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import reads_pictures, sighted
 from diffdpo.text.vision.sight import (

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from diffdpo.data.places import Place
-from diffdpo.text.row_reader import RowSettings
+from diffdpo.text.tokens.row_reader import RowSettings
 from diffdpo.text.vision.rows import PictureRows
 from diffdpo.text.vision.sight import Sight
 from tests.text import vision_factory as vision

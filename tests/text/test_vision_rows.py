@@ -8,8 +8,8 @@ from datasets import Dataset
 
 from diffdpo.data.places import Place
 from diffdpo.errors import UserError
-from diffdpo.text.row_reader import RowReader, RowSettings
-from diffdpo.text.rows import TextRows
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens.row_reader import RowReader, RowSettings
 from diffdpo.text.vision.reader import PictureReader
 from diffdpo.text.vision.sight import Sight
 from tests.text import vision_factory as vision

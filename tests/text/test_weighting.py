@@ -10,7 +10,7 @@ from tests.text.runs import flags, metrics, train
 from tests.text.test_runs import close
 from tests.text.test_task import items_of
 
-from diffdpo.text.weighting import tail_weights  # isort: skip
+from diffdpo.text.scoring.weighting import tail_weights  # isort: skip
 
 
 @pytest.fixture(scope="module")

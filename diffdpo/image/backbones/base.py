@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.conditions import Condition
-from diffdpo.image.pixels import CroppedImage, from_bytes
+from diffdpo.image.pictures.pixels import CroppedImage, from_bytes
 
 Shape = tuple[int, ...]
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # to compute in
@@ -43,7 +43,7 @@ class Backbone:
     cleans_with: ClassVar[tuple[str, ...]] = ()
     # Layers that get an adapter where ``--lora_target_modules`` does not say: some in every block.
     lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
-    is_flow: ClassVar[bool] = True  # which of the two forward processes in ``noise.py``
+    is_flow: ClassVar[bool] = True  # which of the two forward processes in ``process/noise.py``
     # The shift of t in training where the scheduler's own is one of sampling alone.
     training_shift: ClassVar[float | None] = None
     # How many prompts the pipeline may be called with, where those of one call change each other.

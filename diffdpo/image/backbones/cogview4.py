@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffdpo.image.backbones.conditions import MASK, Condition, by_length
 from diffdpo.image.backbones.grid_transformer import GridTransformer
-from diffdpo.image.pixels import CroppedImage
+from diffdpo.image.pictures.pixels import CroppedImage
 
 SIZES = ("original_size_N2", "target_size_N2", "crop_N2")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.backbones.grid_transformer import GridTransformer, without_variance
-from diffdpo.image.pixels import CroppedImage
+from diffdpo.image.pictures.pixels import CroppedImage
 from diffdpo.reference import unwrapped
 
 LENGTHS = {"tokenizer": 77, "tokenizer_2": 256}  # written out in the pipeline's call

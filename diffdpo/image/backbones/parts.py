@@ -27,8 +27,8 @@ from diffdpo.image.backbones.weights import (
     variant_in,
     variants_in,
 )
-from diffdpo.image.noise import Diffusion, Flow
-from diffdpo.image.schedules import check_class, check_timesteps
+from diffdpo.image.process.noise import Diffusion, Flow
+from diffdpo.image.process.schedules import check_class, check_timesteps
 
 
 @dataclass(frozen=True)

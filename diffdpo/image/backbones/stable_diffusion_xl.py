@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffdpo.image.backbones.conditions import Condition
 from diffdpo.image.backbones.latent_unet import LatentUNet
-from diffdpo.image.pixels import CroppedImage
+from diffdpo.image.pictures.pixels import CroppedImage
 
 
 class StableDiffusionXL(LatentUNet):

@@ -15,9 +15,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from diffdpo.engine.console import say
 from diffdpo.engine.transfer import each_tensor, on_device
 from diffdpo.errors import UserError
-from diffdpo.text.head import precision_of
-from diffdpo.text.layout import laid_out
-from diffdpo.text.scorer import TokenScorer
+from diffdpo.text.scoring.head import precision_of
+from diffdpo.text.scoring.layout import laid_out
+from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.vision.pictures import Pictures, together
 from diffdpo.text.vision.sight import TRIED, Sight, made_up
 

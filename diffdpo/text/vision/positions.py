@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffdpo.text.layout import PROMPT
+from diffdpo.text.scoring.layout import PROMPT
 
 
 def shared_positions(

@@ -11,10 +11,10 @@ from diffdpo.data.text.messages import BadRow
 from diffdpo.data.text.record import Record
 from diffdpo.data.text.schema import Example
 from diffdpo.errors import short
-from diffdpo.text.chat import Rendered
-from diffdpo.text.encode import Encoded
-from diffdpo.text.row_reader import RowReader, RowResult
-from diffdpo.text.truncate import PromptTooLong
+from diffdpo.text.tokens.chat import Rendered
+from diffdpo.text.tokens.encode import Encoded
+from diffdpo.text.tokens.row_reader import RowReader, RowResult
+from diffdpo.text.tokens.truncate import PromptTooLong
 from diffdpo.text.vision.cells import cells_of, opened
 from diffdpo.text.vision.places import in_parts, marked, placed
 from diffdpo.text.vision.sight import Sight

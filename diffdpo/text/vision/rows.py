@@ -16,10 +16,10 @@ from diffdpo.data.cells import Find
 from diffdpo.data.text.messages import BadRow
 from diffdpo.engine.sharding import is_sharded
 from diffdpo.errors import UserError
-from diffdpo.text.network import is_adapter
-from diffdpo.text.row_reader import RowReader, RowSettings, TextItem
-from diffdpo.text.rows import TextRows
-from diffdpo.text.tokenise import cpus
+from diffdpo.text.model.network import is_adapter
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.tokens.row_reader import RowReader, RowSettings, TextItem
+from diffdpo.text.tokens.tokenise import cpus
 from diffdpo.text.vision.cells import as_stored, cells_of, opened
 from diffdpo.text.vision.reader import PictureReader
 from diffdpo.text.vision.sight import Sight

@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from diffdpo.text.loading import load_tokenizer, sources_of
+from diffdpo.text.model.loading import load_tokenizer, sources_of
 from diffdpo.text.settings import TextSettings
-from diffdpo.text.template import with_template
+from diffdpo.text.tokens.template import with_template
 from diffdpo.text.vision.models import reads_pictures
 from diffdpo.text.vision.sight import Sight, load_sight, proved
 

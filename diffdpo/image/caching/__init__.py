@@ -1,0 +1,1 @@
+"""Latents, prompt embeddings and reference scores that are computed once and stored."""

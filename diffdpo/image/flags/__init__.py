@@ -1,0 +1,1 @@
+"""Flags of image training, a file for each group of them."""

@@ -1,0 +1,1 @@
+"""Policies and references: networks made trainable, LoRA files loaded and written."""

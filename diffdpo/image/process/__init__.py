@@ -1,0 +1,1 @@
+"""The forward process of a network: schedules, timesteps, noise and targets."""

@@ -1,0 +1,1 @@
+"""The pairs of image preference data: held, or read from shards."""

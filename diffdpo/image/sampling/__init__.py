@@ -1,0 +1,1 @@
+"""Pictures that policies draw: sampled, kept, judged and compared."""

@@ -1,0 +1,1 @@
+"""From pairs to a batch with its draws, and what its errors say."""

@@ -1,0 +1,1 @@
+"""Flags of text training, a file for each group of them."""

@@ -1,0 +1,1 @@
+"""Language models: loaded, given adapters, checked against the data, written."""

@@ -1,0 +1,1 @@
+"""What recipes of other programs say of text training, and what becomes of each word."""

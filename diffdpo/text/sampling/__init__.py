@@ -1,0 +1,1 @@
+"""Completions that models write: sampled, judged and compared."""

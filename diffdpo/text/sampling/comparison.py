@@ -1,0 +1,221 @@
+"""Compares a policy with its reference: the reward of their continuations of the same prompts, the
+KL between them, and the implicit accuracy on pairs.
+
+Shapes: ``N`` completions, ``B`` pairs. Log-ratios are in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from diffdpo.data.text.messages import Text
+from diffdpo.data.text.schema import common_length
+from diffdpo.engine.console import say
+from diffdpo.engine.trained_on import Overlap, known, overlap
+from diffdpo.errors import short
+from diffdpo.metrics.formats import Instruction
+from diffdpo.metrics.intervals import Estimate, clustered_mean, clustered_share
+from diffdpo.metrics.judged import scores_of
+from diffdpo.metrics.text_reward import TextReward
+from diffdpo.preference import accuracy, implicit_reward
+from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.sampling.generate import SampleSettings, sample
+from diffdpo.text.sampling.served import ServedModel
+from diffdpo.text.scoring.batch import TextBatch
+from diffdpo.text.scoring.scorer import TokenScorer
+from diffdpo.text.task import TextTask
+from diffdpo.text.tokens.row_reader import TextItem
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two models are compared on: prompts to continue, pairs, and the rewards that judge
+    texts, ``batch`` of them at once. ``chats`` are the prompts as the data have them, text or
+    conversations."""
+
+    reference: TokenScorer
+    tokenizer: PreTrainedTokenizerBase
+    task: TextTask
+    prompts: list[Sequence[int]]
+    chats: list[Text]
+    pairs: TextRows
+    rewards: dict[str, TextReward]
+    batch: int
+    settings: SampleSettings
+    instructions: list[list[Instruction]] = field(default_factory=list)  # of each prompt, if any
+    service: Mapping[str, ServedModel] = field(default_factory=dict)  # that writes, by label
+
+    def repeated_prompts(self) -> list[Sequence[int]]:
+        """The prompt of every continuation, in the order of ``sample``."""
+        return [prompt for prompt in self.prompts for _ in range(self.settings.visits)]
+
+    def prompts_for(self, reward: TextReward, heads: Sequence[str]) -> list[Any]:
+        """The prompt of every continuation as a reward reads it; ``heads`` are they as texts."""
+        repeated = [chat for chat in self.chats for _ in range(self.settings.visits)]
+        both = zip(repeated, heads, strict=True)
+        return [
+            head if isinstance(chat, str) or not reward.reads_chats else chat for chat, head in both
+        ]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The continuations that one model wrote, with their rewards."""
+
+    completions: list[list[int]] | None  # without the prompt; None where not told
+    heads: list[str]  # the prompt of each
+    tails: list[str]  # what follows it
+    rewards: dict[str, np.ndarray]  # by the name of the reward
+
+    @property
+    def texts(self) -> list[str]:
+        """Prompts with what follows them."""
+        return [head + tail for head, tail in zip(self.heads, self.tails, strict=True)]
+
+
+def write(compared: Comparison, scorer: TokenScorer, title: str = "", label: str = "") -> Written:
+    """Let one model continue all prompts; every model gets the same random numbers. A service does
+    it where there is one of this ``label``.
+
+    Raises UserError where the reward fails on a text or gives no finite number for it.
+    """
+    tokenizer, prompts = compared.tokenizer, compared.repeated_prompts()
+    end: Any = tokenizer.eos_token_id
+    completions: list[list[int]] | None
+    if (service := compared.service.get(label)) is not None:
+        told = service.continued(compared.prompts, end, compared.settings, title)
+        tokens = [one.tokens for one in told if one.tokens is not None]
+        completions = tokens if len(tokens) == len(told) else None
+        tails = [one.text for one in told]
+    else:
+        completions = sample(scorer.network, compared.prompts, end, compared.settings, title)
+    if completions is None:
+        heads = as_texts(tokenizer, prompts)
+    else:
+        heads, tails = taken_apart(tokenizer, prompts, completions)
+    texts = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    names = [f"text {row}, {short(text, 60)!r}" for row, text in enumerate(texts)]
+
+    def scores(name: str, reward: TextReward) -> np.ndarray:
+        given, label = compared.prompts_for(reward, heads), title and f"{name} judges"
+        if cut := reward.too_long(given, tails):
+            say(f"note         {name} cuts {cut:,} of {len(tails):,} texts: too long")
+        return scores_of(name, reward, names, given, tails, compared.batch, label or None)
+
+    rewards = {name: scores(name, reward) for name, reward in compared.rewards.items()}
+    return Written(completions, heads, tails, rewards)
+
+
+def taken_apart(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+) -> tuple[list[str], list[str]]:
+    """Prompts and their completions as texts, which together are the whole."""
+    # Decoded as one sequence: a character may be split between the prompt and its continuation.
+    pairs = zip(prompts, completions, strict=True)
+    texts = as_texts(tokenizer, ([*prompt, *ids] for prompt, ids in pairs))
+    # What both share, where a character is split between them: prompt and rest are the whole.
+    both = zip(as_texts(tokenizer, prompts), texts, strict=True)
+    heads = [text[: common_length(head, text)] for head, text in both]
+    return heads, [text[len(head) :] for head, text in zip(heads, texts, strict=True)]
+
+
+def as_texts(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> list[str]:
+    """Tokens as texts, without special ones."""
+    return list(decoded(tokenizer, rows))
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> Iterator[str]:
+    """The same texts, each made when it is asked for."""
+    return (str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in rows)
+
+
+def texts_of(rows: TextRows) -> dict[str, Iterator[str]]:
+    """The prompts, and every completion with its prompt before it, one after another."""
+    # A look at the tokens, without pictures, which would be decoded for it.
+    wholes = ([*item.prompt, *ids] for item in rows.viewed() for ids in item.completions)
+    prompts = (item.prompt for item in rows.viewed())
+    return {
+        "prompts": decoded(rows.tokenizer, prompts),
+        "completions": decoded(rows.tokenizer, wholes),
+    }
+
+
+def overlaps(run: str, compared: Comparison) -> tuple[Overlap, Overlap]:
+    """How many of the prompts, and of the pairs, are in the training set of a run. A pair is where
+    one of its completions is: the run may have been trained on single ones."""
+    prompts = overlap(run, as_texts(compared.tokenizer, compared.prompts))
+    mask = known(run, "completions", texts_of(compared.pairs)["completions"])
+    pairs = None if mask is None else int(mask.reshape(-1, 2).any(axis=1).sum())
+    return prompts, Overlap(len(compared.pairs), pairs, "pair")
+
+
+def compare(
+    compared: Comparison, policy: TokenScorer, before: Written, after: Written
+) -> dict[str, Estimate]:
+    """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals,
+    but for those of rewards; without KL and tokens where a service told no tokens."""
+    settings, prompts = compared.settings, compared.repeated_prompts()
+    seed, size, sides = settings.seed, settings.batch_size, (policy, compared.reference)
+
+    # Whole prompts are resampled: continuations of one prompt are not independent.
+    def mean(values: Sequence[float]) -> Estimate:
+        return clustered_mean(values, prompts, seed)
+
+    figures = {}
+    if after.completions is not None:
+        ratio_N = log_ratios(compared.task, *sides, prompts, after.completions, size)
+        figures["kl"] = mean(ratio_N.tolist())
+    for name, written in (("policy_tokens", after), ("reference_tokens", before)):
+        if written.completions is not None:
+            figures[name] = mean([len(ids) for ids in written.completions])
+    margin_B = pair_margins(compared.task, *sides, compared.pairs.items, size)
+    pair_prompts = [tuple(item.prompt) for item in compared.pairs.items]
+    share = clustered_share(accuracy(margin_B).tolist(), pair_prompts, seed)
+    return {**figures, "implicit_accuracy": share}
+
+
+def log_ratios(
+    task: TextTask,
+    policy: nn.Module,
+    reference: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    batch_size: int,
+) -> Tensor:
+    """log π(y|x) − log π_ref(y|x): ``(N,)``. Its mean over y ~ π estimates the sequence KL(π ‖
+    π_ref) without bias."""
+    chunks = [slice(first, first + batch_size) for first in range(0, len(prompts), batch_size)]
+    batches = [TextBatch(list(prompts[chunk]), list(completions[chunk])) for chunk in chunks]
+    return torch.cat([reward_of(task, policy, reference, batch) for batch in batches])
+
+
+def pair_margins(
+    task: TextTask,
+    policy: nn.Module,
+    reference: nn.Module,
+    items: Sequence[TextItem],
+    batch_size: int,
+) -> Tensor:
+    """Implicit reward of the chosen completion minus that of the rejected one: ``(B,)``."""
+    chunks = [list(items[first : first + batch_size]) for first in range(0, len(items), batch_size)]
+    rewards = [reward_of(task, policy, reference, task.collate(chunk)).chunk(2) for chunk in chunks]
+    return torch.cat([chosen_B - rejected_B for chosen_B, rejected_B in rewards])
+
+
+@torch.no_grad()
+def reward_of(task: TextTask, policy: nn.Module, reference: nn.Module, batch: TextBatch) -> Tensor:
+    """log π(y|x) − log π_ref(y|x) of every completion, before beta: ``(N,)`` (Rafailov et al. 2023,
+    eq. 5)."""
+    draw = task.draw(batch)
+    return implicit_reward(
+        task.score(policy, draw).score_N, task.score(reference, draw).score_N
+    ).cpu()
