@@ -10,7 +10,9 @@ from typing import Any
 
 from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
-from diffdpo.data.paths import missing_data, missing_folder, missing_models
+from diffdpo.data.mixture_settings import MixtureSettings, weight_problems, whole_already
+from diffdpo.data.paths import missing_data, missing_folder, missing_models, split_words
+from diffdpo.data.strategies import CONCAT, OF_MIXTURE
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.bits_settings import not_in_bfloat16, not_in_shares
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
@@ -30,7 +32,7 @@ CHOICE = (
 
 
 @dataclass(frozen=True)
-class ImageDataSettings(PromptSettings):
+class ImageDataSettings(PromptSettings, MixtureSettings):
     """The settings of model and data that training and evaluation share."""
 
     pretrained_model_name_or_path: str | None = flag(
@@ -43,7 +45,10 @@ class ImageDataSettings(PromptSettings):
     variant: str | None = flag(None, "weight variant, e.g. fp16", group="model")
     cache_dir: str | None = flag(None, "where downloads are kept", group="model")
     dataset_name: str | None = flag(
-        None, "hub id, folder or file of preference pairs; default: bundled", group="data"
+        None,
+        "hub id, folder or file of preference pairs, several with commas between them; default:"
+        " bundled",
+        group="data",
     )
     dataset_config_name: str | None = flag(None, "configuration of a hub data set", group="data")
     dataset_split_name: str = flag("train", "split to read", aliases=["--split"], group="data")
@@ -112,13 +117,14 @@ class ImageDataSettings(PromptSettings):
     )
 
     def problems(self) -> list[str]:
-        model, data = self.pretrained_model_name_or_path, self.dataset_name or self.train_data_dir
+        model, data = self.pretrained_model_name_or_path, self.datasets
         lines = [
             *super().problems(),
             # Of a file the loader says what it is.
             *([] if is_file(model) else missing_folder(model, f"model {model}: no such folder")),
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
-            *missing_data(data),
+            *(line for name in self.datasets for line in missing_data(name)),
+            *self.mixture_problems(),
         ]
         if self.train_data_dir not in (None, data):
             lines.append(
@@ -135,6 +141,26 @@ class ImageDataSettings(PromptSettings):
         local = Path(self.pretrained_model_name_or_path or "").is_dir()
         reason = {"revision": "the model is a folder of this machine, which has no revisions"}
         return super().idle() | (reason if local else {})
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets of pairs that are named."""
+        data = self.dataset_name or self.train_data_dir
+        return split_words([data]) if data else []
+
+    @property
+    def mixing(self) -> tuple[str, list[float] | None]:
+        """How several data sets are mixed, and their weights."""
+        weights = self.dataset_weights or None
+        return self.mix_strategy or (OF_MIXTURE if weights else CONCAT), weights
+
+    def mixture_problems(self) -> list[str]:
+        """Why the data sets cannot be mixed."""
+        (strategy, weights), count = self.mixing, max(1, len(self.datasets))
+        lines = weight_problems(strategy, weights, count) or whole_already(strategy, weights, count)
+        if count > 1 and getattr(self, "streaming", False):
+            lines.append("--streaming reads one data set of pictures, and several are named")
+        return lines
 
     @property
     def needs_pairs(self) -> bool:
