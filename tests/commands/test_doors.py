@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import diffdpo
 from diffdpo.cli import COMMANDS, main, settings_class
 from diffdpo.commands.settings import precompute_settings
 from diffdpo.image.settings import ImageSettings
@@ -177,6 +178,10 @@ def test_commands_are_understood_with_hyphens_and_unknown_ones_get_a_hint(capsys
     first = capsys.readouterr().err.splitlines()[0]
     expected = "unknown command train_difusion_dpo (did you mean train_diffusion_dpo?)"
     assert first == f"error: {expected}"
+    assert main(["help"]) == 0
+    assert "train_diffusion_dpo" in capsys.readouterr().err
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"diffdpo {diffdpo.__version__}\n"
 
 
 def test_the_package_runs_as_a_module():
