@@ -8,6 +8,18 @@ from pathlib import Path
 
 from diffdpo.config import BaseSettings
 
+POINTER = b"version https://git-lfs"  # the first bytes of a file that Git LFS has not fetched
+LFS = "is a Git LFS pointer in place of the file; git lfs pull fetches it"
+LONGEST_POINTER = 1024  # bytes
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in its place until it is fetched."""
+    if path.stat().st_size > LONGEST_POINTER:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
 
 def is_path(name: str) -> bool:
     """Whether a name cannot be a hub id."""

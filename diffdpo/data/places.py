@@ -74,7 +74,8 @@ class Place:
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, BadName):
                 raise
-            raise BadName(f"no such file: {short(name)!r}") from error
+            hint = "; folders are parted by /, not \\" if "\\" in name else ""
+            raise BadName(f"no such file: {short(name)!r}{hint}") from error
         if not stat.S_ISREG(mode):
             raise BadName(f"{short(name)!r} is a folder, a pipe or a device, not a file")
         return path

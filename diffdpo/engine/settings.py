@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffdpo.config import BaseSettings
+from diffdpo.engine.idle import idle_in_training
 from diffdpo.flags import SEEDS, flag
 
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -219,6 +220,9 @@ class TrainSettings(BaseSettings):
         if self.early_stopping_patience is not None and not self.keep_best:
             lines.append("--early_stopping_patience belongs to --keep_best; add that")
         return lines
+
+    def idle(self) -> dict[str, str]:
+        return super().idle() | idle_in_training(self)
 
     def problems_in_shares(self) -> list[str]:
         """A line for each setting that does not go with weights in shares (FSDP2)."""
