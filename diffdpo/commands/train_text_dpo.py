@@ -112,6 +112,11 @@ def train(
     )
     trainer.listen(callbacks or Callbacks())
     check_mismatch(run.objective, trainer.plan.effective_batch)
+    if settings.sync_ref_model and settings.sync_steps > plan.total_steps:
+        raise UserError(
+            f"--ref_model_sync_steps {settings.sync_steps}: the run has {plan.total_steps} steps,"
+            " so that the reference never moves; name fewer"
+        )
 
     def validation() -> Validation | None:
         return held_out_measures(run, trainer)

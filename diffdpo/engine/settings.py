@@ -62,10 +62,10 @@ class TrainSettings(BaseSettings):
     loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES", group="loss")
     label_smoothing: float = flag(
         0.0,
-        "share of labels believed flipped; 0: the loss's own default",
+        "share of labels believed flipped, at most half; 0: the loss's own default",
         group="loss",
         least=0,
-        below=1,
+        most=0.5,
     )
     dpop_lambda: float = flag(
         50.0, "dpop: charge for a chosen item made less likely", group="loss", least=0

@@ -133,6 +133,12 @@ class TextSettings(
                 f"--mix_strategy {OVER}: rows come again and again, which --streaming cannot; take"
                 f" {UNDER}"
             )
+        if self.eval_dataset_name and self.eval_strategy == "no":
+            line = "--eval_dataset_name: nothing is measured"
+            lines.append(f"{line}; add --eval_strategy steps or epoch")
+        if self.padding_free and self.share_prefix:
+            line = "--padding_free: every completion then has its own prompt"
+            lines.append(f"{line}; leave --share_prefix out")
         if self.best_by is None and not entry_problems(self.datasets):
             of_sets = (f"{name}/{FIGURES[0]}" for name in self.held_out_names)
             known = [*FIGURES, *of_sets]

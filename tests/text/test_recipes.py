@@ -212,9 +212,11 @@ def test_what_version_1_has_and_this_has_not_is_a_line(v1, read, text, line):
 
 
 def test_foreign_names_are_flags_too():
-    words = "--stage kto --finetuning_type full --flash_attn fa2 --lora_target q_proj,v_proj"
+    words = "--stage kto --finetuning_type lora --flash_attn fa2 --lora_target q_proj,v_proj"
     settings, _ = parse(TextSettings, words.split())
-    assert (settings.loss_type, settings.use_peft) == (["kto"], False)
+    assert (settings.loss_type, settings.use_peft) == (["kto"], True)
+    full = parse(TextSettings, "--stage kto --finetuning_type full".split())[0]
+    assert not full.use_peft
     assert settings.attn_implementation == "flash_attention_2"
     assert settings.lora_target_modules == ["q_proj", "v_proj"]
     words = "--disable_gradient_checkpointing false --train_sampling_strategy group_by_length"

@@ -26,7 +26,7 @@ from diffdpo.metrics.judged import scores_of
 from diffdpo.metrics.text_reward import TextReward
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.text.reading.rows import TextRows
-from diffdpo.text.sampling.generate import SampleSettings, sample
+from diffdpo.text.sampling.generate import SampleSettings, ends_of, sample
 from diffdpo.text.sampling.served import ServedModel
 from diffdpo.text.scoring.batch import TextBatch
 from diffdpo.text.scoring.scorer import TokenScorer
@@ -102,16 +102,16 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "", label: str
     Raises UserError where the reward fails on a text or gives no finite number for it.
     """
     tokenizer, prompts = compared.tokenizer, compared.repeated_prompts()
-    end: Any = tokenizer.eos_token_id
+    ends = ends_of(compared.reference.network, tokenizer, compared.chats)
     completions: list[list[int]] | None
     if (service := compared.service.get(label)) is not None:
-        told = service.continued(compared.prompts, end, compared.settings, title)
+        told = service.continued(compared.prompts, ends, compared.settings, title)
         tokens = [one.tokens for one in told if one.tokens is not None]
         completions = tokens if len(tokens) == len(told) else None
         tails = [one.text for one in told]
     else:
         completions = sample(
-            scorer.network, compared.prompts, end, compared.settings, title, compared.looks
+            scorer.network, compared.prompts, ends, compared.settings, title, compared.looks
         )
     if completions is None:
         heads = as_texts(tokenizer, prompts)

@@ -17,13 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffdpo.data.text.messages import Text
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.failures import machine_memory
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
+from diffdpo.text.tokens.chat import turn_end
 from diffdpo.text.vision.pictures import Look, together
+
+Ends = tuple[int, ...]  # tokens of which each ends a continuation
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,19 @@ class SampleSettings:
     batch_size: int = 64
     vocabulary: int | None = None  # a model may have more tokens than its tokenizer: padding
     purpose: Purpose = Purpose.SAMPLE  # what the numbers are drawn for
+
+
+def ends_of(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Text] = ()
+) -> Ends:
+    """The tokens that end a continuation of ``prompts``: of conversations the mark that the chat
+    template writes behind an answer, the tokenizer's EOS, and those that the model's generation
+    configuration names. Without the mark a model of chats would go on with the user's next turn."""
+    chats = any(not isinstance(prompt, str) for prompt in prompts)
+    told: Any = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    found = [turn_end(tokenizer) if chats else None, tokenizer.eos_token_id]
+    found += told if isinstance(told, list) else [told]
+    return tuple(dict.fromkeys(token for token in found if token is not None))
 
 
 def check_sampling(prompts: int, settings: SampleSettings) -> None:
@@ -55,26 +72,26 @@ def check_sampling(prompts: int, settings: SampleSettings) -> None:
 def sample(
     network: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    end: int | None,
+    ends: Ends,
     settings: SampleSettings,
     title: str = "",
     looks: Sequence[Look | None] = (),
 ) -> list[list[int]]:
     """``settings.visits`` continuations of every prompt, those of one prompt side by side; each
-    ends with the token ``end`` or after ``settings.max_new_tokens``.
+    ends with one of the tokens ``ends`` or after ``settings.max_new_tokens``.
 
     ``title`` names the progress bar; without it there is none. ``looks`` are the pictures of every
     prompt, where any has some.
     """
     visits = range(settings.visits)
     asked = [(prompt, visit) for prompt in prompts for visit in visits]
-    return continued(network, asked, end, settings, title, [one for one in looks for _ in visits])
+    return continued(network, asked, ends, settings, title, [one for one in looks for _ in visits])
 
 
 def continued(
     network: PreTrainedModel,
     asked: Sequence[tuple[Sequence[int], int]],
-    end: int | None,
+    ends: Ends,
     settings: SampleSettings,
     title: str = "",
     looks: Sequence[Look | None] = (),
@@ -99,12 +116,13 @@ def continued(
             network,
             prompt_NT,
             torch.from_numpy(uniform_NT).to(network.device),
-            end,
+            ends,
             settings.vocabulary,
             pictures.inputs(range(len(chunk)), prompt_NT) if pictures else {},
         )
         for row, ids in zip(rows, token_NT.tolist(), strict=True):
-            continuations[row] = ids[: ids.index(end) + 1] if end in ids else ids
+            last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+            continuations[row] = ids[: last + 1]
     return continuations
 
 
@@ -144,7 +162,7 @@ def continue_batch(
     network: PreTrainedModel,
     prompt_NT: Tensor,
     uniform_NT: Tensor,
-    end: int | None,
+    ends: Ends,
     vocabulary: int | None = None,
     pictures: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Tensor:
@@ -159,7 +177,8 @@ def continue_batch(
         output: Any = network(input_ids=input_NT, past_key_values=cache, use_cache=True, **pictures)
         cache, token_N = output.past_key_values, draw(output.logits[:, -1, :vocabulary], uniform_N)
         tokens.append(token_N)
-        ended_N |= token_N == end
+        for end in ends:
+            ended_N |= token_N == end
         if ended_N.all():
             break
         input_NT, pictures = token_N[:, None], {}  # the cache holds all that was read before
