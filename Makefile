@@ -26,10 +26,10 @@ demo-flow: setup
 demo-rounds: setup
 	$(PYTHON) -m diffdpo demo-rounds --output_dir runs/demo-rounds
 
-# The demo with a coin toss for every label: what the win rate is worth.
+# A coin toss for every label, and nearly four times the demo's steps: what the win rate is worth.
 control: setup
 	$(PYTHON) scripts/train_diffusion_dpo.py --output_dir runs/control/train --random_labels \
-		--resume_from_checkpoint latest
+		--max_train_steps 150 --resume_from_checkpoint latest
 	$(PYTHON) scripts/evaluate.py --policy runs/control/train --output_dir runs/control
 
 # The bundled language model and its rated reviews: continuations of prefixes that training did not see.

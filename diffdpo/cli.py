@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from diffdpo import installed_version
 from diffdpo.config import BaseSettings, parse
 from diffdpo.engine.console import (
     complain,
@@ -163,7 +164,10 @@ def main(argv: list[str] | None = None) -> int:
     name = words[0].replace("-", "_") if words else ""
     if name in COMMANDS:
         return run_command(name, words[1:])
-    asked_for_help = bool(words) and words[0] in ("-h", "--help")
+    if name in ("__version", "version"):
+        print(f"diffdpo {installed_version()}")
+        return 0
+    asked_for_help = name in ("_h", "__help", "help")
     if words and not asked_for_help:
         fail(UserError(f"unknown command {words[0]}{nearest(name, COMMANDS)}"))
     print("usage: diffdpo COMMAND [flags]; COMMAND --help lists them\n", file=sys.stderr)

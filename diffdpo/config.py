@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from diffdpo.errors import UserError, nearest, short
-from diffdpo.flags import StrictParser, one_of, out_of_bounds, unfit_text
+from diffdpo.flags import StrictParser, default_of, one_of, out_of_bounds, unfit_text
 from diffdpo.words import as_word, is_off, misfit
 
 Settings = TypeVar("Settings", bound="BaseSettings")
@@ -51,6 +51,10 @@ class BaseSettings:
             if getattr(self, field.name) is not None
             for line in misfits(field, getattr(self, field.name))
         ]
+
+    def idle(self) -> dict[str, str]:
+        """Settings that nothing reads beside the others, each with the reason; told where given."""
+        return {}
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
@@ -182,7 +186,13 @@ def complete(
     if mistakes := mistakes + settings.problems():
         raise UserError(*mistakes)
     inert = [f"--{name}: {reason}" for name, reason in cls.inert().items() if name in given]
-    return settings, inert + notices
+    # A run's own config.yaml gives every setting; one at its default asks for nothing.
+    idle = [
+        f"--{name} has no effect: {reason}"
+        for name, reason in settings.idle().items()
+        if getattr(settings, name) != default_of(cls, name)
+    ]
+    return settings, inert + idle + notices
 
 
 def lower_layer(
@@ -275,14 +285,6 @@ def other_names(cls: type[BaseSettings]) -> dict[str, str]:
         for field in dataclasses.fields(cls)
         for alias in field.metadata.get("aliases", [])
     }
-
-
-def default_of(cls: type[BaseSettings], name: str) -> Any:
-    """The value that a setting has where nothing sets it."""
-    field = {field.name: field for field in dataclasses.fields(cls)}[name]
-    if field.default_factory is not dataclasses.MISSING:  # of a list, made anew each time
-        return field.default_factory()
-    return field.default
 
 
 def layer_notice(layer: Layer, settings: Mapping[str, Any]) -> list[str]:

@@ -87,6 +87,14 @@ def restated(cls: Any, name: str, default: Any = dataclasses.MISSING, **notes: A
     return dataclasses.field(default=kept, metadata=metadata)
 
 
+def default_of(cls: Any, name: str) -> Any:
+    """The value that a setting of the class ``cls`` has where nothing sets it."""
+    field = cls.__dataclass_fields__[name]
+    if field.default_factory is not dataclasses.MISSING:  # of a list, made anew each time
+        return field.default_factory()
+    return field.default
+
+
 def one_of(name: str, value: Any, choices: Iterable[Any]) -> list[str]:
     """A line that names the choices and the nearest one; none where ``value`` is among them."""
     if value in choices:

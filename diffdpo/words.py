@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentTypeError
 from functools import partial
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -27,11 +28,19 @@ def reader(hint: Any) -> dict[str, Any]:
     if get_origin(element) is dict:
         return {"type": mapping, "metavar": "JSON", "nargs": "+"}
     options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
+    if element is str:
+        options["type"] = at_home
     if element is str and optional(hint):
-        options["type"] = lambda word: word or None  # an empty word takes a setting back
+        options["type"] = lambda word: at_home(word) or None  # an empty word takes a setting back
     if element in (int, float):
         options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
     return options | ({"nargs": "+"} if many else {})
+
+
+def at_home(word: str) -> str:
+    """A word in which ~ is the home folder, as shells have it: in quotes and in YAML they do not
+    see it, and a folder called ~ would be made."""
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
 
 
 def mapping(word: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def read_samples(folder: Path) -> list[Samples]:
     """The pictures of each policy in a folder. Raises UserError where the file cannot be read."""
     path, found = folder / SAMPLES, dict[str, dict[Key, str]]()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({short(error)})") from error
     for number, line in enumerate(lines, start=1):

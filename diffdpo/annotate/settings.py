@@ -15,6 +15,8 @@ from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageDataSettings
 
 SAMPLES = "samples.jsonl"  # in a folder that holds pictures of runs
+OF_SAMPLING = ["prompts", "num_prompts", "images_per_prompt", "num_inference_steps"]
+OF_SAMPLING += ["guidance_scale", "sample_batch_size"]
 ORDERS = ["random", "disagreement", "gain"]
 TOKEN = re.compile(r"[\w.~-]+", re.ASCII)  # stands in an address as it is
 
@@ -92,6 +94,12 @@ class AnnotateSettings(BaseSettings):
     def columns(self) -> dict[str, str | None]:
         """The columns that flags name, by role."""
         return {role: getattr(self, f"{role}_column") for role in ("chosen", "rejected", "prompt")}
+
+    def idle(self) -> dict[str, str]:
+        sampled = len(self.names) > 1 and not any(self.holds_samples)
+        return super().idle() | dict.fromkeys(
+            [] if sampled else OF_SAMPLING, "no runs are sampled; what there is to choose is there"
+        )
 
     def problems(self) -> list[str]:
         lines = super().problems()

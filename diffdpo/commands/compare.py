@@ -177,22 +177,24 @@ def evaluations(report: Report, runs: Sequence[Run]) -> None:
     else:
         report.section("Evaluations", "Against each run's own reference; 95 % intervals.")
         rows = [
-            [run.label, *figure_cells(run.figures()), str(run.evaluation.get("reward") or "")]
-            for run in runs
+            [run.label, *figure_cells(run), str(run.evaluation.get("reward") or "")] for run in runs
         ]
         report.table(["run", *(name.replace("_", " ") for name in FIGURES), "by"], rows)
     report.notes(["Win rates between policies: diffdpo evaluate --policy RUN RUN."])
 
 
-def figure_cells(figures: Mapping[str, Estimate]) -> list[str]:
-    """A cell for each of ``FIGURES``."""
-    cells = []
+def figure_cells(run: Run) -> list[str]:
+    """A cell for each of ``FIGURES``; that of an implicit accuracy has its control as well."""
+    cells, figures = [], run.figures()
+    control = (run.evaluation.get("implicit_accuracy") or {}).get("by_difficulty")
     for name in FIGURES:
         one = figures.get(name)
         if one is None:
             cells.append("")
         elif name in ("win_rate", "implicit_accuracy"):
-            cells.append(one.percent())
+            beside = control if name == "implicit_accuracy" else None
+            told = f"; {100 * beside['accuracy']:.1f} % by difficulty alone" if beside else ""
+            cells.append(one.percent() + told)
         else:
             cells.append(f"{one.value:.3g} [{one.interval[0]:.3g}, {one.interval[1]:.3g}]")
     return cells

@@ -17,7 +17,7 @@ from datasets import Dataset, concatenate_datasets
 from diffdpo.commands import evaluate, make_pairs, train_diffusion_dpo
 from diffdpo.commands.rounds_record import Record
 from diffdpo.commands.rounds_settings import RoundsSettings
-from diffdpo.config import settings_of
+from diffdpo.config import BaseSettings, as_recorded, settings_of
 from diffdpo.data.made_pairs import RECORD
 from diffdpo.data.source import open_dataset
 from diffdpo.draws import epoch_order
@@ -26,6 +26,7 @@ from diffdpo.engine.console import rank, say
 from diffdpo.engine.crew import crew
 from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.engine.run_folder import begin, writable
+from diffdpo.errors import UserError
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.settings import ImageSettings
@@ -49,6 +50,7 @@ class Stage:
 
 def main(settings: RoundsSettings) -> int:
     """All rounds, or as many as help; returns the exit code."""
+    check_sections(settings)
     record = Record.open(writable(settings.output_dir))
     for number in range(1, settings.rounds + 1):
         for stage in stages(settings, number):
@@ -60,6 +62,31 @@ def main(settings: RoundsSettings) -> int:
         if number > 1 and falls(settings, number):
             break
     return 0
+
+
+def check_sections(settings: RoundsSettings) -> None:
+    """Raise UserError for what the sections hold that their commands do not take: when the stage
+    comes, hours of sampling and training may lie before it."""
+    # Of the folders that stages make, nothing is there yet; prompts that are there stand in.
+    there = {"dataset_name": settings.prompts}
+    plans: list[tuple[str, type[BaseSettings], dict[str, Any]]] = [
+        ("make_pairs", PairSettings, pairs_of(settings, 1)),
+        ("train", ImageSettings, training_of(settings, 1) | there),
+        ("evaluate", EvaluateSettings, judging_of(settings, 1)),
+    ]
+    mistakes: list[str] = []
+    for section, cls, content in plans:
+        try:
+            own = as_recorded(cls, section, content)
+        except UserError as error:
+            named = f"{section}: "
+            mistakes += [named + line.removeprefix(named) for line in error.mistakes]
+            continue
+        # An evaluation also asks for the policies, which only training makes.
+        lines = BaseSettings.problems(own) if section == "evaluate" else own.problems()
+        mistakes += [f"{section}: {line}" for line in lines]
+    if mistakes:
+        raise UserError(*mistakes)
 
 
 def carry_out(stage: Stage, record: Record) -> int:

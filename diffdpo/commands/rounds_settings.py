@@ -16,12 +16,13 @@ from diffdpo.metrics.reward_settings import RewardSettings
 REFERENCES = ["first", "previous"]
 LABELS = ["rewards", "people"]
 # What rounds sets for each command itself.
+JUDGES = ["reward", "reward_model", "reward_batch_size", "reward_precision"]
 TAKEN = {
-    "make_pairs": ["prompts", "policy", "reward", "reward_model", "output_dir"],
+    "make_pairs": ["prompts", "policy", *JUDGES],
     "train": ["dataset_name", "init_lora", "unet_init", "reference", "resume_from_checkpoint"],
-    "evaluate": ["policy", "prompts", "reward", "reward_model"],
+    "evaluate": ["policy", "prompts", "headline", *JUDGES],
 }
-SHARED = ["pretrained_model_name_or_path", "output_dir", "config"]
+SHARED = ["pretrained_model_name_or_path", "output_dir", "seed", "config"]
 
 
 @dataclass(frozen=True)

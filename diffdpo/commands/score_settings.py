@@ -17,6 +17,8 @@ from diffdpo.metrics import REWARDS, TEXT_REWARDS, as_reward
 from diffdpo.metrics.reward_settings import RewardSettings
 
 PICTURES, TEXTS = "pictures", "texts"
+OF_DATA = ["dataset_config_name", "dataset_split_name", "data_format", "cache_dir"]
+OF_DATA += [f"{role}_column" for role in ("prompt", "chosen", "rejected", "label")]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class ScoreSettings(RewardSettings):
         group="evaluation",
     )
     seed: int = flag(0, "of the intervals and the halves of prompts", group="evaluation", **SEEDS)
+
+    def idle(self) -> dict[str, str]:
+        names = OF_DATA if self.images else []
+        return super().idle() | dict.fromkeys(names, "--images names a folder, and no data set")
 
     def problems(self) -> list[str]:
         lines = super().problems()

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from diffdpo.data.cells import BadImage, Find, unpack
 from diffdpo.data.modes import to_rgb
+from diffdpo.data.paths import LFS, POINTER
 from diffdpo.data.places import Place
 from diffdpo.errors import short
 
@@ -27,6 +28,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 # brand, of which these are pictures (ISO/IEC 23008-12, and AVIF).
 VIDEOS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"OggS", b"FLV\x01")
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+HEIC_BRANDS = PICTURE_BRANDS[2:]
+UNKNOWN = "in no image format that is known here"
 EXIF_ITEM = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)  # in the list of items of a file
 # What brings an image upright, by its EXIF orientation.
 TURNS = {
@@ -77,9 +80,7 @@ def open_image(
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        if is_video(content):
-            raise BadImage("a video, and the model makes pictures") from error
-        raise BadImage("in no image format that is known here") from error
+        raise BadImage(other_kind(content)) from error
     except MemoryError as error:
         raise BadImage("takes more memory than there is") from error
     except Exception as error:  # decoders raise a different type for every damage
@@ -88,17 +89,30 @@ def open_image(
 
 def is_video(content: bytes | Path | Image.Image) -> bool:
     """Whether a file is a video, by its first bytes."""
-    if isinstance(content, Image.Image):
-        return False
-    head = content[:16] if isinstance(content, bytes) else head_of(content)
+    head = head_of(content)
     mp4 = head[4:8] == b"ftyp" and head[8:12] not in PICTURE_BRANDS
     return mp4 or head.startswith(VIDEOS) or (head[:4], head[8:12]) == (b"RIFF", b"AVI ")
 
 
-def head_of(path: Path) -> bytes:
-    """The first bytes of a file."""
-    with path.open("rb") as file:
-        return file.read(16)
+def other_kind(content: bytes | Path | Image.Image) -> str:
+    """What a file is that Pillow knows as no image, by its first bytes."""
+    head = head_of(content)
+    if is_video(content):
+        return "a video, and the model makes pictures"
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
+        return "HEIC, which is not read; store it as JPEG or PNG"
+    if head.startswith(POINTER):
+        return LFS
+    is_text = head.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"<", b"{")
+    return "text (HTML, SVG or JSON), not an image" if is_text else UNKNOWN
+
+
+def head_of(content: bytes | Path | Image.Image) -> bytes:
+    """The first bytes of a file; none of what is an image already."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return file.read(64)
+    return content[:64] if isinstance(content, bytes) else b""
 
 
 def decoded(file: BinaryIO, enough: int | None, limits: Limits) -> Loaded:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from glob import iglob
 from pathlib import Path
 
 from diffdpo.config import BaseSettings
+
+POINTER = b"version https://git-lfs"  # the first bytes of a file that Git LFS has not fetched
+LFS = "is a Git LFS pointer in place of the file; git lfs pull fetches it"
+LONGEST_POINTER = 1024  # bytes
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in its place until it is fetched."""
+    if path.stat().st_size > LONGEST_POINTER:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
 
 
 def is_path(name: str) -> bool:
@@ -16,6 +29,16 @@ def is_path(name: str) -> bool:
 def is_pattern(name: str) -> bool:
     """Whether a name is a pattern of local files, such as data/*.parquet, that fits one."""
     return "*" in name and not Path(name).exists() and next(iglob(name, recursive=True), "") != ""
+
+
+def split_words(words: Sequence[str]) -> list[str]:
+    """Names of data sets, of which several may stand in a word with commas between them, as
+    LLaMA-Factory has it."""
+    found: list[str] = []
+    for word in words:
+        known = "," not in word or Path(word).exists()
+        found += [word] if known else [part.strip() for part in word.split(",")]
+    return found
 
 
 def missing_data(name: str | None) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from diffdpo.data.columns import listed
 from diffdpo.data.paths import missing_data
 from diffdpo.data.source import json_rows, open_dataset
+from diffdpo.data.splits import DEFAULT, by_name
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError, short
 
@@ -27,7 +28,8 @@ def read_prompts(
     """The distinct prompts of ``name``, in their order; with single spaces, or ``as_written``.
 
     That is a .txt file with one on each line, a .tsv file, a .json or .jsonl file of texts or of
-    objects, or any data set that ``open_dataset`` reads, with one of ``COLUMNS``.
+    objects, or any data set that ``open_dataset`` reads, with one of ``COLUMNS``. A single file is
+    read whole, whatever ``split`` says.
 
     Raises UserError where there is no prompt, or no such column.
     """
@@ -39,8 +41,12 @@ def read_prompts(
     distinct = list(dict.fromkeys(prompts))
     if not distinct:
         raise UserError(f"prompts {name}: none is there")
-    if left := len(texts) - len(distinct):
+    others = [text for text in texts if text is not None and not isinstance(text, str)]
+    if left := len(texts) - len(distinct) - len(others):
         say(f"prompts      {len(distinct):,}; {left:,} empty or repeated ones are left out")
+    if others:
+        kind, first = type(others[0]).__name__, short(others[0], 40)
+        say(f"note         prompts {name}: {len(others):,} are no text ({kind} {first}); left out")
     return distinct
 
 
@@ -50,9 +56,10 @@ def read_all(name: str, split: str, config: str | None, cache_dir: str | None) -
     ending = path.suffix.lower() if path.is_file() else ""
     if ending in (".txt", ".tsv"):
         text = read_text(path)
-        return text.splitlines() if ending == ".txt" else from_table(name, text)
+        return text.split("\n") if ending == ".txt" else from_table(name, text)
     if ending in (".json", ".jsonl"):
         return from_json(name, read_text(path))
+    split = (by_name(path) or DEFAULT) if path.is_file() else split
     rows = open_dataset(name, split, config, cache_dir, "--split")
     return list(rows[column_of(name, rows.column_names)])
 
@@ -67,7 +74,7 @@ def read_text(path: Path) -> str:
 
 def from_table(name: str, text: str) -> list[Any]:
     """The prompts of a table with tabs between its columns and their names above."""
-    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+    rows = list(csv.reader(text.split("\n"), delimiter="\t"))
     header, *rest = rows or [[]]
     place = header.index(column_of(name, header))
     return [row[place] if place < len(row) else None for row in rest]

@@ -6,24 +6,31 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from diffdpo.data.places import ENDINGS
 from diffdpo.data.splits import DEFAULT, has_rows
 from diffdpo.engine.console import say
 from diffdpo.errors import UserError, short
 
 SIDES = (("chosen", "rejected"), ("w", "l"))
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif")
+BESIDE = (".txt", ".jsonl", ".json", ".csv", ".md", "")  # of what may lie among them
 TOLERATED = 0.05  # share of pictures without a partner; at least one may be
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files at and below a folder, sorted by name; hidden ones are none of them."""
-    return sorted(
+    """The picture files at and below a folder, sorted by name; hidden ones are none of them.
+
+    Says which other files are passed over, but for those that describe pictures.
+    """
+    files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in ENDINGS
-        and path.is_file()
+        if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    known = (*PICTURES, *BESIDE)
+    if others := [path.name for path in files if path.suffix.lower() not in known]:
+        say(f"note         {folder}: {len(others):,} files are no pictures ({short(others[0])})")
+    return [path for path in files if path.suffix.lower() in PICTURES]
 
 
 def caption_beside(file: Path) -> str:
@@ -61,7 +68,7 @@ def side_pairs(folder: Path) -> Dataset:
     assert both is not None, "two_folders has found it"
     first, second = (by_name(side) for side in both)
     if not first:
-        raise UserError(f"data set {folder}: no {', '.join(ENDINGS)} files in {both[0].name}")
+        raise UserError(f"data set {folder}: no {', '.join(PICTURES)} files in {both[0].name}")
     alone = sorted(set(first) ^ set(second))
     if len(alone) > max(1, TOLERATED * len({*first, *second})) or not set(first) & set(second):
         raise UserError(

@@ -17,7 +17,7 @@ from datasets.table import InMemoryTable
 
 from diffdpo.data.columns import lacking, listed
 from diffdpo.data.configurations import configured
-from diffdpo.data.paths import missing_data
+from diffdpo.data.paths import LFS, is_pointer, missing_data
 from diffdpo.data.side_folders import side_pairs, two_folders
 from diffdpo.data.splits import (
     BUILDERS,
@@ -158,7 +158,7 @@ def read_files(name: str, files: Sequence[Path], cache_dir: str | None) -> list[
     """The rows of local files of one kind, told by their endings; a part for each folder."""
     if not files:
         raise UserError(f"data set {name}: no {', '.join(BUILDERS)} files for this split")
-    kinds = {BUILDERS.get(file.suffix): file for file in files}
+    kinds = {BUILDERS.get(file.suffix.lower()): file for file in files}
     if None in kinds:
         ending, endings = short(files[0].suffix or "nothing"), ", ".join(BUILDERS)
         raise UserError(f"data set {name}: files ending in {ending} are not read ({endings} are)")
@@ -169,6 +169,8 @@ def read_files(name: str, files: Sequence[Path], cache_dir: str | None) -> list[
             " read, or a folder with one kind"
         )
     (builder,) = kinds
+    if pointer := next(filter(is_pointer, files), None):
+        raise UserError(f"data set {name}: {short(pointer.name)} {LFS}")
     if not any(file.stat().st_size for file in files):
         raise UserError(f"data set {name}: has no rows ({short(files[0].name)} is empty)")
     return [
@@ -247,7 +249,8 @@ def json_rows(text: str) -> list[Any]:
     if text.lstrip().startswith("["):
         return json.loads(text)
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: a text may hold U+2028 and other ends of lines that are none to JSON.
+    for number, line in enumerate(text.split("\n"), start=1):
         try:
             rows += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:

@@ -35,9 +35,10 @@ def data_files(folder: Path) -> list[Path]:
     """
     files = with_rows(all_files(folder))
     if not files:
+        there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         raise UserError(
             f"data set {folder}: no {', '.join(BUILDERS)} files and no metadata.jsonl in it, nor"
-            " folders chosen and rejected"
+            f" folders chosen and rejected; it holds {short(', '.join(there)) or 'nothing'}"
         )
     return files
 
@@ -63,7 +64,7 @@ def with_rows(paths: Iterable[Path]) -> list[Path]:
 def is_data(name: str) -> bool:
     """Whether a file of this name holds rows."""
     ignored = name.startswith(".") or name in FILES_TO_IGNORE or name == RECORD
-    return Path(name).suffix in BUILDERS and not ignored
+    return Path(name).suffix.lower() in BUILDERS and not ignored
 
 
 def by_split(folder: Path, files: Iterable[Path]) -> dict[str, list[Path]]:

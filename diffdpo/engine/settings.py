@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffdpo.config import BaseSettings
+from diffdpo.engine.idle import idle_in_training
 from diffdpo.flags import SEEDS, flag
 
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -200,6 +201,12 @@ class TrainSettings(BaseSettings):
     hub_model_id: str | None = flag(
         None, "repository to upload to; default: the folder's name", group="logging"
     )
+    hub_revision: str | None = flag(
+        None,
+        "branch of the repository, made where it is not there; default: its main one",
+        aliases=["--hub_model_revision"],
+        group="logging",
+    )
     hub_private_repo: bool = flag(
         False, "only you may read a repository that the upload makes", group="logging"
     )
@@ -213,6 +220,9 @@ class TrainSettings(BaseSettings):
         if self.early_stopping_patience is not None and not self.keep_best:
             lines.append("--early_stopping_patience belongs to --keep_best; add that")
         return lines
+
+    def idle(self) -> dict[str, str]:
+        return super().idle() | idle_in_training(self)
 
     def problems_in_shares(self) -> list[str]:
         """A line for each setting that does not go with weights in shares (FSDP2)."""
@@ -281,6 +291,7 @@ FREE_ON_RESUME = {
     "push_to_hub",
     "hub_token",
     "hub_model_id",
+    "hub_revision",
     "hub_private_repo",
     "gradient_checkpointing",
     "precompute_dir",

@@ -130,6 +130,14 @@ def accuracy_line(standing: Standing) -> str:
     )
 
 
+def accuracy_cell(standing: Standing) -> str:
+    """The implicit accuracy beside its control, for a table; empty where there is none."""
+    if standing.accuracy is None:
+        return ""
+    control = 100 * standing.accuracy.difficulty.accuracy
+    return f"{standing.accuracy.estimate.percent()}; {control:.1f} % by difficulty alone"
+
+
 def changed(figure: Mapping[str, Any], scale: float = 1.0) -> str:
     """'0.21, reference 0.24, difference −0.03 [−0.05, −0.01]'."""
     policy, reference = (f"{scale * figure[who]:.3g}" for who in ("policy", "reference"))

@@ -14,6 +14,7 @@ from diffdpo.evaluation.findings import (
     Standing,
     about,
     above_control,
+    accuracy_cell,
     accuracy_line,
     beside,
     verdict,
@@ -74,7 +75,7 @@ def policies(report: Report, found: Findings) -> None:
         rows.append([
             one.entrant.label + (" (control)" if one.entrant.is_control else ""),
             found.rate(one).percent(),
-            one.accuracy.estimate.percent() if one.accuracy else "",
+            accuracy_cell(one),
             family_line(one.rows).partition(" rewards")[0],
             signed(gap, 100) if gap else "",
             best["win_rate"].percent() if best else "",

@@ -36,16 +36,24 @@ TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
 }
+TIED["dataset_name"] += ["dataset_weights", "mix_strategy"]
 TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "max_image_ratio"]
 # With another value the figures are not those of what the run trained, or not against what it was
 # trained against.
 REFERENCE = ["pretrained_model_name_or_path", "pretrained_vae_model_name_or_path", "unet_init"]
 REFERENCE += ["init_lora", "reference", "resolution", "num_frames", "is_turbo", "noise_offset"]
 REFERENCE += ["max_sequence_length"]
+WHOLE = "--prompts names a single file, which is read whole"
 # The folder layouts of other evaluations, see ``evaluation/layouts.py``.
 LAYOUTS = ("geneval", "hpsv2")
 # One of them is in the folder of a finished run.
 RESULTS = [LORA_FILE, KOHYA_FILE, "unet", "transformer"]
+
+
+def idle_split(prompts: str | None, data: str | None) -> dict[str, str]:
+    """The reason why no split is looked for; none where one is."""
+    is_file = prompts is not None and Path(prompts).is_file()
+    return {"dataset_split_name": WHOLE} if is_file and not data else {}
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,10 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
         if self.votes and not Path(self.votes).is_file():
             lines.append(f"--votes {self.votes}: no such file")
         return lines + missing_lora(self.init_lora) + self.policy_problems()
+
+    def idle(self) -> dict[str, str]:
+        data = self.dataset_name or self.train_data_dir
+        return super().idle() | idle_split(self.prompts, data)
 
     @property
     def needs_pairs(self) -> bool:

@@ -11,7 +11,7 @@ from diffdpo.engine.run_config import chosen, layer_of_run, recorded, result_pro
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag, restated
-from diffdpo.image.evaluate_settings import RESULTS, TIED
+from diffdpo.image.evaluate_settings import RESULTS, TIED, idle_split
 from diffdpo.image.flags.adapter_settings import AdapterSettings, missing_lora
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics.reward_settings import RewardSettings
@@ -100,6 +100,9 @@ class PairSettings(RewardSettings, CandidateSettings, ImageDataSettings):
         if self.prompts is None:
             named["dataset_name"] = self.dataset_name or self.train_data_dir
         return lines + result_problems(self.policy, RESULTS, named, checkpoints=True)
+
+    def idle(self) -> dict[str, str]:
+        return super().idle() | idle_split(self.prompts, None)
 
     @property
     def needs_pairs(self) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
-from diffdpo.data.paths import missing_data, missing_folder, missing_models
+from diffdpo.data.mixture_settings import MixtureSettings, weight_problems, whole_already
+from diffdpo.data.paths import missing_data, missing_folder, missing_models, split_words
+from diffdpo.data.strategies import CONCAT, OF_MIXTURE
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.bits_settings import not_in_bfloat16, not_in_shares
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
@@ -29,7 +32,7 @@ CHOICE = (
 
 
 @dataclass(frozen=True)
-class ImageDataSettings(PromptSettings):
+class ImageDataSettings(PromptSettings, MixtureSettings):
     """The settings of model and data that training and evaluation share."""
 
     pretrained_model_name_or_path: str | None = flag(
@@ -42,7 +45,10 @@ class ImageDataSettings(PromptSettings):
     variant: str | None = flag(None, "weight variant, e.g. fp16", group="model")
     cache_dir: str | None = flag(None, "where downloads are kept", group="model")
     dataset_name: str | None = flag(
-        None, "hub id, folder or file of preference pairs; default: bundled", group="data"
+        None,
+        "hub id, folder or file of preference pairs, several with commas between them; default:"
+        " bundled",
+        group="data",
     )
     dataset_config_name: str | None = flag(None, "configuration of a hub data set", group="data")
     dataset_split_name: str = flag("train", "split to read", aliases=["--split"], group="data")
@@ -111,19 +117,49 @@ class ImageDataSettings(PromptSettings):
     )
 
     def problems(self) -> list[str]:
-        model, data = self.pretrained_model_name_or_path, self.dataset_name or self.train_data_dir
+        model, data = self.pretrained_model_name_or_path, self.datasets
         lines = [
             *super().problems(),
             # Of a file the loader says what it is.
             *([] if is_file(model) else missing_folder(model, f"model {model}: no such folder")),
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
-            *missing_data(data),
+            *(line for name in self.datasets for line in missing_data(name)),
+            *self.mixture_problems(),
         ]
+        if self.train_data_dir not in (None, data):
+            lines.append(
+                f"--train_data_dir {self.train_data_dir}: --dataset_name {data} is read; keep one"
+            )
         if model and not data and self.needs_pairs:
             lines.append(
                 "--dataset_name is needed beside a model: a hub id, folder or file of preference"
                 " pairs"
             )
+        return lines
+
+    def idle(self) -> dict[str, str]:
+        local = Path(self.pretrained_model_name_or_path or "").is_dir()
+        reason = {"revision": "the model is a folder of this machine, which has no revisions"}
+        return super().idle() | (reason if local else {})
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets of pairs that are named."""
+        data = self.dataset_name or self.train_data_dir
+        return split_words([data]) if data else []
+
+    @property
+    def mixing(self) -> tuple[str, list[float] | None]:
+        """How several data sets are mixed, and their weights."""
+        weights = self.dataset_weights or None
+        return self.mix_strategy or (OF_MIXTURE if weights else CONCAT), weights
+
+    def mixture_problems(self) -> list[str]:
+        """Why the data sets cannot be mixed."""
+        (strategy, weights), count = self.mixing, max(1, len(self.datasets))
+        lines = weight_problems(strategy, weights, count) or whole_already(strategy, weights, count)
+        if count > 1 and getattr(self, "streaming", False):
+            lines.append("--streaming reads one data set of pictures, and several are named")
         return lines
 
     @property
@@ -213,19 +249,6 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
     dreamlike_pairs_only: bool = flag(
         False, "only pairs whose model_0 and model_1 are dreamlike models", group="data"
     )
-    run_validation: bool = flag(
-        False, "sample policy beside reference during and after training", group="evaluation"
-    )
-    validation_steps: int = flag(200, "sample every so many steps", group="evaluation", least=1)
-    validation_prompts: list[str] = flag(
-        [], "prompts to sample; default: 8 of the data's", group="evaluation"
-    )
-    num_inference_steps: int = flag(
-        25, "sampling steps of validation pictures", group="evaluation", least=1, most=1000
-    )
-    guidance_scale: float = flag(
-        5.0, "classifier-free guidance of validation pictures", group="evaluation", least=0
-    )
 
     def problems(self) -> list[str]:
         lines = super().problems()
@@ -271,10 +294,9 @@ class ImageSettings(ProcessSettings, ImageDataSettings, ImageLossSettings, Strea
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        sampling = {"run_validation", "validation_steps", "validation_prompts"}
-        sampling |= {"num_inference_steps", "guidance_scale", *FREE_OF_WATCHING}
         written = {"cache_dir", "vae_encode_batch_size", "cache_latents"}
-        return FREE_ON_RESUME | sampling | written | {"lora_format", "lora_dtype", "offload"}
+        written |= {"lora_format", "lora_dtype", "offload"}
+        return FREE_ON_RESUME | FREE_OF_WATCHING | written
 
     @classmethod
     def inert(cls) -> dict[str, str]:

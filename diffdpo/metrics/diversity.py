@@ -3,6 +3,7 @@ every time may win, and is of less use."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 from PIL import Image
 
 from diffdpo.metrics.identity import digest_of, weight_files
+from diffdpo.metrics.intervals import clustered_mean
 from diffdpo.metrics.pixels import CROP
 from diffdpo.metrics.weights import load_network
 
 Embed = Callable[[Sequence[Image.Image]], np.ndarray]  # N pictures → (N, D)
 
+COLLAPSED = 0.5  # share of the reference's diversity that is lost where a policy has collapsed
 BINS, SIDE = 4, 8
 PIXELS = f"colour histogram of {BINS}³ bins and {SIDE}×{SIDE} pixels"
 
@@ -82,3 +85,43 @@ def between_seeds(embedding_PKD: np.ndarray) -> np.ndarray:
     # |Σ u|² holds every pair twice, and each with itself.
     both_P = np.square(unit_PKD.sum(axis=1)).sum(axis=1) - np.square(unit_PKD).sum(axis=(1, 2))
     return 1 - both_P / (times * (times - 1))
+
+
+@dataclass(frozen=True)
+class Change:
+    """How much pictures of a prompt differ between seeds, by policy and by reference, and by what
+    share of the reference's the policy's is above it: the mean over prompts, with its 95 %
+    interval, which a single prompt has not. Where the reference's are all alike the share is 0."""
+
+    policy: float
+    reference: float
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        known = math.isfinite(self.low)
+        bounds = f" [{self.low:+.0%}, {self.high:+.0%}]" if known else "; one prompt, no interval"
+        return (
+            f"pictures of a prompt differ by {self.policy:.3g} between seeds, the reference's by"
+            f" {self.reference:.3g} ({self.share:+.0%}{bounds})"
+        )
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the whole interval lies below what counts as a collapse."""
+        return self.high < -COLLAPSED
+
+
+def diversity_change(policy_PKD: np.ndarray, reference_PKD: np.ndarray, seed: int) -> Change:
+    """The change from the embeddings of ``K`` ≥ 2 pictures of each of ``P`` prompts, at the same
+    seeds. The interval is that of a ratio of means, to first order: prompts whose pictures differ
+    more than those of others widen it no further than they lose more or less of it."""
+    own_P, before_P = between_seeds(policy_PKD), between_seeds(reference_PKD)
+    own, level = float(own_P.mean()), float(before_P.mean())
+    if level < 1e-6:  # rounding: nothing is there to be lost
+        return Change(own, level, 0.0, 0.0, 0.0)
+    ratio = own / level
+    share_P = ratio - 1 + (own_P - ratio * before_P) / level
+    share = clustered_mean(share_P.tolist(), range(len(share_P)), seed)
+    return Change(own, level, share.value, *share.interval)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffdpo.errors import UserError, short
 from diffdpo.extensions import named_row
+from diffdpo.flags import default_of
 from diffdpo.losses import LOSSES, Loss, as_loss
 from diffdpo.losses.running import RunningMean
 from diffdpo.losses.transforms import DIVERGENCES
@@ -111,6 +112,19 @@ def divergence_of(
     given, reward = getattr(settings, "f_alpha_divergence_coef", None), DIVERGENCES[name]
     alpha = 0.5 if given is None else given
     return lambda ratio: reward(ratio, alpha)
+
+
+def unread_options(settings: object, objective: Objective, options: Iterable[str]) -> list[str]:
+    """A line for each of these options that differs from its default and that no loss reads: such a
+    run is not what was meant."""
+    names, lines = ", ".join(term.name for term in objective.terms), []
+    for name in options:
+        is_read = any(name in term.row.options for term in objective.terms)
+        if is_read or getattr(settings, name) == default_of(type(settings), name):
+            continue
+        having = ", ".join(loss for loss, row in LOSSES.items() if name in row.options)
+        lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
+    return lines
 
 
 def read_options(settings: LossSettings, row: Loss) -> dict[str, float]:

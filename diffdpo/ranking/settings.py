@@ -75,6 +75,10 @@ class RankingSettings(BaseSettings):
         """The name of the column for each role."""
         return {role: getattr(self, f"{role}_column") for role in ROLES}
 
+    def idle(self) -> dict[str, str]:
+        resampling = ["bootstrap_samples", "seed"] if self.interval != "bootstrap" else []
+        return super().idle() | dict.fromkeys(resampling, "it is that of --interval bootstrap")
+
     def problems(self) -> list[str]:
         lines = super().problems()
         if self.comparisons is None:

@@ -44,7 +44,7 @@ def read_comparisons(
         tally = GameTally(
             use_order=use_order,
             source=str(path),
-            unit="row" if path.suffix == ".parquet" else "line",
+            unit="row" if path.suffix.lower() == ".parquet" else "line",
         )
         batches = _file(path, names, tally)
     else:
@@ -99,13 +99,14 @@ def _file(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     }
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    if path.suffix not in readers:
+    ending = path.suffix.lower()
+    if ending not in readers:
         raise UserError(
             f"{path}: files ending in {path.suffix or 'nothing'} are not read ({', '.join(readers)}"
             " are)"
         )
     try:
-        yield from readers[path.suffix](path, names, tally)
+        yield from readers[ending](path, names, tally)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read (not UTF-8 text)") from error
     except (OSError, csv.Error) as error:
@@ -114,7 +115,7 @@ def _file(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
 
 def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         header = [name.strip() for name in next(rows, [])]
         roles = roles_of(header, names, str(path))
         tally.unread(header, roles)

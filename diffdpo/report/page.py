@@ -16,7 +16,8 @@ from diffdpo.engine.files import write_atomically
 from diffdpo.engine.journal import Journal
 from diffdpo.engine.run_config import recorded
 from diffdpo.engine.watch.evals import best_of, metric_name
-from diffdpo.engine.watch.overtrained import verdict
+from diffdpo.engine.watch.overtrained import overtrained_from, verdict
+from diffdpo.engine.watch.signs import WINDOW, Drift
 from diffdpo.errors import UserError, not_installed, short
 from diffdpo.report.plots import held_out_curves, training_curves
 
@@ -98,13 +99,15 @@ class Report:
 
     def about_run(self, run: Path, settings: Mapping[str, object]) -> None:
         """Add the curves and settings of a training run, if any, and those of this evaluation."""
+        own, lines = recorded(run), read_metrics(run / EVALS)
+        by, share = metric_name(own.get("metric_for_best_model", "loss")), own.get("drift_share")
+        over = overtrained_from(lines, by)
         if records := read_metrics(run / METRICS):
-            self.section("Training", training_note(records))
-            self.plot(lambda: training_curves(records), "training curves")
-        if lines := read_metrics(run / EVALS):
-            by = metric_name(recorded(run).get("metric_for_best_model", "loss"))
+            self.section("Training", training_note(records) + drift_note(records, share))
+            self.plot(lambda: training_curves(records, over, share), "training curves")
+        if lines:
             self.section("Held out, during training", held_out_note(lines, by))
-            self.plot(lambda: held_out_curves(lines), "held-out curves")
+            self.plot(lambda: held_out_curves(lines, over), "held-out curves")
         self.section("Settings")
         if (run / "config.yaml").is_file():
             self.code((run / "config.yaml").read_text(errors="replace"))
@@ -142,6 +145,18 @@ def training_note(records: Sequence[Mapping[str, Any]]) -> str:
         f"{len(records)} records, steps {first} to {last};{pace} thin lines are single records,"
         " thick ones running means."
     )
+
+
+def drift_note(records: Sequence[Mapping[str, Any]], share: float | None) -> str:
+    """How far the policy's error on winners is above the reference's at the end, and the step from
+    which on it was told; empty where that was not measured."""
+    known = [(one["step"], drift) for one in records if (drift := Drift.from_metrics(one))]
+    if not known:
+        return ""
+    line = f" Over the last {WINDOW} steps the policy's error on winners is {known[-1][1]} above"
+    line += " the reference's"
+    told = [step for step, drift in known if share is not None and drift.low > share]
+    return f"{line}; surely above {share:.0%} since step {told[0]}." if told else f"{line}."
 
 
 def held_out_note(lines: Sequence[Mapping[str, Any]], by: str) -> str:

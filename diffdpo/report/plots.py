@@ -16,10 +16,12 @@ CURVES = {
     "squared error": [
         f"error/{who}_{side}" for who in ("policy", "reference") for side in ("chosen", "rejected")
     ],
+    "winner drift": ["drift/winner"],
     "gradient norm": ["grad_norm"],
     "learning rate": ["lr"],
 }  # fmt: skip
-EXACT = ["learning rate"]  # not noisy: a running mean would only lag behind it
+# Not noisy, or a mean over a window already: a running mean would only lag behind it.
+EXACT = ["winner drift", "learning rate"]
 SMOOTH = 0.9  # weight of the past in the running mean
 
 
@@ -41,10 +43,13 @@ def as_png(page: Any) -> bytes:
     return buffer.getvalue()
 
 
-def training_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
+def training_curves(
+    records: Sequence[Mapping[str, Any]], over: int | None = None, share: float | None = None
+) -> bytes:
     """A PNG with one panel a quantity: single steps as thin lines, running means as thick ones.
 
     A record may lack a quantity, or have none that is finite; the line goes straight on there.
+    ``over`` is the step from which on the run is over-trained, ``share`` the drift that is told.
     """
     # A run has the metrics of its own modality and loss; panels of others are left out.
     panels = {
@@ -63,23 +68,41 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
                 continue
             (line,) = axis.plot(steps, values, linewidth=0.6, alpha=0.35)
             axis.plot(steps, smoothed(values), linewidth=1.6, color=line.get_color(), label=label)
-        finish(axis, title, curves)
+        if title == "winner drift":
+            with_bounds(axis, records, share)
+        finish(axis, title, curves, over)
     return as_png(page)
 
 
+def with_bounds(axis: Any, records: Sequence[Mapping[str, Any]], share: float | None) -> None:
+    """Add the 95 % interval of winner drift, a line at none and one at the ``share`` from which on
+    it is told."""
+    (low_at, low), (high_at, high) = (points(records, f"drift/winner_{end}") for end in ENDS)
+    if low_at == high_at:
+        axis.fill_between(low_at, low, high, alpha=0.2)
+    axis.axhline(0, color="grey", linewidth=0.8)
+    if share is not None:
+        label = f"told above {share:.0%}"
+        axis.axhline(share, color="grey", linewidth=0.8, linestyle="--", label=label)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+ENDS = ("low", "high")  # of an interval
+WINNER = "held-out squared error of the chosen"
 HELD_OUT = {
     "held-out loss": ["eval_loss"],
-    "held-out implicit accuracy": ["eval_rewards/accuracies"],
-    "held-out squared error of the chosen": [
-        "eval_error/policy_chosen",
-        "eval_error/reference_chosen",
+    "held-out implicit accuracy": [
+        "eval_rewards/accuracies",
+        "eval_rewards/accuracies_by_difficulty",
     ],
+    WINNER: ["eval_error/policy_chosen", "eval_error/reference_chosen"],
 }
 BAND = {"eval_rewards/accuracies": "eval_accuracy_interval"}  # the interval of a figure
 
 
-def held_out_curves(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG of what was measured on held-out rows, with the 95 % interval of the accuracy."""
+def held_out_curves(lines: Sequence[Mapping[str, Any]], over: int | None = None) -> bytes:
+    """A PNG of what was measured on held-out rows, with the 95 % interval of the accuracy; ``over``
+    is the step from which on the run is over-trained."""
     panels = {
         title: curves
         for title, names in HELD_OUT.items()
@@ -94,7 +117,7 @@ def held_out_curves(lines: Sequence[Mapping[str, Any]]) -> bytes:
             if all(bands) and len(bands) == len(steps):
                 low, high = zip(*bands, strict=True)
                 axis.fill_between(steps, low, high, alpha=0.15)
-        finish(axis, title, curves)
+        finish(axis, title, curves, over)
     return as_png(page)
 
 
@@ -123,16 +146,29 @@ def overlaid_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     return as_png(page)
 
 
-def finish(axis: Any, title: str, curves: Mapping[str, tuple[list[int], list[float]]]) -> None:
-    """Add titles, ticks and the legend of a panel."""
+TOLD = ("winner drift", WINNER)  # the panels that say what is shaded in all
+
+
+def finish(
+    axis: Any,
+    title: str,
+    curves: Mapping[str, tuple[list[int], list[float]]],
+    over: int | None = None,
+) -> None:
+    """Add titles, ticks and the legend of a panel, and shade it from step ``over`` on."""
     axis.set_title(title, fontsize=10)
+    if over is not None:
+        label = f"over-trained from step {over}" if title in TOLD else None
+        last = max(steps[-1] for steps, _ in curves.values())
+        axis.axvline(over, color="tab:red", linewidth=0.8, linestyle=":", label=label)
+        axis.axvspan(over, max(over, last), color="tab:red", alpha=0.08)
     if title == "learning rate":
         # A constant one would otherwise fill the axis with its rounding errors.
         axis.set_ylim(0, 1.1 * max(curves["lr"][1]) or 1)
     axis.set_xlabel("step", fontsize=8)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.tick_params(labelsize=8)
-    if len(curves) > 1:
+    if len(axis.get_legend_handles_labels()[1]) > 1:
         axis.legend(fontsize=7)
 
 

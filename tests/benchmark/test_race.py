@@ -163,7 +163,7 @@ def test_the_plan_tries_rates_first_and_then_takes_turns(tmp_path):
     assert [row[:3] for row in small.plan(TASKS["lora"])] == [("race", "ours", 0)]
 
 
-def found(path):
+def found(path, with_pairs):
     """A judge that knows the weights by their folder."""
     step = int(path.name.split("-")[1])
     return {"win_rate": {"value": step / 10}, "implicit_accuracy": {}, "winners_error": 0.0}
@@ -185,12 +185,12 @@ def test_judging_goes_on_where_it_was_stopped(tmp_path):
         file.write('{"step": 2, "win')  # stopped while it wrote
     seen = []
 
-    def counted(path):
-        seen.append(path.name)
-        return found(path)
+    def counted(path, with_pairs):
+        seen.append((path.name, with_pairs))
+        return found(path, with_pairs)
 
     assert len(list(judge(run, tmp_path, counted))) == 2
-    assert seen == ["step-2", "step-3"]
+    assert seen == [("step-2", False), ("step-3", True)]
     assert not weights.exists()
     assert [one["win_rate"]["value"] for one in every_line(tmp_path)] == [0.1, 0.2, 0.3]
 

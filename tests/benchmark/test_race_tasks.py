@@ -76,7 +76,9 @@ def test_scripts_get_the_flags_of_their_kind(tmp_path):
     assert TASKS["flow"].names(peers) == list(TASKS["flow"].ours)
     subject = entrant(TASKS["subtle"], "diffusers", peers, ["--seed", "1"])
     assert (subject.program, subject.target) == ("script", str(peers[0].path))
-    assert subject.flags[:4] == ("--seed", "1", "--dataset_split_name", "train")
+    # Its beta multiplies whole errors, and ours their halves.
+    told = ("--beta_dpo", "500", "--dataset_split_name", "train")
+    assert subject.flags[:6] == ("--seed", "1", *told)
 
 
 def test_places_in_the_order_change():

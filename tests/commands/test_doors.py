@@ -32,9 +32,10 @@ def room(name):
 
 
 IMAGE = room("image.flags") | {"image.settings", "image.bundled", "image.lora_file"}
-IMAGE |= {"data", "data.stream_settings"}
+MIXED = {"data.mixture_settings", "data.strategies"}
+IMAGE |= {"data", "data.stream_settings", *MIXED}
 TEXT = room("text.flags") | room("text.recipes")
-TEXT |= {"text.settings", "text.bundled", "data.strategies"}
+TEXT |= {"text.settings", "text.bundled", *MIXED}
 RANKING = room("ranking") | LIGHT | {"draws", "engine.files"}
 PAIRS = {"image.evaluate_settings", "image.pair_settings", "pairs", "pairs.settings"}
 PAIRS |= {"pairs.select", "draws", "commands", "commands.settings"}

@@ -8,9 +8,10 @@ import yaml
 from datasets import load_dataset
 
 from diffdpo.cli import main
-from diffdpo.commands.rounds import falls, training_of, unlabelled
-from diffdpo.commands.rounds_settings import RoundsSettings
+from diffdpo.commands.rounds import falls, judging_of, pairs_of, training_of, unlabelled
+from diffdpo.commands.rounds_settings import SHARED, TAKEN, RoundsSettings
 from diffdpo.config import settings_of
+from diffdpo.errors import UserError
 from diffdpo.metrics.intervals import clustered_share
 
 FAST = {"num_inference_steps": 1, "guidance_scale": 1.0}
@@ -116,12 +117,34 @@ def test_it_ends_where_the_held_out_judge_prefers_the_round_before(tmp_path, cap
         ({"train": "fast"}, "train is one value; names with values are wanted"),
         ({"train": {"max_steps": 1}}, "unknown setting 'max_steps'"),
         ({"rounds": 0}, "--rounds must be at least 1"),
+        ({"evaluate": {"num_prompt": 1}}, "evaluate: unknown setting 'num_prompt' (did you mean"),
+        ({"evaluate": {"images_per_prompt": 0}}, "evaluate: --images_per_prompt must be at least"),
+        ({"train": {"lora_alpha": 2}}, "train: --lora_alpha is about a LoRA"),
+        ({"train": {"learning_rate": "fast"}}, "train: --learning_rate: invalid float value"),
+        ({"make_pairs": {"candidates": 1}}, "make_pairs: --candidates must be at least 2"),
     ],
 )
-def test_a_plan_that_cannot_work_is_one_line(models, tmp_path, capsys, changes, line):
-    words, _ = written(tmp_path, models, **changes)
+def test_a_plan_that_cannot_work_is_told_before_anything_is_made(
+    models, tmp_path, capsys, changes, line
+):
+    words, out = written(tmp_path, models, **changes)
     assert main(words) == 2
     assert line in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "stage"),
+    [("make_pairs", pairs_of), ("train", training_of), ("evaluate", judging_of)],
+)
+def test_a_section_cannot_hold_what_rounds_sets_itself(models, tmp_path, section, stage):
+    words, _ = written(tmp_path, models)
+    settings = settings_of(RoundsSettings, config=words[2])
+    own = {*stage(settings, 1), *stage(settings, 2)} - {*settings.section(section)}
+    assert own <= {*TAKEN[section], *SHARED}
+    for name in own:
+        with pytest.raises(UserError, match=f"{section}: {name} is set by rounds itself"):
+            settings_of(RoundsSettings, config=words[2], **{section: {name: 1}})
 
 
 def test_nested_settings_are_json_on_the_command_line(tmp_path):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import yaml
+from PIL import Image
 
 from diffdpo.losses import LOSSES
 from tests.commands.image_runs import flags, metrics, same, train, wait_for_lines, weights
@@ -180,7 +181,7 @@ def test_soft_ties_are_trained_on(models, pairs, tmp_path, capsys):
     assert "15 of 15 rows; 3 ties kept" in capsys.readouterr().out
 
 
-def test_validation_lays_policy_beside_reference(models, pairs, tmp_path):
+def test_validation_lays_policy_beside_reference(models, pairs, tmp_path, capsys):
     out = tmp_path / "run"
     seen = {
         "run_validation": True,
@@ -190,10 +191,18 @@ def test_validation_lays_policy_beside_reference(models, pairs, tmp_path):
     }
     train(*flags(models(), pairs, out, max_train_steps=3, report_to="tensorboard", **seen))
     assert sorted(path.name for path in (out / "validation").iterdir()) == [
+        "diversity.jsonl",
         "step-2.png",
         "step-3.png",
     ]
     assert list(out.glob("logs/**/events*"))
+    # Two pictures of each prompt, by reference and policy.
+    with Image.open(out / "validation" / "step-3.png") as sheet:
+        assert sheet.size == (190 + 4 * 128, 24 + 2 * 128)
+    lines = read_jsonl(out / "validation" / "diversity.jsonl")
+    assert [line["step"] for line in lines] == [2, 3]
+    assert all(line["diversity/reference"] > 0 and not line["collapsed"] for line in lines)
+    assert capsys.readouterr().out.count("\ndiversity    step ") == 2
 
 
 def test_other_optimizers_and_schedules(models, pairs, tmp_path, capsys):

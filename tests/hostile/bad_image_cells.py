@@ -22,6 +22,15 @@ CELLS: dict[str, tuple[Any, str]] = {
     "a web address": ("https://example.org/a.png", "web addresses are not fetched"),
     "long text": ("lorem ipsum " * 2000, "holds text that is neither a file name nor base64"),
     "base64 of no image": (base64.b64encode(bytes(5000)).decode(), "in no image format"),
+    "a pointer of Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "is a Git LFS pointer in place of the file; git lfs pull",
+    ),
+    "a page of the web": (b"<!doctype html><title>404</title>", "text .HTML, SVG or JSON., not an"),
+    "a picture of a phone": (
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "HEIC, which is not read; store",
+    ),
     "two images": ([GOOD, GOOD], "holds a list of 2 values; one image is wanted"),
     "a row of numbers": ([1, 2, 3], "holds an array of 3; H x W"),
     "numbers beyond a byte": ([[300, 2], [3, 4]], "holds whole numbers from 2 to 300"),

@@ -105,6 +105,7 @@ NAMES = {
     "a device": ("/dev/zero", "a pipe or a device"),
     "a folder": (".", "is a folder"),
     "no file": ("none.png", "no such file: 'none.png'"),
+    "a name of Windows": ("img\\\\a.png", r"no such file: .*; folders are parted by /, not"),
     "a very long name": ("x/" * 9000, "."),
 }
 CAPTIONS = {
@@ -203,7 +204,24 @@ CASES = [
         reading(pipe),
         r"data set .*: is a pipe or a device, not a file",
     ),
-    Bad("no files", TRAIN, reading(files(a__txt="x")), r"data set .*: no .parquet, .json"),
+    Bad(
+        "no files",
+        TRAIN,
+        reading(files(a__txt="x", metadata__tsv="y")),
+        r"data set .*: no .parquet, .json.*; it holds a.txt, metadata.tsv",
+    ),
+    Bad(
+        "a pointer of Git LFS for a file",
+        TRAIN,
+        reading(files(train__parquet="version https://git-lfs.github.com/spec/v1\noid sha256:0\n")),
+        r"data set .*: train.parquet is a Git LFS pointer in place of the file; git lfs pull",
+    ),
+    Bad(
+        "two folders of pairs",
+        TRAIN,
+        reading(pairs, "--train_data_dir", "elsewhere"),
+        r"--train_data_dir elsewhere: --dataset_name .*data is read; keep one",
+    ),
     Bad("an empty file", TRAIN, reading(files(metadata__jsonl="")), r"data set .*: has no rows"),
     Bad(
         "text that is not UTF-8",

@@ -118,6 +118,23 @@ IMAGES = {
         r"--loss_type 'sigmod' is unknown; known: sigmoid, ipo",
     ),
     "no target modules": (["--rank", "2", "--lora_target_modules", "nothing"], ".*nothing"),
+    "an option of another loss": (
+        ["--dpop_lambda", "5"],
+        "--dpop_lambda: loss sigmoid does not read it; these do: dpop",
+    ),
+    "an option of an unpaired loss": (
+        ["--loss_type", "ipo", "--desirable_weight", "2"],
+        "--desirable_weight: loss ipo does not read it; these do: kto",
+    ),
+    "a loss beside sft": (
+        ["--sft", "--loss_type", "ipo"],
+        "--sft takes the place of --loss_type ipo; keep one of the two",
+    ),
+    "weights beside sft": (["--sft", "--loss_weights", "2"], "--loss_weights: --sft is one loss"),
+    "target modules of no LoRA": (
+        ["--lora_target_modules", "to_q"],
+        "--lora_target_modules is about a LoRA; add --rank",
+    ),
     "offload of what is trained": (["--offload"], "--offload is for a frozen base under a LoRA"),
     "offload of compiled blocks": (
         ["--rank", "2", "--offload", "--torch_compile"],

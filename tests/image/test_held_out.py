@@ -13,7 +13,9 @@ from diffdpo.cli import run_command
 from diffdpo.engine.checkpoint_state import read_state
 from diffdpo.losses import LOSSES
 from tests.commands.image_runs import flags, metrics, same, train, weights
+from tests.conftest import script
 from tests.factory import make_pairs, read_jsonl
+from tests.processes import run_two
 
 BASE = {"holdout": 4, "eval_steps": 2, "max_train_steps": 6, "checkpointing_steps": 3}
 
@@ -37,6 +39,7 @@ def test_every_measurement_has_its_figures(run):
         assert 0 <= line["eval_rewards/accuracies"] <= 1
         rise = line["eval_error/policy_chosen"] - line["eval_error/reference_chosen"]
         assert line["eval_error/rise"] == pytest.approx(rise, abs=1e-9)
+        assert 0 <= line["eval_rewards/accuracies_by_difficulty"] <= 1
         counts = [bucket["n"] for bucket in line["eval_by_timestep"]]
         assert sum(counts) == 4 * 4
     # The reference and the draws are the same every time.
@@ -171,6 +174,33 @@ def test_losses_of_another_kind_are_measured(models, pairs, tmp_path, loss):
     (line,) = evals(tmp_path / "run")
     assert math.isfinite(line["eval_loss"])
     assert ("eval_error/rise" in line) == (loss == "kto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
+def test_two_processes_measure_what_one_does(models, pairs, tmp_path, loss):
+    # An odd number: one process has a pair less, and another stands in for it.
+    own = {"holdout": 5, "eval_steps": 1, "max_train_steps": 2, "loss_type": loss}
+    own |= {"learning_rate": 1e-3, "checkpointing_steps": 10}
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(*flags(models(), pairs, one, train_batch_size=4, **own))
+    words = flags(models(), pairs, two, train_batch_size=2, **own)
+    done = run_two(script("train_diffusion_dpo", *words))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held out     step") == 2
+    for here, there in zip(evals(one), evals(two), strict=True):
+        assert here.keys() == there.keys()
+        for name, value in here.items():
+            if name != "eval_by_timestep":
+                # Beta is 5000: what a score is rounded by is multiplied by that.
+                rounding = 2e-4 if name in ("eval_loss", "eval_rewards/margins") else 1e-6
+                assert there[name] == pytest.approx(value, rel=1e-4, abs=rounding), name
+    for step in (1, 2):
+        name = f"held-out/step-{step}.safetensors"
+        here, there = load_file(one / name), load_file(two / name)
+        assert here["margin_PK"].shape == (5, 4)
+        for column, values in here.items():
+            torch.testing.assert_close(there[column], values, rtol=1e-4, atol=1e-6)
 
 
 def test_pairs_of_one_prompt_or_one_picture_stay_together(tmp_path, models):

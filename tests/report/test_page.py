@@ -61,10 +61,10 @@ def test_without_matplotlib_the_page_says_what_its_curves_need(tmp_path, monkeyp
     assert "data:image/png" not in page
 
 
-def panels(monkeypatch, records):
+def panels(monkeypatch, records, *more):
     """The panels of the training curves by title."""
     monkeypatch.setattr(plots, "as_png", lambda page: page)
-    page = training_curves(records)
+    page = training_curves(records, *more)
     page.canvas.draw()
     return {axis.get_title(): axis for axis in page.axes if axis.get_visible()}
 
@@ -93,6 +93,41 @@ def test_what_some_records_lack_is_drawn_where_it_is(monkeypatch):
         "implicit accuracy": [3],
     }
     assert panels(monkeypatch, [{"step": 1}]) == {}
+
+
+def drifting(step, **more):
+    drift = {"drift/winner": step / 1000, "drift/winner_low": step / 2000}
+    return {"step": step, "loss": 0.7, **drift, "drift/winner_high": step / 500, **more}
+
+
+def test_winner_drift_has_a_panel_with_interval_and_what_is_over_trained_is_shaded(monkeypatch):
+    records = [{"step": 10, "loss": 0.7}, *map(drifting, range(20, 101, 10))]
+    drawn = panels(monkeypatch, records, 80, 0.05)
+    axis = drawn["winner drift"]
+    assert list(axis.lines[0].get_ydata()) == [step / 1000 for step in range(20, 101, 10)]
+    band = axis.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.01, 0.2))
+    assert "over-trained from step 80" in axis.get_legend_handles_labels()[1]
+    assert 0.05 in [line.get_ydata()[0] for line in axis.lines]
+    for shaded in drawn.values():
+        assert [patch.get_extents().width > 0 for patch in shaded.patches] == [True]
+    plain = panels(monkeypatch, records)
+    assert not any(axis.patches for axis in plain.values())
+    assert "winner drift" not in panels(monkeypatch, records[:1])
+
+
+def test_the_page_tells_the_drift_at_the_end_and_since_when_it_is_too_much(tmp_path):
+    def page(share):
+        records = [json.dumps(drifting(step)) for step in (50, 120, 200)]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(records) + "\n")
+        (tmp_path / "config.yaml").write_text(f"drift_share: {share}\n")
+        report = Report("a run")
+        report.about_run(tmp_path, {})
+        return html.unescape("".join(report.blocks))
+
+    told = "error on winners is +20.0% [+10.0%, +40.0%] above the reference's"
+    assert f"{told}; surely above 5% since step 120." in page(0.05)
+    assert f"{told}." in page(0.2)
 
 
 def test_tables_of_texts_are_aligned_to_the_left(tmp_path):

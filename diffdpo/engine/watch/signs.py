@@ -16,6 +16,7 @@ Record = Mapping[str, Any]
 
 WINDOW = 20  # steps
 T_975 = 2.0930  # Student's t for a 95 % interval with WINDOW − 1 degrees of freedom
+DRIFT = ("drift/winner", "drift/winner_low", "drift/winner_high")
 WINNER = ("error/policy_chosen", "error/reference_chosen")
 ACCURACY, GRADIENT, LOSS = "rewards/accuracies", "grad_norm", "loss"
 SURE, FLAT = 0.98, 0.05  # saturation: accuracy from here, gradient below this share of the first
@@ -37,11 +38,13 @@ class Drift:
 
     def as_metrics(self) -> dict[str, float]:
         """The figures for metrics.jsonl."""
-        return {
-            "drift/winner": self.mean,
-            "drift/winner_low": self.low,
-            "drift/winner_high": self.high,
-        }
+        return dict(zip(DRIFT, (self.mean, self.low, self.high), strict=True))
+
+    @classmethod
+    def from_metrics(cls, record: Record) -> Drift | None:
+        """What ``as_metrics`` wrote; None where a record has no such figures."""
+        values = [record.get(name) for name in DRIFT]
+        return None if None in values else cls(*values)
 
 
 def winner_drift(window: Sequence[Record]) -> Drift | None:

@@ -25,7 +25,14 @@ ADVICE = {
     "saturated": "nothing is left to learn from these pairs: stop here, or add others",
     "spike": "one is a pair that the policy is sure of the wrong way round; if they come again,"
     " lower --learning_rate or average draws (--timesteps_per_pair 4)",
+    "collapse": "take an earlier checkpoint, lower --learning_rate or raise --beta_dpo; look at the"
+    " pictures",
 }
+
+
+def told(kind: str, step: int, line: str) -> str:
+    """The line in which a kind of trouble is named: what was seen, and what to do about it."""
+    return f"{kind:<12} step {step}: {line}; {ADVICE[kind]} ({PAGE})"
 
 
 class Watch:
@@ -58,7 +65,7 @@ class Watch:
         for kind, line in self.seen(record):
             if kind not in self.told:
                 self.told.add(kind)
-                self.notice(f"{kind:<12} step {record['step']}: {line}; {ADVICE[kind]} ({PAGE})")
+                self.notice(told(kind, record["step"], line))
         if drift := winner_drift(self.window):
             record.update(drift.as_metrics())
 

@@ -15,6 +15,7 @@ import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 
+from diffdpo.data.paths import LFS, is_pointer
 from diffdpo.engine.finite import names_not_finite
 from diffdpo.errors import UserError, short
 
@@ -114,6 +115,8 @@ def check_headers(folder: Path, what: str) -> None:
             with safe_open(path, "pt"):
                 pass
         except (OSError, SafetensorError) as error:
+            if is_pointer(path):
+                raise UserError(f"{what}: {short(path.name)} {LFS}") from error
             raise UserError(
                 f"{what}: cannot be loaded ({short(path.name)} is cut short, damaged, or no"
                 f" safetensors file: {short(error)})"

@@ -118,6 +118,7 @@ class AdapterSettings(BaseSettings):
         given = {"lora_alpha": self.lora_alpha, "use_dora": self.use_dora}
         given |= {"use_rslora": self.use_rslora, "lora_format": self.lora_format != "both"}
         given |= {"lora_dtype": self.lora_dtype != "fp32"}
+        given |= {"lora_target_modules": bool(self.lora_target_modules)}
         return [name for name, value in given.items() if value]
 
 

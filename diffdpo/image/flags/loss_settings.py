@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffdpo.errors import UserError
-from diffdpo.flags import flag
+from diffdpo.flags import default_of, flag
 from diffdpo.image.flags.adapter_settings import AdapterSettings
 from diffdpo.image.flags.watch_settings import WatchSettings
 from diffdpo.words import number
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from diffdpo.objective.terms import Objective
 
 SCORE = "score"
+# Options that one loss or a few have.
+OPTIONS = ["dpop_lambda", "linear_eta", "desirable_weight", "undesirable_weight"]
+OPTIONS += ["beta_mapo", "snr_value"]
 REFERENCE_DECAY = 0.995  # of Linear-DPO's published runs
 
 
@@ -27,6 +30,10 @@ def beta(word: str) -> float | None:
         return number(word, float, may_be_none=False)
     except ArgumentTypeError as error:
         raise ArgumentTypeError(f"{error}; a number, or auto") from None
+
+
+CHECKED = ["loss_type", "loss_weights", "label_smoothing", "winner_safeguard", "gap_scale"]
+CHECKED += ["score_column", "reference", "sft", *OPTIONS]
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,13 @@ def loss_problems(settings: ImageLossSettings, stores_scores: bool) -> list[str]
         lines.append("--reference_decay belongs to --reference ema; leave it out, or add that")
     if settings.reference == "ema" and stores_scores:
         lines.append("--reference_draws: the scores of --reference ema change with every step")
+    if settings.sft and settings.loss_type not in (["sigmoid"], ["sft"]):
+        named = " ".join(settings.loss_type)
+        lines.append(f"--sft takes the place of --loss_type {named}; keep one of the two")
+    if settings.sft and settings.loss_weights:
+        lines.append("--loss_weights: --sft is one loss, beside no other; leave it out")
     # The default needs no check, and checking imports PyTorch, which takes seconds.
-    chosen = (settings.loss_type, settings.loss_weights, settings.label_smoothing)
-    given = settings.winner_safeguard, settings.gap_scale, settings.score_column, settings.reference
-    plain = chosen == (["sigmoid"], [], 0) and given == (None, None, SCORE, "start")
-    if plain and not settings.sft:
+    if all(getattr(settings, name) == default_of(ImageLossSettings, name) for name in CHECKED):
         return lines
     if not settings.loss_type:
         return [*lines, "--loss_type: name one loss or several"]
@@ -105,8 +114,10 @@ def unfit_options(
     settings: ImageLossSettings, objective: Objective, stores_scores: bool
 ) -> list[str]:
     """A line for each option that the losses leave without effect."""
+    from diffdpo.objective.making import unread_options  # not above: it loads PyTorch
+
     names = "sft" if settings.sft else ", ".join(settings.loss_type)
-    lines = []
+    lines = unread_options(settings, objective, OPTIONS)
     if settings.winner_safeguard is not None and not objective.paired:
         lines.append(f"--winner_safeguard holds the winner of a pair; {names} judges single items")
     if settings.winner_safeguard is not None and names == "sft":

@@ -67,6 +67,14 @@ class ProcessSettings(BaseSettings):
             )
         return lines
 
+    def idle(self) -> dict[str, str]:
+        owners = {"logit_mean": "logit_normal", "logit_std": "logit_normal", "mode_scale": "mode"}
+        return super().idle() | {
+            name: f"it is that of --weighting_scheme {scheme}"
+            for name, scheme in owners.items()
+            if self.weighting_scheme != scheme
+        }
+
     def flow_flags(self) -> list[str]:
         """The flags that only flow models know and that differ from their defaults."""
         default = ProcessSettings()

@@ -18,14 +18,16 @@ from diffdpo.cache.keys import digest
 from diffdpo.data.cells import unpack
 from diffdpo.data.columns import listed
 from diffdpo.data.decode import Limits, open_image
-from diffdpo.data.places import ENDINGS, Place
+from diffdpo.data.places import Place
 from diffdpo.data.prompts import column_of, read_all
-from diffdpo.data.side_folders import caption_beside, pictures_in
+from diffdpo.data.side_folders import PICTURES, caption_beside, pictures_in
 from diffdpo.data.source import open_dataset
+from diffdpo.engine.console import say
 from diffdpo.engine.digests import file_digest
 from diffdpo.engine.files import atomic_file
-from diffdpo.errors import UserError
+from diffdpo.errors import UserError, short
 from diffdpo.image.caching.cache_keys import images_digest
+from diffdpo.image.reading.captions import prompts_of
 from diffdpo.image.reading.pairs import ImagePairs
 from diffdpo.image.sampling.sample import as_png
 
@@ -128,7 +130,7 @@ def folder_pictures(name: str, prompts: str | None, limits: Limits) -> FolderPic
     folder = Path(name)
     files = pictures_in(folder)
     if not files:
-        raise UserError(f"--images {name}: no {', '.join(ENDINGS)} files there")
+        raise UserError(f"--images {name}: no {', '.join(PICTURES)} files there")
     return FolderPictures(folder, files, captions_of(folder, files, prompts), limits)
 
 
@@ -158,9 +160,14 @@ def from_table(path: Path, files: Sequence[str]) -> list[str]:
         raise UserError(
             f"{path}: no column {' or '.join(NAMES)}; there are {listed(rows.column_names)}"
         )
-    column = column_of(str(path), rows.column_names)
-    captions = dict(zip(rows[name][:], rows[column][:], strict=True))
-    return [str(captions.get(file) or "").strip() for file in files]
+    column, named = column_of(str(path), rows.column_names), rows[name][:]
+    captions = dict(zip(named, prompts_of(rows[column][:], column, seed=0), strict=True))
+    if len(captions) < len(named):
+        twice = next(file for file in named if named.count(file) > 1)
+        raise UserError(f"{path}: several captions for {short(twice)}; keep one")
+    if others := [str(file) for file in captions if file not in files]:
+        say(f"note         {path}: {len(others):,} names of no picture ({short(others[0])})")
+    return [captions.get(file, "").strip() for file in files]
 
 
 def write_pairs(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,13 +21,13 @@ from diffdpo.data.holdout import groups, held_out
 from diffdpo.engine.batches import Rows, Subset
 from diffdpo.engine.console import say
 from diffdpo.engine.files import atomic_file
-from diffdpo.engine.step_context import step_context
 from diffdpo.engine.trainer import Trainer
 from diffdpo.engine.watch.evals import Measures, Several
 from diffdpo.errors import UserError
 from diffdpo.image.process.noise import Process
 from diffdpo.image.reading.pairs import CHECK_UP_TO, ImagePairs
 from diffdpo.image.settings import ImageSettings
+from diffdpo.metrics.difficulty import by_difficulty
 from diffdpo.metrics.implicit import Margins, by_timestep, implicit_margins, overall, winners_error
 from diffdpo.metrics.intervals import clustered_mean
 from diffdpo.objective.scores import Scores, StepContext
@@ -170,24 +171,22 @@ class HeldOut:
             quiet=True, loss=loss,
         )  # fmt: skip
         parts = (found.margin_PK, found.timestep_PK, found.chosen_PK2, found.loss_PK)
+        parts += (found.rejected_PK2,)
         whole = [self.together(part, count) for part in parts if part is not None]
-        return Margins(whole[0], whole[1], self.prompts, whole[2], whole[3])
+        return Margins(whole[0], whole[1], self.prompts, *whole[2:])
 
     def context(self, rows: Rows) -> StepContext:
-        """KTO's reference point, over all held-out pairs at their first draw."""
+        """KTO's reference point, from all held-out pairs at their first draw. A pair that fills a
+        process up is counted once."""
         trainer, size = self.trainer, self.settings.train_batch_size
-        starts = range(0, len(rows), size)
-        chunks = [range(first, min(first + size, len(rows))) for first in starts]
-        batches = [trainer.task.collate([rows.read(row, 0) for row in chunk]) for chunk in chunks]
-        return step_context(
-            trainer.objective,
-            trainer.task,
-            trainer.model,
-            trainer.reference,
-            batches,
-            lambda value: self.accelerator.reduce(value.to(self.accelerator.device)),
-            self.accelerator.num_processes,
+        found = implicit_margins(
+            rows, trainer.task, unwrapped(trainer.model), trainer.reference, 1, size, quiet=True
         )
+        assert found.chosen_PK2 is not None, "of all pairs"
+        assert found.rejected_PK2 is not None, "of all pairs"
+        own = torch.cat([found.chosen_PK2, found.rejected_PK2], dim=1)
+        policy, reference = self.together(own, len(self.numbers)).unbind(dim=-1)
+        return StepContext(reference_point=max(0.0, float((policy - reference).mean())))
 
     def together(self, part: Tensor, count: int) -> Tensor:
         """The rows of all processes in their order, without those that fill the last up."""
@@ -216,6 +215,7 @@ class HeldOut:
             figures["eval_error/reference_chosen"] = winner["reference"]
             figures["eval_error/rise"] = rise.value
             figures["eval_error/rise_interval"] = bounds(rise.as_dict())
+            figures["eval_rewards/accuracies_by_difficulty"] = by_difficulty(margins, seed).accuracy
         if self.settings.timesteps_per_pair == 1:  # else a score has several timesteps
             figures["eval_by_timestep"] = by_timestep(margins, self.process.timesteps, seed)
         return figures
@@ -262,6 +262,7 @@ def summary(figures: Mapping[str, Any]) -> str:
     line = f"loss {figures['eval_loss']:.4f}, implicit accuracy"
     line += f" {figures['eval_rewards/accuracies']:.1%} [{low:.1%}, {high:.1%}]"
     if "eval_error/rise" in figures:
+        line += f" ({figures['eval_rewards/accuracies_by_difficulty']:.1%} by difficulty alone)"
         share = figures["eval_error/rise"] / figures["eval_error/reference_chosen"]
         line += f", winner's error {share:+.1%} of the reference's"
     return line

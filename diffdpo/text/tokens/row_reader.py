@@ -9,8 +9,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.text import TEXT_FORMATS, TextFormat, as_format
@@ -120,6 +121,14 @@ class RowReader:
     tokenizer: PreTrainedTokenizerBase
     settings: RowSettings
     name: str
+
+    # Up to so many rows are tokenised at every start and kept in memory: that takes seconds, less
+    # than to load what it is done with, and a folder for every dozen rows would be litter.
+    kept_in_memory: ClassVar[int] = 4096
+
+    def facts(self, dataset: Dataset) -> dict[str, str]:
+        """What tokens depend on beside what every reader reads, by name."""
+        return {}
 
     @property
     def format(self) -> TextFormat:

@@ -47,6 +47,7 @@ def token_key(reader: RowReader, dataset: Dataset) -> Key:
         ),
         "version": VERSION,
     }
+    facts |= reader.facts(dataset)
     if "strftime_now" in template:  # it writes the date into the text
         facts["date"] = datetime.date.today().isoformat()
     return Key("tokens", facts)

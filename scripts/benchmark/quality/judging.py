@@ -146,19 +146,28 @@ class Judge:
             write_atomically(path, json.dumps(looks.as_dict()) + "\n")
         return Looks.from_dict(json.loads(path.read_text()))
 
-    def judge(self, weights: Path) -> dict[str, Any]:
-        """Win rate over the base model, implicit accuracy and its control, the winner's error by
-        the base model and its rise, and the diversity where a caption has several pictures."""
+    def judge(self, weights: Path, with_pairs: bool = True) -> dict[str, Any]:
+        """Win rate over the base model, and the diversity where a caption has several pictures;
+        ``with_pairs``, what is found on the held-out pairs as well."""
         before, backbone, seed = self.reference, self.backbone(), self.settings.seed
         network, reference = load_policy(backbone, str(weights))
         move(backbone, reference, self.device)
         after = self.looks(backbone, network)
         wins = shares(after.scores_N, before.scores_N)
+        judged = {"win_rate": clustered_share(wins.tolist(), self.captions_of, seed).as_dict()}
+        if after.diversity_P is not None and before.diversity_P is not None:
+            figure = compared(after.diversity_P, before.diversity_P, self.prompts, seed)
+            judged["diversity"] = figure | {"difference": figure["difference"].as_dict()}
+        if with_pairs:
+            judged |= self.on_pairs(backbone, network, reference)
+        return judged
+
+    def on_pairs(self, backbone: Backbone, network: Any, reference: Any) -> dict[str, Any]:
+        """Implicit accuracy and its control, the winner's error by the base model and its rise."""
         found = implicit_accuracy(
             self.settings, backbone, self.pairs, network, reference, self.device
         )
         judged = {
-            "win_rate": clustered_share(wins.tolist(), self.captions_of, seed).as_dict(),
             "implicit_accuracy": found.estimate.as_dict(),
             "by_difficulty": found.difficulty.as_dict(),
             "winners_error": found.winner["difference"].value,
@@ -167,7 +176,4 @@ class Judge:
         if self.by_pair:
             both = {"gap": reference_gap(found.margins), "margin": found.margins.margin_PK}
             judged["pairs"] = {name: values.mean(dim=1).tolist() for name, values in both.items()}
-        if after.diversity_P is not None and before.diversity_P is not None:
-            figure = compared(after.diversity_P, before.diversity_P, self.prompts, seed)
-            judged["diversity"] = figure | {"difference": figure["difference"].as_dict()}
         return judged

@@ -62,15 +62,17 @@ def until_done(contestant: Contestant) -> Iterator[dict[str, Any]]:
         yield report
 
 
-def judge(run: Run, work: Path, judged: Callable[[Path], dict[str, Any]]) -> Iterator[str]:
+def judge(run: Run, work: Path, judged: Callable[[Path, bool], dict[str, Any]]) -> Iterator[str]:
     """Judge every snapshot that is not judged yet, a line of JSON each; yields a line that says
-    what was found. At the end the weights are deleted."""
+    what was found. Held-out pairs, which take longer than pictures, are scored by the last one
+    alone. At the end the weights are deleted."""
     folder = run.folder(work)
     reports = json.loads((folder / TRAINED).read_text())
+    snapshots = [report for report in reports if report["kind"] == "snapshot"]
     done = {line["step"] for line in lines_of(folder)}
-    for report in reports:
-        if report["kind"] == "snapshot" and report["step"] not in done:
-            found = judged(Path(report["folder"]))
+    for report in snapshots:
+        if report["step"] not in done:
+            found = judged(Path(report["folder"]), report is snapshots[-1])
             own = {name: report[name] for name in ("step", "seconds", "cpu", "setup")}
             with (folder / JUDGED).open("a") as file:
                 file.write(json.dumps({**asdict(run), **own, **found}) + "\n")

@@ -90,6 +90,8 @@ EMPTY = ("--proportion_empty_prompts", "0.1")
 LORA = ("--rank", "8", "--proportion_empty_prompts", "0")
 LATENTS = ("--cache_latents",)
 DIFFUSERS = {"diffusers": ("--dataset_split_name", "train", "--rank", "8")}
+# By whose script beta multiplies the error and not its half: told half as much, it means the same.
+WITHOUT_HALF = ("diffusers",)
 # What this package would do itself: timesteps of the noisiest three deciles, and latents stored.
 NOISIEST = (*LATENTS, "--timestep_range", "0.7", "1")
 OURS = {
@@ -219,7 +221,8 @@ def entrant(task: Task, name: str, peers: Sequence[Peer], flags: Sequence[str]) 
         stored = name if "--cache_latents" in words else None
         return Subject(name, task.name, "command", "train_diffusion_dpo", words, stored)
     peer = next(peer for peer in peers if peer.kind == name)
-    words = (*flags, *task.peers[name])
+    beta = float(task.beta) / 2 if name in WITHOUT_HALF else float(task.beta)
+    words = (*flags, "--beta_dpo", f"{beta:g}", *task.peers[name])  # the last one counts
     return Subject(name, task.name, "script", str(peer.path), words)
 
 
