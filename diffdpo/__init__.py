@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from diffdpo.commands.api import evaluate, train_images, train_text
     from diffdpo.data.image_formats import IMAGE_FORMATS
     from diffdpo.data.text import TEXT_FORMATS
+    from diffdpo.engine.callbacks import Callback
+    from diffdpo.engine.watch.evals import Wish
     from diffdpo.errors import UserError
     from diffdpo.losses import LOSSES, preference_loss
     from diffdpo.metrics import REWARDS
@@ -26,7 +28,9 @@ __all__ = [
     "LOSSES",
     "REWARDS",
     "TEXT_FORMATS",
+    "Callback",
     "UserError",
+    "Wish",
     "evaluate",
     "fit_bradley_terry",
     "preference_loss",
@@ -48,6 +52,8 @@ HOMES = {
     "IMAGE_FORMATS": "diffdpo.data.image_formats",
     "TEXT_FORMATS": "diffdpo.data.text",
     "UserError": "diffdpo.errors",
+    "Callback": "diffdpo.engine.callbacks",
+    "Wish": "diffdpo.engine.watch.evals",
 }
 
 

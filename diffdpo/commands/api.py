@@ -21,7 +21,7 @@ from diffdpo.commands.train_diffusion_dpo import ImageObjects
 from diffdpo.commands.train_text_dpo import TextObjects
 from diffdpo.config import settings_of
 from diffdpo.engine.accelerator import own_state
-from diffdpo.engine.recorder import StepCallback
+from diffdpo.engine.callbacks import Callback, Callbacks, StepCallback
 from diffdpo.engine.run import TrainingResult
 from diffdpo.engine.run_config import IN_MEMORY, recorded, run_of
 from diffdpo.engine.run_folder import begin
@@ -37,6 +37,7 @@ def train_images(
     dataset: Dataset | None = None,
     pipeline: DiffusionPipeline | None = None,
     on_step: StepCallback | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> TrainingResult:
     """Train on image pairs by Diffusion-DPO (Wallace et al. 2023) or a related loss.
@@ -44,15 +45,16 @@ def train_images(
     ``settings`` are the flags of ``train_diffusion_dpo``; without any, the bundled run is made.
     ``dataset`` replaces ``dataset_name``, and ``pipeline`` replaces
     ``pretrained_model_name_or_path``; its UNet is trained in place. ``on_step`` gets the record of
-    every step; records come ``logging_steps`` at a time.
+    every step; records come ``logging_steps`` at a time. ``callbacks`` hear of what is logged,
+    measured and saved, and may end the run.
 
     Raises UserError with a line for every mistake.
     """
     names = {"dataset_name": dataset, "pretrained_model_name_or_path": pipeline}
     checked = settings_of(ImageSettings, **in_memory(names), **settings)
-    objects = ImageObjects(dataset, pipeline)
+    objects, heard = ImageObjects(dataset, pipeline), Callbacks(callbacks, on_step)
     with own_state():
-        return train_diffusion_dpo.train(checked, begin(checked), objects, on_step)
+        return train_diffusion_dpo.train(checked, begin(checked), objects, heard)
 
 
 def train_text(
@@ -62,6 +64,7 @@ def train_text(
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
     on_step: StepCallback | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> TrainingResult:
     """Train on text preferences by DPO (Rafailov et al. 2023), KTO, ORPO or a related loss.
@@ -70,7 +73,7 @@ def train_text(
     ``dataset`` and ``eval_dataset`` replace ``dataset_name`` and ``eval_dataset_name``; several
     held-out sets have a name each. ``model`` replaces ``model_name_or_path`` and is trained in
     place; ``tokenizer`` replaces the model's own; an image–text model has a processor in its place.
-    ``on_step`` gets the record of every step; records come ``logging_steps`` at a time.
+    ``on_step`` and ``callbacks`` are as for ``train_images``.
 
     Raises UserError with a line for every mistake.
     """
@@ -83,8 +86,9 @@ def train_text(
         values.setdefault("model_name_or_path", model.name_or_path or IN_MEMORY)
     checked = settings_of(TextSettings, **values)
     objects = TextObjects(InMemory(dataset, given), model, tokenizer)
+    heard = Callbacks(callbacks, on_step)
     with own_state():
-        return train_text_dpo.train(checked, begin(checked), objects, on_step)
+        return train_text_dpo.train(checked, begin(checked), objects, heard)
 
 
 def evaluate(policy: str | Path | Sequence[str | Path], **settings: Any) -> dict[str, Any]:

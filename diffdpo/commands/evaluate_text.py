@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.bundled import bundled, is_bundled
-from diffdpo.data.text.record import Record
-from diffdpo.draws import epoch_order
 from diffdpo.engine.accelerator import DTYPES, sampling_device
 from diffdpo.engine.console import say
 from diffdpo.engine.labels import REFERENCE
@@ -41,20 +37,18 @@ from diffdpo.report.evaluation import look_ahead, publish, writing
 from diffdpo.report.page import Report
 from diffdpo.text.bundled import PAIRS, PREFIXES
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
-from diffdpo.text.flags.table_settings import TABLE
 from diffdpo.text.model.checkpoints import load_checkpoint
 from diffdpo.text.model.limits import check_rows, check_same_words, position_count
-from diffdpo.text.model.loading import find_tokenizer, load_model, load_tokenizer
-from diffdpo.text.reading.inputs import open_table, with_bundled_reviews
-from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.model.loading import find_tokenizer, load_model
+from diffdpo.text.reading.inputs import with_bundled_reviews
 from diffdpo.text.sampling.comparison import Comparison, Written, compare, overlaps, write
+from diffdpo.text.sampling.evaluated import read_texts
 from diffdpo.text.sampling.generate import SampleSettings, check_sampling
 from diffdpo.text.sampling.served import ServedModel
 from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.task import TextTask
-from diffdpo.text.tokens.prompts import INSTRUCTIONS, Asked, instructed
-from diffdpo.text.tokens.row_reader import RowSettings
-from diffdpo.text.vision.models import reads_pictures
+from diffdpo.text.vision.models import sighted
+from diffdpo.text.vision.words import check_same_sight, open_words
 
 TIMEOUT = 120.0  # seconds that a service may take for a text
 NO_TOKENS = (
@@ -168,11 +162,9 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
     rewards = open_text_rewards(settings.reward, settings.reward_paths, device, precision)
     name = str(settings.model_name_or_path)
     reference = load_scorer(name, "model_name_or_path", settings, device)
-    tokenizer = load_tokenizer(reference.network, settings)
-    parts = reads_pictures(reference.network)
-    pairs, _ = read_rows(settings, str(settings.dataset_name), tokenizer, parts, paired=True)
-    prompts = asked_prompts(settings, tokenizer, parts)
-    picked = epoch_order(settings.seed, -1, len(prompts))[: settings.num_prompts]
+    tokenizer, eyes = open_words(reference.network, settings)
+    read = read_texts(settings, tokenizer, eyes)
+    prompts = read.prompts
     sampling = SampleSettings(
         settings.seed,
         settings.samples_per_prompt,
@@ -180,73 +172,21 @@ def open_comparison(settings: EvaluateTextSettings) -> Comparison:
         settings.batch_size,
         len(tokenizer),
     )
-    check_sampling(len(picked), sampling)
-    chosen = [prompts[i] for i in picked]
+    check_sampling(len(prompts), sampling)
     return Comparison(
-        reference,
+        sighted(reference, read.sight, f"--model_name_or_path {name}"),
         tokenizer,
         TextTask(device, nullcontext),
-        [one.tokens for one in chosen],
-        [one.prompt for one in chosen],
-        pairs,
+        [one.tokens for one in prompts],
+        [one.prompt for one in prompts],
+        read.pairs,
         rewards,
         settings.reward_batch_size,
         sampling,
-        [one.instructions for one in chosen] if any(one.instructions for one in chosen) else [],
+        [one.instructions for one in prompts] if any(one.instructions for one in prompts) else [],
+        looks=[one.look for one in prompts],
+        sight=read.sight,
     )
-
-
-def asked_prompts(
-    settings: EvaluateTextSettings, tokenizer: PreTrainedTokenizerBase, parts: bool
-) -> list[Asked]:
-    """The distinct prompts to continue. Raises UserError where there is none."""
-    name = str(settings.prompts_name)
-    table, _ = open_table(name, settings.split, own_settings(settings, name), "--split")
-    if INSTRUCTIONS in table.column_names:
-        prompts = instructed(table, tokenizer, **(settings.chat_template_kwargs or {}))
-    else:
-        # Read as single items, a form that rows of pairs can be brought into as well.
-        rows, table = read_rows(settings, name, tokenizer, parts, paired=False)
-        prompts = [
-            Asked(tokens, rows.format.read(Record(table[row])).prompt)
-            for tokens, row in rows.of_prompts().items()
-        ]
-    if not prompts:
-        raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
-    return prompts
-
-
-def own_settings(settings: EvaluateTextSettings, name: str) -> EvaluateTextSettings:
-    """The settings by which the data set ``name`` is opened: another than that of the pairs has its
-    own configuration and columns."""
-    if name == settings.dataset_name:
-        return settings
-    plain = EvaluateTextSettings()
-    none: dict[str, Any] = {each: getattr(plain, each) for each in ["dataset_config", *TABLE]}
-    return replace(settings, **none)
-
-
-def read_rows(
-    settings: EvaluateTextSettings,
-    name: str,
-    tokenizer: PreTrainedTokenizerBase,
-    parts: bool,
-    paired: bool,
-) -> tuple[TextRows, Dataset]:
-    """The rows of the data set ``name`` to judge on, tokenised and as they are; ``parts``: the
-    template is that of an image–text model."""
-    data_format = settings.data_format if name == settings.dataset_name else None
-    rows, entry = open_table(name, settings.split, own_settings(settings, name), "--split")
-    row_settings = RowSettings(
-        settings.max_length,
-        paired,
-        data_format=data_format,
-        truncation_mode=settings.truncation_mode,
-        chat_template_kwargs=settings.chat_template_kwargs or {},
-        registered=entry,
-        in_parts=parts,
-    )
-    return TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc), rows
 
 
 def load_scorer(
@@ -270,7 +210,9 @@ def load_policy(run: str, settings: EvaluateTextSettings, compared: Comparison) 
         theirs = find_tokenizer(run, "policy", scorer.network, settings)
     check_same_words(theirs, compared.tokenizer, "policy", run)
     check_rows(scorer.network, "policy", run, compared.pairs)
-    return scorer
+    if compared.sight:
+        check_same_sight(compared.sight, run, scorer.network, settings)
+    return sighted(scorer, compared.sight, f"--policy {run}")
 
 
 def check_lengths(scorer: TokenScorer, compared: Comparison) -> None:

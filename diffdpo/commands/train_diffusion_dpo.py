@@ -15,9 +15,9 @@ from torch import nn
 
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.engine.batches import Rows
+from diffdpo.engine.callbacks import Callbacks
 from diffdpo.engine.console import say
 from diffdpo.engine.load_once import hollow, loads_once, maker
-from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
@@ -132,9 +132,9 @@ def train(
     settings: ImageSettings,
     accelerator: Accelerator,
     objects: ImageObjects = ImageObjects(),
-    on_step: StepCallback | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TrainingResult:
-    """One run, from loading to export. ``on_step`` gets the record of every step."""
+    """One run, from loading to export; ``callbacks`` hear of it."""
     run = prepare_images(settings, accelerator, objects)
     settings = run.settings
     division = divided(run.rows, run.pairs, settings)
@@ -146,7 +146,7 @@ def train(
     trainer = Trainer(
         accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
     )
-    trainer.recorder.on_step = on_step
+    trainer.listen(callbacks or Callbacks())
 
     def validation() -> Measures:
         pictures = ValidationPictures(

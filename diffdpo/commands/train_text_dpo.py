@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from diffdpo.cache.keys import SCORES, Key, network_digest
 from diffdpo.cache.scores import score_rows
+from diffdpo.engine.callbacks import Callbacks
 from diffdpo.engine.console import say
 from diffdpo.engine.load_once import hollow, loads_once, maker
 from diffdpo.engine.plan import Plan
-from diffdpo.engine.recorder import StepCallback
 from diffdpo.engine.run import TrainingResult, carry_out
 from diffdpo.engine.run_folder import begin
 from diffdpo.engine.sharding import first_place, is_sharded
@@ -99,9 +99,9 @@ def train(
     settings: TextSettings,
     accelerator: Accelerator,
     objects: TextObjects = TextObjects(),
-    on_step: StepCallback | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TrainingResult:
-    """One run, from loading to export. ``on_step`` gets the record of every step."""
+    """One run, from loading to export; ``callbacks`` hear of it."""
     run = prepare_text(settings, accelerator, objects)
     meet()  # one process may have read its data for longer than a group of training waits
     rows = in_order(run.rows, run.settings, accelerator.num_processes)
@@ -110,8 +110,13 @@ def train(
     trainer = Trainer(
         accelerator, settings, run.scorer, run.task, run.reference, run.objective, rows, say
     )
-    trainer.recorder.on_step = on_step
+    trainer.listen(callbacks or Callbacks())
     check_mismatch(run.objective, trainer.plan.effective_batch)
+    if settings.sync_ref_model and settings.sync_steps > plan.total_steps:
+        raise UserError(
+            f"--ref_model_sync_steps {settings.sync_steps}: the run has {plan.total_steps} steps,"
+            " so that the reference never moves; name fewer"
+        )
 
     def validation() -> Validation | None:
         return held_out_measures(run, trainer)

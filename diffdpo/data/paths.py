@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from glob import iglob
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def is_path(name: str) -> bool:
 def is_pattern(name: str) -> bool:
     """Whether a name is a pattern of local files, such as data/*.parquet, that fits one."""
     return "*" in name and not Path(name).exists() and next(iglob(name, recursive=True), "") != ""
+
+
+def split_words(words: Sequence[str]) -> list[str]:
+    """Names of data sets, of which several may stand in a word with commas between them, as
+    LLaMA-Factory has it."""
+    found: list[str] = []
+    for word in words:
+        known = "," not in word or Path(word).exists()
+        found += [word] if known else [part.strip() for part in word.split(",")]
+    return found
 
 
 def missing_data(name: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 from huggingface_hub import constants
 
+from diffdpo.data.paths import split_words
 from diffdpo.errors import short
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of pictures that are named without one
@@ -32,9 +33,14 @@ class Place:
 
     @classmethod
     def of(cls, name: str | None, cache_dir: str | None = None) -> Place:
-        """The place of the data set ``name``; None: in memory."""
+        """The place of the data set ``name``, or of several with commas between them; None: in
+        memory."""
         if name is None:
             return cls()
+        if len(names := split_words([name])) > 1:
+            parts = [cls.of(one, cache_dir) for one in names]
+            roots = [root for part in parts for root in part.roots or ()]
+            return cls(tuple(dict.fromkeys(roots)), any(part.from_hub for part in parts))
         downloads = [datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE]
         downloads += [Path(cache_dir) / "downloads"] if cache_dir else []
         downloads = [Path(folder).resolve() for folder in downloads]

@@ -11,7 +11,7 @@ BUFFER = 10_000
 IN_MEMORY = "--streaming reads shards, and these rows are in memory; leave it out"
 # Flags of images or text that need all rows before the first step.
 NEED_ALL = ["cache_latents", "reference_draws", "dreamlike_pairs_only", "precompute_ref_log_probs"]
-NEED_ALL += ["group_by_length", "min_score_margin", "dataset_info", "holdout", "dataset_weights"]
+NEED_ALL += ["group_by_length", "min_score_margin", "dataset_info", "holdout"]
 
 
 @dataclass(frozen=True)

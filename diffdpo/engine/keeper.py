@@ -50,6 +50,8 @@ class Keeper:
         self.writer = Background()
         self.size = sum(weight.numel() for weight in checkpoint.trainable(self.model).values())
         self.spared: Callable[[], int | None] = lambda: None  # the step that is kept at any rate
+        self.whole: list[Path] = []  # checkpoints that nobody has been told of
+        self.told: Callable[[int, Path], object] = lambda step, folder: None
 
     def save(self, done: int) -> None:
         """Write a checkpoint from the main process, in a thread beside training.
@@ -106,19 +108,25 @@ class Keeper:
     ) -> None:
         """Begin to write a snapshot in the thread, and to delete what then is one too many."""
         held = [moment]  # to be taken out, so that nothing holds it once it is written
-
-        spared = self.spared()
+        path, spared = checkpoint.path_of(self.output_dir, moment.state), self.spared()
 
         def work() -> None:
             write(self.output_dir, held.pop())
             if self.accelerator.is_main_process:
                 checkpoint.prune(self.output_dir, self.settings.checkpoints_total_limit, spared)
+                self.whole.append(path)
 
         self.writer.start(work)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written. Raises UserError where that went wrong."""
         self.writer.wait()
+
+    def tell(self) -> None:
+        """Tell of every checkpoint that has become whole."""
+        while self.whole:
+            path = self.whole.pop(0)
+            self.told(checkpoint.step_of(path), path)
 
     def checkpoints(self) -> list[Path]:
         """All checkpoints of the run, oldest first."""

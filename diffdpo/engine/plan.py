@@ -40,6 +40,13 @@ class Plan:
         """The number of optimizer steps of a run of ``steps`` or, where None, of ``epochs``."""
         return planned_steps(steps, epochs, self.rows, self.effective_batch)
 
+    def next_pause(self, done: int) -> int:
+        """The step after which the processes next agree to stop, if one of them was asked to."""
+        if self.processes == 1:
+            return done + 1
+        every = (self.settings.checkpointing_steps, self.settings.logging_steps)
+        return min(self.total_steps, *(n * (done // n + 1) for n in every))
+
     def lines(self, what: str) -> dict[str, str]:
         """The plan for the lines at the start; ``what`` names the rows."""
         settings, steps = self.settings, self.total_steps

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from tqdm.auto import tqdm
 
 from diffdpo.engine.journal import Journal
 from diffdpo.losses.means import Metrics, fraction, means_of
 
-StepCallback = Callable[[dict[str, Any]], object]  # gets the record of a step
 TOTALS = {"num_tokens"}  # metrics that add up over a run, as TRL's do
 ON_THE_BAR = {"loss": "loss", "acc": "rewards/accuracies", "margin": "rewards/margins"}
 ON_THE_BAR |= {"drift": "drift/winner"}
@@ -36,11 +36,16 @@ class Recorder:
         self.totals: dict[str, int] = {}
         self.pending: list[tuple[int, float, Metrics]] = []
         self.clock = time.perf_counter()
-        self.on_step: StepCallback | None = None
+        self.on_step: Judge | None = None  # gets every record once it is written
 
     def start_clock(self) -> None:
         """Measure pairs per second from now on."""
         self.clock = time.perf_counter()
+
+    def bar(self, done: int, total: int) -> tqdm:
+        """The progress bar, on the first process of each machine."""
+        quiet = not self.accelerator.is_local_main_process
+        return tqdm(total=total, initial=done, desc="training", unit="step", disable=quiet)
 
     def add(self, step: int, rate: float, metrics: Metrics) -> None:
         """Keep a step's metrics for the next ``flush``, still on the device."""

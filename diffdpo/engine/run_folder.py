@@ -149,7 +149,12 @@ def push_to_hub(settings: TrainSettings) -> None:
             name, private=settings.hub_private_repo or None, exist_ok=True
         ).repo_id
         skip = ["checkpoint-*", "export-*", f"{settings.logging_dir}/*", ".*"]
-        api.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=skip)
+        branch = settings.hub_revision
+        if branch:
+            api.create_branch(repository, branch=branch, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, ignore_patterns=skip, revision=branch
+        )
     except Exception as error:  # network, token and repository errors share no type
         reason = short(error, 200)
         raise UserError(

@@ -62,10 +62,10 @@ class TrainSettings(BaseSettings):
     loss_type: str = flag("sigmoid", "a row of diffdpo.losses.LOSSES", group="loss")
     label_smoothing: float = flag(
         0.0,
-        "share of labels believed flipped; 0: the loss's own default",
+        "share of labels believed flipped, at most half; 0: the loss's own default",
         group="loss",
         least=0,
-        below=1,
+        most=0.5,
     )
     dpop_lambda: float = flag(
         50.0, "dpop: charge for a chosen item made less likely", group="loss", least=0
@@ -201,6 +201,12 @@ class TrainSettings(BaseSettings):
     hub_model_id: str | None = flag(
         None, "repository to upload to; default: the folder's name", group="logging"
     )
+    hub_revision: str | None = flag(
+        None,
+        "branch of the repository, made where it is not there; default: its main one",
+        aliases=["--hub_model_revision"],
+        group="logging",
+    )
     hub_private_repo: bool = flag(
         False, "only you may read a repository that the upload makes", group="logging"
     )
@@ -285,6 +291,7 @@ FREE_ON_RESUME = {
     "push_to_hub",
     "hub_token",
     "hub_model_id",
+    "hub_revision",
     "hub_private_repo",
     "gradient_checkpointing",
     "precompute_dir",

@@ -20,6 +20,7 @@ from diffdpo.engine import sharding
 from diffdpo.engine.averages import averages_of
 from diffdpo.engine.bad_steps import BadSteps, all_finite, take_step
 from diffdpo.engine.batches import Rows, Stream, check_batch, positions, step_batches
+from diffdpo.engine.callbacks import Callbacks
 from diffdpo.engine.checkpoint import trainable
 from diffdpo.engine.compilation import compilation, compile_networks
 from diffdpo.engine.interrupts import moment
@@ -172,6 +173,11 @@ class Trainer:
         summed: Tensor = self.accelerator.reduce(on_device(value, self.accelerator.device))
         return summed
 
+    def listen(self, callbacks: Callbacks) -> None:
+        """Call these while training."""
+        self.recorder.on_step, self.keeper.told = callbacks.logged, callbacks.saved
+        self.monitor.callbacks = callbacks
+
     def fit(self, start: Start, measures: Measures | None = None) -> Ending:
         """Train from ``start`` to the end of the run, or until a request to stop.
 
@@ -185,7 +191,10 @@ class Trainer:
         saving = False
         self.model.train()
         self.recorder.start_clock()
-        with StopRequest(self.next_pause(done)) as stop, self.bar(done) as bar:
+        with (
+            StopRequest(self.plan.next_pause(done)) as stop,
+            self.recorder.bar(done, self.plan.total_steps) as bar,
+        ):
             for micro_batches in () if self.monitor.ends else self.batches(begun):
                 # Asked only now: while rows were read, the device finished the step before.
                 if not self.finite:
@@ -199,11 +208,13 @@ class Trainer:
                 # Before a checkpoint: a run resumed from it must find what was measured.
                 saving |= self.monitor.after_step(done).save
                 saving = self.settle(done, saving, stop, bar)
+                self.keeper.tell()
                 if (stop.agreed or self.monitor.ends) and not saving:
                     break
         if saving:
             self.bad_steps.refuse_result(self.keeper.left)
         self.keeper.wait()  # raises what went wrong with the last checkpoint
+        self.keeper.tell()
         self.accelerator.wait_for_everyone()
         return self.monitor.ending(begun, done, self.plan.total_steps, self.keeper.left)
 
@@ -214,14 +225,16 @@ class Trainer:
         """
         settings, accelerator = self.settings, self.accelerator
         saving |= done % settings.checkpointing_steps == 0 or done == self.plan.total_steps
-        due = saving or done % settings.logging_steps == 0
+        heard = self.monitor.callbacks.heard
+        due = saving or heard or done % settings.logging_steps == 0
         # To agree, processes wait for each other: they do it where they wait anyway.
         if due or accelerator.num_processes == 1:
-            stop.agree(accelerator, self.next_pause(done))
+            stop.agree(accelerator, self.plan.next_pause(done))
         saving |= stop.agreed
         if due or saving:
             # Before a checkpoint: a run resumed from it must find all its lines.
             self.flush(bar)
+            saving |= self.monitor.callbacks.agreed(accelerator).save
         if self.monitor.watch.rolls_back:
             return False  # to a checkpoint before this step
         saving |= self.monitor.watch.stops
@@ -230,20 +243,6 @@ class Trainer:
             self.keeper.save(done)
             saving = False
         return saving
-
-    def next_pause(self, done: int) -> int:
-        """The step after which the processes next agree to stop, if one of them was asked to."""
-        if self.accelerator.num_processes == 1:
-            return done + 1
-        every = (self.settings.checkpointing_steps, self.settings.logging_steps)
-        return min(self.plan.total_steps, *(n * (done // n + 1) for n in every))
-
-    def bar(self, done: int) -> tqdm:
-        """The progress bar, on the first process of each machine."""
-        quiet = not self.accelerator.is_local_main_process
-        return tqdm(
-            total=self.plan.total_steps, initial=done, desc="training", unit="step", disable=quiet
-        )
 
     def place_result(self, done: int) -> int:
         """Put the weights that are exported after step ``done`` in place; returns their step."""

@@ -18,7 +18,7 @@ from diffdpo.text.sampling.comparison import Comparison, Written
 def scores_of_texts(compared: Comparison, written: Mapping[str, Written]) -> Scores:
     """The scores of what each model wrote, by its label, with the wins of every two by rewards that
     look at two texts at once; lengths are in characters."""
-    prompts = [str(prompt) for prompt in compared.repeated_prompts()]
+    prompts = compared.clusters()
     seen = {}
     for name, reward in compared.rewards.items():
         for one, other in combinations(written, 2) if reward.versus else ():
@@ -59,7 +59,7 @@ def format_figures(compared: Comparison, policy: Written, reference: Written) ->
     seed, times = compared.settings.seed, compared.settings.visits
     asked = [told for told in compared.instructions for _ in range(times)]
     rows = [row for row, told in enumerate(asked) if told]
-    names = [str(prompt) for prompt in compared.repeated_prompts()]
+    names = compared.clusters()
     own, old = ([[one.followed(written.tails[row]) for one in asked[row]] for row in rows]
                 for written in (policy, reference))  # fmt: skip
     prompts = [names[row] for row in rows]

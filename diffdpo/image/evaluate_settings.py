@@ -35,6 +35,7 @@ TIED = {
     "pretrained_model_name_or_path": ["revision", "variant"],
     "dataset_name": ["dataset_config_name", "data_format", "chosen_column", "rejected_column"],
 }
+TIED["dataset_name"] += ["dataset_weights", "mix_strategy"]
 TIED["dataset_name"] += ["prompt_column", "label_column", "max_image_pixels", "max_image_ratio"]
 # With another value the figures are not those of what the run trained, or not against what it was
 # trained against.

@@ -10,12 +10,13 @@ from typing import Any
 
 from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
-from diffdpo.data.paths import missing_data, missing_folder, missing_models
+from diffdpo.data.paths import missing_folder, missing_models
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.bits_settings import not_in_bfloat16, not_in_shares
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.bundled import RECIPE
+from diffdpo.image.flags.data_settings import PairDataSettings
 from diffdpo.image.flags.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.flags.process_settings import ProcessSettings
 from diffdpo.image.flags.prompt_settings import PromptSettings
@@ -30,7 +31,7 @@ CHOICE = (
 
 
 @dataclass(frozen=True)
-class ImageDataSettings(PromptSettings):
+class ImageDataSettings(PromptSettings, PairDataSettings):
     """The settings of model and data that training and evaluation share."""
 
     pretrained_model_name_or_path: str | None = flag(
@@ -42,14 +43,6 @@ class ImageDataSettings(PromptSettings):
     revision: str | None = flag(None, "revision on the hub", group="model")
     variant: str | None = flag(None, "weight variant, e.g. fp16", group="model")
     cache_dir: str | None = flag(None, "where downloads are kept", group="model")
-    dataset_name: str | None = flag(
-        None, "hub id, folder or file of preference pairs; default: bundled", group="data"
-    )
-    dataset_config_name: str | None = flag(None, "configuration of a hub data set", group="data")
-    dataset_split_name: str = flag("train", "split to read", aliases=["--split"], group="data")
-    train_data_dir: str | None = flag(
-        None, "folder of pairs, where dataset_name is not given", group="data"
-    )
     chosen_column: str | None = flag(
         None,
         "column of the chosen image, if not a known name; with --label_column of the first",
@@ -112,13 +105,12 @@ class ImageDataSettings(PromptSettings):
     )
 
     def problems(self) -> list[str]:
-        model, data = self.pretrained_model_name_or_path, self.dataset_name or self.train_data_dir
+        model, data = self.pretrained_model_name_or_path, self.datasets
         lines = [
             *super().problems(),
             # Of a file the loader says what it is.
             *([] if is_file(model) else missing_folder(model, f"model {model}: no such folder")),
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
-            *missing_data(data),
         ]
         if self.train_data_dir not in (None, data):
             lines.append(

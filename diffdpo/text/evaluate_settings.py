@@ -21,6 +21,7 @@ from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.text.bundled import PAIRS
+from diffdpo.text.flags.picture_settings import SeenSettings
 from diffdpo.text.flags.sources import the_one
 from diffdpo.text.flags.table_settings import TABLE, TextTableSettings
 from diffdpo.text.settings import NAME_BOTH, TextModelSettings
@@ -28,14 +29,15 @@ from diffdpo.text.settings import NAME_BOTH, TextModelSettings
 # Settings that an evaluation takes from the run: always, and while model or data are the run's own.
 # Not trust_remote_code: to run code that came with a model is for the user to say, each time.
 ALWAYS = ["max_length", "truncation_mode", "cache_dir", "chat_template", "chat_template_kwargs"]
+ALWAYS += ["image_max_pixels", "image_min_pixels"]
 TIED = {
     "model_name_or_path": ["model_revision"],
-    "dataset_name": ["dataset_config", "data_format", "split", *TABLE],
+    "dataset_name": ["dataset_config", "data_format", "split", "media_dir", *TABLE],
 }
 
 
 @dataclass(frozen=True)
-class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSettings):
+class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSettings, SeenSettings):
     """All flags of ``evaluate_text.py``."""
 
     policy: list[str] = flag(
@@ -166,7 +168,8 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
     def departures(self) -> list[str]:
         """A line for each setting by which the comparison is not with the reference of a policy's
         training, or prompts are cut otherwise than there."""
-        names = {name: getattr(self, name) for name in ("model_name_or_path", "max_length")}
+        told = ("model_name_or_path", "max_length", "image_max_pixels", "image_min_pixels")
+        names = {name: getattr(self, name) for name in told}
         lines = []
         for place, policy in enumerate(self.policy):
             run = recorded(run_of(policy))

@@ -11,6 +11,7 @@ from diffdpo.objective.terms import Objective
 from diffdpo.text.flags.loss_settings import REVERSE_KL
 from diffdpo.text.model.adapters import is_adapter, is_continued
 from diffdpo.text.model.limits import longest_row, position_count
+from diffdpo.text.model.loading import ADAPTER
 from diffdpo.text.reading.mixed import MixedTexts
 from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.reading.streamed import StreamedTexts
@@ -63,8 +64,10 @@ def kind_of(settings: TextSettings, scorer: TokenScorer) -> str:
     """What is trained."""
     if not is_adapter(scorer.network):
         return "full fine-tune"
-    continued = is_continued(scorer.network, settings)
-    return "the loaded adapter, trained further" if continued else f"LoRA rank {settings.lora_r}"
+    if not is_continued(scorer.network, settings):
+        return f"LoRA rank {settings.lora_r}"
+    rank = getattr(scorer.network.peft_config[ADAPTER], "r", None)
+    return f"the loaded adapter, trained further{f', rank {rank}' if rank else ''}"
 
 
 def picture_line(settings: TextSettings, rows: TextRows) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from diffdpo.config import BaseSettings, Layer, Translation, read_yaml
 from diffdpo.data.bundled import bundled
 from diffdpo.data.paths import missing_models
+from diffdpo.data.strategies import OVER, UNDER
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.settings import FIGURES, FREE_ON_RESUME
 from diffdpo.flags import flag, one_of
@@ -127,8 +128,17 @@ class TextSettings(
         lines += missing_models(self, ["model_name_or_path", "ref_model_name_or_path"])
         if (wanted := self.eval_fraction) is not None:
             lines += self.fraction_problems(wanted)
-        if self.streaming and len(self.dataset_name) + len(self.datasets) > 1:
-            lines.append("--streaming reads one data set, and several are named; leave it out")
+        if self.streaming and self.mix_strategy == OVER:
+            lines.append(
+                f"--mix_strategy {OVER}: rows come again and again, which --streaming cannot; take"
+                f" {UNDER}"
+            )
+        if self.eval_dataset_name and self.eval_strategy == "no":
+            line = "--eval_dataset_name: nothing is measured"
+            lines.append(f"{line}; add --eval_strategy steps or epoch")
+        if self.padding_free and self.share_prefix:
+            line = "--padding_free: every completion then has its own prompt"
+            lines.append(f"{line}; leave --share_prefix out")
         if self.best_by is None and not entry_problems(self.datasets):
             of_sets = (f"{name}/{FIGURES[0]}" for name in self.held_out_names)
             known = [*FIGURES, *of_sets]

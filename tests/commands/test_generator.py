@@ -35,7 +35,7 @@ class Writer(Service):
         (visit,) = (number for number in range(2)
                     if int(uniforms(0, prompt, number, 1)[0] * 2**31) == body["seed"])  # fmt: skip
         settings = SampleSettings(0, 2, body["max_tokens"], 1, len(self.tokenizer))
-        (ids,) = continued(self.networks[body["model"]], [(prompt, visit)], end, settings)
+        (ids,) = continued(self.networks[body["model"]], [(prompt, visit)], (end,), settings)
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         choice = {"text": text, "finish_reason": "stop" if ids[-1] == end else "length"}
         if self.tells_tokens:  # without the one at the end, as some leave it out

@@ -72,6 +72,10 @@ PROMPTS = {
         {"prompt": "q", "chosen": [U, A], "rejected": [U, B], "messages": [U, A]},
         [U],
     ),
+    "whole conversations after their prompt": (
+        {"prompt": [S, U], "chosen": [S, U, A], "rejected": [S, U, B]},
+        [S, U],
+    ),
     "two speakers of one kind": ({"prompt": [U, U], "chosen": [A], "rejected": [B]}, [U, U]),
     "a late system message": ({"prompt": [U, S, U], "chosen": [A], "rejected": [B]}, [U, S, U]),
     "the system alone": ({"prompt": [S], "chosen": [A], "rejected": [B]}, [S]),
@@ -102,7 +106,10 @@ def test_a_question_beside_another_text_is_not_taken_for_the_whole_prompt():
     assert rows_of([{**row, "context": "q"}] * 3).tally.format == "questions"
 
 
-@pytest.mark.parametrize("row", [{"prompt": "", **SIDES}, {"system": "s", **SIDES}, SIDES])
+EMPTY = [{"role": "user", "content": " "}]
+
+
+@pytest.mark.parametrize("row", [{"prompt": "", **SIDES}, {"prompt": EMPTY, **SIDES}, SIDES])
 def test_rows_that_have_no_prompt_are_an_error_unless_asked_for(row):
     with pytest.raises(UserError, match="3 of 3 rows have an empty prompt"):
         rows_of([row] * 3)
@@ -127,6 +134,27 @@ def test_a_table_of_whole_texts_still_runs_beside_notes():
     assert rows.tally.unread == ["id", "source"]
 
 
+@pytest.mark.parametrize("column", ["tools", "chat_template_kwargs"])
+def test_columns_of_the_chat_template_are_not_read_of_plain_text(column):
+    row = {"prompt": "q", **SIDES, column: [{"name": "f"}]}
+    assert rows_of([row] * 3).tally.unread == [column]
+
+
+def test_few_prompts_that_are_empty_or_twice_there_are_told_and_many_refused():
+    whole = "who are you, then"
+    twice = {"prompt": whole, "chosen": f"{whole}: a", "rejected": f" {whole}: b"}
+    records = [{"prompt": f"q{i}", **SIDES} for i in range(4)] + [{"prompt": " ", **SIDES}, twice]
+    assert rows_of(records).tally.lines(None)["prompt"] == (
+        "1 of 6 rows have an empty prompt; 1 of 6 rows have their prompt once more at the beginning"
+        " of the completions"
+    )
+    with pytest.raises(UserError, match="3 of 3 rows have their prompt once more at the beginning"):
+        rows_of([twice] * 3)
+    assert len(rows_of([twice] * 3, data_format="pairs")) == 3
+    # A single word may begin an answer by chance.
+    rows_of([{"prompt": "count", "chosen": "count", "rejected": "count b"}] * 3)
+
+
 def test_columns_that_no_row_read_are_named():
     row = {"prompt": [U], "chosen": [A], "rejected": [B], "note": "n", "tools": None}
     rows = rows_of([row] * 3)
@@ -145,7 +173,7 @@ def test_media_are_refused_and_an_empty_column_of_them_is_not(column):
 def test_padding_of_tables_goes_and_what_json_says_stays():
     padded = {"arguments": {"zone": "UTC", "city": None}, "list": [None, {"a": None}]}
     assert without_nulls(padded) == {"arguments": {"zone": "UTC"}, "list": [None, {}]}
-    tools = template_columns({"tools": json.dumps([{"default": None}])})["tools"]
+    tools = template_columns([U], {"tools": json.dumps([{"default": None}])})["tools"]
     assert tools == [{"default": None}]
 
 
@@ -191,6 +219,9 @@ def test_arguments_of_calls_are_objects_however_they_were_written(written):
     ):
         made = message({"role": "assistant", "content": None, "tool_calls": [call]})
         assert made == {"role": "assistant", "content": None, "tool_calls": expected}
+    older = {"role": "assistant", "content": None, "function_call": call}
+    assert message(older)["tool_calls"] == expected
+    assert message({"role": "function", "name": "f", "content": "1"})["role"] == "tool"
     turn = {"from": "function_call", "value": json.dumps({"name": "f", "arguments": written})}
     assert message(turn)["tool_calls"] == expected
 
@@ -198,8 +229,8 @@ def test_arguments_of_calls_are_objects_however_they_were_written(written):
 def test_a_function_alone_becomes_a_tool():
     function = {"name": "f", "parameters": {"type": "object"}}
     expected = [{"type": "function", "function": function}]
-    assert template_columns({"tools": json.dumps([function])})["tools"] == expected
-    assert template_columns({"tools": expected})["tools"] == expected
+    assert template_columns([U], {"tools": json.dumps([function])})["tools"] == expected
+    assert template_columns([U], {"tools": expected})["tools"] == expected
 
 
 def registry(folder, name="mine", **entry):

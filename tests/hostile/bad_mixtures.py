@@ -88,8 +88,14 @@ TABLE: dict[str, tuple[Callable[[Material], list[str]], str]] = {
         two(second="labels"),
         r"data labels: rows of format 'labels' are single labelled items; take a loss like kto",
     ),
-    "streamed sets": (two("--streaming"), r"--streaming reads one data set, and several are named"),
-    "streamed weights": (two("--streaming", W, 1, 1), r"--dataset_weights needs all rows before"),
+    "streamed sets in no shards": (
+        two("--streaming", W, 1, 1),
+        r"data set .*: --streaming reads \.parquet and \.tar files",
+    ),
+    "streamed rows that come again": (
+        two("--streaming", "--mix_strategy", "interleave_over"),
+        r"--mix_strategy interleave_over: rows come again and again, which --streaming cannot",
+    ),
     "entries that are words": (recipe("datasets: [PAIRS]"), r".*datasets is not a list of entries"),
     "an entry of nothing": (recipe("datasets: [{}]"), r"--datasets: an entry has no path"),
     "an entry's word unknown": (

@@ -173,6 +173,51 @@ TEXTS = {
         ["--alpha", "0.25"],
         "--alpha: loss sigmoid does not read it; these do: simpo, alphapo, cpo",
     ),
+    "a margin of another loss": (
+        ["--simpo_gamma", "1"],
+        "--simpo_gamma: loss sigmoid does not read it; these do: simpo",
+    ),
+    "weights of labels for pairs": (
+        ["--desirable_weight", "2"],
+        "--desirable_weight: loss sigmoid does not read it; these do: kto",
+    ),
+    "weights of nothing": (
+        ["--loss_type", "kto", "--desirable_weight", "0", "--undesirable_weight", "0"],
+        "--desirable_weight and --undesirable_weight are both 0: nothing is learned",
+    ),
+    "a beta that nothing reads": (
+        ["--loss_type", "sft", "--beta", "0.5"],
+        "--beta: sft does not read it",
+    ),
+    "more than half of the labels flipped": (
+        ["--label_smoothing", "0.7"],
+        "--label_smoothing must be at most 0.5, got 0.7",
+    ),
+    "a reference of a loss without": (
+        ["--loss_type", "simpo", "--ref_model_name_or_path", "a/b"],
+        "--ref_model_name_or_path: loss simpo has no reference; leave it out",
+    ),
+    "a reference that never moves": (
+        ["--sync_ref_model", "--max_train_steps", "2"],
+        "--ref_model_sync_steps 512: the run has 2 steps, so that the reference never moves",
+    ),
+    "a rank of no LoRA": (["--lora_r", "4"], "--lora_r is about a new LoRA; add --use_peft"),
+    "layers of no LoRA": (
+        ["--lora_target_modules", "q_proj"],
+        "--lora_target_modules is about a new LoRA; add --use_peft",
+    ),
+    "a pattern that is none": (
+        ["--use_peft", "--lora_target_modules", "("],
+        r"--lora_target_modules '\(' is no pattern \(missing \)",
+    ),
+    "one prompt for both, and one for each": (
+        ["--padding_free", "--share_prefix"],
+        "--padding_free: every completion then has its own prompt; leave --share_prefix out",
+    ),
+    "held-out rows that nobody reads": (
+        ["--eval_dataset_name", "rows"],
+        "--eval_dataset_name: nothing is measured; add --eval_strategy steps or epoch",
+    ),
     "a temperature without bound": (
         ["--loss_type", "discopop", "--discopop_tau", "2"],
         "--discopop_tau must be at most 1",

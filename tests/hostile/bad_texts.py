@@ -66,6 +66,46 @@ READERS = {
         r"data: 8 of 8 rows have an empty prompt; name the prompt's column with --prompt_column",
     ),
     "no side": (rows({"prompt": "q", "chosen": "a"}), r"no preferences in columns prompt, chosen;"),
+    "a system text of whole texts": (
+        rows({"system": "s", "chosen": "q a", "rejected": "q b"}),
+        r"data: columns system hold text that would not be read; name the prompt's with --prompt",
+    ),
+    "a prompt that the sides do not share": (
+        rows({"prompt": "Be kind.", "chosen": [USER, ANSWER], "rejected": [USER, OTHER]}),
+        EVERY + "the prompt is not in what the conversations of both sides share",
+    ),
+    "the prompt in the sides as well": (
+        rows({"prompt": "who are you?", "chosen": "who are you? a", "rejected": "who are you? b"}),
+        r"data: 8 of 8 rows have their prompt once more at the beginning of the completions",
+    ),
+    "words of a user under another name": (
+        rows({**CHAT, "prompt": [{"role": "user", "text": "q"}]}),
+        EVERY + "a message of user has no content; its fields are role, text",
+    ),
+    "words of nobody": (
+        rows({**CHAT, "prompt": [{"speaker": "user", "content": "q"}]}),
+        EVERY + "a message has no role; its fields are speaker, content",
+    ),
+    "a user who says nothing": (
+        rows({**CHAT, "prompt": [{"role": "user", "content": ""}]}),
+        r"data: 8 of 8 rows have an empty prompt",
+    ),
+    "messages written as text": (
+        rows({**CHAT, "prompt": json.dumps([USER]), "chosen": "a", "rejected": "b"}),
+        EVERY + "prompt is text that writes out messages; store them as a list",
+    ),
+    "messages as Python prints them": (
+        rows({"prompt": "q", "chosen": str([ANSWER]), "rejected": str([OTHER])}),
+        EVERY + "chosen is text that writes out messages",
+    ),
+    "answers that are numbers": (
+        rows({"prompt": "1 + 1", "chosen": 2, "rejected": 3}),
+        EVERY + r"chosen is a number \(2\), not text",
+    ),
+    "a history without an answer": (
+        rows({"instruction": "q", "history": [["q", None]], "chosen": "a", "rejected": "b"}),
+        EVERY + r"history is not a list of \[words, answer\], both text",
+    ),
     "pictures": (rows({**CHAT, "images": ["1.jpg"]}), r"data: column images holds images"),
     "sound": (rows({**CHAT, "audio": "1.wav"}), r"data: column audio holds audios"),
     "a picture in the content": (

@@ -228,6 +228,43 @@ resume_from_checkpoint: null
 FACTORY_KTO = FACTORY_DPO.replace("stage: dpo", "stage: kto").replace("pref_loss: hinge\n", "")
 
 # What its recipes of preferences set, by the groups of its own help.
+FACTORY_V1 = """
+model: user/instruct
+model_class: llm
+peft_config:
+  name: lora
+  r: 4
+  lora_alpha: 8
+  lora_dropout: 0.05
+  target_modules: all
+kernel_config:
+  name: auto
+dist_config:
+  name: fsdp2
+  dcp_path: null
+quant_config: null
+train_dataset: data/dpo.yaml
+output_dir: outputs/lora
+micro_batch_size: 2
+cutoff_len: 2048
+learning_rate: 1.0e-5
+max_steps: 2
+sample_backend: hf
+max_new_tokens: 128
+"""
+# The file of data that it names.
+FACTORY_V1_DATA = """
+orca:
+  path: user/pairs.jsonl
+  source: local
+  split: train
+  converter: pair
+ours:
+  path: user/others.jsonl
+  weight: 0.5
+  converter: pair
+"""
+
 FACTORY_KEYS = """
 model_name_or_path adapter_name_or_path trust_remote_code cache_dir model_revision flash_attn
 use_fast_tokenizer resize_vocab split_special_tokens add_tokens add_special_tokens rope_scaling
@@ -250,4 +287,9 @@ lr_scheduler_type warmup_ratio warmup_steps weight_decay max_grad_norm optim see
 ddp_timeout deepspeed fsdp dataloader_num_workers resume_from_checkpoint compute_accuracy
 early_stopping_steps load_best_model_at_end metric_for_best_model greater_is_better
 per_device_eval_batch_size eval_strategy eval_steps use_swanlab disable_shuffling
+model model_class init_config peft_config kernel_config quant_config custom_chat_template
+train_dataset micro_batch_size global_batch_size batching_strategy batching_workers
+enable_activation_checkpointing dist_config dp_size cp_size cp_mode mp_replicate_size mp_shard_size
+dist_timeout optim_config lr_scheduler_config full_determinism save_epochs save_ckpt_as_hf
+sample_backend max_new_tokens
 """.split()

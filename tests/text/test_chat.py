@@ -165,6 +165,9 @@ def test_what_a_template_leaves_out_of_a_completion_is_told():
         assert left_out(example, render(example, words)) is None
     called = Example([user("hi")], ([{**ASKING, "content": "so"}], [assistant("no")]))
     assert left_out(called, render(called, words)) == "f"
+    asked = Example([{"role": "system", "content": "be kind"}, user("hi")], SIDES)
+    silent = tokenizer("{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}")
+    assert left_out(asked, render(asked, silent)) == "be kind"
     tools = [{"type": "function", "function": {"name": "g"}}]
     told = Example([user("hi")], SIDES, tools=tools)
     assert left_out(told, render(told, words)) == "g"

@@ -25,7 +25,7 @@ def test_the_mean_log_ratio_is_the_kl(scorers):
     """One token after one prompt: Σ p log(p/q), within four standard errors."""
     policy, reference = scorers
     prompt, settings = (5, 6, 7), SampleSettings(visits=3000, max_new_tokens=1, batch_size=3000)
-    drawn = sample(policy.network, [prompt], None, settings)
+    drawn = sample(policy.network, [prompt], (), settings)
     ratio_N = log_ratios(TASK, policy, reference, [prompt] * 3000, drawn, 1000)
     with torch.no_grad():
         p, q = (

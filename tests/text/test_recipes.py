@@ -5,6 +5,7 @@ import shutil
 from dataclasses import fields, replace
 
 import pytest
+import yaml
 
 from diffdpo.config import parse, read_yaml
 from diffdpo.errors import UserError
@@ -120,9 +121,10 @@ def test_flags_hold_before_a_recipe_and_its_programs_defaults(read, registry):
     settings, _ = read(text, "--lora_rank", "64", "--truncation_mode", "keep_end")
     assert (settings.lora_r, settings.lora_alpha) == (64, 128)  # twice the rank, as there
     assert settings.truncation_mode == "keep_end"
-    full = read(text.replace("finetuning_type: lora", "finetuning_type: full"))[0]
+    full, notices = read(text.replace("finetuning_type: lora", "finetuning_type: full"))
     assert not full.use_peft
-    assert full.lora_alpha == TextSettings().lora_alpha
+    assert (full.lora_r, full.lora_alpha) == (TextSettings().lora_r, TextSettings().lora_alpha)
+    assert "finetuning_type full: no effect has lora_rank, lora_target_modules" in notices
 
 
 def test_llama_factorys_four_bits(read, registry):
@@ -141,10 +143,81 @@ def test_llama_factorys_kto(read, registry):
     assert "pref_loss: stage kto has a loss of its own" in line
 
 
+@pytest.fixture
+def v1(tmp_path, monkeypatch):
+    """The folder in which a recipe of LLaMA-Factory's version 1 finds its file of data."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dpo.yaml").write_text(recipes.FACTORY_V1_DATA)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_llama_factorys_version_1_with_its_own_defaults(v1, read):
+    settings, notices = read(recipes.FACTORY_V1)
+    found = [(one.name, one.split) for one in settings.sources]
+    assert found == [("user/pairs.jsonl", "train"), ("user/others.jsonl", "train")]
+    assert settings.mixing == ("of_set", [1.0, 0.5])
+    assert (settings.use_peft, settings.lora_r, settings.lora_alpha) == (True, 4, 8)
+    assert settings.lora_target_modules == ["all-linear"]
+    assert (settings.train_batch_size, settings.max_train_steps) == (2, 2)
+    assert (settings.max_length, settings.mixed_precision) == (2048, "bf16")
+    assert settings.gradient_checkpointing
+    assert any(notice.startswith("dist_config: weights in shares") for notice in notices)
+    assert any(notice.startswith("--kernel_config: ") for notice in notices)
+    assert read(recipes.FACTORY_V1, "--lora_r", "16")[0].lora_r == 16
+    full = recipes.FACTORY_V1.replace("peft_config:\n  name: lora\n", "unused:\n")
+    full = full[: full.index("unused:")] + full[full.index("kernel_config") :]
+    assert not read(full)[0].use_peft
+    four = recipes.FACTORY_V1.replace(
+        "quant_config: null", "quant_config: {name: bnb, quantization_bit: 4}"
+    )
+    assert read(four)[0].load_in_4bit
+    one = recipes.FACTORY_V1.replace("data/dpo.yaml", "user/pairs.jsonl")
+    assert read(one + "batching_strategy: padding_free\n")[0].dataset_name == ["user/pairs.jsonl"]
+
+
+V1_MISFITS = {
+    "peft_config: {name: freeze}": "peft_config: freeze does not exist here; known: lora",
+    "peft_config: {r: 4}": "peft_config is a group of settings, with the name of its kind",
+    "peft_config: {name: lora, rank: 4}": "peft_config: rank is unknown; known: r, lora_alpha",
+    "dist_config: {name: deepspeed}": "dist_config: deepspeed does not exist here; known: fsdp2",
+    "dist_config: {name: fsdp2, dcp_path: a}": "dcp_path: weights are those of the model",
+    "quant_config: {name: hqq}": "quant_config: hqq does not exist here; known: bnb, auto",
+    "model_class: cls": "model_class cls does not exist here; known: llm",
+    "batching_strategy: dynamic_batching": "does not exist here; known: normal, padding_free",
+    "cp_size: 2": "cp_size 2 does not exist here; known: 1",
+    "global_batch_size: 8": "global_batch_size: rows of a step are per_device_train_batch_size",
+    "optim_config: {name: muon}": "optim_config: AdamW, its 8-bit and paged forms",
+    "model_name_or_path: b": "model and model_name_or_path say two things",
+    "train_dataset: gone.yaml": "train_dataset gone.yaml: no such file",
+    "train_dataset: sft.yaml": "converter alpaca reads no preferences; known: pair",
+    "train_dataset: sized.yaml": "size draws rows anew; write weight",
+    "train_dataset: odd.yaml": "train_dataset: a: shuffle is unknown; known: path, split, weight",
+    "train_dataset: bare.yaml": "train_dataset: a has no path",
+}
+V1_FILES = {
+    "sft": "a: {path: b, converter: alpaca}",
+    "sized": "a: {path: b, size: 5}",
+    "odd": "a: {path: b, shuffle: true}",
+    "bare": "a: b",
+}
+
+
+@pytest.mark.parametrize(("text", "line"), V1_MISFITS.items())
+def test_what_version_1_has_and_this_has_not_is_a_line(v1, read, text, line):
+    for name, content in V1_FILES.items():
+        (v1 / f"{name}.yaml").write_text(content)
+    given = yaml.safe_load(text)
+    recipe = {"model": "a", "train_dataset": "user/pairs.jsonl", **given}
+    assert any(line in shown for shown in refusals(read, yaml.safe_dump(recipe)))
+
+
 def test_foreign_names_are_flags_too():
-    words = "--stage kto --finetuning_type full --flash_attn fa2 --lora_target q_proj,v_proj"
+    words = "--stage kto --finetuning_type lora --flash_attn fa2 --lora_target q_proj,v_proj"
     settings, _ = parse(TextSettings, words.split())
-    assert (settings.loss_type, settings.use_peft) == (["kto"], False)
+    assert (settings.loss_type, settings.use_peft) == (["kto"], True)
+    full = parse(TextSettings, "--stage kto --finetuning_type full".split())[0]
+    assert not full.use_peft
     assert settings.attn_implementation == "flash_attention_2"
     assert settings.lora_target_modules == ["q_proj", "v_proj"]
     words = "--disable_gradient_checkpointing false --train_sampling_strategy group_by_length"
@@ -194,7 +267,7 @@ MISFITS = {
     "datasets: [{path: a/b}]\ndataset_name: a/c": "exclude each other",
     "datasets: [{path: a/b, split: s}]\ndataset_train_split: t": "has its own split; leave it out",
     "datasets: [{path: a/b, fraction: 1}]\ndataset_weights: [1]": "have their own; keep one",
-    "datasets: [{path: a/b}, {path: a/c}]\nstreaming: true": "--streaming reads one data set",
+    "dataset: a,b\nmix_strategy: interleave_over\nstreaming: true": "rows come again and again",
     "dataset_mixer: {a/b: 1.5}": "of_set: a weight is a share of its data set, at most 1",
     "dataset_mixture: {datasets: []}": "dataset_mixture: datasets are wanted",
     "dataset_mixture: {datasets: [{id: a}], test_split_size: 0.1}": "--eval_fraction 0.1: nothing",
@@ -285,10 +358,16 @@ RECIPES = {
         ["data/a.json", "data/b.json"],
         "dpo_a: 9 pairs of 9 rows (dpo_a of data/dataset_info.json, weight 0.5), 0 unusable",
     ),
+    "version 1": (
+        recipes.FACTORY_V1,
+        ["user/pairs.jsonl", "user/others.jsonl"],
+        "others: 7 pairs of 15 rows (pairs of conversations, weight 0.5)",
+    ),
 }
+SLOW = [pytest.param("version 1", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*list(RECIPES)[:-1], *SLOW])
 def test_a_recipe_of_several_data_sets_trains_as_it_was_published(
     name, lm, tmp_path, monkeypatch, capsys
 ):
@@ -296,7 +375,7 @@ def test_a_recipe_of_several_data_sets_trains_as_it_was_published(
     rows = [chat_rows(9), chat_rows(24)[9:]]
     if name == "TRL":
         rows[0] = pair_rows(9)
-    if name == "alignment-handbook":
+    if name in ("alignment-handbook", "version 1"):
         rows = [whole(own) for own in rows]
     published(tmp_path, lm, names, rows)
     columns = {"messages": "prompt", "chosen": "chosen", "rejected": "rejected"}
@@ -304,6 +383,7 @@ def test_a_recipe_of_several_data_sets_trains_as_it_was_published(
     registry = {f"dpo_{part}": {**entry, "file_name": f"{part}.json"} for part in "ab"}
     (tmp_path / "data").mkdir(exist_ok=True)
     (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(registry))
+    (tmp_path / "data" / "dpo.yaml").write_text(recipes.FACTORY_V1_DATA)
     (tmp_path / "recipe.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     train("--config", "recipe.yaml", *SHORT)

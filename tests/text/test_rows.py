@@ -90,7 +90,7 @@ def test_a_side_that_the_template_empties_is_unusable():
     assert rows.tally.bad == ["row 4: a completion is empty as the chat template writes them"]
     assert len(rows.tally.left_out) == 2
     assert (
-        "writes a part of the completions or tools of 2 rows not at all"
+        "writes a part of the prompts, completions or tools of 2 rows not at all"
         in (rows.tally.lines(None)["template"])
     )
 

@@ -142,7 +142,7 @@ def test_no_limit_of_length(tmp_path, word):
 
 def test_llama_factorys_names():
     words = "--pref_beta 0.2 --pref_ftx 0.5 --pref_loss hinge --cutoff_len 99 --lora_rank 4"
-    settings, _ = parse(TextSettings, words.split())
+    settings, _ = parse(TextSettings, ["--use_peft", *words.split()])
     assert (settings.beta, settings.rpo_alpha, settings.loss_type) == (0.2, 0.5, ["hinge"])
     assert (settings.max_length, settings.lora_r) == (99, 4)
 
@@ -196,4 +196,6 @@ def test_all_mistakes_are_named_at_once():
     )
     with pytest.raises(UserError) as caught:
         parse(TextSettings, words.split())
-    assert len(caught.value.mistakes) == 6
+    assert (
+        len(caught.value.mistakes) == 7
+    )  # of lora_r two: its bound, and that --use_peft is missing

@@ -47,7 +47,7 @@ def many(count=ROWS, make=chat_rows):
 @pytest.fixture
 def large(monkeypatch):
     """Every set counts as a large one; shards and batches are small."""
-    monkeypatch.setattr(tokenise, "IN_MEMORY", 0)
+    monkeypatch.setattr(RowReader, "kept_in_memory", 0)
     monkeypatch.setattr(tokenise, "BATCH", 8)
     monkeypatch.setattr(tokenise, "SHARD", 16)
 

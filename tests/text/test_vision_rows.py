@@ -2,15 +2,19 @@
 broken is counted, with its reason."""
 
 import json
+from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 from datasets import Dataset
 
 from diffdpo.data.places import Place
 from diffdpo.errors import UserError
 from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.tokens.row_reader import RowReader, RowSettings
+from diffdpo.text.tokens.tokenise import Store
 from diffdpo.text.vision.reader import PictureReader
+from diffdpo.text.vision.rows import PictureRows
 from diffdpo.text.vision.sight import Sight
 from tests.text import vision_factory as vision
 from tests.text.factory import assistant, user
@@ -235,3 +239,58 @@ def test_models_that_read_text_alone_and_streams_refuse_pictures(tmp_path, capsy
 def test_the_preview_shows_a_picture_as_one_mark():
     (line, *_) = ours([ROW] * 2, "qwen3_vl").preview(1)
     assert "<|vision_start|><|image_pad|>×4<|vision_end|>What is it?" in line
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """How often pictures went through a processor."""
+    calls, made = [], Sight.made
+
+    def counting(self, rows):
+        calls.append(len(rows))
+        return made(self, rows)
+
+    monkeypatch.setattr(Sight, "made", counting)
+    return calls
+
+
+def test_tokens_of_pictures_are_stored_by_what_is_in_the_files(tmp_path, monkeypatch, looked):
+    monkeypatch.setattr(PictureReader, "kept_in_memory", 0)
+    names = [str(tmp_path / f"{number}.png") for number in range(2)]
+    for number, name in enumerate(names):
+        vision.picture(number).save(name)
+    rows = [{**ROW, "images": [name]} for name in [*names, names[0]]]
+    store = Store(str(tmp_path / "cache"), Accelerator(cpu=True))
+
+    def read(rows, sight=SIGHT):
+        looked.clear()
+        made = PictureRows(
+            Dataset.from_list(rows),
+            WORDS,
+            RowSettings(None, in_parts=True),
+            sight,
+            "images",
+            Place().file,
+            processes=1,
+            store=store,
+        )
+        return made, len(looked)
+
+    first, calls = read(rows)
+    assert calls == 3
+    again, calls = read(rows)
+    assert calls == 0
+    assert again.fingerprint == first.fingerprint
+    items = zip(again.items, first.items, strict=True)  # their pictures are made at each visit
+    assert all(one.pictures and one.prompt == other.prompt for one, other in items)
+    assert len(looked) == 6
+    assert read(rows, Sight(PROCESSOR, most=784))[1] == 3
+    vision.picture(7).save(names[1])
+    changed, calls = read(rows)
+    assert calls == 3
+    assert changed.fingerprint != first.fingerprint
+    vision.picture(1).save(names[1])
+    assert read(rows)[1] == 0
+    other = [{**row, "images": [Path(row["images"][0]).read_bytes()]} for row in rows]
+    assert read(other)[1] == 3
+    assert read(other)[1] == 0

@@ -7,7 +7,10 @@ number of a step is its position.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from diffdpo.draws import Purpose, generator
 
@@ -29,3 +32,17 @@ def buffered_order(rows_G: np.ndarray, seed: int, epoch: int, buffer: int) -> np
     keys_N = place_N + buffer * random.random(len(place_N))
     # Stable: numpy's default sort may order equal keys otherwise on another machine.
     return sequence_N[np.argsort(keys_N, kind="stable")]
+
+
+def interleaved(orders: Sequence[NDArray[np.int64]], seed: int, epoch: int) -> NDArray[np.int64]:
+    """Several orders as one, in which each keeps its own and all come to their ends together.
+
+    The i-th of n items gets the key (i + u) / n, u uniform in [0, 1): the first of all have of each
+    order as many as its share, to one.
+    """
+    keys = []
+    for number, order in enumerate(orders):
+        # Item 3 and those after it: one of this purpose for each set.
+        random = generator(seed, Purpose.ORDER, item=3 + number, draw=epoch)
+        keys.append((np.arange(len(order)) + random.random(len(order))) / max(1, len(order)))
+    return np.concatenate(list(orders))[np.argsort(np.concatenate(keys), kind="stable")]

@@ -43,13 +43,17 @@ def read_question(column: str, record: Mapping[str, Any]) -> Example:
 def conversation(record: Mapping[str, Any]) -> list[Message]:
     """The turns before the completion: the history, then instruction and input as one message."""
     history = record.get("history") or []
-    if not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
-        raise BadRow("history is not a list of [words, answer]")
-    said = [(str(words), str(reply)) for words, reply in history]
-    turns = [turn for words, reply in said for turn in exchange(words, reply)]
+    if not isinstance(history, list) or not all(map(is_exchange, history)):
+        raise BadRow("history is not a list of [words, answer], both text")
+    turns = [turn for words, reply in history for turn in exchange(words, reply)]
     parts = [words(record, "instruction"), words(record, "input")]
     turns += user_turn("\n".join(part for part in parts if part))
     return list(with_system(turns, record))  # type: ignore[arg-type]
+
+
+def is_exchange(turn: Any) -> bool:
+    """Whether an entry of a history is a text and its answer."""
+    return isinstance(turn, list) and len(turn) == 2 and all(isinstance(t, str) for t in turn)
 
 
 def exchange(words: str, reply: str) -> list[Message]:
@@ -59,7 +63,7 @@ def exchange(words: str, reply: str) -> list[Message]:
 
 def words(record: Mapping[str, Any], column: str) -> str:
     """The text of a column, '' where it has none. Raises BadRow for anything but text."""
-    text = record.get(column) or ""
-    if not isinstance(text, str):
+    text = record.get(column)
+    if text is not None and not isinstance(text, str):
         raise BadRow(f"{column} is {type(text).__name__}, not text")
-    return text
+    return text or ""

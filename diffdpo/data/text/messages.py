@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from diffdpo.errors import short
@@ -16,9 +17,13 @@ SHAREGPT_ROLES = {
     "gpt": "assistant",
     "observation": "tool",
     "function_call": "assistant",
+    "function": "tool",  # OpenAI's older word
 }
 # Fields of a message that are read by name; all others reach the template as they are.
-NAMED = {"role", "from", "content", "value", "tool_calls", "loss_weight"}
+NAMED = {"role", "from", "content", "value", "tool_calls", "function_call", "loss_weight"}
+# Messages as a CSV file has them: in JSON, or as Python prints them.
+WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](role|from|content|value)['"]\s*:""")
+THOUGHTS = ("reasoning_content", "thinking")
 
 
 class BadRow(ValueError):
@@ -35,10 +40,27 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
+def squeezed(text: str) -> str:
+    """A text without its white space, which templates and data sets trim and write anew."""
+    return "".join(text.split())
+
+
+def contents(messages: list[Message]) -> str:
+    """What all messages say, one below the other."""
+    return "\n".join(str(message.get("content") or "") for message in messages)
+
+
 def text_or_messages(value: Any, name: str) -> Text:
-    """The value of a column that may hold text or messages. Raises BadRow where it is missing."""
+    """The value of a column that may hold text or messages.
+
+    Raises BadRow where it is missing, is something else, or is messages that were written as text.
+    """
     if value is None:
         raise BadRow(f"{name} is missing")
+    if isinstance(value, str) and WRITTEN.match(value):
+        raise BadRow(f"{name} is text that writes out messages; store them as a list, as JSON does")
+    if isinstance(value, (bool, int, float)):
+        raise BadRow(f'{name} is a number ({short(value)}), not text; JSON can tell "4" from 4')
     return value if isinstance(value, str) else messages(value)
 
 
@@ -62,9 +84,11 @@ def messages(value: Any) -> list[Message]:
 def message(entry: dict[str, Any]) -> Message:
     """One message in {role, content} form.
 
-    Raises BadRow for an unknown role, and for content that is not text.
+    Raises BadRow for an unknown role, for content that is not text, and for none.
     """
     role = entry.get("role") or entry.get("from")
+    if role is None:
+        raise BadRow(f"a message has no role; its fields are {fields(entry)}")
     content = entry["content"] if "content" in entry else entry.get("value")
     if role == "function_call":
         return {"role": "assistant", "content": None, "tool_calls": called(content)}
@@ -74,11 +98,27 @@ def message(entry: dict[str, Any]) -> Message:
         raise BadRow(f"role {short(repr(role))} is unknown; known: {known}")
     made: Message = {"role": role, "content": text_of(content)}
     made |= {name: part for name, part in entry.items() if name not in NAMED and part is not None}
-    if calls := entry.get("tool_calls"):
-        made["tool_calls"] = tool_calls(calls)
+    if calls := called_in(entry):
+        made["tool_calls"] = calls
         # Some templates ask whether the content of a call is none.
         made["content"] = made["content"] if content is not None else None
+    # A tool may say nothing. For any other an empty text is one that stands under another name.
+    elif content is None and role != "tool" and not any(map(made.get, THOUGHTS)):
+        raise BadRow(f"a message of {role} has no content; its fields are {fields(entry)}")
     return made
+
+
+def called_in(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tool calls of a message; ``function_call`` is a single one in OpenAI's older form."""
+    calls = entry.get("tool_calls")
+    if not calls and entry.get("function_call"):
+        calls = [decoded(entry["function_call"], "function_call")]
+    return tool_calls(calls) if calls else []
+
+
+def fields(entry: dict[str, Any]) -> str:
+    """The names of a message's fields, for a line to the user."""
+    return short(", ".join(map(str, entry))) or "none"
 
 
 def text_of(content: Any) -> str:

@@ -6,14 +6,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffdpo.data.text.messages import BadRow, Text, answer, text_or_messages
+from diffdpo.data.text.messages import (
+    BadRow,
+    Message,
+    Text,
+    answer,
+    contents,
+    squeezed,
+    text_or_messages,
+)
 from diffdpo.data.text.schema import Example, pair, split_common, user_turn, with_system
 
 
 def explicit(record: Mapping[str, Any]) -> Example:
     """Reads prompt, chosen, rejected; a ``system`` text opens a conversation. Where the sides are
-    whole conversations that repeat a textual prompt, as in UltraFeedback, the prompt is what the
-    conversations share."""
+    whole conversations that repeat the prompt, as in UltraFeedback, the prompt is what the
+    conversations share.
+
+    Raises BadRow where they do not repeat it.
+    """
     prompt, chosen, rejected = (
         text_or_messages(record[name], name) for name in ("prompt", "chosen", "rejected")
     )
@@ -21,10 +32,21 @@ def explicit(record: Mapping[str, Any]) -> Example:
         if [side[0]["role"] for side in (chosen, rejected) if side] == ["assistant"] * 2:
             prompt = user_turn(prompt)
         else:
+            said = prompt
             prompt, chosen, rejected = split_common(chosen, rejected)
+            if isinstance(prompt, str) or squeezed(said) not in squeezed(contents(prompt)):
+                raise BadRow("the prompt is not in what the conversations of both sides share")
     elif not isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
         chosen, rejected = answer(chosen, "chosen"), answer(rejected, "rejected")
+    elif isinstance(prompt, list) and isinstance(chosen, list) and isinstance(rejected, list):
+        chosen, rejected = behind(prompt, chosen), behind(prompt, rejected)
     return pair(with_system(prompt, record), chosen, rejected, record)
+
+
+def behind(prompt: list[Message], side: list[Message]) -> list[Message]:
+    """What follows the prompt in a side that is a whole conversation; an answer as it is."""
+    repeats = bool(prompt) and side[: len(prompt)] == prompt and not is_answer(side)
+    return side[len(prompt) :] if repeats else side
 
 
 def implicit(record: Mapping[str, Any]) -> Example:
@@ -46,10 +68,10 @@ def is_answer(side: Text) -> bool:
 
 def system_and_pairs(record: Mapping[str, Any]) -> Example:
     """Reads system, prompt, chosen, rejected, all text, as a conversation of one turn."""
-    texts = [record[name] or "" for name in ("system", "prompt", "chosen", "rejected")]
-    if not all(isinstance(text, str) for text in texts):
+    texts = [record[name] for name in ("system", "prompt", "chosen", "rejected")]
+    if not all(text is None or isinstance(text, str) for text in texts):
         raise BadRow("system, prompt, chosen and rejected are not all text")
-    return one_turn(texts[1], record)
+    return one_turn(texts[1] or "", record)
 
 
 def one_turn(text: str, record: Mapping[str, Any]) -> Example:

@@ -37,7 +37,8 @@ def pair(prompt: Text, chosen: Text, rejected: Text, record: Mapping[str, Any]) 
     if chosen == rejected:
         raise BadRow("chosen and rejected are the same")
     check_prompt(prompt)
-    return Example(prompt, (chosen, rejected), scores=scores(record), **template_columns(record))
+    columns = template_columns(prompt, record)
+    return Example(prompt, (chosen, rejected), scores=scores(record), **columns)
 
 
 def single(prompt: Text, completion: Text, desirable: bool, record: Mapping[str, Any]) -> Example:
@@ -47,7 +48,8 @@ def single(prompt: Text, completion: Text, desirable: bool, record: Mapping[str,
         raise BadRow("prompt and completion mix text and messages")
     check_completion("completion", completion)
     check_prompt(prompt)
-    return Example(prompt, (completion,), desirable=desirable, **template_columns(record))
+    columns = template_columns(prompt, record)
+    return Example(prompt, (completion,), desirable=desirable, **columns)
 
 
 def check_completion(name: str, side: Text) -> None:
@@ -80,8 +82,8 @@ def check_prompt(prompt: Text) -> None:
 def with_system(prompt: Text, record: Mapping[str, Any]) -> Text:
     """A conversation, opened by the text of a ``system`` column unless it has an opening of its
     own; plain text as it is."""
-    system = record.get("system")
-    if isinstance(prompt, str) or not system:
+    # Of a column that plain text has no place for it must not be said that it was read.
+    if isinstance(prompt, str) or not (system := record.get("system")):
         return prompt
     if not isinstance(system, str):
         raise BadRow(f"system is {type(system).__name__}, not text")
@@ -111,9 +113,12 @@ def scores(record: Mapping[str, Any]) -> tuple[float, float] | None:
     return float(values[0]), float(values[1])  # type: ignore[arg-type]
 
 
-def template_columns(record: Mapping[str, Any]) -> dict[str, Any]:
+def template_columns(prompt: Text, record: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an example for the chat template, from the columns ``tools`` (a list or its
-    JSON) and ``chat_template_kwargs``. Raises BadRow where they are something else."""
+    JSON) and ``chat_template_kwargs``; none where the prompt is plain text, which no template
+    writes. Raises BadRow where they are something else."""
+    if isinstance(prompt, str):
+        return {}
     tools = record.get("tools")
     tools = decoded(tools, "tools") if not isinstance(tools, str) or tools.strip() else None
     if tools and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):

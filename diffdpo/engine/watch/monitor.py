@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from accelerate import Accelerator
 
 from diffdpo.engine.averages import Averages
+from diffdpo.engine.callbacks import Callbacks
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.watch.ending import Ending, result_step
 from diffdpo.engine.watch.evals import NOTHING, Evals, Measures, Wish
@@ -40,7 +41,7 @@ class Monitor:
         self.evals = Evals(settings, accelerator, notice)
         self.measures: Measures | None = None
         self.averages, self.notice = averages, notice
-        self.wish = NOTHING
+        self.wish, self.callbacks = NOTHING, Callbacks()
 
     def begin(self, done: int, records: Iterable[Record], measures: Measures | None) -> None:
         """Go on after step ``done``, of which and before which these ``records`` are."""
@@ -51,7 +52,7 @@ class Monitor:
     @property
     def ends(self) -> bool:
         """Whether the run is to end before all steps are done."""
-        return self.wish.end or self.watch.ends
+        return self.wish.end or self.watch.ends or self.callbacks.ended
 
     def after_step(self, done: int) -> Wish:
         """Measure on held-out rows where it is due, with the weights that would be exported;
@@ -61,7 +62,9 @@ class Monitor:
             average = self.averages.get("ema")
             with average.in_place() if average else nullcontext():
                 figures = measures.measure(done)
-            self.wish = self.evals.add(done, figures) if figures else NOTHING
+            if figures:
+                self.wish = self.evals.add(done, figures)
+                self.callbacks.evaluated(done, figures)
         return self.wish
 
     def ending(self, begun: int, done: int, total: int, left: Callable[[], str]) -> Ending:
@@ -74,7 +77,8 @@ class Monitor:
             self.notice(line)
         if begun == done == total and not self.evals.has(done):  # an earlier version's checkpoint
             self.after_step(done)
-        return Ending(done, finished=done == total or self.wish.end or self.watch.rolls_back)
+        early = self.wish.end or self.watch.rolls_back or self.callbacks.ended
+        return Ending(done, finished=done == total or early)
 
     def result_step(self, saved: list[int]) -> int | None:
         """The step of the checkpoint, among those ``saved``, that is the result; None where it is

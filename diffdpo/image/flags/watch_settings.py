@@ -9,15 +9,15 @@ from diffdpo.flags import flag
 
 ON_DRIFT = ["warn", "stop", "rollback"]
 # What a resumed run may change: none of it touches the numbers of a step.
-FREE_OF_WATCHING = {"eval_steps", "on_drift", "drift_share", "num_validation_images"}
-OF_PICTURES = ["validation_steps", "validation_prompts"]
+FREE_OF_WATCHING = {"eval_steps", "on_drift", "drift_share"}
+OF_PICTURES = ["validation_steps", "validation_prompts", "num_validation_images"]
 # How a model is sampled stands in recipes, for those who ask for pictures beside them.
 FREE_OF_WATCHING |= {"run_validation", *OF_PICTURES, "num_inference_steps", "guidance_scale"}
 
 
 @dataclass(frozen=True)
 class WatchSettings(TrainSettings):
-    """The flags of held-out pairs, winner drift and what validation pictures are watched for."""
+    """The flags of held-out pairs, of winner drift and of pictures on the way."""
 
     holdout: float | None = flag(
         None,
@@ -40,6 +40,13 @@ class WatchSettings(TrainSettings):
     drift_share: float = flag(
         0.05, "share of the reference's error from which on it does", group="training", least=0
     )
+    run_validation: bool = flag(
+        False, "sample policy beside reference during and after training", group="evaluation"
+    )
+    validation_steps: int = flag(200, "sample every so many steps", group="evaluation", least=1)
+    validation_prompts: list[str] = flag(
+        [], "prompts to sample; default: 8 of the data's", group="evaluation"
+    )
     num_validation_images: int = flag(
         2,
         "pictures of each validation prompt, every one from noise of its own; from two on, how much"
@@ -47,6 +54,12 @@ class WatchSettings(TrainSettings):
         group="evaluation",
         least=1,
         most=64,
+    )
+    num_inference_steps: int = flag(
+        25, "sampling steps of validation pictures", group="evaluation", least=1, most=1000
+    )
+    guidance_scale: float = flag(
+        5.0, "classifier-free guidance of validation pictures", group="evaluation", least=0
     )
 
     @property

@@ -66,7 +66,7 @@ def card(settings: ImageSettings, last: Mapping[str, float], file: str) -> str:
         base_model=hub_id(base),
         library_name="diffusers",
         tags=["diffusion-dpo", "text-to-image"],
-        datasets=data_of(settings.dataset_name),
+        datasets=data_of(*settings.datasets),
     )
     kind, code = ("A LoRA", LOAD_LORA) if settings.is_lora else ("A full fine-tune", LOAD_FULL)
     what = (

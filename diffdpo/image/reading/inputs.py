@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,10 +12,12 @@ from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
 from diffdpo.data.decode import Limits
-from diffdpo.data.image_formats import ROLES
+from diffdpo.data.image_formats import ROLES, detect
 from diffdpo.data.labels import column_of, mapped
+from diffdpo.data.mixed_tables import mixed_tables
 from diffdpo.data.prompts import read_prompts
-from diffdpo.data.source import open_with_folders
+from diffdpo.data.source import FOLDER, open_with_folders
+from diffdpo.data.strategies import OF_SET
 from diffdpo.data.stream_settings import IN_MEMORY
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.engine.accelerator import DTYPES, usable_precision
@@ -143,15 +146,44 @@ def prompts_to_sample(settings: Sampled, pairs: ImagePairs | None = None) -> lis
     return list(dict.fromkeys(pairs.prompts()))
 
 
-def open_rows(settings: ImageDataSettings) -> Dataset:
-    """The rows of the data set and split that the settings name."""
-    return open_with_folders(
-        str(settings.dataset_name),
-        settings.dataset_split_name,
-        settings.dataset_config_name,
-        settings.cache_dir,
-        "--split",
-    )
+def open_rows(settings: ImageDataSettings, seed: int) -> Dataset:
+    """The rows of the data sets and split that the settings name; several are mixed by ``seed``."""
+    split, config = settings.dataset_split_name, settings.dataset_config_name
+    (strategy, weights), names = settings.mixing, settings.datasets
+    sets = {
+        name: open_with_folders(name, split, config, settings.cache_dir, "--split")
+        for name in names
+    }
+    if len(sets) == 1 and strategy != OF_SET:
+        return sets[names[0]]
+    if len(sets) < len(names):
+        raise UserError("--dataset_name: one of the data sets is named twice")
+    check_forms(sets, settings)
+    return mixed_tables(sets, strategy, weights, seed)
+
+
+def check_forms(sets: Mapping[str, Dataset], settings: ImageDataSettings) -> None:
+    """Raises UserError where data sets have pairs in other forms, or columns that are read are in
+    some of them alone."""
+    given, requested = columns_given(settings), settings.data_format
+    forms = [
+        detect([column for column in rows.column_names if column != FOLDER], given, requested)
+        for rows in sets.values()
+    ]
+    if any(form is not forms[0] for form in forms):
+        raise UserError(
+            "--dataset_name: the data sets have pairs in other forms; make one data set of them"
+        )
+    some = [
+        name
+        for name in forms[0].optional
+        if 0 < sum(name in rows.column_names for rows in sets.values()) < len(sets)
+    ]
+    if some:
+        raise UserError(
+            f"--dataset_name: not all of the data sets have a column {some[0]}, which is read; add"
+            " it to the others, or drop it"
+        )
 
 
 def open_pairs(
@@ -162,7 +194,7 @@ def open_pairs(
 ) -> ImagePairs:
     """The pairs of ``rows`` or, where None, of all rows that the settings name. Rows ``in_memory``
     are the caller's own, not those of the data set that the settings name."""
-    rows = open_rows(settings) if rows is None else rows
+    rows = open_rows(settings, framing.seed) if rows is None else rows
     name = None if in_memory else str(settings.dataset_name)
     framing = limited(framing, settings)
     given, format = columns_given(settings), settings.data_format
@@ -218,7 +250,7 @@ def training_pairs(
         pairs: ImagePairs = open_streamed(settings, framing, rows, quiet)
     else:
         in_memory = rows is not None
-        rows = open_rows(settings) if rows is None else rows
+        rows = open_rows(settings, settings.seed) if rows is None else rows
         rows = dreamlike(rows) if settings.dreamlike_pairs_only else rows
         pairs = open_pairs(settings, framing, rows, in_memory)
     if settings.dreamlike_pairs_only:

@@ -13,6 +13,8 @@ ALL_LINEAR = ["all-linear"]
 # peft's names; those of N iterations are a quicker way to the first ones.
 STARTS = re.compile(r"gaussian|olora|pissa|pissa_niter_[0-9]{1,3}")
 OF_A_NEW_ONE = ("init_lora_weights", "lora_modules_to_save")
+FORMS = ("use_rslora", "use_dora")
+OF_ANY = ("lora_r", "lora_alpha", "lora_target_modules", *FORMS, *OF_A_NEW_ONE)
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ class TextAdapterSettings(TextBitsSettings):
     def problems(self) -> list[str]:
         lines, start = super().problems(), self.init_lora_weights
         if not self.use_peft:
-            given = [name for name in OF_A_NEW_ONE if getattr(self, name)]
+            plain = TextAdapterSettings()
+            given = [n for n in OF_ANY if getattr(self, n) != getattr(plain, n)]
             lines += [f"--{name} is about a new LoRA; add --use_peft" for name in given]
+        lines += pattern_problems(self.lora_target_modules)
         if start and not STARTS.fullmatch(start):
             known = "gaussian, pissa, pissa_niter_N, olora"
             lines.append(f"--init_lora_weights {short(repr(start))} is unknown; known: {known}")
@@ -80,3 +84,12 @@ class TextAdapterSettings(TextBitsSettings):
             start = self.init_lora_weights
             lines.append(f"--init_lora_weights {start}: not with weights in shares (FSDP2)")
         return lines
+
+
+def pattern_problems(words: list[str]) -> list[str]:
+    """A line where a single word, which peft reads as a pattern, is none."""
+    try:
+        re.compile(words[0] if len(words) == 1 else "")
+    except re.error as error:
+        return [f"--lora_target_modules {short(repr(words[0]))} is no pattern ({error})"]
+    return []

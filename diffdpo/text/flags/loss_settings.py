@@ -19,8 +19,8 @@ ELSEWHERE = {
     "kto_pair": "is kto, which takes pairs as well: --loss_type kto",
 }
 # Options that one loss or a few have; a run whose losses read none of them is not what was meant.
-OPTIONS = ("alpha", "discopop_tau")
-CHECKED = ["loss_type", "loss_weights", "label_smoothing", "cpo_alpha", "pref_bco_weight"]
+OPTIONS = ("alpha", "discopop_tau", "simpo_gamma", "desirable_weight", "undesirable_weight")
+CHECKED = ["loss_type", "loss_weights", "beta", "label_smoothing", "cpo_alpha", "pref_bco_weight"]
 CHECKED += [*OPTIONS, "ld_alpha", "use_weighting", "f_divergence_type", "f_alpha_divergence_coef"]
 
 
@@ -128,19 +128,24 @@ def unread_options(settings: TextLossSettings, objective: Objective) -> list[str
     """A line for each option that is given and that no loss reads."""
     from diffdpo.losses import LOSSES  # not above: it loads PyTorch
 
-    names, lines = ", ".join(settings.loss_type), []
+    names, lines, plain = ", ".join(settings.loss_type), [], TextLossSettings()
     for name in OPTIONS:
-        if getattr(settings, name) is None or any(name in t.row.options for t in objective.terms):
+        is_default = getattr(settings, name) == getattr(plain, name)
+        if is_default or any(name in t.row.options for t in objective.terms):
             continue
         having = ", ".join(loss for loss, row in LOSSES.items() if name in row.options)
         lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
+    if settings.beta != plain.beta and {*settings.loss_type} == {"sft"}:
+        lines.append("--beta: sft does not read it; leave it out")
+    if not objective.paired and not settings.desirable_weight + settings.undesirable_weight:
+        lines.append("--desirable_weight and --undesirable_weight are both 0: nothing is learned")
     if settings.use_weighting and not objective.paired:
         lines.append(f"--use_weighting weighs pairs; {names} judges single items")
     sorting = [t.name for t in objective.terms if t.row.of_step]
     if settings.use_weighting and sorting:
         lines.append(f"--use_weighting weighs single pairs; {sorting[0]} sorts those of a step")
-    plain = [t.name for t in objective.terms if t.row.reference_free and t.name != "sft"]
-    if settings.ld_alpha is not None and (plain or not objective.paired):
+    free = [t.name for t in objective.terms if t.row.reference_free and t.name != "sft"]
+    if settings.ld_alpha is not None and (free or not objective.paired):
         lines.append(f"--ld_alpha is for losses of pairs with a reference; {names} is none")
     alpha = settings.f_alpha_divergence_coef
     if alpha is not None and settings.f_divergence_type != "alpha_divergence":

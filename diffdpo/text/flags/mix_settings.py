@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from diffdpo.data.strategies import CONCAT, OF_MIXTURE, OF_SET, STRATEGIES
+from diffdpo.data.mixture_settings import MixtureSettings, weight_problems, whole_already
+from diffdpo.data.strategies import CONCAT, OF_MIXTURE, OF_SET
 from diffdpo.errors import short
 from diffdpo.flags import flag
 from diffdpo.text.flags.sources import (
@@ -26,7 +27,7 @@ BY_KEY = {"fraction": OF_MIXTURE, "weight": OF_SET}
 
 
 @dataclass(frozen=True)
-class MixSettings(TextTableSettings):
+class MixSettings(TextTableSettings, MixtureSettings):
     """The data sets of a text run."""
 
     dataset_name: list[str] = flag(
@@ -39,21 +40,6 @@ class MixSettings(TextTableSettings):
         [],
         "data sets as TRL lists them, in place of dataset_name: each with path, and as it likes"
         " name, split, columns, fraction",
-        group="data",
-    )
-    dataset_weights: list[float] = flag(
-        [],
-        "a weight for each data set; what it means says mix_strategy",
-        group="data",
-        above=0,
-    )
-    mix_strategy: str | None = flag(
-        None,
-        "of several data sets: concat, all rows; of_mixture, weights are shares of the mixture"
-        " (TRL); of_set, shares of each set (alignment-handbook); interleave_under and"
-        " interleave_over, probabilities of draws until the first or the last set is through"
-        " (LLaMA-Factory). Default: concat, with weights of_mixture",
-        choices=STRATEGIES,
         group="data",
     )
     dataset_config: str | None = flag(
@@ -165,19 +151,5 @@ class MixSettings(TextTableSettings):
     def weight_problems(self) -> list[str]:
         """Why the data sets cannot be mixed so."""
         (strategy, weights), count = self.mixing, len(self.sources)
-        if not weights:
-            wanted = strategy in (OF_MIXTURE, OF_SET)
-            return [f"--mix_strategy {strategy} goes by --dataset_weights; give them"] * wanted
-        lines = []
-        if len(weights) != count:
-            lines.append(f"--dataset_weights: {len(weights)} weights for {count} data sets")
-        elif count == 1 and self.dataset_weights and strategy != OF_SET:
-            lines.append("--dataset_weights: there is one data set, which is taken whole")
-        if strategy == CONCAT:
-            lines.append("--mix_strategy concat takes all rows; leave the weights out")
-        if strategy == OF_SET and max(weights) > 1:
-            lines.append(
-                f"--mix_strategy of_set: a weight is a share of its data set, at most 1, and one is"
-                f" {max(weights):g}"
-            )
-        return lines
+        lines = weight_problems(strategy, weights, count)
+        return lines or whole_already(strategy, self.dataset_weights, count)

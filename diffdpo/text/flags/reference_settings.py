@@ -53,7 +53,19 @@ class TextReferenceSettings(TextAdapterSettings):
         return self.ref_model_sync_steps or SYNC_STEPS
 
     def problems(self) -> list[str]:
-        return super().problems() + self.sync_problems()
+        lines = super().problems() + self.sync_problems()
+        if self.ref_model_name_or_path and self.compares_with_nothing():
+            lines.append(
+                f"--ref_model_name_or_path: loss {self.loss_type[0]} has no reference; leave it out"
+            )
+        return lines
+
+    def compares_with_nothing(self) -> bool:
+        """Whether no loss has a reference."""
+        from diffdpo.losses import LOSSES  # not above: it loads PyTorch
+
+        rows = [LOSSES[name] for name in self.loss_type if name in LOSSES]
+        return bool(rows) and all(row.reference_free for row in rows)
 
     def sync_problems(self) -> list[str]:
         """A line for each setting that does not go with a reference that is mixed with the
@@ -75,9 +87,6 @@ class TextReferenceSettings(TextAdapterSettings):
                 "--sync_ref_model: a reference that moves has no stored scores; leave out"
                 " --precompute_ref_log_probs"
             )
-        from diffdpo.losses import LOSSES  # not above: it loads PyTorch
-
-        rows = [LOSSES[name] for name in self.loss_type if name in LOSSES]
-        if rows and all(row.reference_free for row in rows):
+        if self.compares_with_nothing():
             lines.append(f"--sync_ref_model: loss {self.loss_type[0]} has no reference")
         return lines

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from diffdpo.data.paths import split_words
 from diffdpo.errors import short
 from diffdpo.flags import unfit_text
 
@@ -28,16 +29,6 @@ class Source:
     config: str | None = None
     columns: list[str] = field(default_factory=list)  # the only ones read; none: all
     label: str = ""  # what lines and figures call it; '' of one alone
-
-
-def split_words(words: Sequence[str]) -> list[str]:
-    """Names of data sets, of which several may stand in a word with commas between them, as
-    LLaMA-Factory has it."""
-    found: list[str] = []
-    for word in words:
-        known = "," not in word or Path(word).exists()
-        found += [word] if known else [part.strip() for part in word.split(",")]
-    return found
 
 
 def parted(word: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from diffdpo.reference import (
     Reference,
     without_dropout,
 )
-from diffdpo.text.flags.adapter_settings import ALL_LINEAR, OF_A_NEW_ONE
+from diffdpo.text.flags.adapter_settings import ALL_LINEAR, FORMS, OF_A_NEW_ONE
 from diffdpo.text.model.loading import ADAPTER, PREFIX, attach, base_of, reasons
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import beside_language
@@ -60,9 +60,10 @@ def train_further(network: PreTrainedModel, settings: TextSettings) -> None:
             f" {config.bias}), of which no second copy can be the reference; merge it into its base"
             " model first"
         )
-    for given in (each for each in OF_A_NEW_ONE if getattr(settings, each)):
+    other = [form for form in FORMS if not getattr(config, form, False)]
+    for given in (each for each in (*OF_A_NEW_ONE, *other) if getattr(settings, each)):
         raise UserError(
-            f"--{given}: {short(name)} is an adapter, which begins as it is and has its own"
+            f"--{given}: {short(name)} is an adapter, which begins as it is, of its own form and"
             " modules; leave the flag out"
         )
     config.inference_mode = False

@@ -3,7 +3,8 @@ reviews."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.reading.mixed import MixedTexts
 from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.reading.streamed import StreamedTexts
+from diffdpo.text.reading.streamed_mixture import StreamedMixture
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.tokens.row_reader import RowSettings
 from diffdpo.text.tokens.tokenise import Store
@@ -79,15 +81,8 @@ class Opener:
         Raises UserError where they cannot be had, with the data set's name where it is one of
         several.
         """
-        try:
+        with naming(source):
             return self.opened(source, flag, dataset)
-        except UserError as error:
-            if not source.label:
-                raise
-            mistakes = [line.removeprefix("data: ") for line in error.mistakes]
-            raise UserError(
-                *(f"data {short(source.label)}: {line}" for line in mistakes)
-            ) from error
 
     def opened(self, source: Source, flag: str, dataset: Dataset | None) -> TextRows:
         """The rows of a data set; those with pictures where the model reads these."""
@@ -95,18 +90,14 @@ class Opener:
         if dataset is None:
             own = replace(settings, dataset_config=source.config, dataset_columns=source.columns)
             dataset, entry = open_table(source.name, source.split, own, flag)
-            where = settings.media_dir or source_of(source.name, settings)
-            place = Place.of(where, settings.cache_dir)
+            place = place_of(source.name, settings)
         else:
             dataset = arranged(dataset, settings)
         rules, processes = replace(self.row_settings, registered=entry), settings.dataset_num_proc
-        if self.eyes and (column := column_of(dataset.column_names, entry and entry[1])):
-            sight = self.eyes()
-            return PictureRows(
-                dataset, self.tokenizer, rules, sight, column, place.file, self.quiet, processes
-            )
         store = Store(settings.precompute_dir, self.accelerator)
-        return TextRows(dataset, self.tokenizer, rules, self.quiet, processes, store)
+        return rows_of(
+            dataset, self.tokenizer, rules, self.eyes, place, self.quiet, processes, store
+        )
 
     def training(self, dataset: Dataset | None) -> TextRows:
         """The rows to train on, mixed where several data sets are named."""
@@ -119,8 +110,7 @@ class Opener:
         parts = [self.read(source, flag) for source in sources]
         if any(isinstance(part, PictureRows) for part in parts):
             raise UserError(MIXED_PICTURES)
-        labels = [source.label or source.name for source in sources]
-        return MixedTexts(parts, labels, *settings.mixing, settings.seed)
+        return MixedTexts(parts, labels_of(settings), *settings.mixing, settings.seed)
 
     def held_out(self, given: Mapping[str, Dataset]) -> dict[str, TextRows]:
         """The rows to measure on, by name; '' of one that has none."""
@@ -132,6 +122,48 @@ class Opener:
             label: self.read(Source(label, "", label=label), flag, dataset)
             for label, dataset in given.items()
         }
+
+
+@contextmanager
+def naming(source: Source) -> Iterator[None]:
+    """Names a data set, where it is one of several, in the lines of what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        if not source.label:
+            raise
+        mistakes = [line.removeprefix("data: ") for line in error.mistakes]
+        raise UserError(*(f"data {short(source.label)}: {line}" for line in mistakes)) from error
+
+
+def labels_of(settings: TextSettings) -> list[str]:
+    """What lines call the data sets to train on."""
+    return [source.label or source.name for source in settings.sources]
+
+
+def rows_of(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    rules: RowSettings,
+    eyes: Eyes | None,
+    place: Place,
+    quiet: bool = True,
+    processes: int | None = None,
+    store: Store | None = None,
+) -> TextRows:
+    """The rows of a data set, tokenised; with the pictures that lie in ``place`` where they have
+    any and the model reads these."""
+    entry = rules.registered
+    if eyes and (column := column_of(dataset.column_names, entry and entry[1])):
+        return PictureRows(
+            dataset, tokenizer, rules, eyes(), column, place.file, quiet, processes, store
+        )
+    return TextRows(dataset, tokenizer, rules, quiet, processes, store)
+
+
+def place_of(name: str, settings: TextSettings | EvaluateTextSettings) -> Place:
+    """Where the pictures of the data set ``name`` lie."""
+    return Place.of(settings.media_dir or source_of(name, settings), settings.cache_dir)
 
 
 def open_training_rows(
@@ -193,18 +225,23 @@ def open_streamed(
     memory in their place."""
     if in_memory is not None:
         raise UserError(IN_MEMORY)
-    (source,) = settings.sources
-    stream = StreamTable.open(
-        source.name,
-        source.split,
-        source.config,
-        "--dataset_train_split",
-        settings.precompute_dir,
-        settings.buffer_size,
-        quiet,
-    )
-    own = replace(settings, dataset_columns=source.columns)
-    return StreamedTexts(arranged(stream, own), tokenizer, row_settings)
+    parts = []
+    for source in settings.sources:
+        stream = StreamTable.open(
+            source.name,
+            source.split,
+            source.config,
+            "--dataset_train_split",
+            settings.precompute_dir,
+            settings.buffer_size,
+            quiet,
+        )
+        own = replace(settings, dataset_columns=source.columns)
+        with naming(source):
+            parts.append(StreamedTexts(arranged(stream, own), tokenizer, row_settings))
+    if not settings.is_mixed:
+        return parts[0]
+    return StreamedMixture(parts, labels_of(settings), *settings.mixing, settings.seed)
 
 
 def source_of(name: str, settings: TextTableSettings) -> str:

@@ -13,7 +13,7 @@ from diffdpo.data.mixtures import mixed
 from diffdpo.engine.digests import digest
 from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.tokens.tally import Tally
-from diffdpo.text.tokens.token_table import TokenTable
+from diffdpo.text.tokens.token_table import COUNTED, TokenTable
 
 
 class MixedTexts(TextRows):
@@ -100,4 +100,4 @@ def total(tallies: Sequence[Tally], labels: Sequence[str]) -> Tally:
     )
 
 
-SUMMED = ["rows", "close", "too_long", "prompts_cut", "completions_cut", "endless", "unprompted"]
+SUMMED = ["rows", "too_long", *COUNTED]

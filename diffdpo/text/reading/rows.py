@@ -4,7 +4,7 @@ once; rows that cannot be used are counted and named."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from diffdpo.data.holdout import groups, held_out
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import detect
+from diffdpo.data.text.messages import Text
+from diffdpo.data.text.record import Record
 from diffdpo.draws import epoch_order
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.digests import digest
@@ -77,7 +79,7 @@ class TextRows(Rows):
         if self.settings.paired and (self.table.label >= 0).any():
             raise UserError(
                 f"data: rows of format {tally.format!r} are single labelled items; take a loss"
-                " like kto"
+                " like kto for them, or name pairs"
             )
 
     def hold_out(self, wanted: float, seed: int) -> TextRows:
@@ -180,6 +182,10 @@ class TextRows(Rows):
         if self.reference is None:
             return item
         return replace(item, reference=tuple(self.reference[row]["scores"]))
+
+    def prompt(self, record: Mapping[str, Any]) -> Text:
+        """The prompt of a row of the data set as text or conversation, without pictures."""
+        return self.format.read(Record(dict(record))).prompt
 
     def source(self, row: int) -> int:
         """The row of the data set that item ``row`` was made from."""

@@ -117,7 +117,7 @@ class StreamedTexts(TextRows):
 
     def skip(self, result: RowResult) -> None:
         """Count and name a row that cannot be used. Raises UserError where there are too many."""
-        named = self.stream.named(result.row)
+        named = self.named(result.row)
         if result.bad is None:
             self.long += 1
             if self.long <= SAID:
@@ -132,12 +132,19 @@ class StreamedTexts(TextRows):
                 f"data: {self.bad} of {self.seen} rows cannot be used; the last is {named}"
             )
 
+    def named(self, row: int) -> str:
+        return self.stream.named(row)
+
+    def stream_line(self) -> str:
+        """What lies in the shards."""
+        return self.stream.line(len(self))
+
     def line(self, what: str) -> dict[str, str]:
         """What is streamed, for the start of a run."""
         looked, bad = self.tally.rows, len(self.tally.bad)
         return {
             "rows": f"{len(self):,} {what} ({self.tally.format}), read as they are trained on; of"
             f" the first {looked:,} rows {bad} are unusable",
-            "streaming": self.stream.line(len(self)),
+            "streaming": self.stream_line(),
             "record": "none is kept: an evaluation cannot tell whether its own texts are new",
         }

@@ -17,6 +17,7 @@ from diffdpo.text.recipes.adapter_words import (
     read_pissa,
 )
 from diffdpo.text.recipes.mixture_words import SEED, read_mixer, read_mixture, read_probabilities
+from diffdpo.text.recipes.v1_words import V1, is_v1, unfolded, v1_layer
 from diffdpo.words import TRUE, is_off
 
 # A setting there, and for each of its words the settings here.
@@ -28,7 +29,13 @@ WORDS: dict[str, dict[str, dict[str, Any]]] = {
         "disabled": {"attn_implementation": "eager"},
         "sdpa": {"attn_implementation": "sdpa"},
         "fa2": {"attn_implementation": "flash_attention_2"},
+        "eager": {"attn_implementation": "eager"},
+        "flash_attention_2": {"attn_implementation": "flash_attention_2"},
     },
+    "model_class": {"llm": {}},
+    "batching_strategy": {"normal": {}, "padding_free": {"padding_free": True}},
+    "cp_size": {"1": {}},
+    "mp_replicate_size": {"1": {}},
     "disable_gradient_checkpointing": {
         "true": {"gradient_checkpointing": False},
         "false": {"gradient_checkpointing": True},
@@ -63,6 +70,9 @@ FACTORY = {
     "freeze_vision_tower": True,
 }
 FACTORY_RANK = 8
+# What a recipe of LLaMA-Factory may keep of a LoRA that is not trained any more.
+OF_A_LORA = {"lora_rank", "lora_alpha", "lora_target_modules", "use_rslora", "use_dora"}
+OF_A_LORA |= {"init_lora_weights", "lora_modules_to_save"}
 
 
 class Words:
@@ -140,15 +150,21 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "dataset_mixer": read_mixer,
     "interleave_probs": read_probabilities,
 }
-FOREIGN = {*WORDS, *READERS, *OF_PISSA, *ADAPTERS, "template", "dataset_splits"}
+FOREIGN = {*WORDS, *READERS, *OF_PISSA, *ADAPTERS, *V1, "template", "dataset_splits"}
 
 
 def translate(content: Mapping[str, Any]) -> Translation:
     """The settings that a file, or flags, of another program stand for; a file of this one's own
     stays as it is."""
+    newer = is_v1(content)
+    content, mistakes, notices = unfolded(
+        {name: alone(value) if name in V1 else value for name, value in content.items()}
+    )
     given = {name: alone(value) for name, value in content.items() if name in FOREIGN}
     own = {name: value for name, value in content.items() if name not in FOREIGN}
     words = Words(own)
+    words.mistakes += mistakes
+    words.notices += notices
     for name, value in given.items():
         if name == "template" and not is_off(value):
             words.notices.append(OWN_TEMPLATE.format(short(value)))
@@ -166,7 +182,10 @@ def translate(content: Mapping[str, Any]) -> Translation:
         words.mistakes.append("pref_loss: stage kto has a loss of its own; leave pref_loss out")
         words.settings.pop("loss_type", None)
     content = {**own, **words.settings}
-    beneath = factory_layer(content) if "stage" in given else None
+    if given.get("finetuning_type") == "full" and (idle := sorted(OF_A_LORA & set(content))):
+        words.notices.append(f"finetuning_type full: no effect has {', '.join(idle)}")
+        content = {name: value for name, value in content.items() if name not in idle}
+    beneath = factory_layer(content) if "stage" in given else v1_layer if newer else None
     return Translation(content, words.mistakes, words.notices, beneath)
 
 

@@ -31,8 +31,6 @@ OF_TRAINER = {
         " gives the same numbers"
     ),
     "eval_delay": "--eval_strategy and --eval_steps say when to measure",
-    "hub_revision": "results go to the main branch of --hub_model_id",
-    "hub_model_revision": "results go to the main branch of --hub_model_id",
     "trackio_space_id": TRACKERS,
     "trackio_bucket_id": TRACKERS,
     "trackio_static_space_id": TRACKERS,
@@ -82,6 +80,14 @@ OF_LLAMA_FACTORY = {
     "default_system": "write the system message into the rows",
     "disable_shuffling": "the order of rows is a function of --seed",
     "predict_with_generate": AFTER,
+    "global_batch_size": "rows of a step are per_device_train_batch_size x"
+    " gradient_accumulation_steps x processes; write the first two",
+    "dp_size": "accelerate launch --num_processes N starts them",
+    "mp_shard_size": SHARDS,
+    "optim_config": ADAMW,
+    "lr_scheduler_config": "--lr_scheduler_type names it, --lr_scheduler_kwargs has its arguments",
+    "dcp_path": "weights are those of the model that is named",
+    "save_epochs": "checkpoints come every --save_steps steps",
     "hf_hub_token": "a token is --hub_token, or HF_TOKEN in the environment",
 }
 REFUSED = {**OF_TRAINER, **OF_TRL, **OF_LLAMA_FACTORY}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from diffdpo.text.pair_settings import TextPairSettings
 from diffdpo.text.reading.inputs import open_table
 from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.sampling.comparison import as_texts, taken_apart
-from diffdpo.text.sampling.generate import SampleSettings, continued
+from diffdpo.text.sampling.generate import Ends, SampleSettings, continued, ends_of
 from diffdpo.text.tokens.prompts import prompt_tokens
 from diffdpo.text.tokens.row_reader import RowSettings
 from diffdpo.text.tokens.template import with_template
@@ -54,6 +55,11 @@ class Writer:
     def heads(self) -> list[str]:
         """The prompts as texts."""
         return as_texts(self.tokenizer, self.tokens)
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The tokens that end a completion."""
+        return ends_of(self.network, self.tokenizer, self.prompts)
 
 
 def open_writer(settings: TextPairSettings, device: torch.device) -> Writer:
@@ -124,8 +130,7 @@ class Candidates:
         writer = self.writer
         both = [self.layout.of(row) for row in span]
         asked = [(writer.tokens[prompt], number) for prompt, number in both]
-        end: Any = writer.tokenizer.eos_token_id
-        completions = continued(writer.network, asked, end, self.sampling)
+        completions = continued(writer.network, asked, writer.ends, self.sampling)
         _, tails = taken_apart(writer.tokenizer, [tokens for tokens, _ in asked], completions)
         yield from ({"text": tail, "digest": digest(tail)} for tail in tails)
 
@@ -186,7 +191,7 @@ def texts_key(settings: TextPairSettings, writer: Writer, device: torch.device) 
     words = json.dumps(sorted(map(str, vocabulary(writer.tokenizer))))
     facts = {
         "writer": network_digest(writer.network),
-        "tokenizer": digest(words, str(writer.tokenizer.eos_token_id)),
+        "tokenizer": digest(words, " ".join(map(str, writer.ends))),
         "prompts": digest(*(np.asarray(ids, dtype=np.int64).tobytes() for ids in writer.tokens)),
         "device": arithmetic(device),
     }

@@ -26,19 +26,21 @@ from diffdpo.metrics.judged import scores_of
 from diffdpo.metrics.text_reward import TextReward
 from diffdpo.preference import accuracy, implicit_reward
 from diffdpo.text.reading.rows import TextRows
-from diffdpo.text.sampling.generate import SampleSettings, sample
+from diffdpo.text.sampling.generate import SampleSettings, ends_of, sample
 from diffdpo.text.sampling.served import ServedModel
 from diffdpo.text.scoring.batch import TextBatch
 from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.task import TextTask
 from diffdpo.text.tokens.row_reader import TextItem
+from diffdpo.text.vision.pictures import Look, together
+from diffdpo.text.vision.sight import Sight
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What two models are compared on: prompts to continue, pairs, and the rewards that judge
     texts, ``batch`` of them at once. ``chats`` are the prompts as the data have them, text or
-    conversations."""
+    conversations, ``looks`` the pictures in them, if any has some."""
 
     reference: TokenScorer
     tokenizer: PreTrainedTokenizerBase
@@ -51,10 +53,23 @@ class Comparison:
     settings: SampleSettings
     instructions: list[list[Instruction]] = field(default_factory=list)  # of each prompt, if any
     service: Mapping[str, ServedModel] = field(default_factory=dict)  # that writes, by label
+    looks: Sequence[Look | None] = ()
+    sight: Sight | None = None  # what reads the pictures of prompts and pairs, if any has some
 
     def repeated_prompts(self) -> list[Sequence[int]]:
         """The prompt of every continuation, in the order of ``sample``."""
         return [prompt for prompt in self.prompts for _ in range(self.settings.visits)]
+
+    def repeated_looks(self) -> list[Look | None]:
+        """The pictures of the prompt of every continuation."""
+        looks = self.looks or [None] * len(self.prompts)
+        return [look for look in looks for _ in range(self.settings.visits)]
+
+    def clusters(self) -> list[str]:
+        """A name for the prompt of every continuation, pictures included, the same for the same
+        one."""
+        both = zip(self.repeated_prompts(), self.repeated_looks(), strict=True)
+        return [named(prompt, look.digest if look else b"") for prompt, look in both]
 
     def prompts_for(self, reward: TextReward, heads: Sequence[str]) -> list[Any]:
         """The prompt of every continuation as a reward reads it; ``heads`` are they as texts."""
@@ -87,15 +102,17 @@ def write(compared: Comparison, scorer: TokenScorer, title: str = "", label: str
     Raises UserError where the reward fails on a text or gives no finite number for it.
     """
     tokenizer, prompts = compared.tokenizer, compared.repeated_prompts()
-    end: Any = tokenizer.eos_token_id
+    ends = ends_of(compared.reference.network, tokenizer, compared.chats)
     completions: list[list[int]] | None
     if (service := compared.service.get(label)) is not None:
-        told = service.continued(compared.prompts, end, compared.settings, title)
+        told = service.continued(compared.prompts, ends, compared.settings, title)
         tokens = [one.tokens for one in told if one.tokens is not None]
         completions = tokens if len(tokens) == len(told) else None
         tails = [one.text for one in told]
     else:
-        completions = sample(scorer.network, compared.prompts, end, compared.settings, title)
+        completions = sample(
+            scorer.network, compared.prompts, ends, compared.settings, title, compared.looks
+        )
     if completions is None:
         heads = as_texts(tokenizer, prompts)
     else:
@@ -130,29 +147,40 @@ def taken_apart(
 
 def as_texts(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> list[str]:
     """Tokens as texts, without special ones."""
-    return list(decoded(tokenizer, rows))
+    return [text_of(tokenizer, ids) for ids in rows]
 
 
-def decoded(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Sequence[int]]) -> Iterator[str]:
-    """The same texts, each made when it is asked for."""
-    return (str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in rows)
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Tokens as a text, without special ones."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def named(prompt: Any, look: bytes) -> str:
+    """A prompt as text, or its tokens, with a digest of its pictures where it has some."""
+    return f"{prompt}{look.hex()}"
 
 
 def texts_of(rows: TextRows) -> dict[str, Iterator[str]]:
-    """The prompts, and every completion with its prompt before it, one after another."""
+    """The prompts, and every completion with its prompt before it, one after another, with digests
+    of the pictures."""
     # A look at the tokens, without pictures, which would be decoded for it.
-    wholes = ([*item.prompt, *ids] for item in rows.viewed() for ids in item.completions)
-    prompts = (item.prompt for item in rows.viewed())
-    return {
-        "prompts": decoded(rows.tokenizer, prompts),
-        "completions": decoded(rows.tokenizer, wholes),
-    }
+    wholes = (
+        ([*item.prompt, *ids], item.look) for item in rows.viewed() for ids in item.completions
+    )
+    prompts = ((item.prompt, item.look) for item in rows.viewed())
+
+    def texts(rows_of: Iterable[tuple[Sequence[int], bytes]]) -> Iterator[str]:
+        return (named(text_of(rows.tokenizer, ids), look) for ids, look in rows_of)
+
+    return {"prompts": texts(prompts), "completions": texts(wholes)}
 
 
 def overlaps(run: str, compared: Comparison) -> tuple[Overlap, Overlap]:
     """How many of the prompts, and of the pairs, are in the training set of a run. A pair is where
     one of its completions is: the run may have been trained on single ones."""
-    prompts = overlap(run, as_texts(compared.tokenizer, compared.prompts))
+    heads = as_texts(compared.tokenizer, compared.prompts)
+    looks = (look.digest if look else b"" for look in compared.looks or [None] * len(heads))
+    prompts = overlap(run, map(named, heads, looks))
     mask = known(run, "completions", texts_of(compared.pairs)["completions"])
     pairs = None if mask is None else int(mask.reshape(-1, 2).any(axis=1).sum())
     return prompts, Overlap(len(compared.pairs), pairs, "pair")
@@ -163,22 +191,23 @@ def compare(
 ) -> dict[str, Estimate]:
     """The figures of ``after``, by the policy, and ``before``, by the reference, with intervals,
     but for those of rewards; without KL and tokens where a service told no tokens."""
-    settings, prompts = compared.settings, compared.repeated_prompts()
+    settings, clusters = compared.settings, compared.clusters()
     seed, size, sides = settings.seed, settings.batch_size, (policy, compared.reference)
 
     # Whole prompts are resampled: continuations of one prompt are not independent.
     def mean(values: Sequence[float]) -> Estimate:
-        return clustered_mean(values, prompts, seed)
+        return clustered_mean(values, clusters, seed)
 
     figures = {}
     if after.completions is not None:
-        ratio_N = log_ratios(compared.task, *sides, prompts, after.completions, size)
+        prompts, looks = compared.repeated_prompts(), compared.repeated_looks()
+        ratio_N = log_ratios(compared.task, *sides, prompts, after.completions, size, looks)
         figures["kl"] = mean(ratio_N.tolist())
     for name, written in (("policy_tokens", after), ("reference_tokens", before)):
         if written.completions is not None:
             figures[name] = mean([len(ids) for ids in written.completions])
     margin_B = pair_margins(compared.task, *sides, compared.pairs.items, size)
-    pair_prompts = [tuple(item.prompt) for item in compared.pairs.items]
+    pair_prompts = [named(tuple(item.prompt), item.look) for item in compared.pairs.viewed()]
     share = clustered_share(accuracy(margin_B).tolist(), pair_prompts, seed)
     return {**figures, "implicit_accuracy": share}
 
@@ -190,12 +219,22 @@ def log_ratios(
     prompts: Sequence[Sequence[int]],
     completions: Sequence[Sequence[int]],
     batch_size: int,
+    looks: Sequence[Look | None] = (),
 ) -> Tensor:
     """log π(y|x) − log π_ref(y|x): ``(N,)``. Its mean over y ~ π estimates the sequence KL(π ‖
     π_ref) without bias."""
+
+    def batch(chunk: slice) -> TextBatch:
+        # Single items: two that follow each other may have one prompt and other pictures.
+        return TextBatch(
+            list(prompts[chunk]),
+            list(completions[chunk]),
+            desirable_N=torch.ones(len(prompts[chunk]), dtype=torch.bool),
+            pictures=together([look.read() if look else None for look in looks[chunk]]),
+        )
+
     chunks = [slice(first, first + batch_size) for first in range(0, len(prompts), batch_size)]
-    batches = [TextBatch(list(prompts[chunk]), list(completions[chunk])) for chunk in chunks]
-    return torch.cat([reward_of(task, policy, reference, batch) for batch in batches])
+    return torch.cat([reward_of(task, policy, reference, batch(chunk)) for chunk in chunks])
 
 
 def pair_margins(

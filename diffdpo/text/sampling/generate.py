@@ -1,5 +1,5 @@
-"""Samples continuations. Their random numbers are a function of (seed, prompt, visit), so that two
-models continue a prompt with the same ones.
+"""Samples continuations. Their random numbers are a function of (seed, prompt, visit), the prompt
+with its pictures, so that two models continue a prompt with the same ones.
 
 Shapes: ``N`` rows of one batch × ``T`` tokens; ``V`` tokens of the vocabulary.
 """
@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffdpo.data.text.messages import Text
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.failures import machine_memory
+from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
+from diffdpo.text.tokens.chat import turn_end
+from diffdpo.text.vision.pictures import Look, together
+
+Ends = tuple[int, ...]  # tokens of which each ends a continuation
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,19 @@ class SampleSettings:
     batch_size: int = 64
     vocabulary: int | None = None  # a model may have more tokens than its tokenizer: padding
     purpose: Purpose = Purpose.SAMPLE  # what the numbers are drawn for
+
+
+def ends_of(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Text] = ()
+) -> Ends:
+    """The tokens that end a continuation of ``prompts``: of conversations the mark that the chat
+    template writes behind an answer, the tokenizer's EOS, and those that the model's generation
+    configuration names. Without the mark a model of chats would go on with the user's next turn."""
+    chats = any(not isinstance(prompt, str) for prompt in prompts)
+    told: Any = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    found = [turn_end(tokenizer) if chats else None, tokenizer.eos_token_id]
+    found += told if isinstance(told, list) else [told]
+    return tuple(dict.fromkeys(token for token in found if token is not None))
 
 
 def check_sampling(prompts: int, settings: SampleSettings) -> None:
@@ -52,45 +72,57 @@ def check_sampling(prompts: int, settings: SampleSettings) -> None:
 def sample(
     network: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    end: int | None,
+    ends: Ends,
     settings: SampleSettings,
     title: str = "",
+    looks: Sequence[Look | None] = (),
 ) -> list[list[int]]:
     """``settings.visits`` continuations of every prompt, those of one prompt side by side; each
-    ends with the token ``end`` or after ``settings.max_new_tokens``.
+    ends with one of the tokens ``ends`` or after ``settings.max_new_tokens``.
 
-    ``title`` names the progress bar; without it there is none.
+    ``title`` names the progress bar; without it there is none. ``looks`` are the pictures of every
+    prompt, where any has some.
     """
-    asked = [(prompt, visit) for prompt in prompts for visit in range(settings.visits)]
-    return continued(network, asked, end, settings, title)
+    visits = range(settings.visits)
+    asked = [(prompt, visit) for prompt in prompts for visit in visits]
+    return continued(network, asked, ends, settings, title, [one for one in looks for _ in visits])
 
 
 def continued(
     network: PreTrainedModel,
     asked: Sequence[tuple[Sequence[int], int]],
-    end: int | None,
+    ends: Ends,
     settings: SampleSettings,
     title: str = "",
+    looks: Sequence[Look | None] = (),
 ) -> list[list[int]]:
     """A continuation for each prompt and visit that is asked for, as ``sample`` draws it."""
     continuations: list[list[int]] = [[] for _ in asked]
+    looks = looks or [None] * len(asked)
     batches = equal_lengths([prompt for prompt, _ in asked], settings.batch_size)
     for rows in tqdm(batches, desc=title, unit="batch", disable=not title):
-        chunk = [asked[row] for row in rows]
-        prompt_NT = torch.tensor([list(prompt) for prompt, _ in chunk], device=network.device)
+        chunk = [(*asked[row], looks[row]) for row in rows]
+        prompt_NT = torch.tensor([list(prompt) for prompt, *_ in chunk], device=network.device)
         count, purpose = settings.max_new_tokens, settings.purpose
         uniform_NT = np.stack(
-            [uniforms(settings.seed, prompt, visit, count, purpose) for prompt, visit in chunk]
+            [
+                uniforms(settings.seed, prompt, visit, count, purpose, look.digest if look else b"")
+                for prompt, visit, look in chunk
+            ]
         )
+        pictures = together([look and look.read() for *_, look in chunk])
+        pictures = on_device(pictures, network.device)
         token_NT = continue_batch(
             network,
             prompt_NT,
             torch.from_numpy(uniform_NT).to(network.device),
-            end,
+            ends,
             settings.vocabulary,
+            pictures.inputs(range(len(chunk)), prompt_NT) if pictures else {},
         )
         for row, ids in zip(rows, token_NT.tolist(), strict=True):
-            continuations[row] = ids[: ids.index(end) + 1] if end in ids else ids
+            last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+            continuations[row] = ids[: last + 1]
     return continuations
 
 
@@ -115,10 +147,13 @@ def uniforms(
     visit: int,
     count: int,
     purpose: Purpose = Purpose.SAMPLE,
+    look: bytes = b"",
 ) -> np.ndarray:
-    """One number in [0, 1) for every token to draw: ``(count,)``."""
-    # Keyed by the prompt's tokens, not its row: which other prompts are sampled changes nothing.
-    digest = hashlib.blake2b(np.asarray(prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
+    """One number in [0, 1) for every token to draw: ``(count,)``; ``look`` is a digest of the
+    pictures in the prompt."""
+    # Keyed by what is read, not its row: which other prompts are sampled changes nothing.
+    content = np.asarray(prompt, dtype=np.int64).tobytes() + look
+    digest = hashlib.blake2b(content, digest_size=8).digest()
     return generator(seed, purpose, int.from_bytes(digest, "little"), visit).random(count)
 
 
@@ -127,23 +162,35 @@ def continue_batch(
     network: PreTrainedModel,
     prompt_NT: Tensor,
     uniform_NT: Tensor,
-    end: int | None,
+    ends: Ends,
     vocabulary: int | None = None,
+    pictures: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Tensor:
     """Tokens drawn one after another until every row has ended: ``(N, T)``. Rows that end early go
-    on; the caller cuts them after their end. No token from ``vocabulary`` on is drawn."""
+    on; the caller cuts them after their end. No token from ``vocabulary`` on is drawn. ``pictures``
+    are the inputs of the network beside the prompts."""
     cache: Any = None
+    forget_positions(network)
     ended_N = torch.zeros(len(prompt_NT), dtype=torch.bool, device=prompt_NT.device)
     input_NT, tokens = prompt_NT, []
     for uniform_N in uniform_NT.T:
-        output: Any = network(input_ids=input_NT, past_key_values=cache, use_cache=True)
+        output: Any = network(input_ids=input_NT, past_key_values=cache, use_cache=True, **pictures)
         cache, token_N = output.past_key_values, draw(output.logits[:, -1, :vocabulary], uniform_N)
         tokens.append(token_N)
-        ended_N |= token_N == end
+        for end in ends:
+            ended_N |= token_N == end
         if ended_N.all():
             break
-        input_NT = token_N[:, None]  # the cache holds all that was read before
+        input_NT, pictures = token_N[:, None], {}  # the cache holds all that was read before
     return torch.stack(tokens, dim=1)
+
+
+def forget_positions(network: PreTrainedModel) -> None:
+    """Let an image–text model forget by how much positions ran ahead of the tokens of the pictures
+    that it has read last: it would add that to prompts without pictures as well."""
+    body: Any = network.base_model
+    if hasattr(body, "rope_deltas"):
+        body.rope_deltas = None
 
 
 def draw(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:

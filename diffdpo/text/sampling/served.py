@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tqdm.auto import tqdm
 
 from diffdpo.metrics.service import Service
-from diffdpo.text.sampling.generate import SampleSettings, uniforms
+from diffdpo.text.sampling.generate import Ends, SampleSettings, uniforms
 
 AT_ONCE = 32  # requests: the service makes its own batches
 
@@ -33,7 +33,7 @@ class ServedModel(Service):
     def continued(
         self,
         prompts: Sequence[Sequence[int]],
-        end: int | None,
+        ends: Ends,
         settings: SampleSettings,
         title: str = "",
     ) -> list[Continuation]:
@@ -45,7 +45,7 @@ class ServedModel(Service):
         asked = [(prompt, visit) for prompt in prompts for visit in range(settings.visits)]
 
         def one(row: tuple[Sequence[int], int]) -> Continuation:
-            return self.read(self.post("completions", self.body(*row, settings)), end)
+            return self.read(self.post("completions", self.body(*row, settings)), ends)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             try:
@@ -71,7 +71,7 @@ class ServedModel(Service):
             "return_token_ids": True,
         }
 
-    def read(self, response: Any, end: int | None) -> Continuation:
+    def read(self, response: Any, ends: Ends) -> Continuation:
         """The continuation in a response. Raises UserError where there is none."""
         try:
             choice = response["choices"][0]
@@ -86,6 +86,6 @@ class ServedModel(Service):
         if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
             raise self.failed("its token_ids are no list of tokens")
         # Some services tell the token that ends a text, others leave it out.
-        if reason == "stop" and end is not None and tokens[-1:] != [end]:
-            tokens = [*tokens, end]
+        if reason == "stop" and ends and not {*tokens[-1:]} & {*ends}:
+            tokens = [*tokens, ends[0]]
         return Continuation(text, tokens)

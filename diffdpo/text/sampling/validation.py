@@ -22,6 +22,7 @@ from diffdpo.objective.terms import Objective
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Reference, StoredScores
 from diffdpo.text.reading.rows import TextRows
+from diffdpo.text.sampling.generate import ends_of
 from diffdpo.text.scoring.batch import TextBatch
 from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
@@ -185,6 +186,7 @@ class Validation:
             ids = torch.tensor([list(item.prompt)], device=self.accelerator.device)
             pictures = on_device(item.pictures, ids.device)
             length, pad = self.settings.max_new_tokens, self.tokenizer.eos_token_id
+            ends = ends_of(scorer.network, self.tokenizer)
             with self.accelerator.autocast():
                 token_NT = scorer.generate(
                     ids,
@@ -192,6 +194,7 @@ class Validation:
                     max_new_tokens=length,
                     do_sample=False,
                     pad_token_id=pad,
+                    eos_token_id=list(ends) or None,
                     **(pictures.inputs([0], ids) if pictures else {}),
                 )
         finally:

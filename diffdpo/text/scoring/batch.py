@@ -59,11 +59,7 @@ class TextBatch(Batch):
     def items(self) -> list[list[Sequence[int]]]:
         """A list per row of data: the prompt, then its completions, two of a pair and one of a
         single item."""
-        # Unlabelled single completions come without desirable_N as well (comparison.log_ratios), so
-        # the prompts decide what is a pair: both halves of the batch have the same ones.
-        half = len(self.prompts) // 2
-        paired = self.desirable_N is None and self.prompts[:half] == self.prompts[half:]
-        count = half if paired else len(self.prompts)
+        count = self.pairs
         return [[self.prompts[item], *self.completions[item::count]] for item in range(count)]
 
     def with_completions(self, completions: list[Sequence[int]]) -> TextBatch:

@@ -14,9 +14,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.data.text.messages import BadRow, Message, Text
+from diffdpo.data.text.messages import BadRow, Message, Text, squeezed
 from diffdpo.data.text.schema import Example, common_length
 from diffdpo.errors import UserError, short
+from diffdpo.text.vision.places import PLACE
 
 PATIENCE = 20.0  # seconds that a template may take for one text
 
@@ -130,6 +131,22 @@ def apply_template(
     raise BadRow(f"the chat template refuses it ({reason})") from cause
 
 
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that the chat template writes behind an answer; None where it writes none of its
+    own there, or takes no conversation of a question and an answer."""
+    said = "0123456789"
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
+    try:
+        whole = apply_template(tokenizer, turns)
+    except BadRow:
+        return None
+    behind = whole[whole.rfind(said) + len(said) :].strip() if said in whole else ""
+    first = tokenizer(behind, add_special_tokens=False)["input_ids"][:1]
+    return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
+
+
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
     """Raises TimeoutError in what takes longer. Only in the main thread: no other gets signals."""
@@ -166,13 +183,14 @@ def with_textual_arguments(messages: list[Message]) -> list[Message]:
 
 
 def left_out(example: Example, rendered: Rendered) -> str | None:
-    """A text of a completion, or the name of a tool, that the template does not write; None where
-    it writes all."""
+    """A text of the prompt or of a completion, or the name of a tool, that the template does not
+    write; None where it writes all."""
     if not rendered.templated:
         return None
+    told = [*asked(example.prompt), *(tool_name(tool) for tool in example.tools or ())]
     for side, whole in zip(example.completions, rendered.wholes, strict=True):
         text = squeezed(whole)
-        for part in [*parts(side), *(tool_name(tool) for tool in example.tools or ())]:
+        for part in [*parts(side), *told]:
             if squeezed(part) not in text:
                 return part
     return None
@@ -191,12 +209,17 @@ def parts(side: Text) -> Iterator[str]:
             yield from (call["function"]["name"] for call in message.get("tool_calls", ()))
 
 
+def asked(prompt: Text) -> Iterator[str]:
+    """The texts of a prompt that every template is to write: those of system and user, and the
+    names of called tools. Of earlier answers templates drop the thoughts."""
+    for message in prompt:
+        if isinstance(message, dict):
+            if message["role"] in ("system", "developer", "user"):
+                yield from str(message.get("content") or "").split(PLACE)
+            yield from (call["function"]["name"] for call in message.get("tool_calls", ()))
+
+
 def tool_name(tool: dict[str, Any]) -> str:
     """The name of a tool, '' where it has none."""
     function = tool.get("function", tool)
     return str(function.get("name", "")) if isinstance(function, dict) else ""
-
-
-def squeezed(text: str) -> str:
-    """A text without its white space, which templates trim and write anew."""
-    return "".join(text.split())

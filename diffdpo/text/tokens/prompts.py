@@ -15,6 +15,8 @@ from diffdpo.errors import UserError
 from diffdpo.metrics.formats import Instruction, read_instructions
 from diffdpo.text.tokens.chat import apply_template, opening
 from diffdpo.text.tokens.encode import tokenize
+from diffdpo.text.vision.cells import column_of
+from diffdpo.text.vision.pictures import Look
 
 INSTRUCTIONS = "instructions"  # the column
 
@@ -26,6 +28,7 @@ class Asked:
     tokens: Sequence[int]
     prompt: Text
     instructions: list[Instruction] = field(default_factory=list)
+    look: Look | None = None  # the pictures in it
 
 
 def instructed(table: Dataset, tokenizer: PreTrainedTokenizerBase, **options: Any) -> list[Asked]:
@@ -36,6 +39,10 @@ def instructed(table: Dataset, tokenizer: PreTrainedTokenizerBase, **options: An
     """
     if "prompt" not in table.column_names:
         raise UserError(f"data: a column {INSTRUCTIONS} needs a column prompt beside it")
+    if (pictures := column_of(table.column_names)) is not None:
+        raise UserError(
+            f"data: column {pictures}: prompts with {INSTRUCTIONS} are text alone; drop it"
+        )
     found: dict[tuple[int, ...], Asked] = {}
     for number, row in enumerate(table.select_columns(["prompt", INSTRUCTIONS])):
         prompt: Text = without_nulls(row["prompt"])

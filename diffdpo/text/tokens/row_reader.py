@@ -9,12 +9,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.text import TEXT_FORMATS, TextFormat, as_format
-from diffdpo.data.text.messages import BadRow
+from diffdpo.data.text.messages import BadRow, Text, contents, squeezed
 from diffdpo.data.text.record import Record, as_bad_row
 from diffdpo.data.text.schema import Example
 from diffdpo.errors import UserError
@@ -27,6 +28,8 @@ from diffdpo.text.vision.pictures import Pictures
 from diffdpo.text.vision.places import as_parts
 
 MARKS = 8  # tokens that a template may put round an answer, at most
+# Letters of a prompt from which on a completion does not begin with the same words by chance.
+NO_CHANCE = 8
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class RowResult:
     completions_cut: int = 0
     endless: bool = False  # plain text without an end, since the tokenizer has no EOS
     unprompted: bool = False  # usable, with an empty prompt
+    repeated: bool = False  # usable, with the prompt at the beginning of every completion as well
     left_out: str | None = None  # a text that the chat template did not write
     look: bytes | None = None  # a digest of the pictures in the prompt
     seen: set[str] = field(default_factory=set)  # columns that were read
@@ -118,6 +122,14 @@ class RowReader:
     settings: RowSettings
     name: str
 
+    # Up to so many rows are tokenised at every start and kept in memory: that takes seconds, less
+    # than to load what it is done with, and a folder for every dozen rows would be litter.
+    kept_in_memory: ClassVar[int] = 4096
+
+    def facts(self, dataset: Dataset) -> dict[str, str]:
+        """What tokens depend on beside what every reader reads, by name."""
+        return {}
+
     @property
     def format(self) -> TextFormat:
         """How a record is read."""
@@ -151,8 +163,8 @@ class RowReader:
                     raise whole
                 encoded = self.fitted(result, whole)
                 result.outcome = outcome(example, self.settings)
-                result.desirable, result.unprompted = example.desirable, not example.prompt
-                result.encoded = encoded
+                result.desirable, result.encoded = example.desirable, encoded
+                result.unprompted, result.repeated = is_empty(example.prompt), repeats(example)
             except PromptTooLong as reason:
                 result.too_long = reason.tokens
             # Whatever a text makes of the tokenizer.
@@ -231,6 +243,22 @@ class RowReader:
         sides = zip(encoded.completions, whole.completions, strict=True)
         result.completions_cut = sum(len(kept) < len(all_of) for kept, all_of in sides)
         return encoded
+
+
+def is_empty(prompt: Text) -> bool:
+    """Whether a prompt says nothing, and calls no tool."""
+    said = prompt if isinstance(prompt, str) else contents(prompt)
+    return not said.strip() and not any("tool_calls" in m for m in prompt if isinstance(m, dict))
+
+
+def repeats(example: Example) -> bool:
+    """Whether every completion begins with the prompt, or its last message, once more."""
+    prompt = example.prompt
+    said = (prompt if isinstance(prompt, str) else contents(prompt[-1:])).strip()
+    sides = (side if isinstance(side, str) else contents(side[:1]) for side in example.completions)
+    return len(squeezed(said)) >= NO_CHANCE and all(
+        side.lstrip().startswith(said) for side in sides
+    )
 
 
 def check_sides(encoded: Encoded, tokenizer: PreTrainedTokenizerBase, where: str) -> None:

@@ -25,6 +25,7 @@ class Tally:
     completions_cut: int = 0
     endless: int = 0  # plain texts without an end, since the tokenizer has no EOS
     unprompted: int = 0  # usable rows whose prompt is empty
+    repeated: int = 0  # usable rows whose completions begin with the prompt once more
     left_out: list[str] = field(default_factory=list)  # texts that the chat template did not write
 
     def check(self, usable: int) -> None:
@@ -43,14 +44,24 @@ class Tally:
             )
         raise UserError(f"data: none of {self.rows} rows is left; {', '.join(reasons)}")
 
+    @property
+    def usable(self) -> int:
+        """The rows that are trained on."""
+        return self.rows - len(self.bad) - self.close - self.too_long
+
     def check_prompts(self) -> None:
-        """Raises UserError where most rows have no prompt."""
-        usable = self.rows - len(self.bad) - self.close - self.too_long
-        if 2 * self.unprompted > usable:
+        """Raises UserError where most rows have no prompt, or have it twice."""
+        if 2 * self.unprompted > self.usable:
             raise UserError(
-                f"data: {self.unprompted} of {usable} rows have an empty prompt; name the prompt's"
-                f" column with --prompt_column, or take --data_format {self.format!r} to train"
-                " without"
+                f"data: {self.unprompted} of {self.usable} rows have an empty prompt; name the"
+                f" prompt's column with --prompt_column, or take --data_format {self.format!r} to"
+                " train without"
+            )
+        if 2 * self.repeated > self.usable:
+            raise UserError(
+                f"data: {self.repeated} of {self.usable} rows have their prompt once more at the"
+                " beginning of the completions, where it would be learned; take it out there, or"
+                f" take --data_format {self.format!r} to train on it"
             )
 
     def lines(self, limit: int | None) -> dict[str, str]:
@@ -63,14 +74,18 @@ class Tally:
         if self.too_long:
             length += f"; {self.too_long} rows left out, whose prompt alone fills it"
         lines = {"length": length}
+        twice = "have their prompt once more at the beginning of the completions"
+        told = {"have an empty prompt": self.unprompted, twice: self.repeated}
+        if parts := [f"{n} of {self.usable} rows {what}" for what, n in told.items() if n]:
+            lines["prompt"] = "; ".join(parts)
         if self.endless:
             lines["end"] = "the tokenizer has no EOS, so that no end of a text is learned"
         if others := foreign(self.unread, self.unread):
             lines["not read"] = f"columns {short(', '.join(others), 200)}"
         if self.left_out:
             lines["template"] = (
-                f"writes a part of the completions or tools of {len(self.left_out)} rows not at"
-                f" all: {short(self.left_out[0], 60)!r}"
+                f"writes a part of the prompts, completions or tools of {len(self.left_out)} rows"
+                f" not at all: {short(self.left_out[0], 60)!r}"
             )
         if self.bad:
             lines["skipped"] = "; ".join(self.bad[:3])

@@ -23,7 +23,7 @@ from diffdpo.text.tokens.row_reader import RowReader
 
 # The version of how rows become tokens. Raise it with a change in a format, in the rendering or in
 # the encoding after which a row has other tokens, or another reason for having none.
-VERSION = "2"
+VERSION = "3"
 STEP = 1024  # rows hashed at once
 # Of a tokenizer's files: the template is a fact of its own, and these say how it was loaded and
 # what it was last called with.
@@ -47,6 +47,7 @@ def token_key(reader: RowReader, dataset: Dataset) -> Key:
         ),
         "version": VERSION,
     }
+    facts |= reader.facts(dataset)
     if "strftime_now" in template:  # it writes the date into the text
         facts["date"] = datetime.date.today().isoformat()
     return Key("tokens", facts)

@@ -36,12 +36,13 @@ FEATURES = Features(
         "completions_cut": Value("int8"),
         "endless": Value("bool"),
         "unprompted": Value("bool"),
+        "repeated": Value("bool"),
         "left_out": Value("binary"),
         "look": Value("binary"),  # a digest of the pictures in the prompt
         "seen": List(Value("int16")),  # numbers of columns
     }
 )
-COUNTED = ("close", "prompts_cut", "completions_cut", "endless", "unprompted")
+COUNTED = ("close", "prompts_cut", "completions_cut", "endless", "unprompted", "repeated")
 
 
 def as_table(results: Sequence[RowResult], columns: Sequence[str]) -> pa.Table:

@@ -30,9 +30,6 @@ from diffdpo.text.tokens.token_key import token_key
 from diffdpo.text.tokens.token_table import FEATURES, TokenTable, as_table
 
 BATCH = 256  # rows that the tokenizer gets at once
-# Up to so many rows are tokenised at every start and kept in memory: that takes seconds, less than
-# to load what it is done with, and a folder for every dozen rows would be litter.
-IN_MEMORY = 4096
 SHARD = 8192  # rows of a shard of a table, at most: a killed run loses a few seconds of work
 
 AHEAD = 3  # batches of a worker that are asked for before they are needed
@@ -62,7 +59,7 @@ def tokenised(
     is ended from outside.
     """
     rows = len(dataset)
-    small = rows <= IN_MEMORY
+    small = rows <= reader.kept_in_memory
     wanted = processes or (1 if small else cpus())
     with workers(reader, dataset, min(wanted, -(-rows // BATCH))) as tokenise:
         if store is None or small:

@@ -9,13 +9,14 @@ from typing import Any
 
 from datasets import Dataset
 from PIL import Image
+from tqdm.auto import tqdm
 
 from diffdpo.data.cells import Find, frames_in, undecoded, unpack
 from diffdpo.data.decode import open_image
 from diffdpo.data.modes import BadImage
 from diffdpo.data.text import TextFormat
 from diffdpo.data.text.messages import BadRow
-from diffdpo.engine.digests import digest
+from diffdpo.engine.digests import digest, file_digest
 from diffdpo.errors import UserError
 
 COLUMNS = ("images", "image")
@@ -64,6 +65,21 @@ def content_of(cell: Any, find: Find) -> bytes | Image.Image:
     """What a cell holds: the content of a file, or a picture in memory."""
     stored = unpack(cell, find)
     return stored.read_bytes() if isinstance(stored, Path) else stored
+
+
+def digest_of_files(dataset: Dataset, column: str, find: Find) -> str:
+    """A digest of the contents of all files that the cells of a column name; what stands in the
+    cells themselves is no part of it."""
+    cells = dataset.select_columns([column])
+    found = []
+    for record in tqdm(cells, desc="reading pictures", unit="row", leave=False, disable=None):
+        for cell in cells_of(record, column):
+            try:
+                stored = unpack(cell, find)
+                found.append(file_digest(stored) if isinstance(stored, Path) else "")
+            except (BadImage, OSError) as error:  # the row is told to be bad where it is read
+                found.append(ascii(str(error)))
+    return digest(*found)
 
 
 def opened(cells: list[Any], find: Find) -> tuple[list[Image.Image], bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,15 @@ class Pictures(Batch):
                 of_picture_NT |= token_NT == mark
             found |= dict.fromkeys(self.kinds, of_picture_NT)
         return found
+
+
+@dataclass(frozen=True)
+class Look:
+    """The pictures in a prompt: a digest of them, and what reads them, so that those of one batch
+    are in memory at a time."""
+
+    digest: bytes
+    read: Callable[[], Pictures | None]
 
 
 def stacked(values: Sequence[Tensor]) -> Tensor:

@@ -77,6 +77,13 @@ def count_in(text: Text) -> int:
     return sum(content.count(PLACE) for content in contents if isinstance(content, str))
 
 
+def without_places(text: Text) -> Text:
+    """A text or a conversation without the places of pictures."""
+    if isinstance(text, str):
+        return text
+    return with_texts(text, lambda content: content.replace(PLACE, ""))
+
+
 def with_texts(messages: list[Message], change: Any) -> list[Message]:
     """The messages with ``change`` applied to the texts of their contents."""
     return [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
+
+from datasets import Dataset
 
 from diffdpo.data.cells import Find
 from diffdpo.data.text.messages import BadRow
@@ -15,7 +17,7 @@ from diffdpo.text.tokens.chat import Rendered
 from diffdpo.text.tokens.encode import Encoded
 from diffdpo.text.tokens.row_reader import RowReader, RowResult
 from diffdpo.text.tokens.truncate import PromptTooLong
-from diffdpo.text.vision.cells import cells_of, opened
+from diffdpo.text.vision.cells import cells_of, digest_of_files, opened
 from diffdpo.text.vision.places import in_parts, marked, placed
 from diffdpo.text.vision.sight import Sight
 
@@ -28,6 +30,16 @@ class PictureReader(RowReader):
     sight: Sight
     column: str
     find: Find
+
+    # The processor takes as long for one picture as the tokenizer for a hundred rows.
+    kept_in_memory: ClassVar[int] = 128
+
+    def facts(self, dataset: Dataset) -> dict[str, str]:
+        return {
+            "processor": self.sight.identity,
+            "--column of pictures": self.column,
+            "pictures in files": digest_of_files(dataset, self.column, self.find),
+        }
 
     def opened(self, record: Mapping[str, Any]) -> Record:
         own = {name: v if name == self.column else marked(v) for name, v in record.items()}

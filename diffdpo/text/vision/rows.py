@@ -3,9 +3,10 @@ trained on, so that none is kept in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -13,14 +14,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffdpo.cache.keys import digest
 from diffdpo.data.cells import Find
-from diffdpo.data.text.messages import BadRow
+from diffdpo.data.text.messages import BadRow, Text
 from diffdpo.engine.sharding import is_sharded
 from diffdpo.errors import UserError
 from diffdpo.text.model.network import is_adapter
 from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.tokens.row_reader import RowReader, RowSettings, TextItem
-from diffdpo.text.tokens.tokenise import cpus
+from diffdpo.text.tokens.tokenise import Store, cpus
 from diffdpo.text.vision.cells import as_stored, cells_of, opened
+from diffdpo.text.vision.places import without_places
 from diffdpo.text.vision.reader import PictureReader
 from diffdpo.text.vision.sight import Sight
 
@@ -40,13 +42,13 @@ class PictureRows(TextRows):
         find: Find,
         quiet: bool = True,
         processes: int | None = None,
+        store: Store | None = None,
     ) -> None:
         self.sight, self.column, self.find = sight, column, find
         dataset = as_stored(dataset, column)
         self.cells = dataset.select_columns([column])
-        # Never stored for later runs: the pictures may be files, which change unseen.
         tokenizer = sight.with_template(tokenizer)
-        super().__init__(dataset, tokenizer, settings, quiet, processes or cpus())
+        super().__init__(dataset, tokenizer, settings, quiet, processes or cpus(), store)
 
     def reader_of(self, format: str) -> RowReader:
         return PictureReader(
@@ -68,6 +70,10 @@ class PictureRows(TextRows):
         if look != item.look:
             raise UserError(f"data: row {item.row}: its pictures were changed during the run")
         return replace(item, pictures=self.sight.see(images).pictures)
+
+    def prompt(self, record: Mapping[str, Any]) -> Text:
+        reader = self.reader_of(self.tally.format)
+        return without_places(reader.example(reader.opened(record)).prompt)
 
     @cached_property
     def fingerprint(self) -> str:

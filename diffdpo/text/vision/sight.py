@@ -28,6 +28,7 @@ from transformers.utils import PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, cached_file
 
 from diffdpo.cache.keys import digest
 from diffdpo.errors import UserError, short
+from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.pictures import Pictures, stacked
 
@@ -124,7 +125,9 @@ class Sight:
         return "".join([first, *(a + b for a, b in zip(places, rest, strict=True))])
 
 
-def load_sight(names: Sequence[str], network: PreTrainedModel, settings: TextSettings) -> Sight:
+def load_sight(
+    names: Sequence[str], network: PreTrainedModel, settings: TextSettings | EvaluateTextSettings
+) -> Sight:
     """The processor in the first of the places ``names`` that has one.
 
     Raises UserError where none has, or where it is not understood.
