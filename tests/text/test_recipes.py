@@ -69,6 +69,7 @@ def test_zephyrs_recipe(read):
     assert named == {
         *("torch_dtype", "do_eval", "gradient_checkpointing_kwargs", "log_level"),
         *("max_prompt_length", "save_strategy", "dataset_mixture"),
+        *("hub_model_id has no effect", "hub_private_repo has no effect"),  # nothing is uploaded
     }
 
 
@@ -121,9 +122,10 @@ def test_flags_hold_before_a_recipe_and_its_programs_defaults(read, registry):
     settings, _ = read(text, "--lora_rank", "64", "--truncation_mode", "keep_end")
     assert (settings.lora_r, settings.lora_alpha) == (64, 128)  # twice the rank, as there
     assert settings.truncation_mode == "keep_end"
-    full = read(text.replace("finetuning_type: lora", "finetuning_type: full"))[0]
+    full, notices = read(text.replace("finetuning_type: lora", "finetuning_type: full"))
     assert not full.use_peft
-    assert full.lora_alpha == TextSettings().lora_alpha
+    assert (full.lora_r, full.lora_alpha) == (TextSettings().lora_r, TextSettings().lora_alpha)
+    assert "finetuning_type full: no effect has lora_rank, lora_target_modules" in notices
 
 
 def test_llama_factorys_four_bits(read, registry):

@@ -147,7 +147,7 @@ def prompts_to_sample(settings: Sampled, pairs: ImagePairs | None = None) -> lis
 
 
 def open_rows(settings: ImageDataSettings, seed: int) -> Dataset:
-    """The rows of the data sets and split that the settings name; the ``seed`` picks shares."""
+    """The rows of the data sets and split that the settings name; several are mixed by ``seed``."""
     split, config = settings.dataset_split_name, settings.dataset_config_name
     (strategy, weights), names = settings.mixing, settings.datasets
     if len({*names}) < len(names):
@@ -250,7 +250,7 @@ def training_pairs(
         pairs: ImagePairs = open_streamed(settings, framing, rows, quiet)
     else:
         in_memory = rows is not None
-        rows = open_rows(settings, framing.seed) if rows is None else rows
+        rows = open_rows(settings, settings.seed) if rows is None else rows
         rows = dreamlike(rows) if settings.dreamlike_pairs_only else rows
         pairs = open_pairs(settings, framing, rows, in_memory)
     if settings.dreamlike_pairs_only:

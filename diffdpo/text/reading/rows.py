@@ -79,7 +79,7 @@ class TextRows(Rows):
         if self.settings.paired and (self.table.label >= 0).any():
             raise UserError(
                 f"data: rows of format {tally.format!r} are single labelled items; take a loss"
-                " like kto"
+                " like kto for them, or name pairs"
             )
 
     def hold_out(self, wanted: float, seed: int) -> TextRows:

@@ -70,6 +70,9 @@ FACTORY = {
     "freeze_vision_tower": True,
 }
 FACTORY_RANK = 8
+# What a recipe of LLaMA-Factory may keep of a LoRA that is not trained any more.
+OF_A_LORA = {"lora_rank", "lora_alpha", "lora_target_modules", "use_rslora", "use_dora"}
+OF_A_LORA |= {"init_lora_weights", "lora_modules_to_save"}
 
 
 class Words:
@@ -179,6 +182,9 @@ def translate(content: Mapping[str, Any]) -> Translation:
         words.mistakes.append("pref_loss: stage kto has a loss of its own; leave pref_loss out")
         words.settings.pop("loss_type", None)
     content = {**own, **words.settings}
+    if given.get("finetuning_type") == "full" and (idle := sorted(OF_A_LORA & set(content))):
+        words.notices.append(f"finetuning_type full: no effect has {', '.join(idle)}")
+        content = {name: value for name, value in content.items() if name not in idle}
     beneath = factory_layer(content) if "stage" in given else v1_layer if newer else None
     return Translation(content, words.mistakes, words.notices, beneath)
 
