@@ -8,7 +8,6 @@ import os
 import sys
 from dataclasses import dataclass
 
-from diffdpo import installed_version
 from diffdpo.config import BaseSettings, parse
 from diffdpo.engine.console import (
     complain,
@@ -165,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     if name in COMMANDS:
         return run_command(name, words[1:])
     if name in ("__version", "version"):
-        print(f"diffdpo {installed_version()}")
+        print(f"diffdpo {importlib.import_module('diffdpo').__version__}")
         return 0
     asked_for_help = name in ("_h", "__help", "help")
     if words and not asked_for_help:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypedDict, get_origin, get_type_hints
 
 from diffdpo.errors import UserError, nearest, short
-from diffdpo.words import inner, is_off, reader
+from diffdpo.words import at_home, inner, is_off, reader
 
 
 class Bounds(TypedDict, total=False):
@@ -166,7 +166,11 @@ class StrictParser(ArgumentParser):
             self.add_flag(self, f"no_{name}", action="store_true", dest=name, help=SUPPRESS)
         group = self.add_argument_group("general")
         self.add_flag(
-            group, "config", metavar="FILE", help="YAML file of settings; flags override it"
+            group,
+            "config",
+            metavar="FILE",
+            type=at_home,
+            help="YAML file of settings; flags override it",
         )
         group.add_argument("-h", "--help", action="help", help="show this and leave")
 

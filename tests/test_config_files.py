@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import yaml
 
-from diffdpo.config import parse
+from diffdpo.config import parse, settings_of
 from diffdpo.engine.run_folder import save_yaml
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
@@ -26,7 +26,11 @@ def test_files_are_strict_too(tmp_path):
 
 def test_a_written_file_reads_back_the_same_without_secrets(tmp_path):
     settings = TrainSettings(
-        learning_rate=3e-7, max_train_steps=5, hub_token="secret", report_to="none"
+        learning_rate=3e-7,
+        max_train_steps=5,
+        hub_token="secret",
+        report_to="none",
+        precompute_dir="tables",
     )
     save_yaml(settings, tmp_path / "config.yaml")
     assert "secret" not in (tmp_path / "config.yaml").read_text()
@@ -35,6 +39,17 @@ def test_a_written_file_reads_back_the_same_without_secrets(tmp_path):
         f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "hub_token"
     }
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["learning_rate"] == 3e-7
+
+
+def test_the_home_folder_has_its_sign_in_files_and_in_quotes_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("output_dir: ~/run\ntracker_name: a~/b\n")
+    settings, _ = parse(TrainSettings, ["--config", "~/run.yaml", "--logging_dir", "~/logs"])
+    assert settings.output_dir == str(tmp_path / "run")
+    assert settings.logging_dir == str(tmp_path / "logs")
+    assert settings.tracker_name == "a~/b"
+    again = settings_of(TrainSettings, output_dir="~/run")
+    assert again.output_dir == str(tmp_path / "run")
 
 
 def test_a_file_knows_the_names_of_other_programs_and_those_without_effect(tmp_path):

@@ -26,7 +26,7 @@ def mixed_tables(
     """
     tables = list(sets.values())
     lengths = [len(table) for table in tables]
-    shares = weights or [None] * len(tables)
+    shares: Sequence[float | None] = weights or [None] * len(tables)
     chosen = mixed(strategy, lengths, weights, seed)
     parts = [
         f"{short(name, 60)}: {len(rows):,} of {length:,} rows"

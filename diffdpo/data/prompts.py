@@ -56,7 +56,7 @@ def read_all(name: str, split: str, config: str | None, cache_dir: str | None) -
     ending = path.suffix.lower() if path.is_file() else ""
     if ending in (".txt", ".tsv"):
         text = read_text(path)
-        return text.split("\n") if ending == ".txt" else from_table(name, text)
+        return lines_of(text) if ending == ".txt" else from_table(name, text)
     if ending in (".json", ".jsonl"):
         return from_json(name, read_text(path))
     split = (by_name(path) or DEFAULT) if path.is_file() else split
@@ -72,9 +72,15 @@ def read_text(path: Path) -> str:
         raise UserError(f"prompts {path}: cannot be read as UTF-8 ({short(error)})") from error
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text that was read with \\n at their ends."""
+    # Not splitlines: U+2028 and its like stand within captions.
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def from_table(name: str, text: str) -> list[Any]:
     """The prompts of a table with tabs between its columns and their names above."""
-    rows = list(csv.reader(text.split("\n"), delimiter="\t"))
+    rows = list(csv.reader(lines_of(text), delimiter="\t"))
     header, *rest = rows or [[]]
     place = header.index(column_of(name, header))
     return [row[place] if place < len(row) else None for row in rest]

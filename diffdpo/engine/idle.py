@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from diffdpo.engine.settings import TrainSettings
+from typing import Protocol
 
 # The schedules that read each of these.
 READERS = {"lr_power": "polynomial", "lr_num_cycles": "cosine_with_restarts"}
@@ -13,7 +10,22 @@ OF_ADAMW = ["adam_beta1", "adam_beta2", "adam_epsilon"]
 OF_UPLOADS = ["hub_model_id", "hub_private_repo", "hub_token"]
 
 
-def idle_in_training(settings: TrainSettings) -> dict[str, str]:
+class Flags(Protocol):
+    """The settings that others depend on."""
+
+    @property
+    def lr_scheduler(self) -> str: ...
+    @property
+    def use_adafactor(self) -> bool: ...
+    @property
+    def rmsprop(self) -> bool: ...
+    @property
+    def keep_best(self) -> bool: ...
+    @property
+    def push_to_hub(self) -> bool: ...
+
+
+def idle_in_training(settings: Flags) -> dict[str, str]:
     """The reasons by name, for images and text alike."""
     schedule = settings.lr_scheduler
     reasons = {

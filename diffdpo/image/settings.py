@@ -10,14 +10,13 @@ from typing import Any
 
 from diffdpo.config import Layer, read_yaml
 from diffdpo.data.bundled import bundled
-from diffdpo.data.mixture_settings import MixtureSettings, weight_problems, whole_already
-from diffdpo.data.paths import missing_data, missing_folder, missing_models, split_words
-from diffdpo.data.strategies import CONCAT, OF_MIXTURE
+from diffdpo.data.paths import missing_folder, missing_models
 from diffdpo.data.stream_settings import StreamSettings
 from diffdpo.engine.bits_settings import not_in_bfloat16, not_in_shares
 from diffdpo.engine.settings import FREE_ON_RESUME, MANY
 from diffdpo.flags import flag
 from diffdpo.image.bundled import RECIPE
+from diffdpo.image.flags.data_settings import PairDataSettings
 from diffdpo.image.flags.loss_settings import ImageLossSettings, loss_problems
 from diffdpo.image.flags.process_settings import ProcessSettings
 from diffdpo.image.flags.prompt_settings import PromptSettings
@@ -32,7 +31,7 @@ CHOICE = (
 
 
 @dataclass(frozen=True)
-class ImageDataSettings(PromptSettings, MixtureSettings):
+class ImageDataSettings(PromptSettings, PairDataSettings):
     """The settings of model and data that training and evaluation share."""
 
     pretrained_model_name_or_path: str | None = flag(
@@ -44,17 +43,6 @@ class ImageDataSettings(PromptSettings, MixtureSettings):
     revision: str | None = flag(None, "revision on the hub", group="model")
     variant: str | None = flag(None, "weight variant, e.g. fp16", group="model")
     cache_dir: str | None = flag(None, "where downloads are kept", group="model")
-    dataset_name: str | None = flag(
-        None,
-        "hub id, folder or file of preference pairs, several with commas between them; default:"
-        " bundled",
-        group="data",
-    )
-    dataset_config_name: str | None = flag(None, "configuration of a hub data set", group="data")
-    dataset_split_name: str = flag("train", "split to read", aliases=["--split"], group="data")
-    train_data_dir: str | None = flag(
-        None, "folder of pairs, where dataset_name is not given", group="data"
-    )
     chosen_column: str | None = flag(
         None,
         "column of the chosen image, if not a known name; with --label_column of the first",
@@ -123,8 +111,6 @@ class ImageDataSettings(PromptSettings, MixtureSettings):
             # Of a file the loader says what it is.
             *([] if is_file(model) else missing_folder(model, f"model {model}: no such folder")),
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
-            *(line for name in self.datasets for line in missing_data(name)),
-            *self.mixture_problems(),
         ]
         if self.train_data_dir not in (None, data):
             lines.append(
@@ -141,26 +127,6 @@ class ImageDataSettings(PromptSettings, MixtureSettings):
         local = Path(self.pretrained_model_name_or_path or "").is_dir()
         reason = {"revision": "the model is a folder of this machine, which has no revisions"}
         return super().idle() | (reason if local else {})
-
-    @property
-    def datasets(self) -> list[str]:
-        """The data sets of pairs that are named."""
-        data = self.dataset_name or self.train_data_dir
-        return split_words([data]) if data else []
-
-    @property
-    def mixing(self) -> tuple[str, list[float] | None]:
-        """How several data sets are mixed, and their weights."""
-        weights = self.dataset_weights or None
-        return self.mix_strategy or (OF_MIXTURE if weights else CONCAT), weights
-
-    def mixture_problems(self) -> list[str]:
-        """Why the data sets cannot be mixed."""
-        (strategy, weights), count = self.mixing, max(1, len(self.datasets))
-        lines = weight_problems(strategy, weights, count) or whole_already(strategy, weights, count)
-        if count > 1 and getattr(self, "streaming", False):
-            lines.append("--streaming reads one data set of pictures, and several are named")
-        return lines
 
     @property
     def needs_pairs(self) -> bool:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import diffdpo
 from diffdpo.cli import COMMANDS, main, settings_class
 from diffdpo.commands.settings import precompute_settings
 from diffdpo.image.settings import ImageSettings
@@ -14,7 +15,13 @@ from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
 LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"}
-LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts", "engine.bits_settings"}
+LIGHT |= {
+    "engine.settings",
+    "engine.failures",
+    "engine.interrupts",
+    "engine.bits_settings",
+    "engine.idle",
+}
 DATA = {"data", "data.bundled", "data.paths", "data.stream_settings"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 JUDGES |= {"metrics.reward", "metrics.text_reward", "metrics.pixels", "engine.digests"}
@@ -177,6 +184,10 @@ def test_commands_are_understood_with_hyphens_and_unknown_ones_get_a_hint(capsys
     first = capsys.readouterr().err.splitlines()[0]
     expected = "unknown command train_difusion_dpo (did you mean train_diffusion_dpo?)"
     assert first == f"error: {expected}"
+    assert main(["help"]) == 0
+    assert "train_diffusion_dpo" in capsys.readouterr().err
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"diffdpo {diffdpo.__version__}\n"
 
 
 def test_the_package_runs_as_a_module():

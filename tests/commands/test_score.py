@@ -203,6 +203,27 @@ def test_a_folder_of_pictures_with_captions(write, tmp_path, own):
     assert abs(found["agreement"][0]["kendall_tau"]) == 1
 
 
+def test_captions_of_a_folder_are_texts_of_its_pictures(tmp_path, capsys):
+    folder = folder_of_pictures(tmp_path / "pictures")
+    picture(3).save(folder / "2.tif")
+    table, flags = folder / "metadata.jsonl", ["--images", folder, "--reward", "colourfulness"]
+
+    def write(*rows):
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write({"file_name": "0.png", "text": ["one"]}, {"file_name": "./2.tif", "text": ["two"]})
+    rows, _ = score(tmp_path, *flags)
+    told = [(row["file"], row["prompt"]) for row in rows]
+    assert told == [("0.png", "one"), ("2.tif", ""), ("b/1.png", "")]
+    assert "metadata.jsonl: 1 names of no picture (./2.tif)" in capsys.readouterr().out
+    write({"file_name": "0.png", "text": "a"}, {"file_name": "0.png", "text": "b"})
+    score(tmp_path, *flags, code=2)
+    assert "several captions for 0.png; keep one" in capsys.readouterr().err
+    write({"file_name": "0.png", "text": 7})
+    score(tmp_path, *flags, code=2)
+    assert "column text holds int in row 0 (7); a prompt is text" in capsys.readouterr().err
+
+
 def test_a_reward_that_reads_prompts_says_so(tmp_path, monkeypatch, capsys):
     from diffdpo.metrics.reward import Reward
 

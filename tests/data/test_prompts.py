@@ -20,12 +20,38 @@ PROMPTS = ["a fox", "zwei Füchse", "狐"]
         ("p.jsonl", "".join(json.dumps({"n": 1, "prompt": p}) + "\n" for p in [*PROMPTS, None])),
         ("q.jsonl", "".join(json.dumps(p) + "\n" for p in PROMPTS)),
         ("r.json", json.dumps([{"tag": "x", "prompt": p} for p in PROMPTS])),
+        ("s.jsonl", "".join(json.dumps({"prompt": p}) + "\n" for p in [*PROMPTS, 7, ["a"]])),
         ("p.csv", "caption,n\na fox,1\nzwei Füchse,2\n狐,3\n"),
     ],
 )
 def test_a_file_of_any_kind_gives_its_distinct_prompts(tmp_path, name, content):
     (tmp_path / name).write_text(content, encoding="utf-8-sig")
     assert read_prompts(str(tmp_path / name)) == PROMPTS
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u0085", "\x0b", "\x1c"])
+def test_ends_of_lines_that_are_none_to_json_are_part_of_a_prompt(tmp_path, end):
+    rows = [json.dumps({"prompt": text}, ensure_ascii=False) for text in (f"a{end}fox", "b")]
+    (tmp_path / "p.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    if end >= " ":  # JSON escapes the others
+        assert end in (tmp_path / "p.jsonl").read_text(encoding="utf-8")
+    assert read_prompts(str(tmp_path / "p.jsonl"), as_written=True) == [f"a{end}fox", "b"]
+
+
+@pytest.mark.parametrize("name", ["p.csv", "test.csv", "p.txt"])
+def test_a_single_file_is_read_whole_whatever_the_split(tmp_path, name):
+    (tmp_path / name).write_text("prompt\na\nb\n")
+    expected = ["a", "b"] if name.endswith("csv") else ["prompt", "a", "b"]
+    for split in ("train", "test", "validation"):
+        assert read_prompts(str(tmp_path / name), split) == expected
+
+
+def test_what_is_no_text_is_counted(tmp_path, capsys):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": 7}\n{"prompt": null}\n')
+    assert read_prompts(str(tmp_path / "p.jsonl")) == ["a"]
+    shown = capsys.readouterr().out
+    assert "1 empty or repeated" in shown
+    assert "1 are no text (int 7); left out" in shown
 
 
 def test_a_data_set_gives_those_of_the_split(tmp_path):

@@ -61,6 +61,7 @@ SHARDS = [f"data/{split}-00000-of-00001-0a1b.parquet" for split in ("train", "te
         (["part-00000-of-00002.parquet", "part-00001-of-00002.parquet"], "train", None),
         (["train2.csv", "train-test-split/train.csv"], "train", None),
         (["pairs.parquet", "validation.parquet"], "train", ["pairs.parquet"]),
+        (["TRAIN.JSONL", "test.Jsonl"], "test", ["test.Jsonl"]),
         (["train/metadata.jsonl", "train/notes.json"], "train", ["train/metadata.jsonl"]),
         (["a.parquet", "dataset_infos.json", "config.json", ".x.json"], "train", ["a.parquet"]),
     ],
@@ -78,7 +79,7 @@ def test_a_split_is_named_by_whole_words(write, texts, files, split, expected):
         (["pairs.jsonl"], "test", r"has no split 'test'; found train; --split train reads it"),
         (SHARDS, "tset", r"has no split 'tset'; found test, test_unique, train$"),
         (["a.parquet", "b.jsonl"], "train", r"files of several kinds \(a.parquet, b.jsonl\)"),
-        (["a.txt"], "train", r"no .parquet, .json"),
+        (["a.txt"], "train", r"no .parquet, .json.*; it holds a.txt"),
     ],
 )
 def test_a_split_that_is_not_there_and_files_of_two_kinds_are_refused(

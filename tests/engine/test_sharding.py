@@ -67,7 +67,21 @@ def test_text_in_shares_is_text_on_one_process(lm, data, tmp_path, peft, precisi
     """Of a LoRA of rank 1, one process's share of a matrix is empty."""
     how = "base_precision" if precision == "int8" else "mixed_precision"
     changes = {"use_peft": peft, "lora_r": 1 if peft else None, how: precision}
+    agrees(lm, data, tmp_path, loading, **changes)
+
+
+@pytest.mark.slow
+def test_modules_that_are_trained_whole_beside_a_lora_are_in_shares_as_well(lm, data, tmp_path):
+    saved = {"lora_modules_to_save": ["embed_tokens", "lm_head"]}
+    agrees(lm, data, tmp_path, {}, use_peft=True, lora_r=2, **saved)
+    found = load_file(tmp_path / "two" / "adapter_model.safetensors")
+    assert {"embed_tokens", "lm_head"} < {part for name in found for part in name.split(".")}
+
+
+def agrees(lm, data, tmp_path, loading, **changes):
+    """Asserts that a run of two processes in shares is that of one process."""
     changes |= {"max_train_steps": 3, **NO_CLIP}
+    peft = changes.get("use_peft")
     words = runs.flags(lm, data["pairs"], tmp_path / "two", train_batch_size=2, **changes)
     in_shares("train_text_dpo", *words, **loading)
     runs.train(*runs.flags(lm, data["pairs"], tmp_path / "one", **CUT, **changes))

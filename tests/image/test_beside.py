@@ -193,9 +193,10 @@ def test_an_all_white_mask_changes_no_bit(backbone):
 
 
 def test_masks_of_each_picture_and_stored_latents(models, tmp_path, capsys):
-    """A mask is read beside stored latents as beside pictures: the same losses."""
+    """A mask is read beside stored latents as beside pictures: the same losses, and a row is left
+    out where its mask cannot be used."""
     columns = {
-        "region_0": lambda i: mask_of((0, 0, 8, 32)),
+        "region_0": lambda i: mask_of((0, 0, 8 * (i != 3), 32)),
         "region_1": lambda i: mask_of((4, 4, 32, 32)),
     }
     data = written(tmp_path / "data", rows_of(8, **columns))
@@ -203,7 +204,10 @@ def test_masks_of_each_picture_and_stored_latents(models, tmp_path, capsys):
         words = {"mask_column": "region", "cache_latents": cached, "max_train_steps": 2}
         words |= {"precompute_dir": tmp_path / "cache", "proportion_empty_prompts": 0}
         train(*flags(models(), data, tmp_path / name, **words))
-        assert "masks of column region" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "masks of column region" in shown
+        assert "7 of 8 rows" in shown
+        assert "row 3: its mask has nothing white" in shown
     live, stored = (metrics(tmp_path / name) for name in ("live", "stored"))
     for a, b in zip(live, stored, strict=True):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-3)

@@ -239,16 +239,18 @@ def test_columns_of_pairs_are_refused_beside_rankings(beside, flag, folder):
 
 @pytest.mark.parametrize("sides", [("chosen", "rejected"), ("w", "l")])
 @pytest.mark.parametrize("under", [".", "train"])
-def test_two_folders_of_pictures_are_pairs(sides, under, tmp_path):
+def test_two_folders_of_pictures_are_pairs(sides, under, tmp_path, capsys):
     place = tmp_path / under
     for side, numbers in zip(sides, ((0, 2), (1, 3)), strict=True):
         (place / side / "more").mkdir(parents=True)
-        for name, number in zip(("a.png", "more/b.jpg"), numbers, strict=True):
+        for name, number in zip(("a.bmp", "more/b.JPG"), numbers, strict=True):
             picture(number).save(place / side / name, quality=100, subsampling=0)
+    (place / sides[0] / "layers.psd").touch()
     (place / sides[0] / "a.txt").write_text("one\n")
     (place / sides[1] / "a.txt").write_text("another\n")
     (place / sides[1] / "more" / "b.txt").write_text("two\n")
     rows = open_with_folders(str(tmp_path), "train")
+    assert "1 files are no pictures (layers.psd)" in capsys.readouterr().out
     pairs = image_pairs(rows, SOFT, str(tmp_path))
     pairs.check(quiet=True)
     assert pairs.prompts() == ["one", "two"]
@@ -260,7 +262,7 @@ def test_two_folders_of_pictures_are_pairs(sides, under, tmp_path):
         open_with_folders(str(tmp_path), "test")
     # A file with rows says what the data are.
     line = json.dumps(
-        {"chosen": f"{sides[1]}/a.png", "rejected": f"{sides[0]}/a.png", "prompt": "x"}
+        {"chosen": f"{sides[1]}/a.bmp", "rejected": f"{sides[0]}/a.bmp", "prompt": "x"}
     )
     (place / "metadata.jsonl").write_text(line + "\n")
     listed = open_with_folders(str(tmp_path), "train", cache_dir=str(tmp_path / "cache"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from torch._dynamo.utils import counters
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from diffdpo.errors import UserError
@@ -215,6 +216,28 @@ def test_a_picture_that_changes_during_a_run_ends_it(tmp_path):
     (tmp_path / "1.png").unlink()
     with pytest.raises(UserError, match="row 1: its picture: no such file"):
         read.read(1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava", "qwen3_vl"])
+def test_layers_are_compiled_beside_pictures(family, pairs, tmp_path, monkeypatch):
+    """With a backend that traces as the usual one does, and writes no code."""
+    real = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **options: real(self, backend="aot_eager", **options),
+    )
+    model = vision.save(family, tmp_path / "model")
+    words = {"use_peft": True, "max_train_steps": 2, "lr_scheduler": "constant"}
+    train(*flags(model, pairs, tmp_path / "plain", **words))
+    counters["stats"].clear()
+    train(*flags(model, pairs, tmp_path / "compiled", **words, torch_compile=True))
+    assert counters["stats"]["unique_graphs"] > 0
+    both = zip(metrics(tmp_path / "plain"), metrics(tmp_path / "compiled"), strict=True)
+    for one, other in both:
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
 
 
 class Mixing(Sight):

@@ -34,11 +34,11 @@ def explicit(record: Mapping[str, Any]) -> Example:
         else:
             said = prompt
             prompt, chosen, rejected = split_common(chosen, rejected)
-            if squeezed(said) not in squeezed(contents(prompt)):
+            if isinstance(prompt, str) or squeezed(said) not in squeezed(contents(prompt)):
                 raise BadRow("the prompt is not in what the conversations of both sides share")
     elif not isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
         chosen, rejected = answer(chosen, "chosen"), answer(rejected, "rejected")
-    elif not any(isinstance(text, str) for text in (prompt, chosen, rejected)):
+    elif isinstance(prompt, list) and isinstance(chosen, list) and isinstance(rejected, list):
         chosen, rejected = behind(prompt, chosen), behind(prompt, rejected)
     return pair(with_system(prompt, record), chosen, rejected, record)
 

@@ -43,8 +43,9 @@ class Drift:
     @classmethod
     def from_metrics(cls, record: Record) -> Drift | None:
         """What ``as_metrics`` wrote; None where a record has no such figures."""
-        values = [record.get(name) for name in DRIFT]
-        return None if None in values else cls(*values)
+        if any(record.get(name) is None for name in DRIFT):
+            return None
+        return cls(*(float(record[name]) for name in DRIFT))
 
 
 def winner_drift(window: Sequence[Record]) -> Drift | None:

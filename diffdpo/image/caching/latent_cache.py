@@ -20,6 +20,7 @@ from torch import Tensor
 from diffdpo.cache.keys import Key
 from diffdpo.cache.shards import UNKNOWN, Cost
 from diffdpo.cache.tables import OnePass, is_complete, table
+from diffdpo.data.cells import BadImage
 from diffdpo.engine.accelerator import DTYPES
 from diffdpo.image.backbones.base import Backbone, vae_dtype
 from diffdpo.image.backbones.conditions import Condition, joined, rows_of
@@ -32,7 +33,7 @@ from diffdpo.image.caching.cache_keys import (
 from diffdpo.image.caching.encoding import encoded_rows, flips_of
 from diffdpo.image.needs import ITEMS, latents_size, size_of
 from diffdpo.image.pictures.pixels import Augmentation, EncodedImage
-from diffdpo.image.reading.pairs import BothImages, ImagePairs
+from diffdpo.image.reading.pairs import CENTRE, CHECK_UP_TO, BothImages, ImagePairs
 from diffdpo.image.settings import ImageSettings
 
 # A row holds its tensors in the format of safetensors, or the reason why it has none.
@@ -98,6 +99,9 @@ def store_latents(
     one_pass = OnePass(partial(encoded_rows, pairs, flips, backbone, chunk, workers))
     rows = table(root, key, ROW, len(pairs), one_pass, accelerator, cost=cost)
     reasons = rows["unreadable"][:]
+    if pairs.beside.columns and len(pairs) <= CHECK_UP_TO:
+        every = StoredLatents(rows, np.arange(len(rows)), flips)
+        reasons = [reason or flaw_beside(pairs, n, every) for n, reason in enumerate(reasons)]
     pairs.tally.unreadable = [
         f"{pairs.named(int(pairs.rows[n]))}: {reason}"
         for n, reason in enumerate(reasons)
@@ -108,6 +112,17 @@ def store_latents(
     # The same array where all are there: what is known of the rows is known by it.
     pairs.keep(pairs.rows if len(indices) == len(pairs.rows) else pairs.rows[indices])
     pairs.sides = StoredLatents(rows, indices, flips).sides
+
+
+def flaw_beside(pairs: ImagePairs, number: int, stored: StoredLatents) -> str | None:
+    """Why what usable row ``number`` has beside its pictures cannot be read, as ``pairs.check``
+    finds it; None where it can."""
+    try:
+        pictures = stored.sides(number, CENTRE)
+        pairs.beside.of(int(pairs.rows[number]), pictures, pairs.framing, CENTRE)
+    except BadImage as error:
+        return str(error)
+    return None
 
 
 def latents_cost(backbone: Backbone, settings: ImageSettings, dtype: torch.dtype) -> Cost:

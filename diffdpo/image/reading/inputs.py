@@ -146,8 +146,8 @@ def prompts_to_sample(settings: Sampled, pairs: ImagePairs | None = None) -> lis
     return list(dict.fromkeys(pairs.prompts()))
 
 
-def open_rows(settings: ImageDataSettings) -> Dataset:
-    """The rows of the data sets and split that the settings name."""
+def open_rows(settings: ImageDataSettings, seed: int) -> Dataset:
+    """The rows of the data sets and split that the settings name; several are mixed by ``seed``."""
     split, config = settings.dataset_split_name, settings.dataset_config_name
     (strategy, weights), names = settings.mixing, settings.datasets
     sets = {
@@ -159,7 +159,7 @@ def open_rows(settings: ImageDataSettings) -> Dataset:
     if len(sets) < len(names):
         raise UserError("--dataset_name: one of the data sets is named twice")
     check_forms(sets, settings)
-    return mixed_tables(sets, strategy, weights, settings.seed)
+    return mixed_tables(sets, strategy, weights, seed)
 
 
 def check_forms(sets: Mapping[str, Dataset], settings: ImageDataSettings) -> None:
@@ -194,7 +194,7 @@ def open_pairs(
 ) -> ImagePairs:
     """The pairs of ``rows`` or, where None, of all rows that the settings name. Rows ``in_memory``
     are the caller's own, not those of the data set that the settings name."""
-    rows = open_rows(settings) if rows is None else rows
+    rows = open_rows(settings, framing.seed) if rows is None else rows
     name = None if in_memory else str(settings.dataset_name)
     framing = limited(framing, settings)
     given, format = columns_given(settings), settings.data_format
@@ -250,7 +250,7 @@ def training_pairs(
         pairs: ImagePairs = open_streamed(settings, framing, rows, quiet)
     else:
         in_memory = rows is not None
-        rows = open_rows(settings) if rows is None else rows
+        rows = open_rows(settings, settings.seed) if rows is None else rows
         rows = dreamlike(rows) if settings.dreamlike_pairs_only else rows
         pairs = open_pairs(settings, framing, rows, in_memory)
     if settings.dreamlike_pairs_only:

@@ -170,10 +170,12 @@ class HeldOut:
             rows, trainer.task, unwrapped(trainer.model), trainer.reference, self.draws, batch,
             quiet=True, loss=loss,
         )  # fmt: skip
-        parts = (found.margin_PK, found.timestep_PK, found.chosen_PK2, found.loss_PK)
-        parts += (found.rejected_PK2,)
-        whole = [self.together(part, count) for part in parts if part is not None]
-        return Margins(whole[0], whole[1], self.prompts, *whole[2:])
+        timestep_PK = self.together(found.timestep_PK, count)
+        beside = [
+            None if part is None else self.together(part, count)
+            for part in (found.chosen_PK2, found.loss_PK, found.rejected_PK2)
+        ]
+        return Margins(self.together(found.margin_PK, count), timestep_PK, self.prompts, *beside)
 
     def context(self, rows: Rows) -> StepContext:
         """KTO's reference point, from all held-out pairs at their first draw. A pair that fills a

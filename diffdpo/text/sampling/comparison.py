@@ -230,7 +230,7 @@ def log_ratios(
             list(prompts[chunk]),
             list(completions[chunk]),
             desirable_N=torch.ones(len(prompts[chunk]), dtype=torch.bool),
-            pictures=together([look and look.read() for look in looks[chunk]]),
+            pictures=together([look.read() if look else None for look in looks[chunk]]),
         )
 
     chunks = [slice(first, first + batch_size) for first in range(0, len(prompts), batch_size)]
