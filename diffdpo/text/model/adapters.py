@@ -117,6 +117,7 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     check_saved(network, settings)
     in_float32(network)
     if settings.splits_base:
+        check_rank(network, settings)
         keep_first_state(network)
 
 
@@ -141,6 +142,18 @@ def lora_config(network: PreTrainedModel, settings: TextSettings, targets: list[
         # Or the two ends of a tied matrix would part, which a merged model cannot hold.
         ensure_weight_tying=is_tied(network) and touches_ends(targets + saved),
     )
+
+
+def check_rank(network: PreTrainedModel, settings: TextSettings) -> None:
+    """Raises UserError where a LoRA would begin as more parts than a layer has: peft then makes a
+    smaller one."""
+    factors = {n: w for n, w in network.named_parameters() if f".lora_A.{ADAPTER}" in n}
+    if small := [n for n, w in factors.items() if len(w) < settings.lora_r]:
+        name, most = short(small[0].split(".lora_A")[0]), min(len(w) for w in factors.values())
+        raise UserError(
+            f"--init_lora_weights {settings.init_lora_weights}: {name} has fewer parts than"
+            f" --lora_r {settings.lora_r}; take at most {most}"
+        )
 
 
 def reference_within(network: PreTrainedModel, settings: TextSettings) -> Reference | None:
