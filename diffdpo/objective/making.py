@@ -33,12 +33,15 @@ def make_objective(
 ) -> Objective:
     """The weighted sum of the named losses, each with the options that it reads of ``settings``.
 
-    Raises UserError for unknown losses, weights that do not match, label smoothing that no loss
-    has, and sums of losses of different kinds.
+    Raises UserError for unknown losses, weights that do not match or ask for nothing, label
+    smoothing that no loss has, and sums of losses of different kinds.
     """
     weights = list(weights) or [1.0] * len(names)
     if len(weights) != len(names):
         raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
+    if weights and (min(weights) < 0 or not any(weights)):
+        shown = " ".join(f"{weight:g}" for weight in weights)
+        raise UserError(f"--loss_weights {shown}: none may be below 0, and one must be above it")
     check_names(settings, names)
     divergence = divergence_of(settings, names)
     # Beta weighs the distance from a reference; a loss without one reads the plain score.

@@ -164,6 +164,11 @@ TEXTS = {
     "an endless sft part": (["--rpo_alpha", "inf"], "--rpo_alpha must be a finite number"),
     "endless soft labels": (["--soft_label_scale", "inf"], "--soft_label_scale must be a finite"),
     "a rank of 10^7": (["--use_peft", "--lora_r", "10000000"], "--lora_r must be at most"),
+    "losses that all weigh nothing": (
+        ["--loss_type", "sigmoid", "ipo", "--loss_weights", "0", "0"],
+        "--loss_weights 0 0: none may be below 0, and one must be above it",
+    ),
+    "a weight below zero": (["--loss_weights", "-1"], "--loss_weights -1: none may be below 0"),
     "weights that do not match": (["--loss_weights", "1", "2"], "--loss_weights: 2 weights for 1"),
     "a loss by another program's name": (
         ["--loss_type", "kto_pair"],
