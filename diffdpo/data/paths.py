@@ -57,11 +57,9 @@ def missing_folder(name: str | None, line: str) -> list[str]:
 
 def missing_models(settings: BaseSettings, flags: list[str]) -> list[str]:
     """A complaint for each of these flags that names a local folder which is not there."""
-    return [
-        line
-        for name in flags
-        for line in missing_folder(
-            getattr(settings, name),
-            f"--{name} {getattr(settings, name)}: cannot be loaded (no such folder)",
-        )
-    ]
+    lines = []
+    for name in flags:
+        value = getattr(settings, name)
+        why = "a file; name its folder" if value and Path(value).is_file() else "no such folder"
+        lines += missing_folder(value, f"--{name} {value}: cannot be loaded ({why})")
+    return lines

@@ -15,7 +15,13 @@ from tests.conftest import ROOT, run
 
 HEAVY = {"torch", "transformers", "diffusers", "datasets", "accelerate", "peft", "numpy", "PIL"}
 LIGHT = {"cli", "config", "engine", "engine.console", "errors", "flags", "words"}
-LIGHT |= {"engine.settings", "engine.failures", "engine.interrupts", "engine.bits_settings"}
+LIGHT |= {
+    "engine.settings",
+    "engine.failures",
+    "engine.interrupts",
+    "engine.bits_settings",
+    "engine.idle",
+}
 DATA = {"data", "data.bundled", "data.paths", "data.stream_settings"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 JUDGES |= {"metrics.reward", "metrics.text_reward", "metrics.pixels", "engine.digests"}

@@ -54,6 +54,11 @@ def configuration(file: str = "config.json", **changes: Any) -> Callable[[Path],
     return spoil
 
 
+def cut_off(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
 def pickled(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -104,6 +109,7 @@ def trained(*words: str) -> Callable[[Material], list[str]]:
     return lambda material: flags(material, material.lm, material.texts["pairs"], *words)
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 NAME = r"--model_name_or_path \S+: "
 
 MODELS = {
@@ -122,6 +128,26 @@ MODELS = {
     "a weight that is no number": (model(weights(poison)), NAME + r"1 of its weights are not fin"),
     "weights of another size": (model(configuration(hidden_size=64)), NAME + "cannot be loaded"),
     "a size that is a word": (model(configuration(hidden_size="abc")), NAME + "cannot be loaded"),
+    "weights that are cut off": (
+        model(cut_off),
+        NAME + r"cannot be loaded \(model.safetensors is not whole, fetch it once more: ",
+    ),
+    "weights that Git LFS has not fetched": (
+        model(lambda folder: (folder / "model.safetensors").write_text(POINTER) and None),
+        NAME + r"cannot be loaded \(model.safetensors is a Git LFS pointer",
+    ),
+    "a configuration that is no JSON": (
+        model(lambda folder: (folder / "generation_config.json").write_text("{") and None),
+        NAME + r"cannot be loaded \(generation_config.json: Expecting",
+    ),
+    "an encoder beside the decoder": (
+        model(configuration(model_type="t5", is_encoder_decoder=True)),
+        NAME + "has an encoder and a decoder; only causal models are trained",
+    ),
+    "a file in place of a folder": (
+        lambda m: flags(m, m.lm / "model.safetensors", m.texts["pairs"]),
+        NAME + r"cannot be loaded \(a file; name its folder\)",
+    ),
     "no attention heads": (model(configuration(num_attention_heads=0)), NAME + "cannot be loaded"),
     "an architecture unknown": (model(configuration(model_type="x")), NAME + "cannot be loaded"),
     "pickled weights": (model(pickled), NAME + r"its weights are pickled \(pytorch_model.bin\)"),
@@ -151,6 +177,10 @@ MODELS = {
         r"\S+adapter: its adapter_config.json names the base model ./gone, and there is no such",
     ),
     "an adapter of a kind unknown": (adapter(peft_type="MAGIC"), NAME + "cannot be loaded"),
+    "an adapter of another rank": (
+        adapter(r=8),
+        NAME + r"cannot be loaded \(its configuration gives weights other sizes than they have",
+    ),
     "an adapter of other layers": (
         adapter(target_modules=["v_proj"]),
         NAME + r"lacks \d+ of the network's weights",
@@ -172,6 +202,10 @@ MODELS = {
     "a start of a LoRA unknown": (
         trained("--use_peft", "--init_lora_weights", "eva"),
         "--init_lora_weights 'eva' is unknown; known: gaussian, pissa, pissa_niter_N, olora",
+    ),
+    "a start of more parts than a layer has": (
+        trained("--use_peft", "--init_lora_weights", "pissa", "--lora_r", "40"),
+        r"--init_lora_weights pissa: \S+ has fewer parts than --lora_r 40; take at most 32",
     ),
     "modules beside no LoRA": (
         trained("--lora_modules_to_save", "norm"),

@@ -129,6 +129,17 @@ def test_scores_that_are_no_numbers_are_bad_rows_where_a_setting_reads_them():
             rows_of(records, **setting)
 
 
+def test_scores_that_contradict_the_sides_are_told():
+    records = [
+        {**row, "score_chosen": i, "score_rejected": 1} for i, row in enumerate(pair_rows(4))
+    ]
+    said = "1 of 4 rows have the higher score at the rejected side"
+    assert rows_of(records).tally.lines(None)["scores"] == said
+    swapped = [{**row, "score_chosen": 1, "score_rejected": 2} for row in pair_rows(3)]
+    assert rows_of(swapped).tally.lines(None)["scores"].startswith("WARNING: 3 of 3 rows have")
+    assert "scores" not in rows_of(pair_rows(3)).tally.lines(None)
+
+
 def test_a_loss_on_single_items_takes_pairs_apart():
     together, apart = rows_of(pair_rows(5)), rows_of(pair_rows(5), paired=False)
     assert len(apart) == 10

@@ -101,18 +101,35 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     Raises UserError where no module has one of the names that are given.
     """
     torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
-    saved = list(settings.lora_modules_to_save)
     # TRL's own example has commas behind the words.
     targets = [word.rstrip(",") for word in settings.lora_target_modules]
-    check_names(network, "lora_modules_to_save", saved)
+    check_names(network, "lora_modules_to_save", list(settings.lora_modules_to_save))
     if len(targets) > 1:
         check_names(network, "lora_target_modules", [f".{name}" for name in targets])
+    config = lora_config(network, settings, targets)
+    network.requires_grad_(False)
+    try:
+        network.add_adapter(config)
+    except ValueError as error:
+        raise UserError(
+            f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    check_saved(network, settings)
+    in_float32(network)
+    if settings.splits_base:
+        check_rank(network, settings)
+        keep_first_state(network)
+
+
+def lora_config(network: PreTrainedModel, settings: TextSettings, targets: list[str]) -> LoraConfig:
+    """What peft is told of new adapters on the modules ``targets``."""
+    saved = list(settings.lora_modules_to_save)
     # As in TRL a single word is peft's own: "all-linear", or a pattern of whole names.
     is_pattern = targets == ALL_LINEAR or (
         len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0])
     )
     named: Any = targets[0] if is_pattern else targets
-    config = LoraConfig(
+    return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         target_modules=named,
@@ -125,17 +142,18 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
         # Or the two ends of a tied matrix would part, which a merged model cannot hold.
         ensure_weight_tying=is_tied(network) and touches_ends(targets + saved),
     )
-    network.requires_grad_(False)
-    try:
-        network.add_adapter(config)
-    except ValueError as error:
+
+
+def check_rank(network: PreTrainedModel, settings: TextSettings) -> None:
+    """Raises UserError where a LoRA would begin as more parts than a layer has: peft then makes a
+    smaller one."""
+    factors = {n: w for n, w in network.named_parameters() if f".lora_A.{ADAPTER}" in n}
+    if small := [n for n, w in factors.items() if len(w) < settings.lora_r]:
+        name, most = short(small[0].split(".lora_A")[0]), min(len(w) for w in factors.values())
         raise UserError(
-            f"--lora_target_modules {' '.join(targets)}: {' '.join(str(error).split())[:200]}"
-        ) from error
-    check_saved(network, settings)
-    in_float32(network)
-    if settings.splits_base:
-        keep_first_state(network)
+            f"--init_lora_weights {settings.init_lora_weights}: {name} has fewer parts than"
+            f" --lora_r {settings.lora_r}; take at most {most}"
+        )
 
 
 def reference_within(network: PreTrainedModel, settings: TextSettings) -> Reference | None:

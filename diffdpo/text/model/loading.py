@@ -13,6 +13,7 @@ import torch
 import transformers
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -22,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
-from diffdpo.data.paths import is_path
+from diffdpo.data.paths import LFS, is_path, is_pointer
 from diffdpo.engine.loaded import check_finite, check_keys, some
 from diffdpo.engine.low_bits import check_bits, compute_in_bfloat16, loading_options
 from diffdpo.errors import UserError, short
@@ -34,6 +35,7 @@ ADAPTER = "default"
 ROUTERS = ("gate", "router", "shared_expert_gate")  # as transformers' models call them
 PREFIX = "base_model.model."  # that peft puts before the names in an adapter's file
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+OTHER_SIZES = "ignore_mismatched_sizes"  # in transformers' error for weights that do not fit
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -88,6 +90,8 @@ def load_whole(
     options["dtype"] = frozen.dtype if frozen else torch.float32
     bits = quantised(name, frozen, settings) if frozen and frozen.bits else {}
     config = AutoConfig.from_pretrained(name, **settings.hub_options)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(f"{place}: has an encoder and a decoder; only causal models are trained")
     loaded: Any = auto_class(config).from_pretrained(
         name, use_safetensors=True, output_loading_info=True, **bits, **options
     )
@@ -184,8 +188,28 @@ def reasons(name: str, place: str, error: Exception) -> list[str]:
             f' trust them: python -c "from transformers import AutoModelForCausalLM as M;'
             f" M.from_pretrained('{name}').save_pretrained('{name}')\""
         ]
-    reason = short(error, 200) or type(error).__name__
+    reason = damaged_file(folder) or short(error, 200) or type(error).__name__
+    if OTHER_SIZES in reason:  # what transformers says then names no weight and no file
+        reason = "its configuration gives weights other sizes than they have in its files"
     return [f"{place}: cannot be loaded ({reason})"]
+
+
+def damaged_file(folder: Path) -> str | None:
+    """The first file of a model's folder that is not whole, with why; None where all are. What the
+    libraries raise for one does not name it."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            if file.suffix == ".safetensors" and is_pointer(file):
+                return f"{file.name} {LFS}"
+            if file.suffix == ".safetensors":
+                safe_open(file, "pt")
+            elif file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+        except SafetensorError as error:
+            return f"{file.name} is not whole, fetch it once more: {short(error)}"
+        except (OSError, ValueError) as error:
+            return f"{file.name}: {short(error)}"
+    return None
 
 
 def load_tokenizer(

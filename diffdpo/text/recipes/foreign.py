@@ -182,11 +182,17 @@ def translate(content: Mapping[str, Any]) -> Translation:
         words.mistakes.append("pref_loss: stage kto has a loss of its own; leave pref_loss out")
         words.settings.pop("loss_type", None)
     content = {**own, **words.settings}
-    if given.get("finetuning_type") == "full" and (idle := sorted(OF_A_LORA & set(content))):
-        words.notices.append(f"finetuning_type full: no effect has {', '.join(idle)}")
-        content = {name: value for name, value in content.items() if name not in idle}
+    if given.get("finetuning_type") == "full":
+        content = without_lora(content, words)
     beneath = factory_layer(content) if "stage" in given else v1_layer if newer else None
     return Translation(content, words.mistakes, words.notices, beneath)
+
+
+def without_lora(content: Mapping[str, Any], words: Words) -> dict[str, Any]:
+    """The settings but for those of a LoRA, which are told to have no effect."""
+    if idle := sorted(OF_A_LORA & set(content)):
+        words.notices.append(f"finetuning_type full: no effect has {', '.join(idle)}")
+    return {name: value for name, value in content.items() if name not in OF_A_LORA}
 
 
 def alone(value: Any) -> Any:

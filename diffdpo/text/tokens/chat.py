@@ -8,7 +8,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from diffdpo.data.text.messages import BadRow, Message, Text, squeezed
 from diffdpo.data.text.schema import Example, common_length
 from diffdpo.errors import UserError, short
-from diffdpo.text.vision.places import PLACE
+from diffdpo.text.vision.places import PLACE, as_parts
 
 PATIENCE = 20.0  # seconds that a template may take for one text
 
@@ -138,13 +138,13 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if not tokenizer.chat_template:
         return None
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
-    try:
-        whole = apply_template(tokenizer, turns)
-    except BadRow:
-        return None
-    behind = whole[whole.rfind(said) + len(said) :].strip() if said in whole else ""
-    first = tokenizer(behind, add_special_tokens=False)["input_ids"][:1]
-    return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
+    for form in (turns, as_parts(turns)):  # templates of image–text models may take parts alone
+        with suppress(BadRow):
+            _, found, behind = apply_template(tokenizer, form).rpartition(said)
+            if found:
+                ids = tokenizer(behind.strip(), add_special_tokens=False)["input_ids"][:1]
+                return next((id for id in ids if id in tokenizer.added_tokens_decoder), None)
+    return None
 
 
 @contextmanager

@@ -80,6 +80,7 @@ class RowResult:
     endless: bool = False  # plain text without an end, since the tokenizer has no EOS
     unprompted: bool = False  # usable, with an empty prompt
     repeated: bool = False  # usable, with the prompt at the beginning of every completion as well
+    contrary: bool = False  # usable, with the higher score at the rejected side
     left_out: str | None = None  # a text that the chat template did not write
     look: bytes | None = None  # a digest of the pictures in the prompt
     seen: set[str] = field(default_factory=set)  # columns that were read
@@ -165,6 +166,7 @@ class RowReader:
                 result.outcome = outcome(example, self.settings)
                 result.desirable, result.encoded = example.desirable, encoded
                 result.unprompted, result.repeated = is_empty(example.prompt), repeats(example)
+                result.contrary = bool(example.scores and example.scores[0] < example.scores[1])
             except PromptTooLong as reason:
                 result.too_long = reason.tokens
             # Whatever a text makes of the tokenizer.

@@ -26,6 +26,7 @@ class Tally:
     endless: int = 0  # plain texts without an end, since the tokenizer has no EOS
     unprompted: int = 0  # usable rows whose prompt is empty
     repeated: int = 0  # usable rows whose completions begin with the prompt once more
+    contrary: int = 0  # usable rows with the higher score at the rejected side
     left_out: list[str] = field(default_factory=list)  # texts that the chat template did not write
 
     def check(self, usable: int) -> None:
@@ -78,6 +79,10 @@ class Tally:
         told = {"have an empty prompt": self.unprompted, twice: self.repeated}
         if parts := [f"{n} of {self.usable} rows {what}" for what, n in told.items() if n]:
             lines["prompt"] = "; ".join(parts)
+        if self.contrary:
+            share = f"{self.contrary} of {self.usable} rows"
+            warning = "WARNING: " if 2 * self.contrary > self.usable else ""
+            lines["scores"] = f"{warning}{share} have the higher score at the rejected side"
         if self.endless:
             lines["end"] = "the tokenizer has no EOS, so that no end of a text is learned"
         if others := foreign(self.unread, self.unread):

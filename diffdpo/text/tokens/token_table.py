@@ -37,12 +37,14 @@ FEATURES = Features(
         "endless": Value("bool"),
         "unprompted": Value("bool"),
         "repeated": Value("bool"),
+        "contrary": Value("bool"),
         "left_out": Value("binary"),
         "look": Value("binary"),  # a digest of the pictures in the prompt
         "seen": List(Value("int16")),  # numbers of columns
     }
 )
 COUNTED = ("close", "prompts_cut", "completions_cut", "endless", "unprompted", "repeated")
+COUNTED += ("contrary",)
 
 
 def as_table(results: Sequence[RowResult], columns: Sequence[str]) -> pa.Table:
