@@ -184,7 +184,7 @@ def test_a_number_in_a_file_is_what_is_written(tmp_path, line, name, value):
 
 def test_minutes_and_seconds_are_no_number(tmp_path):
     (tmp_path / "run.yaml").write_text("seed: 1:30\n")
-    with pytest.raises(UserError, match="^--seed: invalid int value: '1:30'$"):
+    with pytest.raises(UserError, match=r"^--seed: invalid int value: '1:30'$"):
         parse(TrainSettings, ["--config", str(tmp_path / "run.yaml")])
 
 

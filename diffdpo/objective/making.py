@@ -118,8 +118,8 @@ def divergence_of(
 
 
 def unread_options(settings: object, objective: Objective, options: Iterable[str]) -> list[str]:
-    """A line for each of these options that differs from its default and that no loss reads: such a
-    run is not what was meant."""
+    """A line for each of these options that differs from its default and that no loss reads, and for
+    weights of items that are all 0: such a run is not what was meant."""
     names, lines = ", ".join(term.name for term in objective.terms), []
     for name in options:
         is_read = any(name in term.row.options for term in objective.terms)
@@ -127,6 +127,9 @@ def unread_options(settings: object, objective: Objective, options: Iterable[str
             continue
         having = ", ".join(loss for loss, row in LOSSES.items() if name in row.options)
         lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
+    weights = [getattr(settings, name) for name in ("desirable_weight", "undesirable_weight")]
+    if not objective.paired and not any(weights):
+        lines.append("--desirable_weight and --undesirable_weight are both 0: nothing is learned")
     return lines
 
 

@@ -126,6 +126,10 @@ IMAGES = {
         ["--loss_type", "ipo", "--desirable_weight", "2"],
         "--desirable_weight: loss ipo does not read it; these do: kto",
     ),
+    "items that all weigh nothing": (
+        ["--loss_type", "kto", "--desirable_weight", "0", "--undesirable_weight", "0"],
+        "--desirable_weight and --undesirable_weight are both 0: nothing is learned",
+    ),
     "a loss beside sft": (
         ["--sft", "--loss_type", "ipo"],
         "--sft takes the place of --loss_type ipo; keep one of the two",
