@@ -81,9 +81,10 @@ class GradientNoiseSettings(BaseSettings):
     output_dir: str = flag("runs/gradient-noise", "folder of the pairs done and of the figures")
 
     def problems(self) -> list[str]:
-        if self.policy is None or Path(self.policy).is_dir():
-            return []
-        return [f"--policy {short(self.policy)}: no such folder"]
+        lines = super().problems()
+        if self.policy is not None and not Path(self.policy).is_dir():
+            lines.append(f"--policy {short(self.policy)}: no such folder")
+        return lines
 
 
 class Sketch:

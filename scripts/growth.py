@@ -56,8 +56,9 @@ class GrowthSettings(BaseSettings):
     update: bool = flag(False, "keep the figures in assets, and the tables in docs/scale.md")
 
     def problems(self) -> list[str]:
-        lines = [f"--kinds {short(kind)}: image, or text-NUMBER" for kind in self.kinds
-                 if kind != "image" and not tokens_of(kind)]  # fmt: skip
+        lines = super().problems()
+        lines += [f"--kinds {short(kind)}: image, or text-NUMBER" for kind in self.kinds
+                  if kind != "image" and not tokens_of(kind)]  # fmt: skip
         if self.rows != sorted(set(self.rows)) or min(self.rows, default=0) < STORED:
             lines.append(f"--rows: ascending numbers, from {STORED} on")
         if self.against and not (Path(self.against) / "diffdpo" / "__init__.py").is_file():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import yaml
 
 
 def chat(text, end="stop"):
@@ -26,12 +29,24 @@ class Service(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def __enter__(self):
+        self.before = os.environ.get("no_proxy")
+        os.environ["no_proxy"] = "127.0.0.1"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
         self.shutdown()
         self.server_close()
+        if self.before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = self.before
+
+    def judge_file(self, folder, **settings):
+        """The settings of a judge that asks this service, in a file."""
+        told = {"url": self.url, "model": "tiny", "cache_dir": str(folder / "kept")}
+        (folder / "judge.yaml").write_text(yaml.safe_dump({**told, **settings}))
+        return str(folder / "judge.yaml")
 
 
 class Handler(BaseHTTPRequestHandler):

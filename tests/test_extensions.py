@@ -7,10 +7,9 @@ import torch
 from datasets import Dataset
 
 from diffdpo.data import image_formats
-from diffdpo.data.text import TEXT_FORMATS, detect
+from diffdpo.data.text import detect
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import UserError
-from diffdpo.losses import LOSSES
 from diffdpo.objective.making import make_objective
 from tests.processes import run_forked
 
@@ -39,17 +38,11 @@ PICTURES = ImageFormat("left", "right", "text")
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A file of one's own; the tables forget it afterwards."""
-    for table in (LOSSES, TEXT_FORMATS, image_formats.IMAGE_FORMATS):
-        for name in list(table):
-            monkeypatch.setitem(table, name, table[name])
+def own(tmp_path):
+    """A file of one's own."""
     path = tmp_path / "my.py"
     path.write_text(OWN)
-    yield str(path)
-    for table in (LOSSES, TEXT_FORMATS, image_formats.IMAGE_FORMATS):
-        for name in [name for name in table if name.startswith(str(tmp_path))]:
-            del table[name]
+    return str(path)
 
 
 @pytest.mark.parametrize("name", ["squared", "ROW"])

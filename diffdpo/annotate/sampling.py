@@ -19,7 +19,7 @@ from diffdpo.engine.run_folder import writable
 from diffdpo.errors import UserError
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.model.network import lower
-from diffdpo.image.model.policy import load_policy
+from diffdpo.image.model.policy import load_policy, move
 from diffdpo.image.reading.inputs import open_to_sample, prompts_to_sample
 from diffdpo.image.sampling import sampled_by
 from diffdpo.image.sampling.sample import PictureSettings, check_steps
@@ -85,5 +85,5 @@ def fill(album: Album, run: EvaluateSettings, plan: Plan, facts: dict[str, Any])
     check_steps(backbone, sampling)
     network, _ = load_policy(backbone, run.policy[0], run.start_of(run.policy[0]))
     lower(network, run.base_precision)
-    backbone.pipeline.to(team.device)
+    move(backbone, team.device)
     album.fill(backbone, network, [plan.pictures], sampling, team)

@@ -147,3 +147,12 @@ def entries_that_matter(config: dict[str, Any], ignored: Set[str] = frozenset())
 def raw(tensor: Tensor) -> Tensor:
     """A tensor's bytes, on the CPU."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """The facts in a key.json; None where there is none that can be read."""
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None

@@ -20,7 +20,7 @@ from datasets import Dataset, Features, concatenate_datasets
 from diffdpo.cache.claims import claim_of
 from diffdpo.cache.disk import free_bytes, gib, place, writable
 from diffdpo.cache.filling import Compute, Filler, OnePass, Progress
-from diffdpo.cache.keys import Key
+from diffdpo.cache.keys import Key, read_facts
 from diffdpo.cache.seal import Shard, state_of
 from diffdpo.cache.shards import (
     UNKNOWN,
@@ -201,12 +201,3 @@ def reason_to_compute(base: Path, key: Key, begun: bool) -> str:
         return "none are stored yet"
     fewest = min(differences, key=lambda names: len(names))
     return f"those stored differ in {' and '.join(fewest)}"
-
-
-def read_facts(path: Path) -> dict[str, str] | None:
-    """The facts in a table's key.json; None where they cannot be read."""
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None

@@ -39,9 +39,10 @@ def read_prompts(
     words = [text for text in texts if isinstance(text, str) and text.strip()]
     prompts = words if as_written else [" ".join(text.split()) for text in words]
     distinct = list(dict.fromkeys(prompts))
-    if not distinct:
-        raise UserError(f"prompts {name}: none is there")
     others = [text for text in texts if text is not None and not isinstance(text, str)]
+    if not distinct:
+        kind = f", but {type(others[0]).__name__} {short(others[0], 40)}" if others else ""
+        raise UserError(f"prompts {name}: none is there{kind}")
     if left := len(texts) - len(distinct) - len(others):
         say(f"prompts      {len(distinct):,}; {left:,} empty or repeated ones are left out")
     if others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from glob import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from diffdpo.engine.console import say
 from diffdpo.errors import UserError, short
 
 FOLDER = "folder of the file that holds this row"  # file names in the row are relative to it
+# Of a CSV file an empty field alone has no value; a caption may be NA, None or null.
+AS_WRITTEN = {"keep_default_na": False, "na_values": [""]}
+SHIFTED = "__index_level_0__"  # a first field without a name, by which all others would shift
 Part = tuple[Dataset, Path | None]  # rows, and the folder of the file that holds them
 
 
@@ -181,16 +185,29 @@ def read_files(name: str, files: Sequence[Path], cache_dir: str | None) -> list[
 
 def load(name: str, builder: str, files: list[Path], cache_dir: str | None) -> Dataset:
     """The rows of files, by a builder of the ``datasets`` library."""
-    paths = [str(file) for file in files]
+    # It takes names for patterns: photos[1].csv would read photos1.csv.
+    options: dict[str, Any] = {"data_files": [escape(str(file)) for file in files]}
+    if builder == "csv":
+        options |= AS_WRITTEN
     # The loader calls whatever files it is given "train".
     try:
-        return datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=cache_dir)
+        rows = datasets.load_dataset(builder, split="train", cache_dir=cache_dir, **options)
     except Exception as error:
+        if isinstance(error.__cause__ or error, UnicodeDecodeError):
+            raise UserError(f"data set {name}: not UTF-8 text; save it as UTF-8") from error
+        if "corresponds to no data" in str(error):
+            raise UserError(f"data set {name}: has no rows") from error
         # The loader does not say where; only JSON can be looked through again.
         mistakes = [json_mistake(file) for file in files] if builder == "json" else []
         if first := next((mistake for mistake in mistakes if mistake), None):
             raise UserError(f"data set {name}: cannot be read ({first})") from error
         raise
+    if builder == "csv" and SHIFTED in rows.column_names:
+        raise UserError(
+            f"data set {name}: has rows of more fields than its header names; a comma in a text"
+            " needs quotes round the text"
+        )
+    return rows
 
 
 def check_text(name: str, dataset: Dataset) -> None:

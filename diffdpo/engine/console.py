@@ -66,6 +66,8 @@ def quiet_libraries() -> None:
     """Turn off the progress bars of the libraries that are loaded already."""
     if datasets := sys.modules.get("datasets"):
         datasets.disable_progress_bars()
+        # It writes what it raises as well; whoever catches that says it in one line.
+        logging.getLogger("datasets").setLevel(logging.CRITICAL)
     for name in ("diffusers", "transformers"):
         if name in sys.modules:
             importlib.import_module(f"{name}.utils.logging").disable_progress_bar()

@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 from diffdpo.engine.accelerator import PATIENCE, sampling_device
 from diffdpo.engine.console import fail
 from diffdpo.engine.run_folder import RELEASE_SECONDS
+from diffdpo.engine.waiting import meet
 from diffdpo.errors import UserError
 
 Item = TypeVar("Item")
@@ -27,7 +28,6 @@ class Crew:
     device: torch.device
     number: int = 0
     size: int = 1
-    state: Any = None
 
     @property
     def first(self) -> bool:
@@ -40,8 +40,8 @@ class Crew:
 
     def wait(self) -> None:
         """Wait until all are here."""
-        if self.state is not None:
-            self.state.wait_for_everyone()
+        if self.size > 1:
+            meet()
 
 
 @contextmanager
@@ -53,19 +53,19 @@ def crew(alone: bool = False) -> Iterator[Crew]:
     if alone or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Crew(sampling_device())
         return
-    there = torch.cuda.is_available()
+    device = sampling_device()
+    on_cpu = device.type == "cpu"
     if not torch.distributed.is_initialized():  # a training before in the same process has ended it
         AcceleratorState._reset_state(reset_partial_state=True)
-    state: Any = PartialState(cpu=not there, timeout=PATIENCE)
+    state: Any = PartialState(cpu=on_cpu, timeout=PATIENCE)
     number = state.process_index
-    device = state.device if there else torch.device("cpu")
     try:
-        yield Crew(device, number, state.num_processes, state)
+        yield Crew(device if on_cpu else state.device, number, state.num_processes)
     except UserError as error:
         if number:
             fail(error, own=True)
         raise
-    state.wait_for_everyone()
+    meet()
     time.sleep(RELEASE_SECONDS)  # see its other use
     state.destroy_process_group()
     AcceleratorState._reset_state(reset_partial_state=True)  # for a training behind it

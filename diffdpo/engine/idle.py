@@ -7,7 +7,7 @@ from typing import Protocol
 # The schedules that read each of these.
 READERS = {"lr_power": "polynomial", "lr_num_cycles": "cosine_with_restarts"}
 OF_ADAMW = ["adam_beta1", "adam_beta2", "adam_epsilon"]
-OF_UPLOADS = ["hub_model_id", "hub_private_repo", "hub_token"]
+OF_UPLOADS = ["hub_model_id", "hub_revision", "hub_private_repo", "hub_token"]
 
 
 class Flags(Protocol):

@@ -38,6 +38,19 @@ def check_launcher(settings: TrainSettings) -> None:
         raise UserError(f"accelerate is set to FSDP version 1; {TO_SET}")
     if not is_torch_version(">=", "2.6.0"):
         raise UserError(f"FSDP2 needs PyTorch 2.6 or later; this is {torch.__version__}")
+    mistakes = mistakes_of_fsdp()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        mistakes += settings.problems_in_shares()
+    if mistakes:
+        raise UserError(*mistakes)
+    # Left on, transformers would read no file of any model but on the first process of each
+    # machine, those of text encoders and rewards among them.
+    if is_set(EFFICIENT):
+        os.environ |= {LOADS_ONCE: "true", EFFICIENT: "false"}
+
+
+def mistakes_of_fsdp() -> list[str]:
+    """A line for each setting of accelerate's that FSDP2 does not go with here."""
     unknown = {
         "FSDP_OFFLOAD_PARAMS": "keeps weights in host memory, which is not done here",
         "FSDP_ACTIVATION_CHECKPOINTING": "is --gradient_checkpointing here",
@@ -57,14 +70,7 @@ def check_launcher(settings: TrainSettings) -> None:
             "fsdp_reshard_after_forward false: FSDP2 puts weights in shares after every pass here;"
             " leave it out"
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        mistakes += settings.problems_in_shares()
-    if mistakes:
-        raise UserError(*mistakes)
-    # Left on, transformers would read no file of any model but on the first process of each
-    # machine, those of text encoders and rewards among them.
-    if is_set(EFFICIENT):
-        os.environ |= {LOADS_ONCE: "true", EFFICIENT: "false"}
+    return mistakes
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:

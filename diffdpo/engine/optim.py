@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,28 +44,32 @@ def make_optimizer(
     if settings.rmsprop:
         decay = settings.adam_weight_decay
         return torch.optim.RMSprop(parameters, lr=settings.learning_rate, weight_decay=decay)
-    adamw: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
-    options: dict[str, object] = {"fused": True}
-    if settings.use_paged_adam:
-        adamw, options = paged_adam(settings.use_8bit_adam), {}
-    elif settings.use_8bit_adam:
-        try:
-            from bitsandbytes.optim import AdamW8bit
-
-            adamw, options = AdamW8bit, {}
-        except ImportError:
-            notice(
-                "--use_8bit_adam: bitsandbytes is not installed (pip install bitsandbytes); using"
-                " 32-bit AdamW"
-            )
-    return adamw(
+    return adamw(settings, notice)(
         parameters,
         lr=settings.learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
         weight_decay=settings.adam_weight_decay,
-        **options,
     )
+
+
+def adamw(
+    settings: TrainSettings, notice: Callable[[str], None]
+) -> Callable[..., torch.optim.Optimizer]:
+    """AdamW in the form that the settings ask for; see ``make_optimizer``."""
+    if settings.use_paged_adam:
+        return paged_adam(settings.use_8bit_adam)
+    if settings.use_8bit_adam:
+        try:
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit
+        except ImportError:
+            notice(
+                "--use_8bit_adam: bitsandbytes is not installed (pip install bitsandbytes); using"
+                " 32-bit AdamW"
+            )
+    return partial(torch.optim.AdamW, fused=True)
 
 
 def paged_adam(eight_bit: bool) -> Callable[..., torch.optim.Optimizer]:

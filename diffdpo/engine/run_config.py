@@ -54,6 +54,19 @@ def layer_of_run(
     return Layer(str(Path(folder) / FILE), content, "from the run") if content else None
 
 
+def layer_of_policy(
+    policy: str | None,
+    run: Mapping[str, Any],
+    given: Mapping[str, Any],
+    tied: Mapping[str, Iterable[str]],
+    always: Iterable[str],
+) -> Layer | None:
+    """What the ``run`` of a policy has recorded, as a layer: the ``tied`` settings that are
+    ``chosen``, and those that hold ``always``. Raises UserError as ``layer_of_run`` does."""
+    own = {name: run.get(name) for name in always}
+    return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, tied), **own}, given)
+
+
 def chosen(
     run: Mapping[str, Any], given: Mapping[str, Any], tied: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from diffdpo.engine.recorder import Recorder
 from diffdpo.engine.resume import Start
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.signals import StopRequest
+from diffdpo.engine.spreading import spread
 from diffdpo.engine.start_check import check_start
 from diffdpo.engine.step_context import reward_total, step_context
 from diffdpo.engine.task import Task
@@ -38,7 +39,6 @@ from diffdpo.engine.transfer import on_device
 from diffdpo.engine.watch.ending import Ending
 from diffdpo.engine.watch.evals import Measures
 from diffdpo.engine.watch.monitor import Monitor
-from diffdpo.errors import UserError
 from diffdpo.losses.means import Metrics, mean_of
 from diffdpo.objective.scores import StepContext
 from diffdpo.objective.terms import Objective
@@ -78,7 +78,7 @@ class Trainer:
         self.plan = Plan(settings, len(rows), accelerator.num_processes)
         batch = self.plan.effective_batch
         check_batch(batch, len(rows))
-        self.layers = self.spread(model) if sharding.is_sharded(accelerator) else 0
+        self.layers = spread(model, reference, task, settings, accelerator)
         self.parameters = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = make_optimizer(self.parameters, settings, notice)
         if settings.torch_compile:
@@ -98,27 +98,6 @@ class Trainer:
         )  # fmt: skip
         self.keeper.spared = self.monitor.evals.spared
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
-
-    def spread(self, model: nn.Module) -> int:
-        """Put the weights of the policy, and of a reference with its own network, in shares;
-        returns the number of layers that are whole by themselves.
-
-        Raises UserError where the settings do not allow it.
-        """
-        # Again: by now the settings hold what accelerate's own configuration adds to them.
-        if lines := self.settings.problems_in_shares():
-            raise UserError(*lines)
-        accelerator, layers = self.accelerator, self.task.layers
-        with self.reference.network(model) as frozen:
-            networks = [model] if frozen is model else [model, frozen]
-        for network in networks:
-            value_of = None
-            if sharding.lack_memory(accelerator, network):
-                is_copy = network is not model and self.reference.starts_equal
-                copied = sharding.from_shares(model) if is_copy else None
-                value_of = copied or sharding.from_first(accelerator)
-            sharding.shard(network, layers(network), value_of)
-        return len(layers(model))
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
         """Score one micro-batch by reference and policy; returns loss, rewards and metrics.

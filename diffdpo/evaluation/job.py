@@ -168,7 +168,7 @@ def sampled_by_one(
     backbone = models.take(settings, team)
     network, reference = load_policy(backbone, entrant.run, start)
     lower(network, settings.base_precision)
-    move(backbone, reference, team.device)
+    move(backbone, team.device, reference)
     if is_first:
         with reference.network(network) as frozen:
             groups = [job.pictures, job.more]

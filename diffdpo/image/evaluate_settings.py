@@ -11,9 +11,8 @@ from diffdpo.config import Layer
 from diffdpo.data.paths import missing_data, missing_folder
 from diffdpo.engine.bits_settings import bits_problems
 from diffdpo.engine.run_config import (
-    chosen,
     departures,
-    layer_of_run,
+    layer_of_policy,
     recorded,
     result_problems,
     run_of,
@@ -215,11 +214,10 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
         """The model and data that the first of the evaluated runs recorded."""
         policy = next(iter(given.get("policy") or []), None)
         run = recorded(run_of(policy)) if policy else {}
-        own = {name: run.get(name) for name in ALWAYS}
         tied = dict(TIED)
         if given.get("prompts"):  # then pairs are read only where they are named
             del tied["dataset_name"]
-        return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, tied), **own}, given)
+        return layer_of_policy(policy, run, given, tied, ALWAYS)
 
     @property
     def departures(self) -> list[str]:

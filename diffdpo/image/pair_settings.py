@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffdpo.config import Layer
-from diffdpo.engine.run_config import chosen, layer_of_run, recorded, result_problems, run_of
+from diffdpo.engine.run_config import layer_of_policy, recorded, result_problems, run_of
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag, restated
@@ -117,8 +117,7 @@ class PairSettings(RewardSettings, CandidateSettings, ImageDataSettings):
         tied = {**TIED, "dataset_name": DATA}
         if given.get("prompts"):
             del tied["dataset_name"]
-        own = {name: run.get(name) for name in ALWAYS}
-        return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, tied), **own}, given)
+        return layer_of_policy(policy, run, given, tied, ALWAYS)
 
     @property
     def start(self) -> AdapterSettings:

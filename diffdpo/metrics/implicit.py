@@ -55,31 +55,31 @@ def implicit_margins(
         columns = []
         for visit in range(draws):
             items = [rows.read(row, visit) for row in numbers]
-            draw = task.draw(task.collate(items))
-            with torch.no_grad():
-                scores = task.score(model, draw)
-                policy_N = scores.score_N
-                reference_N = reference.score(task.score, model, draw)
-                reward_N = implicit_reward(policy_N, reference_N)
-                chosen_B, rejected_B = reward_N.chunk(2)
-                loss_B = loss(scores, reward_N, draw) if loss else torch.zeros_like(chosen_B)
-            both_N2 = torch.stack([policy_N, torch.zeros_like(policy_N) + reference_N], dim=1)
-            chosen_B2, rejected_B2 = both_N2.chunk(2)
-            columns.append(
-                (
-                    chosen_B - rejected_B,
-                    # Of several draws in one score none is that score's.
-                    draw.timestep_N.chunk(2)[0].view(len(numbers), -1)[:, 0],
-                    chosen_B2,
-                    loss_B,
-                    rejected_B2,
-                )
-            )
+            columns.append(of_draw(task, model, reference, task.draw(task.collate(items)), loss))
         prompts += [item.prompt for item in items]
         for values, column in zip(kept, zip(*columns, strict=True), strict=True):
             values.append(torch.stack(column, dim=1).cpu())
     margins, timesteps, chosen, losses, rejected = (torch.cat(values) for values in kept)
     return Margins(margins, timesteps, prompts, chosen, losses if loss else None, rejected)
+
+
+@torch.no_grad()
+def of_draw(
+    task: Any, model: nn.Module, reference: Reference, draw: Any, loss: Loss | None
+) -> tuple[Tensor, ...]:
+    """Of the pairs of one draw: margins ``(B,)``, timesteps, the chosen items' scores ``(B, 2)`` by
+    policy and reference, losses (zeros where none is asked for), the rejected items' scores."""
+    scores = task.score(model, draw)
+    policy_N = scores.score_N
+    reference_N = reference.score(task.score, model, draw)
+    reward_N = implicit_reward(policy_N, reference_N)
+    chosen_B, rejected_B = reward_N.chunk(2)
+    loss_B = loss(scores, reward_N, draw) if loss else torch.zeros_like(chosen_B)
+    both_N2 = torch.stack([policy_N, torch.zeros_like(policy_N) + reference_N], dim=1)
+    chosen_B2, rejected_B2 = both_N2.chunk(2)
+    # Of several draws in one score none is that score's.
+    timestep_B = draw.timestep_N.chunk(2)[0].view(len(chosen_B), -1)[:, 0]
+    return chosen_B - rejected_B, timestep_B, chosen_B2, loss_B, rejected_B2
 
 
 def overall(margins: Margins, seed: int) -> Estimate:

@@ -64,11 +64,11 @@ def scores_of(
 
     Raises UserError as ``judged`` does.
     """
-    parts = [slice(start, start + batch) for start in range(0, len(pictures), batch)]
-    # Closed where a reward fails as well, so that the line on it is one of its own.
-    with tqdm(parts, desc=label, unit="batch", disable=label is None) as bar:
-        scores = [judged(name, reward, names[part], pictures[part], prompts[part]) for part in bar]
-    return np.concatenate(scores) if scores else np.empty(0)
+
+    def of(part: slice) -> np.ndarray:
+        return judged(name, reward, names[part], pictures[part], prompts[part])
+
+    return by_parts(of, len(pictures), batch, label)
 
 
 def faced(
@@ -81,10 +81,23 @@ def faced(
 ) -> np.ndarray:
     """Whether the first of two pictures, or texts, is the better one, ``(N,)``: 1, 0, or ½ for a
     tie, by a reward that looks at both; ``batch`` of them at once."""
-    parts = [slice(start, start + batch) for start in range(0, len(prompts), batch)]
+
+    def of(part: slice) -> np.ndarray:
+        wins: np.ndarray = reward.versus(first[part], second[part], prompts[part])
+        return wins
+
+    return by_parts(of, len(prompts), batch, label)
+
+
+def by_parts(
+    of: Callable[[slice], np.ndarray], count: int, batch: int, label: str | None
+) -> np.ndarray:
+    """What ``of`` says of ``count`` rows, ``batch`` of them at once; ``label`` shows a bar."""
+    parts = [slice(start, start + batch) for start in range(0, count, batch)]
+    # Closed where a reward fails as well, so that the line on it is one of its own.
     with tqdm(parts, desc=label, unit="batch", disable=label is None) as bar:
-        wins = [reward.versus(first[part], second[part], prompts[part]) for part in bar]
-    return np.concatenate(wins) if wins else np.empty(0)
+        found = [of(part) for part in bar]
+    return np.concatenate(found) if found else np.empty(0)
 
 
 def culprit(reward: Callable[..., Any], names: Names, columns: Sequence[Sequence[Any]]) -> str:

@@ -97,12 +97,7 @@ def fit_bradley_terry(
     games = _with_ties_as(ties, games)
     if games.skipped:
         warnings.warn("; ".join(games.skipped), stacklevel=2)
-    groups = groups_of(games.cells, len(games.items))
-    if len(groups) > 1 and prior_std is None:
-        raise UserError(
-            f"no finite strengths exist: {describe(groups, games.items)}. "
-            "Add comparisons between them, fit one group alone, or set a prior (prior_std)"
-        )
+    groups = _connected(games, prior_std)
     model = "half" if ties == DROP else ties
     likelihood = Likelihood(games.cells, len(games.items), model, home, prior_std, DENSE_LIMIT)
     try:
@@ -110,14 +105,9 @@ def fit_bradley_terry(
         spread = _spread(likelihood, maximum, interval, level, bootstrap_samples, seed, progress)
     except NoMaximum as reason:
         raise UserError(NO_MAXIMUM[reason.parameter]) from None
-    settings = {
-        "ties": ties,
-        "home": home,
-        "prior_std": prior_std,
-        "solver": "newton",
-        "interval": interval,
-    }
-    return _ranking(games, likelihood, maximum, spread, groups, {**settings, "level": level})
+    settings = {"ties": ties, "home": home, "prior_std": prior_std, "solver": "newton"}
+    settings |= {"interval": interval, "level": level}
+    return _ranking(games, likelihood, maximum, spread, groups, settings)
 
 
 class Spread(NamedTuple):
@@ -220,6 +210,17 @@ def _with_ties_as(ties: str, games: Games) -> Games:
                 " use ties=half"
             )
     return games
+
+
+def _connected(games: Games, prior_std: float | None) -> list[Codes]:
+    """The groups of items between which strengths can be told, or a reason why they are several."""
+    groups = groups_of(games.cells, len(games.items))
+    if len(groups) > 1 and prior_std is None:
+        raise UserError(
+            f"no finite strengths exist: {describe(groups, games.items)}. "
+            "Add comparisons between them, fit one group alone, or set a prior (prior_std)"
+        )
+    return groups
 
 
 def _check(

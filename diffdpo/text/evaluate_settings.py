@@ -11,9 +11,8 @@ from diffdpo.config import Layer
 from diffdpo.data.bundled import is_bundled
 from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.engine.run_config import (
-    chosen,
     departures,
-    layer_of_run,
+    layer_of_policy,
     recorded,
     result_problems,
     run_of,
@@ -163,8 +162,7 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
         run["model_name_or_path"] = reference_of(run)
         run["dataset_name"] = the_one(run.get("eval_dataset_name") or run.get("dataset_name"))
         run["split"] = run.get("dataset_test_split")
-        own = {name: run.get(name) for name in ALWAYS}
-        return layer_of_run(str(run_of(str(policy))), {**chosen(run, given, TIED), **own}, given)
+        return layer_of_policy(policy, run, given, TIED, ALWAYS)
 
     @property
     def departures(self) -> list[str]:

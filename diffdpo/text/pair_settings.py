@@ -8,7 +8,7 @@ from typing import Any
 
 from diffdpo.config import Layer
 from diffdpo.data.paths import missing_data, missing_models
-from diffdpo.engine.run_config import chosen, layer_of_run, recorded, result_problems
+from diffdpo.engine.run_config import layer_of_policy, recorded, result_problems
 from diffdpo.flags import SEEDS, flag, restated
 from diffdpo.metrics.reward_settings import TextRewardSettings
 from diffdpo.pairs.settings import CandidateSettings
@@ -75,9 +75,8 @@ class TextPairSettings(TextRewardSettings, CandidateSettings, TextModelSettings,
         run = recorded(policy)
         run["split"] = run.get("dataset_train_split")
         run["dataset_name"] = the_one(run.get("dataset_name"))
-        own = {name: run.get(name) for name in ALWAYS}
         tied = {} if given.get("prompts") else TIED
-        return layer_of_run(str(policy), {**chosen(run, given, tied), **own}, given)
+        return layer_of_policy(policy, run, given, tied, ALWAYS)
 
     @property
     def sampler(self) -> str:

@@ -13,8 +13,7 @@ from tqdm.auto import tqdm
 
 from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
-from diffdpo.engine.files import write_atomically
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from scripts.benchmark.card_report import CardReport, Row
 from scripts.benchmark.card_subjects import card_subjects, fitting, pairs_folder, pipeline_folder
@@ -23,12 +22,13 @@ from scripts.benchmark.flops import forward_work
 from scripts.benchmark.gate import Schedule
 from scripts.benchmark.image_work import pair_rows
 from scripts.benchmark.machine import card, card_slug, cores, describe
+from scripts.benchmark.output import write_result
 from scripts.benchmark.peers import recognise
 from scripts.benchmark.race import Race, count_turns
 from scripts.benchmark.results import Result
 from scripts.benchmark.shaped import pipeline
 from scripts.benchmark.shapes import BY_NAME as IMAGE_SHAPES
-from scripts.benchmark.shapes import Shape, thin
+from scripts.benchmark.shapes import Shape, row_of, thin
 from scripts.benchmark.size import Size
 from scripts.benchmark.subjects import Subject, choose, has_trl
 from scripts.benchmark.text_shapes import (
@@ -89,7 +89,7 @@ def main(settings: CardSettings) -> int:
     folder = fresh_folder(settings.work_dir)
     data = folder / "work"
     data.mkdir()
-    shapes = [sized(shape_of(name), settings.small) for name in settings.shapes]
+    shapes = [sized(row_of(name, BY_NAME), settings.small) for name in settings.shapes]
     every = card_subjects(shapes, settings.small, schedule.total + SPARE_STEPS, peers, data)
     chosen = choose(every, settings.subjects)
     shapes = [s for s in shapes if any(shape_name(subject) == s.name for subject in chosen)]
@@ -118,16 +118,7 @@ def main(settings: CardSettings) -> int:
 
 def write(report: CardReport, output: str) -> None:
     """Write the table and its numbers, whole."""
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(f"{output}.json"), report.as_json())
-    write_atomically(Path(f"{output}.md"), report.markdown())
-
-
-def shape_of(name: str) -> Shape | TextShape:
-    """The row of that name. Raises UserError where there is none."""
-    if name not in BY_NAME:
-        raise UserError(f"--shapes {short(name)}: no such row; known: {', '.join(BY_NAME)}")
-    return BY_NAME[name]
+    write_result(output, json=report.as_json(), md=report.markdown())
 
 
 def sized(shape: Shape | TextShape, small: bool) -> Shape | TextShape:

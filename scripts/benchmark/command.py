@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 
 from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
-from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from scripts.benchmark.chart import step_chart
@@ -19,6 +18,7 @@ from scripts.benchmark.contestant import ROOT
 from scripts.benchmark.gate import Schedule
 from scripts.benchmark.machine import card_slug, cores, describe
 from scripts.benchmark.memory import MIB
+from scripts.benchmark.output import write_result
 from scripts.benchmark.peers import Peer, recognise
 from scripts.benchmark.race import Race, count_turns
 from scripts.benchmark.report import Report
@@ -52,9 +52,11 @@ class BenchmarkSettings(BaseSettings):
             "action": "extend",
         },
     )
-    repetitions: int = flag(5, "turns of every subject")
-    steps: int = flag(2, "optimizer steps of a turn that are counted; one before them is not")
-    threads: int | None = flag(None, "CPU threads of every subject; default: all cores")
+    repetitions: int = flag(5, "turns of every subject", least=1)
+    steps: int = flag(
+        2, "optimizer steps of a turn that are counted; one before them is not", least=1
+    )
+    threads: int | None = flag(None, "CPU threads of every subject; default: all cores", least=1)
     small: bool = flag(False, "tiny models: tries the command out, the figures mean nothing")
     work_dir: str = flag(
         "runs/benchmark", "folder of models, data, runs and logs; emptied at the start"
@@ -67,14 +69,6 @@ class BenchmarkSettings(BaseSettings):
         "where .json, .md and .png go; default: the checkout's assets/benchmark, on a GPU with its"
         " name",
     )
-
-    def problems(self) -> list[str]:
-        counts = {name: getattr(self, name) for name in ("repetitions", "steps", "threads")}
-        return [
-            f"--{name} must be at least 1, got {n}"
-            for name, n in counts.items()
-            if n is not None and n < 1
-        ]
 
 
 def main(settings: BenchmarkSettings) -> int:
@@ -94,9 +88,8 @@ def main(settings: BenchmarkSettings) -> int:
     make_work(work, {subject.kind for subject in chosen})
     results = measure(chosen, schedule, settings.threads or cores(), folder)
     output = settings.output or str(ROOT / "assets" / f"benchmark{card_slug()}")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     page = report(settings, work, results, notes)
-    write_atomically(Path(f"{output}.json"), page.as_json())
+    write_result(output, json=page.as_json())
     write(page, output)
     return int(any(result.error for result in results.values()))
 
@@ -156,8 +149,6 @@ def read_report(path: str) -> Report:
 def write(page: Report, output: str) -> None:
     """Write the tables and the chart, and show the tables on the screen."""
     text = page.markdown()
-    write_atomically(Path(f"{output}.md"), text)
-    with atomic_file(Path(f"{output}.png")) as draft:
-        draft.write_bytes(step_chart(page.results))
+    write_result(output, md=text, png=step_chart(page.results))
     say(text)
     say(f"result       {output}.md and .png")

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from diffdpo.config import BaseSettings
+from diffdpo.engine.accelerator import sampling_device
 from diffdpo.engine.console import say
-from diffdpo.engine.files import write_atomically
 from diffdpo.flags import flag
 from diffdpo.text.scoring.logprob import LOGP
 from diffdpo.text.scoring.scorer import TokenScorer
@@ -26,6 +26,7 @@ from scripts.benchmark.contestant import ROOT, environment
 from scripts.benchmark.gate import now
 from scripts.benchmark.machine import card, card_slug, cores, describe
 from scripts.benchmark.memory import MIB, peak_memory
+from scripts.benchmark.output import write_result
 from scripts.benchmark.subjects import has_trl
 from scripts.benchmark.tables import seconds, table
 
@@ -98,9 +99,8 @@ def main(settings: HeadSettings) -> int:
             for name, one in results.items()]  # fmt: skip
     page = f"# The output head\n\n{facts}.\n\n{words}\n\n{table(HEAD, rows)}\n"
     output = settings.output or str(ROOT / "assets" / f"head{card_slug()}")
-    write_atomically(Path(f"{output}.md"), page)
     content = {"machine": describe(threads), "settings": asdict(settings), "heads": results}
-    write_atomically(Path(f"{output}.json"), json.dumps(content, indent=2) + "\n")
+    write_result(output, md=page, json=json.dumps(content, indent=2) + "\n")
     say(page, f"result       {output}.md and .json")
     return 0
 
@@ -120,7 +120,7 @@ def in_a_process(name: str, settings: HeadSettings, threads: int) -> dict[str, A
 def measured(name: str, settings: HeadSettings) -> dict[str, Any]:
     """Seconds, memory and error of one head in this process."""
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = sampling_device()
     scorer = blank_scorer(settings).to(device)
     weight: Any = scorer.network.get_output_embeddings().weight  # type: ignore[union-attr]
     shape = settings.positions, settings.width

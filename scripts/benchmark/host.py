@@ -29,7 +29,7 @@ from scripts.benchmark.flops import forward_work
 from scripts.benchmark.gaps import Gaps
 from scripts.benchmark.image_work import pair_rows
 from scripts.benchmark.shaped import pipeline
-from scripts.benchmark.shapes import Shape, shape_of, thin
+from scripts.benchmark.shapes import BY_NAME, Shape, row_of, thin
 from scripts.benchmark.size import Size
 from scripts.benchmark.tables import table
 from scripts.benchmark.work import fresh_folder
@@ -63,7 +63,7 @@ def main(settings: HostSettings) -> int:
     torch.set_num_threads(1)
     folder, rows = fresh_folder(settings.work_dir), []
     for name in tqdm(settings.shapes, unit="shape"):
-        shape = shape_of(name)
+        shape = row_of(name, BY_NAME)
         stored = work_of("lora", "stored", *forward_work(shape)).flops
         step = stored / (SHARE * PEAKS["H100"] * TERA)
         inside, beside = (

@@ -6,8 +6,9 @@ from __future__ import annotations
 import importlib
 import json
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from diffdpo.cli import run_command
 from scripts.benchmark import peers
@@ -30,47 +31,23 @@ def trl(target: str, flags: list[str]) -> Program:
     """TRL's DPOTrainer with the flags of our text command, on the same rows in the same order."""
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from diffdpo.draws import epoch_order
 
     library = importlib.import_module("trl")
     options = trl_flags(flags)
-    half = options["mixed_precision"] == "bf16"
-    adapters = None
-    if "use_peft" in options:
-        adapters = LoraConfig(
-            r=int(options["lora_r"]),
-            lora_alpha=int(options["lora_alpha"]),
-            target_modules=options["lora_target_modules"],
-            task_type="CAUSAL_LM",
-        )
+    adapters = trl_adapters(options)
     # As in our command: what is trained is float32, and under a LoRA the base has the run's
     # precision.
-    dtype = torch.bfloat16 if half and adapters else torch.float32
+    dtype = torch.bfloat16 if options["mixed_precision"] == "bf16" and adapters else torch.float32
 
     def run() -> None:
         rows = [json.loads(line) for line in Path(options["dataset_name"]).read_text().splitlines()]
         order = epoch_order(int(options["seed"]), 0, len(rows))
-        config = library.DPOConfig(
-            output_dir=options["output_dir"],
-            max_steps=int(options["max_steps"]),
-            per_device_train_batch_size=int(options["per_device_train_batch_size"]),
-            max_length=int(options["max_length"]),
-            learning_rate=float(options["learning_rate"]),
-            lr_scheduler_type=options["lr_scheduler_type"],
-            seed=int(options["seed"]),
-            bf16=half,
-            use_cpu=not torch.cuda.is_available(),
-            gradient_checkpointing=False,  # as in our command; TRL's default is True
-            train_sampling_strategy="sequential",  # so that both see the same batches
-            save_strategy="no",
-            report_to=options["report_to"],
-        )
         library.DPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(options["model_name_or_path"], dtype=dtype),
-            args=config,
+            args=library.DPOConfig(**trl_config(options)),
             train_dataset=Dataset.from_list([rows[index] for index in order]),
             processing_class=AutoTokenizer.from_pretrained(options["model_name_or_path"]),
             peft_config=adapters,
@@ -86,27 +63,63 @@ def card(target: str, flags: list[str]) -> Program:
 
     from diffdpo.commands.train_diffusion_dpo import ImageObjects, train
     from diffdpo.config import parse
+    from diffdpo.engine.accelerator import sampling_device
     from diffdpo.engine.run_config import IN_MEMORY
     from diffdpo.engine.run_folder import begin
     from diffdpo.image.settings import ImageSettings
     from scripts.benchmark.card_command import SMALL_SIDE
     from scripts.benchmark.shaped import pipeline
-    from scripts.benchmark.shapes import shape_of, thin
+    from scripts.benchmark.shapes import BY_NAME, row_of, thin
 
     name, _, small = target.partition("-")
     words = ["--pretrained_model_name_or_path", IN_MEMORY, "--report_to", "none", *flags]
     settings, _ = parse(ImageSettings, words, "train_diffusion_dpo", "")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = sampling_device()
     # What is trained in full is float32; under a LoRA the base has the run's precision.
     half = settings.is_lora and settings.mixed_precision == "bf16"
     dtype = torch.bfloat16 if half else torch.float32
-    shape = shape_of(name)
+    shape = row_of(name, BY_NAME)
     made = pipeline(thin(shape, SMALL_SIDE) if small else shape, device, dtype)
 
     def run() -> None:
         train(settings, begin(settings), ImageObjects(pipeline=made))
 
     return run
+
+
+def trl_adapters(options: Mapping[str, str]) -> Any:
+    """What peft is told of a LoRA; None where the model is trained in full."""
+    from peft import LoraConfig
+
+    if "use_peft" not in options:
+        return None
+    return LoraConfig(
+        r=int(options["lora_r"]),
+        lora_alpha=int(options["lora_alpha"]),
+        target_modules=options["lora_target_modules"],
+        task_type="CAUSAL_LM",
+    )
+
+
+def trl_config(options: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of TRL's trainer that do what our command does with the same flags."""
+    import torch
+
+    return {
+        "output_dir": options["output_dir"],
+        "max_steps": int(options["max_steps"]),
+        "per_device_train_batch_size": int(options["per_device_train_batch_size"]),
+        "max_length": int(options["max_length"]),
+        "learning_rate": float(options["learning_rate"]),
+        "lr_scheduler_type": options["lr_scheduler_type"],
+        "seed": int(options["seed"]),
+        "bf16": options["mixed_precision"] == "bf16",
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": False,  # as in our command; TRL's default is True
+        "train_sampling_strategy": "sequential",  # so that both see the same batches
+        "save_strategy": "no",
+        "report_to": options["report_to"],
+    }
 
 
 def trl_flags(flags: list[str]) -> dict[str, str]:

@@ -6,12 +6,14 @@ T5 has its width and one layer: it runs before the steps that are counted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from diffdpo.errors import UserError, short
 
 Config = dict[str, Any]
+Row = TypeVar("Row")
 
 CLIP_L = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 CLIP_G = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20}
@@ -176,8 +178,8 @@ def thin(shape: Shape, resolution: int) -> Shape:
     )
 
 
-def shape_of(name: str) -> Shape:
+def row_of(name: str, table: Mapping[str, Row]) -> Row:
     """The row of that name. Raises UserError where there is none."""
-    if name not in BY_NAME:
-        raise UserError(f"--shapes {short(name)}: no such row; known: {', '.join(BY_NAME)}")
-    return BY_NAME[name]
+    if name not in table:
+        raise UserError(f"--shapes {short(name)}: no such row; known: {', '.join(table)}")
+    return table[name]

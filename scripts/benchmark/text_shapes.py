@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from diffdpo.engine.accelerator import sampling_device
 from scripts.benchmark.size import FULL, SMALL, Size, Work
 from scripts.benchmark.subjects import TEXT_RATE, TEXT_VARIANTS, Subject, has_trl
 from scripts.benchmark.text_work import make_rows
@@ -127,7 +128,7 @@ def make_text_data(shape: TextShape, folder: Path) -> None:
 def make_text_model(shape: TextShape, folder: Path) -> None:
     """The model in bfloat16 in its folder, made on the card where there is one."""
     torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+    with sampling_device():
         model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.bfloat16)
     model.save_pretrained(shape.work(folder).model)
 

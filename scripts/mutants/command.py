@@ -28,13 +28,14 @@ from scripts.mutants.mutations import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info", "__pycache__")
+OF_LOSSES = ["test_losses.py", "test_published_losses.py"]
 # The tests of a module, the nearest first; the first failure ends a run.
 TESTS = {
-    "losses/__init__": ["test_losses.py"],
-    "losses/pairs": ["test_losses.py"],
-    "losses/reference_free": ["test_losses.py"],
-    "losses/items": ["test_losses.py"],
-    "losses/transforms": ["test_transforms.py", "test_losses.py"],
+    "losses/__init__": OF_LOSSES,
+    "losses/pairs": OF_LOSSES,
+    "losses/reference_free": OF_LOSSES,
+    "losses/items": OF_LOSSES,
+    "losses/transforms": ["test_transforms.py", *OF_LOSSES],
     "losses/safeguard": ["test_safeguard.py"],
     "objective/terms": [
         "test_objective.py",

@@ -6,13 +6,12 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from diffdpo.cli import run_command
-from tests.factory import read_jsonl
-
-TIMED = {"pairs_per_second"}
+from tests.runs import metrics as metrics
+from tests.runs import words_of
 
 
 def flags(model, data, out, **changes):
-    settings = {
+    defaults = {
         "pretrained_model_name_or_path": model,
         "dataset_name": data,
         "output_dir": out,
@@ -21,33 +20,13 @@ def flags(model, data, out, **changes):
         "logging_steps": 1,
         "report_to": "none",
         "rank": 4,
-    } | changes
-    words = []
-    for name, value in settings.items():
-        if value is not None:
-            words += [
-                f"--{name}",
-                *(
-                    map(str, value)
-                    if isinstance(value, list)
-                    else []
-                    if value is True
-                    else [str(value)]
-                ),
-            ]
-    return words
+    }
+    return words_of(defaults | changes)
 
 
 def train(*words):
     """In this process, through the function that the script calls."""
     assert run_command("train_diffusion_dpo", [str(word) for word in words]) == 0
-
-
-def metrics(out):
-    return [
-        {k: v for k, v in line.items() if k not in TIMED}
-        for line in read_jsonl(Path(out) / "metrics.jsonl")
-    ]
 
 
 def weights(out):

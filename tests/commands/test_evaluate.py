@@ -16,6 +16,7 @@ from tests.commands.image_runs import flags, train
 from tests.conftest import script
 from tests.factory import make_pairs, pickapic_rows
 from tests.processes import run_forked
+from tests.runs import only_error
 
 pytestmark = pytest.mark.usefixtures("no_plots")  # but for real processes, which draw them
 
@@ -193,9 +194,7 @@ def test_mistakes_are_one_line(models, pairs, tmp_path, capsys, more, line):
     (tmp_path / "unet").mkdir()
     words = evaluate(models(), pairs, tmp_path, tmp_path / "out", *more)
     assert run_command("evaluate", words) == 2
-    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
-    assert len(errors) == 1
-    assert line in errors[0]
+    assert line in only_error(capsys)
 
 
 def test_only_ties_are_named(models, tmp_path, capsys):

@@ -11,6 +11,7 @@ from diffdpo.config import parse
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from tests.conftest import script
 from tests.processes import run_forked
+from tests.runs import only_error
 from tests.text.factory import save_model
 from tests.text.runs import flags, train
 
@@ -89,9 +90,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("more", "line"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line(lm, data, tmp_path, capsys, more, line):
     assert run_command("evaluate_text", evaluate(lm, data["pairs"], lm, tmp_path, *more)) == 2
-    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
-    assert len(errors) == 1
-    assert line in errors[0]
+    assert line in only_error(capsys)
 
 
 def test_what_must_be_named_is_named(lm, tmp_path, capsys):

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.cli import run_command
 from diffdpo.text.sampling.generate import SampleSettings, continued, uniforms
+from tests.runs import only_error
 from tests.service import Service
 from tests.text.factory import save_model
 
@@ -48,8 +49,7 @@ def other(tmp_path_factory):
 
 
 @pytest.fixture
-def service(monkeypatch, lm, other):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+def service(lm, other):
     with Writer({str(lm): lm, str(other): other, "base": lm, "mine": other}) as server:
         yield server
 
@@ -113,7 +113,6 @@ BROKEN = {
 def test_a_service_that_fails_is_one_line(service, words, lm, capsys, reply, line):
     service.broken = reply
     assert run_command("evaluate_text", [*words, "--generator_url", service.url]) == 2
-    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
-    assert len(errors) == 1
-    assert errors[0].startswith(f"error: generator {lm} at {service.url}: ")
-    assert line in errors[0]
+    error = only_error(capsys)
+    assert error.startswith(f"error: generator {lm} at {service.url}: ")
+    assert line in error

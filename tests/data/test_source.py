@@ -168,3 +168,38 @@ def test_a_broken_file_gets_a_short_line(tmp_path, texts, content, line):
     with pytest.raises(UserError, match=line) as caught:
         open_with_folders(str(path), "train", cache_dir=str(tmp_path / "cache"))
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["photos[1].csv", "a*.csv", "what?.csv", "v [2]/train.csv"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    for other in (name, "photos1.csv", "ab.csv", "what1.csv", "v 2/train.csv"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_text(f"text\n{other}\n")
+    rows = open_dataset(str(tmp_path / name), "train", cache_dir=str(tmp_path / "cache"))
+    assert rows["text"][:] == [name]
+
+
+def test_words_for_nothing_are_words_in_a_csv_file(tmp_path):
+    words = ["NA", "None", "null", "nan", "N/A"]
+    (tmp_path / "a.csv").write_text("text,n\n" + "".join(f"{word},1\n" for word in words) + ",2\n")
+    rows = open_dataset(str(tmp_path / "a.csv"), "train", cache_dir=str(tmp_path / "cache"))
+    assert rows["text"][:] == [*words, None]
+    assert rows["n"][:] == [1] * 5 + [2]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("chosen,rejected\na,b,c\nd,e,f\n", "rows of more fields than its header names"),
+        ("chosen,rejected\na,b,\nd,e,\n", "rows of more fields than its header names"),
+        ("chosen,rejected\na,b,c,d\n", "rows of more fields than its header names"),
+        ("chosen,rejected\na,b\nc,d,e\n", "Expected 2 fields in line 3, saw 3"),
+        ("chosen,rejected\n", "has no rows"),
+        ("chosen,rejected\nd\xe9,e\n".encode("latin-1"), "not UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_a_csv_file_that_would_be_read_wrongly_is_refused(tmp_path, content, line):
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(UserError, match=line):
+        open_dataset(str(tmp_path / "a.csv"), "train", cache_dir=str(tmp_path / "cache"))

@@ -23,23 +23,19 @@ def new_pairs(*words: str) -> Make:
     return make
 
 
-def new_pairs_over_old(material: Material) -> list[str]:
-    (material.folder / "new").mkdir()
-    (material.folder / "new" / "train-00000.parquet").write_text("mine")
-    return new_pairs()(material)
+def new_pairs_over(name: str, text: str) -> Make:
+    """Pairs to be sampled into a folder that has this file."""
+
+    def make(material: Material) -> list[str]:
+        (material.folder / "new").mkdir()
+        (material.folder / "new" / name).write_text(text)
+        return new_pairs()(material)
+
+    return make
 
 
-def new_pairs_over_others(material: Material) -> list[str]:
-    (material.folder / "new").mkdir()
-    record = {"made_by": {"seed": 5}, "files": ["train-00000.parquet"]}
-    (material.folder / "new" / "make_pairs.json").write_text(json.dumps(record))
-    return new_pairs()(material)
-
-
-def new_pairs_over_noise(material: Material) -> list[str]:
-    (material.folder / "new").mkdir()
-    (material.folder / "new" / "make_pairs.json").write_text("[]")
-    return new_pairs()(material)
+RECORD = "make_pairs.json"
+OTHERS = json.dumps({"made_by": {"seed": 5}, "files": ["train-00000.parquet"]})
 
 
 def new_pairs_with(code: str) -> Make:
@@ -55,7 +51,12 @@ def new_pairs_with(code: str) -> Make:
 CASES = [
     Bad("no step", PAIRS, new_pairs("--num_inference_steps", "0"), "--num_inference_steps"),
     Bad("too many steps", PAIRS, new_pairs("--num_inference_steps", "2000"), ".*at most 1000"),
-    Bad("a file of the user's", PAIRS, new_pairs_over_old, ".*holds train-00000.parquet"),
+    Bad(
+        "a file of the user's",
+        PAIRS,
+        new_pairs_over("train-00000.parquet", "mine"),
+        ".*holds train-00000.parquet",
+    ),
     Bad("one candidate", PAIRS, new_pairs("--candidates", "1"), "--candidates must be at le"),
     Bad(
         "no such selection",
@@ -104,13 +105,13 @@ CASES = [
     Bad(
         "pairs with another record",
         PAIRS,
-        new_pairs_over_others,
+        new_pairs_over(RECORD, OTHERS),
         "--output_dir .*: holds pairs that were made with another .*; choose another folder",
     ),
     Bad(
         "a record that is none",
         PAIRS,
-        new_pairs_over_noise,
+        new_pairs_over(RECORD, "[]"),
         ".*make_pairs.json: cannot be read .*; move it away",
     ),
     Bad(

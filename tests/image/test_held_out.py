@@ -16,6 +16,7 @@ from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.conftest import script
 from tests.factory import make_pairs, read_jsonl
 from tests.processes import run_two
+from tests.runs import sums
 
 BASE = {"holdout": 4, "eval_steps": 2, "max_train_steps": 6, "checkpointing_steps": 3}
 
@@ -59,13 +60,14 @@ def test_the_figures_are_those_of_the_pairs_own_numbers(run):
     assert line["eval_error/policy_chosen"] == pytest.approx(error, rel=1e-6)
 
 
+def checkpoint(run, step):
+    return load_file(run / f"checkpoint-{step}" / "trainable.safetensors")
+
+
 def test_the_result_is_the_best_step(run):
     lines = evals(run)
     best = min(lines, key=lambda line: line["eval_loss"])["step"]
-    then = load_file(run / f"checkpoint-{best}" / "trainable.safetensors")
-    # The exported LoRA has the same numbers under other names.
-    result = sorted(value.double().sum().item() for value in weights(run).values())
-    assert result == pytest.approx(sorted(v.double().sum().item() for v in then.values()))
+    assert sums(weights(run)) == pytest.approx(sums(checkpoint(run, best)))
     card = (run / "README.md").read_text()
     assert f"step {best}" in card
 
@@ -260,9 +262,7 @@ def test_winner_drift_rolls_back_or_stops(models, pairs, tmp_path, capsys, again
     assert f"rolled back  to step {before}" in printed
     assert printed.count("drift        step") == 1
     assert read_state(back / f"checkpoint-{before}")["step"] == before
-    then = load_file(back / f"checkpoint-{before}" / "trainable.safetensors")
-    result = sorted(value.double().sum().item() for value in weights(back).values())
-    assert result == pytest.approx(sorted(v.double().sum().item() for v in then.values()))
+    assert sums(weights(back)) == pytest.approx(sums(checkpoint(back, before)))
     assert f"step {before}" in (back / "README.md").read_text()
 
     stop = tmp_path / "stop"

@@ -1,5 +1,5 @@
 """Every format of image pairs: told by its columns, the winner stays the winner, rankings become
-pairs; what labels hide."""
+pairs."""
 
 import json
 import math
@@ -15,7 +15,6 @@ from diffdpo.errors import UserError
 from diffdpo.image.pictures.framing import FrameSettings
 from diffdpo.image.pictures.side_columns import SideSettings
 from diffdpo.image.reading.pairs import image_pairs
-from diffdpo.image.reading.traps import find_traps
 from tests.factory import encoded, picture
 
 SOFT = FrameSettings(seed=0, resolution=32, ties="soft")
@@ -283,42 +282,3 @@ def test_pictures_without_a_partner_are_left_out_or_refused(tmp_path, capsys):
     picture(0).save(tmp_path / "chosen" / "0.webp")
     with pytest.raises(UserError, match=r"0.png and 0.webp: one name"):
         open_with_folders(str(tmp_path), "train")
-
-
-TRAPS = {
-    "none": ([("a", "b", 1), ("b", "c", 1), ("a", "c", 1)], (0, 0, 0)),
-    "both sides": ([("a", "a", 1), ("a", "b", 1)], (1, 0, 0)),
-    "repeated, once the other way round": (
-        [("a", "b", 1), ("a", "b", 1), ("b", "a", 0)],
-        (0, 2, 0),
-    ),
-    "contradiction": ([("a", "b", 1), ("b", "a", 1), ("a", "c", 1)], (0, 0, 2)),
-    "circle of three with a tail": (
-        [("a", "b", 1), ("b", "c", 0.8), ("a", "c", 0), ("c", "d", 1)],
-        (0, 0, 3),
-    ),
-    "a tie is in no circle": ([("a", "b", 1), ("b", "a", 0.5)], (0, 0, 0)),
-}
-
-
-@pytest.mark.parametrize(("pairs", "expected"), TRAPS.values(), ids=TRAPS)
-def test_traps(pairs, expected):
-    sides, wins = [pair[:2] for pair in pairs], [pair[2] for pair in pairs]
-    found = find_traps(sides, ["p"] * len(pairs), wins)
-    assert (found.same_picture, found.repeated, found.in_circles) == expected
-    # Under a prompt of its own no pair contradicts or repeats another.
-    alone = find_traps(sides, [str(n) for n in range(len(pairs))], wins)
-    assert (alone.same_picture, alone.repeated, alone.in_circles) == (expected[0], 0, 0)
-
-
-def test_traps_are_counted_when_images_are_checked(folder):
-    first, second = names(0, 1)
-    rows = [{"prompt": "p", "chosen": first, "rejected": second}] * 2
-    rows += [{"prompt": "p", "chosen": second, "rejected": first}]
-    rows += [{"prompt": "p", "chosen": first, "rejected": first}]
-    pairs = opened(folder, rows)
-    pairs.check(quiet=True)
-    assert str(pairs.tally.traps) == (
-        "1 with one picture on both sides, 1 repeated, 3 that contradict each other"
-    )
-    assert len(pairs) == 4

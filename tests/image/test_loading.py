@@ -20,17 +20,14 @@ from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.reading.inputs import open_to_sample
 from diffdpo.image.settings import ImageSettings
 from tests.factory import FAMILIES, pickapic_rows
-from tests.families import factory
 
 CPU = torch.device("cpu")
 SD3 = "StableDiffusion3Pipeline"
 
 
 @pytest.fixture(scope="module")
-def sd3(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sd3")
-    factory(SD3).tiny().save_pretrained(folder)
-    return folder
+def sd3(tiny_models):
+    return tiny_models(SD3)
 
 
 @pytest.fixture

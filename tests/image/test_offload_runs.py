@@ -14,7 +14,6 @@ from diffdpo.image import needs
 from diffdpo.image.backbones import load_backbone, offload
 from tests.commands.image_runs import flags, metrics, same, train, weights
 from tests.conftest import script
-from tests.families import factory
 from tests.families.work import batch_of, task_of
 from tests.image.test_offload import CPU, META, assert_same, opened, steps, trained_in
 from tests.processes import run_two
@@ -23,10 +22,8 @@ FLUX = "FluxPipeline"
 
 
 @pytest.fixture(scope="module")
-def flux(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    factory(FLUX).tiny().save_pretrained(folder)
-    return folder
+def flux(tiny_models):
+    return tiny_models(FLUX)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-TIMED = {"pairs_per_second"}  # metrics that no two runs have in common
+from tests.runs import TIMED
 
 
 def left_by(folder: Path) -> dict[str, str]:

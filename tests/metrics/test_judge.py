@@ -8,7 +8,6 @@ import threading
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from diffdpo.errors import UserError
@@ -39,8 +38,7 @@ def brightness(image):
 
 
 @pytest.fixture
-def service(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+def service():
     with PictureService() as server:
         yield server
 
@@ -48,10 +46,7 @@ def service(monkeypatch):
 @pytest.fixture
 def judge(service, tmp_path):
     def make(**settings):
-        file = tmp_path / "judge.yaml"
-        told = {"url": service.url, "model": "tiny", "cache_dir": str(tmp_path / "kept")}
-        file.write_text(yaml.safe_dump({**told, **settings}))
-        return REWARDS["judge"](str(file))
+        return REWARDS["judge"](service.judge_file(tmp_path, **settings))
 
     return make
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import yaml
 
 from diffdpo.errors import UserError
 from diffdpo.metrics import TEXT_REWARDS
@@ -30,17 +29,14 @@ class Reader(Service):
 
 
 @pytest.fixture
-def service(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+def service():
     with Reader() as server:
         yield server
 
 
 @pytest.fixture
 def judge(service, tmp_path):
-    file, kept = tmp_path / "judge.yaml", str(tmp_path / "kept")
-    file.write_text(yaml.safe_dump({"url": service.url, "model": "tiny", "cache_dir": kept}))
-    return TEXT_REWARDS["judge"](str(file))
+    return TEXT_REWARDS["judge"](service.judge_file(tmp_path))
 
 
 def test_texts_get_points(service, judge):

@@ -10,6 +10,7 @@ from diffdpo.cli import run_command
 from diffdpo.draws import Purpose
 from diffdpo.text.sampling import candidates
 from diffdpo.text.sampling.generate import SampleSettings, continued, uniforms
+from tests.runs import only_error
 from tests.text import runs
 
 PROMPTS = ["the cat", "a  dog\nsat", "one"]
@@ -132,9 +133,7 @@ def test_the_prompts_of_a_data_set_and_the_model_of_a_run_are_taken(words, lm, d
 )
 def test_mistakes_are_one_line(words, capsys, more, line):
     assert run_command("make_pairs", words(**more)) == 2
-    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
-    assert len(errors) == 1
-    assert line in errors[0]
+    assert line in only_error(capsys)
 
 
 def test_equal_scores_are_left_out_and_said(words, tmp_path, capsys):

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import torch
 
 from diffdpo.engine.step_context import step_context
+from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import OtherModel, Zero
 from diffdpo.text.flags.loss_settings import text_objective
@@ -47,3 +48,21 @@ class OneStep:
         loss = objective.loss(policy, reward_N, draw, context).mean()
         metrics = objective.metrics(reward_N, draw, context)
         return loss, {**metrics, **self.task.metrics(policy, frozen_N, draw, context)}
+
+
+def step(scorer, reference, draw, dtype=None, rate=0.01):
+    """The rewards, losses and reference scores of a step, which is taken: every trained weight
+    moves by ``rate``."""
+    task, drawn = draw
+    with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+        frozen_N = reference.score(task.score, scorer, drawn)
+        reward_N = task.score(scorer, drawn).score_N - frozen_N
+    loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=0.1)
+    loss_B.mean().backward()
+    trained = [weight for weight in scorer.parameters() if weight.grad is not None]
+    assert any(bool(weight.grad.any()) for weight in trained)
+    with torch.no_grad():
+        for weight in trained:
+            weight -= rate * weight.grad.sign()
+            weight.grad = None
+    return reward_N.detach(), loss_B.detach(), frozen_N

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from diffdpo.cli import run_command
-from tests.factory import read_jsonl
+from tests.runs import metrics as metrics
+from tests.runs import words_of
 from tests.text.factory import chat_rows, label_rows, pair_rows, write_jsonl
-
-TIMED = {"pairs_per_second"}  # metrics that no two runs have in common
 
 
 def write_data(folder):
@@ -18,7 +15,7 @@ def write_data(folder):
 
 
 def flags(model, rows, out, **changes):
-    settings = {
+    defaults = {
         "model_name_or_path": model,
         "dataset_name": rows,
         "output_dir": out,
@@ -26,25 +23,13 @@ def flags(model, rows, out, **changes):
         "train_batch_size": 4,
         "learning_rate": 1e-3,
         "report_to": "none",
-    } | changes
-    words = []
-    for name, value in settings.items():
-        if value is not None:
-            values = value if isinstance(value, list) else [] if value is True else [value]
-            words += [f"--{name}", *map(str, values)]
-    return words
+    }
+    return words_of(defaults | changes)
 
 
 def train(*words):
     """In this process, through the function that the script calls."""
     assert run_command("train_text_dpo", [str(word) for word in words]) == 0
-
-
-def metrics(out):
-    return [
-        {k: v for k, v in line.items() if k not in TIMED}
-        for line in read_jsonl(Path(out) / "metrics.jsonl")
-    ]
 
 
 def fails_with(words, line, capsys):

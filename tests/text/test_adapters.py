@@ -13,16 +13,14 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from diffdpo.cli import run_command
 from diffdpo.config import parse
 from diffdpo.errors import UserError
-from diffdpo.losses import preference_loss
 from diffdpo.reference import AdapterCopy, AdapterOff
 from diffdpo.text.model.export import export
 from diffdpo.text.model.loading import load_model, load_tokenizer
 from diffdpo.text.model.network import frozen_storage, make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
-from tests.text.engine import OneStep
-from tests.text.factory import model, pair_rows, save_model
+from tests.text.engine import step
+from tests.text.factory import model, save_model
 from tests.text.runs import flags, metrics, train
-from tests.text.test_task import items_of
 
 CPU = torch.device("cpu")
 IDS = torch.arange(9)[None] * 7
@@ -44,34 +42,12 @@ def tied(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def draw():
-    task = OneStep(model(), model()).task
-    return task, task.draw(task.collate(items_of(pair_rows(3))))
-
-
 def prepared(name, **settings):
     given = {"model_name_or_path": str(name), "use_peft": True, "lora_r": 4, "lora_alpha": 8}
     settings = TextSettings(**given | settings)
     network = load_model(str(name), "model_name_or_path", settings, frozen_storage(settings))
     scorer = make_trainable(network, settings, CPU).train()
     return settings, scorer, make_reference(scorer, settings, reference_free=False)
-
-
-def step(scorer, reference, draw, dtype=None):
-    """The rewards, losses and reference scores of a step, which is taken."""
-    task, drawn = draw
-    with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-        frozen_N = reference.score(task.score, scorer, drawn)
-        reward_N = task.score(scorer, drawn).score_N - frozen_N
-    loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=0.1)
-    loss_B.mean().backward()
-    with torch.no_grad():
-        for weight in scorer.parameters():
-            if weight.grad is not None:
-                weight -= 0.01 * weight.grad.sign()
-                weight.grad = None
-    return reward_N.detach(), loss_B.detach(), frozen_N
 
 
 def logits(network):

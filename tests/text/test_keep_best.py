@@ -4,6 +4,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.factory import read_jsonl
+from tests.runs import sums
 from tests.text.factory import pair_rows, write_jsonl
 from tests.text.runs import fails_with, flags, train
 
@@ -24,10 +25,6 @@ def test_the_exported_adapter_is_that_of_the_best_step(lm, data, tmp_path, rate,
     assert len(lines) == min(6, best + 2)
     then = load_file(out / f"checkpoint-{best}" / "trainable.safetensors")
     result = load_file(out / "adapter_model.safetensors")
-
-    def sums(tensors):
-        return sorted(value.double().sum().item() for value in tensors.values())
-
     assert sums(result) == pytest.approx(sums(then))
     assert f"best         step {best} by eval_loss" in capsys.readouterr().out
 

@@ -3,6 +3,7 @@ adapter is one for the base as it was."""
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ from diffdpo.config import parse
 from diffdpo.engine.finite import plain_tensors
 from diffdpo.engine.low_bits import is_plain, loading_options
 from diffdpo.errors import UserError
-from diffdpo.losses import preference_loss
 from diffdpo.text.model.export import export
 from diffdpo.text.model.loading import load_model, load_tokenizer
 from diffdpo.text.model.network import (
@@ -31,9 +31,9 @@ from diffdpo.text.model.network import (
     save_activations,
 )
 from diffdpo.text.settings import TextSettings
-from tests.text.engine import OneStep
-from tests.text.factory import model, pair_rows, save_model
-from tests.text.test_task import items_of
+from tests.text.engine import step
+from tests.text.factory import save_model
+from tests.toy import mistakes
 
 CPU = torch.device("cpu")
 FEWER = ["fp8", "int8", "fp8_torchao"]
@@ -57,30 +57,6 @@ def prepared(name, bits=None, **settings):
     return settings, scorer.train()
 
 
-@pytest.fixture(scope="module")
-def draw():
-    task = OneStep(model(), model()).task
-    return task, task.draw(task.collate(items_of(pair_rows(3))))
-
-
-def step(scorer, reference, draw):
-    """The rewards of a step and the loss that it takes them to."""
-    task, drawn = draw
-    with torch.autocast("cpu", torch.bfloat16):
-        frozen_N = reference.score(task.score, scorer, drawn)
-        reward_N = task.score(scorer, drawn).score_N - frozen_N
-    loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=0.1)
-    loss_B.mean().backward()
-    trained = [weight for weight in scorer.parameters() if weight.requires_grad]
-    assert any(bool(weight.grad.any()) for weight in trained if weight.grad is not None)
-    with torch.no_grad():
-        for weight in trained:
-            if weight.grad is not None:
-                weight -= 0.05 * weight.grad.sign()
-                weight.grad = None
-    return reward_N.detach(), loss_B.detach()
-
-
 def frozen_bytes(scorer):
     frozen = ((n, w) for n, w in scorer.named_parameters() if ".base_layer." in n)
     return sum(
@@ -97,10 +73,10 @@ def test_the_policy_starts_as_its_reference_and_parts(base, draw, bits, checkpoi
     assert trained
     assert all(".lora_" in n and w.dtype == torch.float32 for n, w in trained.items())
     before = network_digest(scorer)
-    reward_N, loss_B = step(scorer, reference, draw)
+    reward_N, loss_B, _ = step(scorer, reference, draw, torch.bfloat16, 0.05)
     assert reward_N.tolist() == [0.0] * len(reward_N)
     assert loss_B.tolist() == pytest.approx([math.log(2)] * len(loss_B), abs=1e-7)
-    reward_N, _ = step(scorer, reference, draw)
+    reward_N, *_ = step(scorer, reference, draw, torch.bfloat16, 0.05)
     assert reward_N.all()
     assert network_digest(scorer) == before  # of what is frozen
 
@@ -125,7 +101,7 @@ def test_the_adapter_is_one_for_the_plain_base(base, draw, tmp_path, bits):
     settings, scorer = prepared(base, bits, output_dir=str(tmp_path / "out"))
     reference = make_reference(scorer, settings, reference_free=False)
     for _ in range(2):
-        step(scorer, reference, draw)
+        step(scorer, reference, draw, torch.bfloat16, 0.05)
     tokenizer = load_tokenizer(scorer.network, settings)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         own = scorer.network.eval()(IDS).logits.float()
@@ -157,7 +133,7 @@ def test_an_adapter_that_is_loaded_is_not_rounded_to_the_bits_beneath(base, draw
         assert trained.keys() == expected.keys()
         assert all(torch.equal(weight, expected[name]) for name, weight in trained.items())
         reference = make_reference(scorer, settings, reference_free=False)
-        reward_N, _ = step(scorer, reference, draw)
+        reward_N, *_ = step(scorer, reference, draw, torch.bfloat16, 0.05)
         assert reward_N.tolist() == [0.0] * len(reward_N)
 
 
@@ -223,11 +199,7 @@ def test_what_is_asked_for_is_what_the_libraries_get():
 
 
 def test_mistakes_are_one_line(base):
-    def lines(*words):
-        with pytest.raises(UserError) as caught:
-            parse(TextSettings, list(words))
-        return caught.value.mistakes
-
+    lines = partial(mistakes, cls=TextSettings)
     (line,) = lines("--load_in_4bit", "--load_in_8bit")
     assert line == "--load_in_4bit and --load_in_8bit exclude each other; keep one"
     (line,) = lines("--bnb_4bit_quant_type", "nf4")

@@ -28,9 +28,7 @@ from diffdpo.text.model.adapters import is_adapter
 from diffdpo.text.model.loading import load_model, load_tokenizer
 from diffdpo.text.model.network import make_reference, make_trainable
 from diffdpo.text.settings import TextSettings
-from tests.text.engine import OneStep
 from tests.text.factory import model, save_model, tokenizer
-from tests.text.test_task import items_of, pair_rows
 
 CPU = torch.device("cpu")
 
@@ -62,12 +60,6 @@ def prepared(name, **settings):
     network = load_model(str(name), "model_name_or_path", settings)
     scorer = make_trainable(network, settings, CPU)
     return scorer, make_reference(scorer, settings, reference_free=False)
-
-
-@pytest.fixture(scope="module")
-def draw():
-    task = OneStep(model(), model()).task
-    return task, task.draw(task.collate(items_of(pair_rows(3))))
 
 
 def both(scorer, reference, draw):

@@ -225,14 +225,16 @@ def test_a_registrys_entry_names_the_column(tmp_path):
 
 
 def test_models_that_read_text_alone_and_streams_refuse_pictures(tmp_path, capsys):
-    with pytest.raises(UserError, match="column images holds images, which only the training of"):
+    with pytest.raises(
+        UserError, match="column images holds images, which image–text models alone read"
+    ):
         TextRows(Dataset.from_list([ROW] * 4), WORDS, RowSettings())
     model = vision.save("llava", tmp_path / "model")
     Dataset.from_list([ROW] * 4).to_parquet(tmp_path / "rows.parquet")
     words = flags(model, tmp_path / "rows.parquet", tmp_path / "out", streaming=True)
     capsys.readouterr()
     fails_with(
-        words, "data: column images holds images, which only the training of an image–text", capsys
+        words, "data: column images holds images, which image–text models alone read", capsys
     )
 
 

@@ -71,7 +71,7 @@ def load_policy(
     raise UserError(f"{what}: holds neither {LORA_FILE} nor a pipeline; {instead(folder)}")
 
 
-def move(backbone: Backbone, reference: Reference, device: torch.device) -> None:
+def move(backbone: Backbone, device: torch.device, reference: Reference | None = None) -> None:
     """Bring a pipeline, and a reference that is a network of its own, to ``device``."""
     backbone.pipeline.to(device)
     if isinstance(reference, FrozenCopy):

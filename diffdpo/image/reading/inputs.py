@@ -150,14 +150,14 @@ def open_rows(settings: ImageDataSettings, seed: int) -> Dataset:
     """The rows of the data sets and split that the settings name; several are mixed by ``seed``."""
     split, config = settings.dataset_split_name, settings.dataset_config_name
     (strategy, weights), names = settings.mixing, settings.datasets
+    if len({*names}) < len(names):
+        raise UserError("--dataset_name: one of the data sets is named twice")
     sets = {
         name: open_with_folders(name, split, config, settings.cache_dir, "--split")
         for name in names
     }
     if len(sets) == 1 and strategy != OF_SET:
         return sets[names[0]]
-    if len(sets) < len(names):
-        raise UserError("--dataset_name: one of the data sets is named twice")
     check_forms(sets, settings)
     return mixed_tables(sets, strategy, weights, seed)
 

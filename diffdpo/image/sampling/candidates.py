@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.encoder_files import vae_identity, whole_identity
 from diffdpo.image.bundled import GUIDANCE, draws_emoji
 from diffdpo.image.lora_file import lora_in, lora_path
-from diffdpo.image.model.policy import load_policy
+from diffdpo.image.model.policy import load_policy, move
 from diffdpo.image.needs import gib
 from diffdpo.image.pair_settings import PairSettings
 from diffdpo.image.pictures.marks import evenly
@@ -129,6 +129,60 @@ def lora_identity(name: str | None) -> str:
     return str(name) if name is None else file_digest(lora_path(name))
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Pictures that the settings' model or policy samples on ``device``, so many of each prompt as
+    ``layout`` has."""
+
+    settings: PairSettings
+    prompts: list[str]
+    layout: Layout
+    device: torch.device
+
+    @cached_property
+    def opened(self) -> tuple[Backbone, nn.Module]:
+        """The model and the network that samples, once they are needed."""
+        return open_sampler(self.settings, self.device)
+
+    def compute(self, span: range) -> Rows:
+        """The rows ``span`` of the table of candidates."""
+        (backbone, network), sampling = self.opened, PictureSettings.of(self.settings)
+        for first in range(span.start, span.stop, sampling.batch):
+            rows = range(first, min(first + sampling.batch, span.stop))
+            both = [(self.prompts[prompt], number) for prompt, number in map(self.layout.of, rows)]
+            texts = [text for text, _ in both]
+            seeds = [candidate_seed(self.settings.seed, text, number) for text, number in both]
+            pictures = sample(backbone, network, texts, seeds, sampling)
+            for picture, seed in zip(pictures, seeds, strict=True):
+                png = as_png(picture)
+                yield {"picture": png, "seed": seed, "digest": digest(png)}
+
+    def judge(self, name: str, reward: Reward) -> Judge:
+        """What a reward says of stored candidates."""
+
+        def scores(table: Dataset, rows: Sequence[int]) -> np.ndarray:
+            both = [self.layout.of(row) for row in rows]
+            names = [f"candidate {n + 1} of prompt {short(self.prompts[p], 60)!r}" for p, n in both]
+            pictures = [opened_picture(table[row]["picture"]) for row in rows]
+            return judged(name, reward, names, pictures, [self.prompts[p] for p, _ in both])
+
+        return Judge(reward.identity, signed_on(reward, self.device), scores)
+
+    def row(self, table: Dataset, pair: Pair, rows: tuple[int, int]) -> dict[str, Any]:
+        """A row to train on."""
+        content: dict[str, Any] = {"caption": self.prompts[pair.prompt]}
+        for side, number in enumerate(rows):
+            stored = table[number]
+            content |= {f"jpg_{side}": stored["picture"], f"seed_{side}": stored["seed"]}
+            content[f"label_{side}"] = 1 - pair.label if side else pair.label
+            content[f"model_{side}"] = self.settings.sampler
+        return content
+
+    def pages(self, table: Dataset, layout: Layout, chosen: Chosen) -> dict[str, bytes]:
+        """A sheet of pairs, by the name of its file."""
+        return {"sheet.png": as_png(page(table, layout, chosen, self.prompts))}
+
+
 def picture_source(
     settings: PairSettings,
     skeleton: Backbone,
@@ -137,59 +191,20 @@ def picture_source(
     device: torch.device,
 ) -> Source:
     """Candidates that the settings' model or policy samples on ``device``, and their rewards."""
-    layout = Layout(len(prompts), settings.candidates)
+    made = Candidates(settings, prompts, Layout(len(prompts), settings.candidates), device)
     key = pictures_key(settings, skeleton, prompts, device)
-    sampling = PictureSettings.of(settings)
-
-    @cache
-    def opened() -> tuple[Backbone, nn.Module]:
-        return open_sampler(settings, device)
-
-    def compute(span: range) -> Rows:
-        backbone, network = opened()
-        for first in range(span.start, span.stop, sampling.batch):
-            both = [layout.of(row) for row in range(first, min(first + sampling.batch, span.stop))]
-            texts = [prompts[prompt] for prompt, _ in both]
-            seeds = [candidate_seed(settings.seed, prompts[p], number) for p, number in both]
-            for picture, seed in zip(
-                sample(backbone, network, texts, seeds, sampling), seeds, strict=True
-            ):
-                png = as_png(picture)
-                yield {"picture": png, "seed": seed, "digest": digest(png)}
-
-    def judge(name: str, reward: Reward) -> Judge:
-        def scores(table: Dataset, rows: Sequence[int]) -> np.ndarray:
-            both = [layout.of(row) for row in rows]
-            names = [f"candidate {n + 1} of prompt {short(prompts[p], 60)!r}" for p, n in both]
-            pictures = [opened_picture(table[row]["picture"]) for row in rows]
-            return judged(name, reward, names, pictures, [prompts[p] for p, _ in both])
-
-        return Judge(reward.identity, signed_on(reward, device), scores)
-
-    def row(table: Dataset, pair: Pair, rows: tuple[int, int]) -> dict[str, Any]:
-        content: dict[str, Any] = {"caption": prompts[pair.prompt]}
-        for side, number in enumerate(rows):
-            stored = table[number]
-            content |= {f"jpg_{side}": stored["picture"], f"seed_{side}": stored["seed"]}
-            content[f"label_{side}"] = 1 - pair.label if side else pair.label
-            content[f"model_{side}"] = settings.sampler
-        return content
-
-    def pages(table: Dataset, layout: Layout, chosen: Chosen) -> dict[str, bytes]:
-        return {"sheet.png": as_png(page(table, layout, chosen, prompts))}
-
     return Source(
         prompts=prompts,
         key=key,
         features=STORED,
-        prepare=opened,
-        compute=compute,
-        judges={name: judge(name, reward) for name, reward in rewards.items()},
+        prepare=lambda: made.opened,
+        compute=made.compute,
+        judges={name: made.judge(name, reward) for name, reward in rewards.items()},
         facts=facts_of(settings, skeleton, key),
         sides=("0", "1"),
         columns=Features(COLUMNS),
-        row=row,
-        pages=pages,
+        row=made.row,
+        pages=made.pages,
     )
 
 
@@ -199,7 +214,7 @@ def open_sampler(settings: PairSettings, device: torch.device) -> tuple[Backbone
     network = backbone.network
     if settings.policy is not None:
         network, _ = load_policy(backbone, settings.policy, settings.start)
-    backbone.pipeline.to(device)
+    move(backbone, device)
     return backbone, network
 
 

@@ -17,6 +17,7 @@ from typing import Any, overload
 from PIL import Image
 from tqdm.auto import tqdm
 
+from diffdpo.cache.keys import read_facts
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.console import say
 from diffdpo.engine.crew import Crew
@@ -115,7 +116,7 @@ class Album:
         """Make the folder ready: pictures that were made by other ``facts`` are deleted, and a line
         says which."""
         path = self.folder / KEY
-        before = read_key(path)
+        before = read_facts(path)
         if others := differing(before, facts):
             if before is not None:
                 say(
@@ -191,15 +192,6 @@ def read_picture(path: Path) -> Image.Image:
         raise UserError(
             f"{path}: cannot be read ({short(error)}); delete it, and it is sampled again"
         ) from error
-
-
-def read_key(path: Path) -> dict[str, Any] | None:
-    """The facts in a key.json; None where there is none that can be read."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def differing(before: dict[str, Any] | None, facts: dict[str, Any]) -> list[str]:

@@ -63,19 +63,14 @@ def settled(
 
     Raises UserError where it cannot be found.
     """
-    is_open, objective = settings.beta_dpo is None, image_objective(settings)
-    steps = Plan(settings, len(rows), accelerator.num_processes).total_steps
-    if is_open and objective.reference_free:
-        raise UserError(f"{AUTO}: the loss has no reference; give a number, or leave it out")
-    if is_open and is_sharded(accelerator):
-        raise UserError(f"{AUTO}: not with weights in shares (FSDP2); give a number")
+    is_open = settings.beta_dpo is None
+    reason = unmeasured(settings, accelerator)
+    if is_open and reason:
+        raise UserError(f"{AUTO}: {reason}")
     if is_open and (before := earlier(settings)) is not None:
         return replace(settings, beta_dpo=before), {}
-    goes_on = settings.resume_from_checkpoint and checkpoint.list_checkpoints(
-        Path(settings.output_dir)
-    )
-    unmeasured = objective.reference_free or is_sharded(accelerator)
-    if unmeasured or (not is_open and (goes_on or steps < WINDOW)):
+    steps = Plan(settings, len(rows), accelerator.num_processes).total_steps
+    if reason or (not is_open and (goes_on(settings) or steps < WINDOW)):
         return settings, {}
     batch, seed = settings.train_batch_size, settings.seed
     found = [reference_spread(rows, task, network, reference, seed, batch)]
@@ -96,6 +91,21 @@ def settled(
         " make that 1"
     )
     return replace(settings, beta_dpo=beta) if is_open else settings, {"spread": line}
+
+
+def unmeasured(settings: ImageSettings, accelerator: Accelerator) -> str:
+    """Why nothing can be measured in this run, and what to do; '' where it can."""
+    if image_objective(settings).reference_free:
+        return "the loss has no reference; give a number, or leave it out"
+    if is_sharded(accelerator):
+        return "not with weights in shares (FSDP2); give a number"
+    return ""
+
+
+def goes_on(settings: ImageSettings) -> bool:
+    """Whether the run is one that is resumed."""
+    folder = Path(settings.output_dir)
+    return bool(settings.resume_from_checkpoint and checkpoint.list_checkpoints(folder))
 
 
 def earlier(settings: ImageSettings) -> float | None:

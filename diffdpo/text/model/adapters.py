@@ -101,30 +101,12 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     Raises UserError where no module has one of the names that are given.
     """
     torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
-    saved = list(settings.lora_modules_to_save)
     # TRL's own example has commas behind the words.
     targets = [word.rstrip(",") for word in settings.lora_target_modules]
-    check_names(network, "lora_modules_to_save", saved)
+    check_names(network, "lora_modules_to_save", list(settings.lora_modules_to_save))
     if len(targets) > 1:
         check_names(network, "lora_target_modules", [f".{name}" for name in targets])
-    # As in TRL a single word is peft's own: "all-linear", or a pattern of whole names.
-    is_pattern = targets == ALL_LINEAR or (
-        len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0])
-    )
-    named: Any = targets[0] if is_pattern else targets
-    config = LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        target_modules=named,
-        exclude_modules=beside_language(network),
-        modules_to_save=saved or None,
-        task_type="CAUSAL_LM",
-        use_rslora=settings.use_rslora,
-        use_dora=settings.use_dora,
-        init_lora_weights=settings.init_lora_weights or True,  # type: ignore[arg-type]
-        # Or the two ends of a tied matrix would part, which a merged model cannot hold.
-        ensure_weight_tying=is_tied(network) and touches_ends(targets + saved),
-    )
+    config = lora_config(network, settings, targets)
     network.requires_grad_(False)
     try:
         network.add_adapter(config)
@@ -137,6 +119,29 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     if settings.splits_base:
         check_rank(network, settings)
         keep_first_state(network)
+
+
+def lora_config(network: PreTrainedModel, settings: TextSettings, targets: list[str]) -> LoraConfig:
+    """What peft is told of new adapters on the modules ``targets``."""
+    saved = list(settings.lora_modules_to_save)
+    # As in TRL a single word is peft's own: "all-linear", or a pattern of whole names.
+    is_pattern = targets == ALL_LINEAR or (
+        len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0])
+    )
+    named: Any = targets[0] if is_pattern else targets
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        target_modules=named,
+        exclude_modules=beside_language(network),
+        modules_to_save=saved or None,
+        task_type="CAUSAL_LM",
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+        init_lora_weights=settings.init_lora_weights or True,  # type: ignore[arg-type]
+        # Or the two ends of a tied matrix would part, which a merged model cannot hold.
+        ensure_weight_tying=is_tied(network) and touches_ends(targets + saved),
+    )
 
 
 def check_rank(network: PreTrainedModel, settings: TextSettings) -> None:

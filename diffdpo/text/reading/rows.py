@@ -191,6 +191,13 @@ class TextRows(Rows):
         """The row of the data set that item ``row`` was made from."""
         return int(self.row_I[row])
 
+    def of_prompts(self) -> dict[tuple[int, ...], int]:
+        """The first row of the data set of every distinct prompt that has tokens, by its tokens."""
+        first: dict[tuple[int, ...], int] = {}
+        for item in self.items:
+            first.setdefault(tuple(item.prompt), item.row)
+        return {tokens: row for tokens, row in first.items() if tokens}
+
     def named(self, row: int) -> str:
         """A row of the data set for a line to the user."""
         return f"row {row}"

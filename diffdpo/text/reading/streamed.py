@@ -117,7 +117,7 @@ class StreamedTexts(TextRows):
 
     def skip(self, result: RowResult) -> None:
         """Count and name a row that cannot be used. Raises UserError where there are too many."""
-        named = self.named(result.row)
+        named = self.where(result.row)
         if result.bad is None:
             self.long += 1
             if self.long <= SAID:
@@ -132,7 +132,8 @@ class StreamedTexts(TextRows):
                 f"data: {self.bad} of {self.seen} rows cannot be used; the last is {named}"
             )
 
-    def named(self, row: int) -> str:
+    def where(self, row: int) -> str:
+        """A row, with the file that holds it."""
         return self.stream.named(row)
 
     def stream_line(self) -> str:

@@ -97,6 +97,10 @@ class StreamedMixture(StreamedTexts):
         part, own = self.place(row)
         return f"{self.parts[part].named(own)} of {self.labels[part]}"
 
+    def where(self, row: int) -> str:
+        part, own = self.place(row)
+        return f"{self.parts[part].where(own)} of {self.labels[part]}"
+
     def stream_line(self) -> str:
         return "; ".join(part.stream_line() for part in self.parts)
 

@@ -107,10 +107,7 @@ def read_texts(
         registered=entry,
     )
     table = TextRows(rows, tokenizer, row_settings, processes=settings.dataset_num_proc)
-    first: dict[tuple[int, ...], int] = {}  # row of every distinct prompt
-    for item in table.items:
-        first.setdefault(tuple(item.prompt), item.row)
-    found = {tokens: row for tokens, row in first.items() if tokens}
+    found = table.of_prompts()
     if not found:
         raise UserError(f"--dataset_name {settings.dataset_name}: no row has a prompt")
     read = dict(list(found.items())[: settings.num_prompts])

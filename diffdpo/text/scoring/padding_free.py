@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from transformers import PreTrainedModel
 
 from diffdpo.errors import UserError
 from diffdpo.text.scoring.head import precision_of
@@ -21,30 +22,15 @@ def pack_rows(scorer: TokenScorer, dtype: torch.dtype) -> None:
     Raises UserError where the network's attention is another than PyTorch's, where the device has
     no kernel, and where a pair scores otherwise than in rows of its own.
     """
-    network = scorer.network
-    attention = network.config._attn_implementation
-    if attention not in KERNELS:
-        raise UserError(
-            f"{FLAG}: {attention} attention does not know where a row ends; take"
-            " --attn_implementation sdpa or flash_attention_2"
-        )
-    if reads_pictures(network):
-        raise UserError(
-            f"{FLAG}: {type(network).__name__} reads pictures, whose rows are not packed"
-        )
-    device = next(scorer.parameters()).device
-    if device.type == "cuda" and dtype == torch.float32:
-        raise UserError(
-            f"{FLAG}: a GPU's attention without padding is one of half precision; add"
-            " --mixed_precision bf16, or leave it out"
-        )
+    network, device = scorer.network, next(scorer.parameters()).device
+    check_kernel(network, device, dtype)
     scores, before = [], (scorer.can_share, network.training)
     scorer.can_share = False
     network.eval()
     try:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             scores.append(tried(scorer, (5, 4, 3)))
-            if attention == "sdpa":
+            if network.config._attn_implementation == "sdpa":
                 network.set_attn_implementation(PACKED)
             scorer.packed = True
             scores.append(tried(scorer, (5, 4, 3)))
@@ -59,4 +45,23 @@ def pack_rows(scorer: TokenScorer, dtype: torch.dtype) -> None:
         raise UserError(
             f"{FLAG}: {type(network).__name__} scores rows that are packed otherwise than rows of"
             " their own; leave it out"
+        )
+
+
+def check_kernel(network: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises UserError where no attention of the network on this device reads packed rows."""
+    attention = network.config._attn_implementation
+    if attention not in KERNELS:
+        raise UserError(
+            f"{FLAG}: {attention} attention does not know where a row ends; take"
+            " --attn_implementation sdpa or flash_attention_2"
+        )
+    if reads_pictures(network):
+        raise UserError(
+            f"{FLAG}: {type(network).__name__} reads pictures, whose rows are not packed"
+        )
+    if device.type == "cuda" and dtype == torch.float32:
+        raise UserError(
+            f"{FLAG}: a GPU's attention without padding is one of half precision; add"
+            " --mixed_precision bf16, or leave it out"
         )

@@ -14,11 +14,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
-from diffdpo.engine.files import atomic_file, write_atomically
+from diffdpo.engine.files import write_atomically
 from diffdpo.flags import flag
 from scripts.benchmark.contestant import ROOT, Failed
+from scripts.benchmark.held_out import HeldOutSettings
 from scripts.benchmark.losses.crew import Crew
 from scripts.benchmark.losses.figures import row_of
 from scripts.benchmark.losses.page import chart, markdown
@@ -31,6 +31,7 @@ from scripts.benchmark.losses.plan import (
     image_losses,
     named,
 )
+from scripts.benchmark.output import write_result
 from scripts.benchmark.work import claimed
 
 PAGE, KEPT = ROOT / "docs" / "losses.md", ROOT / "assets" / "losses"
@@ -40,41 +41,37 @@ FIXED = ("steps", "captions", "pictures", "draws", "small")
 
 
 @dataclass(frozen=True)
-class LossesSettings(BaseSettings):
+class LossesSettings(HeldOutSettings):
     """All flags of ``python scripts/benchmark losses``."""
 
     losses: list[str] = flag([], "losses by name; default: all of images")
     models: list[str] = flag([], f"models by name: {' or '.join(MODELS)}; default: all")
     shares: list[float] = flag(list(SHARES), "shares of flipped labels; 0.5 are coin tosses")
-    seeds: list[int] = flag([0, 1, 2, 3, 4], "seeds; a seed after the other is run")
     steps: int = flag(60, "steps of every training", least=1)
-    captions: int = flag(120, "held-out captions", least=2)
     pictures: int = flag(2, "pictures of each caption", least=2)
-    draws: int = flag(4, "draws of each held-out pair, for the implicit accuracy", least=1)
     jobs: int = flag(1, "runs at once, each in a process", least=1)
     threads: int = flag(1, "CPU threads of each", least=1)
     minutes: float | None = flag(None, "begin no run after so many minutes", above=0)
-    small: bool = flag(False, "two steps of one seed on four captions: tries the command out")
     work_dir: str = flag("runs/losses", "folder of runs and logs; the same command goes on")
     output: str | None = flag(None, "where .json, .md and .png go; default: losses in --work_dir")
     update: bool = flag(False, "keep the figures in assets, and the tables in docs/losses.md")
 
     def problems(self) -> list[str]:
-        return [f"--shares {share:g}: must lie from 0 to 0.5" for share in self.shares
-                if not 0 <= share <= 0.5]  # fmt: skip
+        outside = [share for share in self.shares if not 0 <= share <= 0.5]
+        lines = [f"--shares {share:g}: must lie from 0 to 0.5" for share in outside]
+        return super().problems() + lines
 
     def conditions(self, work: Path) -> Conditions:
         """What all runs have in common."""
-        if self.small:
-            return Conditions(str(work), 2, 4, 2, 1, 2)
-        return Conditions(str(work), self.steps, self.captions, self.pictures, self.draws, 20)
+        steps, pictures, sampling = (2, 2, 2) if self.small else (self.steps, self.pictures, 20)
+        captions, draws = self.judged_on
+        return Conditions(str(work), steps, captions, pictures, draws, sampling)
 
     def plan(self) -> list[Cell]:
         """All runs in their order. Raises UserError for a name that is not known."""
         models = named(self.models, list(MODELS), "models")
         losses = named(self.losses, image_losses(), "losses")
-        seeds = self.seeds[:1] if self.small else self.seeds
-        return cells(models, self.shares, losses, seeds)
+        return cells(models, self.shares, losses, self.run_seeds)
 
 
 def main(settings: LossesSettings) -> int:
@@ -148,13 +145,9 @@ def write(settings: LossesSettings, work: Path) -> None:
     conditions = asdict(settings.conditions(work))
     del conditions["work"]
     text, page = as_json(conditions, rows), markdown(rows) + "\n"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(f"{output}.md"), page)
-    for place in (output, KEPT) if settings.update else (output,):
-        write_atomically(Path(f"{place}.json"), text)
-        with atomic_file(Path(f"{place}.png")) as draft:
-            draft.write_bytes(chart(rows))
+    write_result(output, md=page, json=text, png=chart(rows))
     if settings.update:
+        write_result(KEPT, json=text, png=chart(rows))
         shown = BLOCK.sub(lambda match: f"\n{page}\n", PAGE.read_text())
         write_atomically(PAGE, shown)
     say(f"result       {output}.json, .md and .png, of {len(rows)} runs")

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from diffdpo.config import BaseSettings
 from diffdpo.engine.console import say
-from diffdpo.engine.files import atomic_file, write_atomically
 from diffdpo.errors import UserError
 from diffdpo.flags import flag
 from scripts.benchmark.command import BenchmarkSettings
 from scripts.benchmark.contestant import Failed
+from scripts.benchmark.held_out import HeldOutSettings
 from scripts.benchmark.machine import cores, describe
+from scripts.benchmark.output import write_result
 from scripts.benchmark.peers import Peer, recognise
 from scripts.benchmark.quality.figures import best_rate, curves, figures
 from scripts.benchmark.quality.judging import Judge
@@ -46,7 +46,7 @@ FIXED = (
 
 
 @dataclass(frozen=True)
-class RaceSettings(BaseSettings):
+class RaceSettings(HeldOutSettings):
     """All flags of ``python scripts/benchmark race``."""
 
     tasks: list[str] = flag([], "tasks by name; default: all")
@@ -55,20 +55,16 @@ class RaceSettings(BaseSettings):
         default_factory=list,
         metadata=dict(BenchmarkSettings.__dataclass_fields__["peer_script"].metadata),
     )
-    seeds: list[int] = flag([0, 1, 2, 3, 4], "seeds of the race")
     seconds: float = flag(300.0, "wall clock of a run, weights being written not counted", above=0)
     first: float = flag(10.0, "the first moment at which weights are written, in seconds", above=0)
     snapshots: int = flag(10, "moments, evenly on the logarithm of time", least=2)
-    captions: int = flag(120, "held-out captions, a picture each", least=2)
-    draws: int = flag(4, "draws of each held-out pair, for the implicit accuracy", least=1)
     num_inference_steps: int = flag(20, "steps of a picture that is judged", least=1)
     threads: int | None = flag(None, "CPU threads of every program; default: all cores", least=1)
-    small: bool = flag(False, "two steps of one seed on four captions: tries the command out")
     work_dir: str = flag("runs/race", "folder of data, runs and logs; the same command goes on")
     output: str | None = flag(None, "where .json, .md and .png go; default: race in --work_dir")
 
     def problems(self) -> list[str]:
-        lines = []
+        lines = super().problems()
         if self.first >= self.seconds:
             lines.append(
                 f"--first {self.first:g} is not before the end, --seconds {self.seconds:g}"
@@ -94,10 +90,9 @@ class Races:
 
     def judge_of(self, task: Task, split: str) -> Judge:
         """The judge on the captions of one split."""
-        settings, small = self.settings, self.settings.small
-        captions, draws = (4, 1) if small else (settings.captions, settings.draws)
-        steps = 2 if small else settings.num_inference_steps
-        return Judge(task, split, captions, draws, steps, self.work / task.name)
+        settings = self.settings
+        steps = 2 if settings.small else settings.num_inference_steps
+        return Judge(task, split, *settings.judged_on, steps, self.work / task.name)
 
     def names(self, task: Task) -> list[str]:
         """Who takes part in a task."""
@@ -134,7 +129,7 @@ class Races:
         if not self.settings.small:
             for rate in task.rates:
                 yield from (("grid", name, GRID_SEED, rate) for name in names)
-        for seed in self.settings.seeds[: 1 if self.settings.small else None]:
+        for seed in self.settings.run_seeds:
             yield from (("race", name, seed, None) for name in turn_order(names, seed))
 
 
@@ -204,9 +199,6 @@ def write(settings: RaceSettings, work: Path) -> None:
     text = markdown(lines, facts)
     found = {task: figures(own) for task, own in by_task(lines).items()}
     content = {"facts": facts, "tasks": found, "snapshots": lines}
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(f"{output}.json"), json.dumps(content, indent=1) + "\n")
-    write_atomically(Path(f"{output}.md"), text)
-    with atomic_file(Path(f"{output}.png")) as draft:
-        draft.write_bytes(chart(lines))
+    numbers = json.dumps(content, indent=1) + "\n"
+    write_result(output, json=numbers, md=text, png=chart(lines))
     say(text, f"result       {output}.json, .md and .png")

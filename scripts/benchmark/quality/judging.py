@@ -141,7 +141,7 @@ class Judge:
         path = self.folder / f"base-{self.split}.json"
         if not path.exists():
             backbone = self.backbone()
-            backbone.pipeline.to(self.device)
+            move(backbone, self.device)
             looks = self.looks(backbone, backbone.network)
             write_atomically(path, json.dumps(looks.as_dict()) + "\n")
         return Looks.from_dict(json.loads(path.read_text()))
@@ -151,7 +151,7 @@ class Judge:
         ``with_pairs``, what is found on the held-out pairs as well."""
         before, backbone, seed = self.reference, self.backbone(), self.settings.seed
         network, reference = load_policy(backbone, str(weights))
-        move(backbone, reference, self.device)
+        move(backbone, self.device, reference)
         after = self.looks(backbone, network)
         wins = shares(after.scores_N, before.scores_N)
         judged = {"win_rate": clustered_share(wins.tolist(), self.captions_of, seed).as_dict()}

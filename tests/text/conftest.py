@@ -1,0 +1,14 @@
+"""What several files of these tests are about."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def draw():
+    """A task of text and a batch of three pairs, drawn."""
+    from tests.text.engine import OneStep
+    from tests.text.factory import model, pair_rows
+    from tests.text.test_task import items_of
+
+    task = OneStep(model(), model()).task
+    return task, task.draw(task.collate(items_of(pair_rows(3))))
