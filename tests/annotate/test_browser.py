@@ -3,6 +3,7 @@
 import errno
 import io
 import statistics
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import av
@@ -36,8 +37,6 @@ def many(tmp_path_factory):
 @pytest.fixture
 def served(tmp_path):
     """``served(data)``: a session on these pairs and its address, until the test ends."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
 
         def start(data, **given):

@@ -29,6 +29,7 @@ from diffdpo.image.sampling.sample import PictureSettings, sample, usual_guidanc
 from diffdpo.metrics import REWARDS
 from tests.commands.test_train_diffusion_dpo import flags, metrics, train
 from tests.conftest import ROOT, THREADS, script, two_processes
+from tests.runs import words_of
 
 PROMPTS = ["a red cup", "a green hat", "a blue door"]
 
@@ -53,11 +54,7 @@ def words(models, prompts, tmp_path):
             "precompute_dir": tmp_path / "tables",
             "output_dir": tmp_path / out,
         }
-        flags = []
-        for name, value in {**given, **more}.items():
-            values = value if isinstance(value, list) else [value]
-            flags += [] if value is None else [f"--{name}", *map(str, values)]
-        return flags
+        return words_of({**given, **more})
 
     return make
 

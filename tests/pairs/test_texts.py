@@ -10,7 +10,7 @@ from diffdpo.cli import run_command
 from diffdpo.draws import Purpose
 from diffdpo.text.sampling import candidates
 from diffdpo.text.sampling.generate import SampleSettings, continued, uniforms
-from tests.runs import only_error
+from tests.runs import only_error, words_of
 from tests.text import runs
 
 PROMPTS = ["the cat", "a  dog\nsat", "one"]
@@ -34,10 +34,7 @@ def words(lm, tmp_path):
             "precompute_dir": tmp_path / "tables",
             "output_dir": tmp_path / out,
         }
-        flags = []
-        for name, value in {**given, **more}.items():
-            flags += [] if value is None else [f"--{name}", str(value)]
-        return flags
+        return words_of({**given, **more})
 
     return make
 
