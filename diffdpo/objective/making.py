@@ -118,8 +118,8 @@ def divergence_of(
 
 
 def unread_options(settings: object, objective: Objective, options: Iterable[str]) -> list[str]:
-    """A line for each of these options that differs from its default and that no loss reads, and for
-    weights of items that are all 0: such a run is not what was meant."""
+    """A line for each of these options that differs from its default and that no loss reads, and
+    for weights of items that are all 0: such a run is not what was meant."""
     names, lines = ", ".join(term.name for term in objective.terms), []
     for name in options:
         is_read = any(name in term.row.options for term in objective.terms)
