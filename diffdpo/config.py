@@ -219,6 +219,8 @@ def read_yaml(path: str, prefix: str = "") -> dict[str, Any]:
         deep = isinstance(error, RecursionError)
         reason = "nested too deeply" if deep else short(error, 300)
         raise UserError(f"{prefix}{path}: {reason}") from error
+    if content == {}:
+        raise UserError(f"{prefix}{path}: holds no settings")
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise UserError(f"{prefix}{path}: expected 'name: value' lines, found {kind}")

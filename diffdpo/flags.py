@@ -131,7 +131,7 @@ def unfit_text(name: str, value: Any) -> list[str]:
             text.encode()
         except UnicodeEncodeError:
             return [f"--{name} {short(ascii(text))} is not UTF-8 text"]
-    if value == "":
+    if value == "" or (isinstance(value, list) and "" in value):
         return [f"--{name} is empty; give a value or leave it out"]
     return []
 

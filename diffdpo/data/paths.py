@@ -37,7 +37,7 @@ def split_words(words: Sequence[str]) -> list[str]:
     found: list[str] = []
     for word in words:
         known = "," not in word or Path(word).exists()
-        found += [word] if known else [part.strip() for part in word.split(",")]
+        found += [word] if known else [part.strip() for part in word.split(",") if part.strip()]
     return found
 
 

@@ -144,7 +144,7 @@ def from_hub(name: str, split: str, config: str | None, cache_dir: str | None) -
         return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
     except (datasets.exceptions.DatasetNotFoundError, OSError) as error:
         raise UserError(
-            f"data set {name}: neither a local path nor to be had from the hub"
+            f"data set {short(name, 200)}: neither a local path nor to be had from the hub"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from errno import ENAMETOOLONG
 
 from diffdpo.config import BaseSettings
 from diffdpo.engine.console import rank
@@ -41,6 +42,8 @@ def in_one_line(error: Exception, settings: BaseSettings | None) -> UserError | 
             f"--deterministic: {short(match[1])} has no algorithm that repeats bit for bit on this"
             " device; leave the flag out"
         )
+    if isinstance(error, OSError) and error.errno == ENAMETOOLONG:
+        return UserError(f"{short(error.filename)}: too long for the name of a file")
     return None
 
 

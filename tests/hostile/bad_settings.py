@@ -180,6 +180,14 @@ TEXTS = {
         ["--loss_type", "simpo", "--ref_model_name_or_path", "a/b"],
         "--ref_model_name_or_path: loss simpo has no reference; leave it out",
     ),
+    "a name of a data set that is empty": (
+        ["--eval_strategy", "steps", "--eval_dataset_name", ""],
+        "--eval_dataset_name is empty; give a value or leave it out",
+    ),
+    "a name that no file can have": (
+        ["--eval_strategy", "steps", "--eval_dataset_name", "x" * 5000],
+        r"x{79}…: too long for the name of a file",
+    ),
     "a reference that never moves": (
         ["--sync_ref_model", "--max_train_steps", "2"],
         "--ref_model_sync_steps 512: the run has 2 steps, so that the reference never moves",
@@ -259,6 +267,7 @@ TEXTS = {
 }
 
 FILES = {
+    "nothing": ("# a comment\n", ".*settings.yaml: holds no settings"),
     "a list": ("- 1\n- 2\n", ".*expected 'name: value' lines, found list"),
     "not YAML": ("a: [1, 2", ".*settings.yaml: while parsing"),
     "no text": (b"\xff\xfe\x00", ".*settings.yaml: "),

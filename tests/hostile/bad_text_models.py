@@ -137,8 +137,8 @@ MODELS = {
         NAME + r"cannot be loaded \(model.safetensors is a Git LFS pointer",
     ),
     "a configuration that is no JSON": (
-        model(lambda folder: (folder / "generation_config.json").write_text("{") and None),
-        NAME + r"cannot be loaded \(generation_config.json: Expecting",
+        model(lambda folder: (folder / "config.json").write_text("{") and None),
+        NAME + r"cannot be loaded \(config.json: Expecting",
     ),
     "an encoder beside the decoder": (
         model(configuration(model_type="t5", is_encoder_decoder=True)),
@@ -210,6 +210,14 @@ MODELS = {
     "modules beside no LoRA": (
         trained("--lora_modules_to_save", "norm"),
         "--lora_modules_to_save is about a new LoRA; add --use_peft",
+    ),
+    "layers by another program's word": (
+        trained("--use_peft", "--lora_target_modules", "all"),
+        r"--lora_target_modules all: no module has this name \(did you mean all-linear\?\)",
+    ),
+    "layers that are not there among others": (
+        trained("--use_peft", "--lora_target_modules", "q_proj,wq"),
+        "--lora_target_modules wq: no module has this name",
     ),
     "modules that are not there": (
         trained("--use_peft", "--lora_modules_to_save", "wte"),

@@ -158,7 +158,7 @@ def test_what_an_evaluation_cannot_do_with_pictures_is_a_line(run, tmp_path, cap
     table = Dataset.from_list([{"prompt": "a", "instructions": [], "image": vision.picture(1)}])
     table.to_parquet(tmp_path / "test.parquet")
     assert evaluate(run, tmp_path / "c", "--prompts_name", tmp_path / "test.parquet") == 2
-    assert "data: column image: prompts with instructions are text alone" in refused(capsys)
+    assert "data: column image: prompts without sides are text alone" in refused(capsys)
 
 
 def test_random_numbers_tell_pictures_apart():

@@ -66,9 +66,14 @@ class Record(dict[str, Any]):
             )
 
 
+def is_note(name: str) -> bool:
+    """Whether a column is, by its name, no part of a prompt."""
+    return name.lower().replace("-", "_").split("_")[-1] in NOTES
+
+
 def is_words(name: str, value: Any) -> bool:
     """Whether a column holds text or messages that may belong to a prompt."""
-    if name.lower().replace("-", "_").split("_")[-1] in NOTES:
+    if is_note(name):
         return False
     messages = isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
     return messages or (isinstance(value, str) and bool(value.strip()))

@@ -4,16 +4,13 @@ that are trained whole."""
 from __future__ import annotations
 
 import copy
-import re
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model_state_dict
 from peft.utils import ModulesToSaveWrapper, load_peft_weights
-from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
@@ -28,8 +25,9 @@ from diffdpo.reference import (
     Reference,
     without_dropout,
 )
-from diffdpo.text.flags.adapter_settings import ALL_LINEAR, FORMS, OF_A_NEW_ONE
+from diffdpo.text.flags.adapter_settings import FORMS, OF_A_NEW_ONE
 from diffdpo.text.model.loading import ADAPTER, PREFIX, attach, base_of, reasons
+from diffdpo.text.model.targets import apart, check_names, is_pattern, touches_ends
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.vision.models import beside_language
 
@@ -101,10 +99,9 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
     Raises UserError where no module has one of the names that are given.
     """
     torch.manual_seed(settings.seed)  # one of the two factors of an adapter starts at random
-    # TRL's own example has commas behind the words.
-    targets = [word.rstrip(",") for word in settings.lora_target_modules]
+    targets = apart(settings.lora_target_modules)
     check_names(network, "lora_modules_to_save", list(settings.lora_modules_to_save))
-    if len(targets) > 1:
+    if not is_pattern(targets):
         check_names(network, "lora_target_modules", [f".{name}" for name in targets])
     config = lora_config(network, settings, targets)
     network.requires_grad_(False)
@@ -124,11 +121,7 @@ def add_lora(network: PreTrainedModel, settings: TextSettings) -> None:
 def lora_config(network: PreTrainedModel, settings: TextSettings, targets: list[str]) -> LoraConfig:
     """What peft is told of new adapters on the modules ``targets``."""
     saved = list(settings.lora_modules_to_save)
-    # As in TRL a single word is peft's own: "all-linear", or a pattern of whole names.
-    is_pattern = targets == ALL_LINEAR or (
-        len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0])
-    )
-    named: Any = targets[0] if is_pattern else targets
+    named: Any = targets[0] if is_pattern(targets) else targets
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
@@ -216,11 +209,6 @@ def is_tied(network: PreTrainedModel) -> bool:
     return head is not None and head.weight is words.weight
 
 
-def touches_ends(names: list[str]) -> bool:
-    """Whether the embedding or the output head is among the names of modules."""
-    return any(name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES for name in names)
-
-
 def wrapped(network: PreTrainedModel) -> list[ModulesToSaveWrapper]:
     """The modules that are trained whole, with the ones that they are copies of."""
     return [module for module in network.modules() if isinstance(module, ModulesToSaveWrapper)]
@@ -284,12 +272,3 @@ def adapter_state(network: PreTrainedModel, adapter: str) -> dict[str, torch.Ten
         PREFIX + name.removeprefix(PREFIX): weight.detach().cpu().clone().contiguous()
         for name, weight in state.items()
     }
-
-
-def check_names(network: PreTrainedModel, flag: str, ends: Iterable[str]) -> None:
-    """Raises UserError for the first of these ends that no module's name has: peft leaves those out
-    without a word."""
-    modules = [f".{name}" for name, _ in network.named_modules()]
-    for end in ends:
-        if not any(module.endswith(end) for module in modules):
-            raise UserError(f"--{flag} {short(end.lstrip('.'))}: no module has this name")

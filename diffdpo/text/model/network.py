@@ -4,6 +4,7 @@ reference that belongs to it."""
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -113,14 +114,17 @@ def lower(scorer: TokenScorer, settings: TextSettings) -> None:
 def save_activations(network: PreTrainedModel, settings: TextSettings) -> None:
     """Let activations be computed again, where that is asked for."""
     if settings.gradient_checkpointing:
-        # The reentrant form needs an input with gradient, which frozen embeddings do not give.
-        network.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={
-                "use_reentrant": False,
-                # What ends in the middle of a layer would leave its weights cast.
-                "early_stop": settings.base_bits != "fp8",
-            }
-        )
+        options = {
+            # The reentrant form needs an input with gradient, which frozen embeddings do not give.
+            "use_reentrant": False,
+            # What ends in the middle of a layer would leave its weights cast.
+            "early_stop": settings.base_bits != "fp8",
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # of the name, the only one in older versions
+            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def make_reference(

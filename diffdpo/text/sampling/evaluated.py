@@ -18,7 +18,7 @@ from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.flags.table_settings import TABLE
 from diffdpo.text.reading.inputs import open_table, place_of, rows_of
 from diffdpo.text.reading.rows import TextRows
-from diffdpo.text.tokens.prompts import INSTRUCTIONS, Asked, instructed
+from diffdpo.text.tokens.prompts import Asked, alone, are_alone
 from diffdpo.text.tokens.row_reader import RowSettings
 from diffdpo.text.vision.pictures import Look, Pictures
 from diffdpo.text.vision.rows import sight_of
@@ -60,8 +60,8 @@ def asked_prompts(
     UserError where there is none."""
     name = str(settings.prompts_name)
     table, _ = open_table(name, settings.split, own_settings(settings, name), "--split")
-    if INSTRUCTIONS in table.column_names:
-        every = instructed(table, tokenizer, **(settings.chat_template_kwargs or {}))
+    if are_alone(table.column_names):
+        every = alone(table, tokenizer, **(settings.chat_template_kwargs or {}))
         return picked(every, settings), None
     # Read as single items, a form that rows of pairs can be brought into as well.
     rows, table = read_rows(settings, name, tokenizer, eyes, paired=False)

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.text.messages import Text, without_nulls
+from diffdpo.data.text.record import is_note
 from diffdpo.data.text.schema import user_turn
 from diffdpo.errors import UserError
 from diffdpo.metrics.formats import Instruction, read_instructions
@@ -31,27 +32,33 @@ class Asked:
     look: Look | None = None  # the pictures in it
 
 
-def instructed(table: Dataset, tokenizer: PreTrainedTokenizerBase, **options: Any) -> list[Asked]:
-    """The distinct prompts of a table with the columns ``prompt`` and ``instructions``. One of text
-    is the user's words where the tokenizer has a chat template, of which ``options`` are arguments.
+def are_alone(columns: list[str]) -> bool:
+    """Whether a table has prompts, and nothing beside them but instructions and notes."""
+    others = [name for name in columns if name != "prompt" and not is_note(name)]
+    return INSTRUCTIONS in columns or ("prompt" in columns and not others)
+
+
+def alone(table: Dataset, tokenizer: PreTrainedTokenizerBase, **options: Any) -> list[Asked]:
+    """The distinct prompts of a table with the column ``prompt`` and perhaps ``instructions``. One
+    of text is the user's words where the tokenizer has a chat template, of which ``options`` are
+    arguments.
 
     Raises UserError, with the first row concerned, where either cannot be read.
     """
     if "prompt" not in table.column_names:
         raise UserError(f"data: a column {INSTRUCTIONS} needs a column prompt beside it")
     if (pictures := column_of(table.column_names)) is not None:
-        raise UserError(
-            f"data: column {pictures}: prompts with {INSTRUCTIONS} are text alone; drop it"
-        )
+        raise UserError(f"data: column {pictures}: prompts without sides are text alone; drop it")
     found: dict[tuple[int, ...], Asked] = {}
-    for number, row in enumerate(table.select_columns(["prompt", INSTRUCTIONS])):
+    own = [name for name in ("prompt", INSTRUCTIONS) if name in table.column_names]
+    for number, row in enumerate(table.select_columns(own)):
         prompt: Text = without_nulls(row["prompt"])
         if not prompt or not isinstance(prompt, (str, list)):
             raise UserError(f"data: row {number}: prompt must be text or a conversation")
         if isinstance(prompt, str) and tokenizer.chat_template:
             prompt = user_turn(prompt)
         try:
-            instructions = read_instructions(row[INSTRUCTIONS])
+            instructions = read_instructions(row[INSTRUCTIONS]) if INSTRUCTIONS in row else []
         except ValueError as error:
             raise UserError(f"data: row {number}: {INSTRUCTIONS}: {error}") from error
         tokens = tuple(prompt_tokens(prompt, tokenizer, **options))
