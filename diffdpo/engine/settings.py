@@ -213,10 +213,9 @@ class TrainSettings(BaseSettings):
 
     def problems(self) -> list[str]:
         lines = super().problems()
-        if self.use_8bit_adam and self.use_adafactor:
-            lines.append("--use_8bit_adam and --use_adafactor exclude each other; keep one")
-        if self.use_paged_adam and self.use_adafactor:
-            lines.append("--use_paged_adam and --use_adafactor exclude each other; keep one")
+        for name in ("use_8bit_adam", "use_paged_adam") if self.use_adafactor else ():
+            if getattr(self, name):
+                lines.append(f"--{name} and --use_adafactor exclude each other; keep one")
         if self.early_stopping_patience is not None and not self.keep_best:
             lines.append("--early_stopping_patience belongs to --keep_best; add that")
         return lines
@@ -264,11 +263,9 @@ class TrainSettings(BaseSettings):
 
     @classmethod
     def free_on_resume(cls) -> set[str]:
-        """The settings that a resumed run may change.
-
-        They do not touch the numbers of a step, only how many steps there will be. Where the
-        schedule spans the whole run, another length moves the rates as well, and the run says so.
-        """
+        """The settings that a resumed run may change: they do not touch the numbers of a step, only
+        how many steps there will be. Where the schedule spans the whole run, another length moves
+        the rates as well, and the run says so."""
         return FREE_ON_RESUME
 
 

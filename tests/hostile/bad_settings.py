@@ -118,27 +118,6 @@ IMAGES = {
         r"--loss_type 'sigmod' is unknown; known: sigmoid, ipo",
     ),
     "no target modules": (["--rank", "2", "--lora_target_modules", "nothing"], ".*nothing"),
-    "an option of another loss": (
-        ["--dpop_lambda", "5"],
-        "--dpop_lambda: loss sigmoid does not read it; these do: dpop",
-    ),
-    "an option of an unpaired loss": (
-        ["--loss_type", "ipo", "--desirable_weight", "2"],
-        "--desirable_weight: loss ipo does not read it; these do: kto",
-    ),
-    "items that all weigh nothing": (
-        ["--loss_type", "kto", "--desirable_weight", "0", "--undesirable_weight", "0"],
-        "--desirable_weight and --undesirable_weight are both 0: nothing is learned",
-    ),
-    "a loss beside sft": (
-        ["--sft", "--loss_type", "ipo"],
-        "--sft takes the place of --loss_type ipo; keep one of the two",
-    ),
-    "weights beside sft": (["--sft", "--loss_weights", "2"], "--loss_weights: --sft is one loss"),
-    "target modules of no LoRA": (
-        ["--lora_target_modules", "to_q"],
-        "--lora_target_modules is about a LoRA; add --rank",
-    ),
     "offload of what is trained": (["--offload"], "--offload is for a frozen base under a LoRA"),
     "offload of compiled blocks": (
         ["--rank", "2", "--offload", "--torch_compile"],
@@ -168,11 +147,6 @@ TEXTS = {
     "an endless sft part": (["--rpo_alpha", "inf"], "--rpo_alpha must be a finite number"),
     "endless soft labels": (["--soft_label_scale", "inf"], "--soft_label_scale must be a finite"),
     "a rank of 10^7": (["--use_peft", "--lora_r", "10000000"], "--lora_r must be at most"),
-    "losses that all weigh nothing": (
-        ["--loss_type", "sigmoid", "ipo", "--loss_weights", "0", "0"],
-        "--loss_weights 0 0: none may be below 0, and one must be above it",
-    ),
-    "a weight below zero": (["--loss_weights", "-1"], "--loss_weights -1: none may be below 0"),
     "weights that do not match": (["--loss_weights", "1", "2"], "--loss_weights: 2 weights for 1"),
     "a loss by another program's name": (
         ["--loss_type", "kto_pair"],
