@@ -12,7 +12,7 @@ import yaml
 
 from diffdpo.errors import UserError, nearest, short
 from diffdpo.flags import StrictParser, default_of, one_of, out_of_bounds, unfit_text
-from diffdpo.words import as_word, is_off, misfit
+from diffdpo.words import SettingsLoader, as_word, is_off, misfit
 
 Settings = TypeVar("Settings", bound="BaseSettings")
 
@@ -227,20 +227,6 @@ def read_yaml(path: str, prefix: str = "") -> dict[str, Any]:
     return content
 
 
-class SettingsLoader(yaml.SafeLoader):
-    """Plain YAML in which a name stands once: of two values one would be ignored."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in names:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{short(key.value)} stands here twice", key.start_mark
-                )
-            names |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
-        return super().construct_mapping(node, deep)
-
-
 def read_layer(
     parser: StrictParser, cls: type[BaseSettings], layer: Layer, mistakes: list[str]
 ) -> dict[str, Any]:
@@ -269,13 +255,14 @@ def read_layer(
         elif value in (None, []):
             settings[name] = value
         else:
-            # As flags, so that one parser decides what a word means, wherever it stands.
-            words = [f"--{name}={as_word(value)}"]
-            if isinstance(value, list):
-                words = [f"--{name}", *map(as_word, value)]
-            given, unread = parser.read(words)
-            settings |= given
-            mistakes += unread
+            # As flags, so that one parser decides what a word means, wherever it stands; each word
+            # for itself, because a list may hold words that look like flags.
+            items = value if isinstance(value, list) else [value]
+            for item in items:
+                given, unread = parser.read([f"--{name}={as_word(item)}"])
+                more = isinstance(value, list) and name in settings and given
+                settings |= {name: settings[name] + given[name]} if more else given
+                mistakes += unread
         written |= {name: str(key)} if name else {}
     return settings
 

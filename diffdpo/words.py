@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentTypeError
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
+
+import yaml
 
 from diffdpo.errors import short
 
@@ -122,4 +125,49 @@ def as_word(value: Any) -> str:
     """A YAML value, plain or nested, as a word on the command line."""
     if isinstance(value, dict):
         return json.dumps(value, default=str)
+    if isinstance(value, WrittenInt | WrittenFloat):
+        return value.written
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+class WrittenInt(int):
+    """A whole number of a YAML file, and its text there."""
+
+    written: str
+
+
+class WrittenFloat(float):
+    """A number of a YAML file, and its text there."""
+
+    written: str
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """Plain YAML in which a name stands once: of two values one would be ignored. A number knows
+    how it was written: YAML 1.1 takes 010 for 8 and 1:30 for 90, and of a name 1.10 leaves 1.1."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{short(key.value)} stands here twice", key.start_mark
+                )
+            names |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return super().construct_mapping(node, deep)
+
+    def construct_int(self, node: yaml.ScalarNode) -> WrittenInt:
+        """A whole number with its text."""
+        number = WrittenInt(self.construct_yaml_int(node))
+        number.written = node.value
+        return number
+
+    def construct_float(self, node: yaml.ScalarNode) -> WrittenFloat:
+        """A number with its text; .inf and .nan have no point elsewhere."""
+        number = WrittenFloat(self.construct_yaml_float(node))
+        number.written = node.value if math.isfinite(number) else str(float(number))
+        return number
+
+
+SettingsLoader.add_constructor("tag:yaml.org,2002:int", SettingsLoader.construct_int)
+SettingsLoader.add_constructor("tag:yaml.org,2002:float", SettingsLoader.construct_float)

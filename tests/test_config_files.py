@@ -158,3 +158,41 @@ def test_a_file_that_cannot_be_read_is_named_beside_the_other_mistakes():
     assert len(lines) == 2
     assert "did you mean --count" in lines[0]
     assert "missing.yaml" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("seed: 010", "seed", 10),
+        ("seed: 1_000", "seed", 1000),
+        ("tracker_name: 007", "tracker_name", "007"),
+        ("tracker_name: 1.10", "tracker_name", "1.10"),
+        ("hub_model_id: 0123456", "hub_model_id", "0123456"),
+        ("max_grad_norm: .inf", "max_grad_norm", float("inf")),
+        ("learning_rate: 1.5e-5", "learning_rate", 1.5e-5),
+        ("lr_power: 2", "lr_power", 2.0),
+    ],
+)
+def test_a_number_in_a_file_is_what_is_written(tmp_path, line, name, value):
+    (tmp_path / "run.yaml").write_text(line + "\n")
+    settings, _ = parse(TrainSettings, ["--config", str(tmp_path / "run.yaml")])
+    assert getattr(settings, name) == value
+    save_yaml(settings, tmp_path / "config.yaml")
+    again, _ = parse(TrainSettings, ["--config", str(tmp_path / "config.yaml")])
+    assert getattr(again, name) == value
+
+
+def test_minutes_and_seconds_are_no_number(tmp_path):
+    (tmp_path / "run.yaml").write_text("seed: 1:30\n")
+    with pytest.raises(UserError, match=r"^--seed: invalid int value: '1:30'$"):
+        parse(TrainSettings, ["--config", str(tmp_path / "run.yaml")])
+
+
+def test_a_list_in_a_file_holds_no_flags(tmp_path):
+    names = ["a cat", "--lora_r=3", "-h", "--preview", "b c"]
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"lora_target_modules": names, "use_peft": True}))
+    words = ["--model_name_or_path", "a/b", "--dataset_name", "c/d", "--config", str(path)]
+    settings, _ = parse(TextSettings, words)
+    assert settings.lora_target_modules == names
+    assert settings.lora_r == TextSettings().lora_r

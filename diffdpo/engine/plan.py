@@ -54,12 +54,14 @@ class Plan:
         scaled = " (scaled)" if settings.scale_lr else ""
         epochs = steps * self.effective_batch / self.rows
         decay = settings.ema_decay
+        warmup = settings.warmup_steps(steps)
+        short = ", more than the run has" if warmup > steps else ""
         ema = "" if decay is None else f"; exported: their moving average, decay {decay:g}"
         return {
             "batch": f"{self.effective_batch} {what} = {batch} x {accumulated} accumulated"
             f" x {self.processes} processes",
             "rate": f"{self.peak_rate:g}{scaled}, {settings.lr_scheduler},"
-            f" {settings.warmup_steps(steps)} warm-up steps",
+            f" {warmup} warm-up steps{short}",
             "steps": f"{steps:,} = {epochs:.2f} epochs; to {settings.output_dir}{ema}",
         }
 

@@ -33,12 +33,15 @@ def make_objective(
 ) -> Objective:
     """The weighted sum of the named losses, each with the options that it reads of ``settings``.
 
-    Raises UserError for unknown losses, weights that do not match, label smoothing that no loss
-    has, and sums of losses of different kinds.
+    Raises UserError for unknown losses, weights that do not match or ask for nothing, label
+    smoothing that no loss has, and sums of losses of different kinds.
     """
     weights = list(weights) or [1.0] * len(names)
     if len(weights) != len(names):
         raise UserError(f"--loss_weights: {len(weights)} weights for {len(names)} losses")
+    if weights and (min(weights) < 0 or not any(weights)):
+        shown = " ".join(f"{weight:g}" for weight in weights)
+        raise UserError(f"--loss_weights {shown}: none may be below 0, and one must be above it")
     check_names(settings, names)
     divergence = divergence_of(settings, names)
     # Beta weighs the distance from a reference; a loss without one reads the plain score.
@@ -115,8 +118,8 @@ def divergence_of(
 
 
 def unread_options(settings: object, objective: Objective, options: Iterable[str]) -> list[str]:
-    """A line for each of these options that differs from its default and that no loss reads: such a
-    run is not what was meant."""
+    """A line for each of these options that differs from its default and that no loss reads, and
+    for weights of items that are all 0: such a run is not what was meant."""
     names, lines = ", ".join(term.name for term in objective.terms), []
     for name in options:
         is_read = any(name in term.row.options for term in objective.terms)
@@ -124,6 +127,9 @@ def unread_options(settings: object, objective: Objective, options: Iterable[str
             continue
         having = ", ".join(loss for loss, row in LOSSES.items() if name in row.options)
         lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
+    weights = [getattr(settings, name) for name in ("desirable_weight", "undesirable_weight")]
+    if not objective.paired and not any(weights):
+        lines.append("--desirable_weight and --undesirable_weight are both 0: nothing is learned")
     return lines
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffdpo.engine.files import atomic_file, write_atomically
 
@@ -17,3 +20,9 @@ def write_result(output: str | Path, **contents: str | bytes) -> None:
         else:
             with atomic_file(path) as draft:
                 draft.write_bytes(content)
+
+
+def json_of_rows(conditions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """What all rows have in common, and a line for each of them."""
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    return f'{{"conditions": {json.dumps(conditions)},\n "rows": [\n{lines}\n]}}\n'

@@ -224,8 +224,8 @@ def test_the_command_trains_judges_and_goes_on(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, timeout=1200)
         assert done.returncode == 0
         read = json.loads((tmp_path / "race" / "race.json").read_text())
-        assert [one["step"] for one in read["snapshots"]] == [1, 2]
-        assert 0 < read["snapshots"][0]["seconds"] < read["snapshots"][1]["seconds"]
+        assert [one["step"] for one in read["rows"]] == [1, 2]
+        assert 0 < read["rows"][0]["seconds"] < read["rows"][1]["seconds"]
     run = tmp_path / "race" / "lora" / "race-ours-2e-4-0"
     assert not (run / "weights").exists()
     assert (tmp_path / "race" / "race.png").read_bytes().startswith(b"\x89PNG")

@@ -126,6 +126,10 @@ IMAGES = {
         ["--loss_type", "ipo", "--desirable_weight", "2"],
         "--desirable_weight: loss ipo does not read it; these do: kto",
     ),
+    "items that all weigh nothing": (
+        ["--loss_type", "kto", "--desirable_weight", "0", "--undesirable_weight", "0"],
+        "--desirable_weight and --undesirable_weight are both 0: nothing is learned",
+    ),
     "a loss beside sft": (
         ["--sft", "--loss_type", "ipo"],
         "--sft takes the place of --loss_type ipo; keep one of the two",
@@ -164,6 +168,11 @@ TEXTS = {
     "an endless sft part": (["--rpo_alpha", "inf"], "--rpo_alpha must be a finite number"),
     "endless soft labels": (["--soft_label_scale", "inf"], "--soft_label_scale must be a finite"),
     "a rank of 10^7": (["--use_peft", "--lora_r", "10000000"], "--lora_r must be at most"),
+    "losses that all weigh nothing": (
+        ["--loss_type", "sigmoid", "ipo", "--loss_weights", "0", "0"],
+        "--loss_weights 0 0: none may be below 0, and one must be above it",
+    ),
+    "a weight below zero": (["--loss_weights", "-1"], "--loss_weights -1: none may be below 0"),
     "weights that do not match": (["--loss_weights", "1", "2"], "--loss_weights: 2 weights for 1"),
     "a loss by another program's name": (
         ["--loss_type", "kto_pair"],

@@ -110,7 +110,7 @@ def loss_problems(settings: TextLossSettings, stores_scores: bool, soft_labels: 
         objective = text_objective(settings)
     except UserError as error:
         return list(error.mistakes)
-    lines = unread_options(settings, objective)
+    lines = unread(settings, objective)
     sorting = [t.name for t in objective.terms if t.row.of_step]
     if soft_labels and sorting:
         lines.append(f"--soft_label_scale: {sorting[0]} sorts pairs, and takes no soft labels")
@@ -124,21 +124,14 @@ def loss_problems(settings: TextLossSettings, stores_scores: bool, soft_labels: 
     return lines
 
 
-def unread_options(settings: TextLossSettings, objective: Objective) -> list[str]:
+def unread(settings: TextLossSettings, objective: Objective) -> list[str]:
     """A line for each option that is given and that no loss reads."""
-    from diffdpo.losses import LOSSES  # not above: it loads PyTorch
+    from diffdpo.objective.making import unread_options  # not above: it loads PyTorch
 
-    names, lines, plain = ", ".join(settings.loss_type), [], TextLossSettings()
-    for name in OPTIONS:
-        is_default = getattr(settings, name) == getattr(plain, name)
-        if is_default or any(name in t.row.options for t in objective.terms):
-            continue
-        having = ", ".join(loss for loss, row in LOSSES.items() if name in row.options)
-        lines.append(f"--{name}: loss {names} does not read it; these do: {having}")
+    names, lines = ", ".join(settings.loss_type), unread_options(settings, objective, OPTIONS)
+    plain = TextLossSettings()
     if settings.beta != plain.beta and {*settings.loss_type} == {"sft"}:
         lines.append("--beta: sft does not read it; leave it out")
-    if not objective.paired and not settings.desirable_weight + settings.undesirable_weight:
-        lines.append("--desirable_weight and --undesirable_weight are both 0: nothing is learned")
     if settings.use_weighting and not objective.paired:
         lines.append(f"--use_weighting weighs pairs; {names} judges single items")
     sorting = [t.name for t in objective.terms if t.row.of_step]

@@ -110,7 +110,7 @@ def continued(
                 for prompt, visit, look in chunk
             ]
         )
-        pictures = together([look and look.read() for *_, look in chunk])
+        pictures = together([look.read() if look else None for *_, look in chunk])
         pictures = on_device(pictures, network.device)
         token_NT = continue_batch(
             network,

@@ -43,8 +43,9 @@ FEATURES = Features(
         "seen": List(Value("int16")),  # numbers of columns
     }
 )
-COUNTED = ("close", "prompts_cut", "completions_cut", "endless", "unprompted", "repeated")
-COUNTED += ("contrary",)
+COUNTED = (
+    "close", "prompts_cut", "completions_cut", "endless", "unprompted", "repeated", "contrary"
+)  # fmt: skip
 
 
 def as_table(results: Sequence[RowResult], columns: Sequence[str]) -> pa.Table:

@@ -31,7 +31,7 @@ from scripts.benchmark.losses.plan import (
     image_losses,
     named,
 )
-from scripts.benchmark.output import write_result
+from scripts.benchmark.output import json_of_rows, write_result
 from scripts.benchmark.work import claimed
 
 PAGE, KEPT = ROOT / "docs" / "losses.md", ROOT / "assets" / "losses"
@@ -132,19 +132,13 @@ def cell_of(found: dict[str, Any]) -> Cell:
     return Cell(**{field.name: found[field.name] for field in fields(Cell)})
 
 
-def as_json(conditions: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """What all runs have in common, and a line for each of them."""
-    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    return f'{{"conditions": {json.dumps(conditions)},\n "rows": [\n{lines}\n]}}\n'
-
-
 def write(settings: LossesSettings, work: Path) -> None:
     """Write tables, figures and the picture of all that is judged."""
     rows = every_row(work)
     output = Path(settings.output or work / "losses")
     conditions = asdict(settings.conditions(work))
     del conditions["work"]
-    text, page = as_json(conditions, rows), markdown(rows) + "\n"
+    text, page = json_of_rows(conditions, rows), markdown(rows) + "\n"
     write_result(output, md=page, json=text, png=chart(rows))
     if settings.update:
         write_result(KEPT, json=text, png=chart(rows))

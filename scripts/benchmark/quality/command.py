@@ -3,7 +3,6 @@ for the same wall clock; judged is what it has learnt by then."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,9 +18,9 @@ from scripts.benchmark.command import BenchmarkSettings
 from scripts.benchmark.contestant import Failed
 from scripts.benchmark.held_out import HeldOutSettings
 from scripts.benchmark.machine import cores, describe
-from scripts.benchmark.output import write_result
+from scripts.benchmark.output import json_of_rows, write_result
 from scripts.benchmark.peers import Peer, recognise
-from scripts.benchmark.quality.figures import best_rate, curves, figures
+from scripts.benchmark.quality.figures import best_rate, curves
 from scripts.benchmark.quality.judging import Judge
 from scripts.benchmark.quality.page import by_task, chart, markdown
 from scripts.benchmark.quality.runs import Run, every_line, judge, train
@@ -197,8 +196,5 @@ def write(settings: RaceSettings, work: Path) -> None:
     facts = describe(settings.threads or cores())
     facts |= {name: asdict(settings)[name] for name in FIXED if name != "threads"}
     text = markdown(lines, facts)
-    found = {task: figures(own) for task, own in by_task(lines).items()}
-    content = {"facts": facts, "tasks": found, "snapshots": lines}
-    numbers = json.dumps(content, indent=1) + "\n"
-    write_result(output, json=numbers, md=text, png=chart(lines))
+    write_result(output, json=json_of_rows(facts, lines), md=text, png=chart(lines))
     say(text, f"result       {output}.json, .md and .png")

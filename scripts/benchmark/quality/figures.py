@@ -102,20 +102,27 @@ def step_seconds(last: Sequence[Line]) -> float | None:
     return float(np.median(paces)) if paces else None
 
 
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return float(np.mean(values)) if values else None
+
+
 def figures(lines: Iterable[Line]) -> dict[str, Any]:
     """All figures of one task, by program: what was chosen, how many steps a second, and the way
     to every target."""
     found: dict[str, Any] = {}
     for program, runs in curves(lines).items():
         last = [run[-1] for run in runs.values()]
+        # Held-out pairs are scored by the last weights, which may not be judged yet.
+        on_pairs = [line for line in last if "implicit_accuracy" in line]
         found[program] = {
             "rate": next(iter(runs))[0],
             "seeds": len(runs),
             "setup": float(np.median([line["setup"] for line in last])),
             "step_seconds": step_seconds(last),
             "last_win_rate": float(np.mean([line["win_rate"]["value"] for line in last])),
-            "last_accuracy": float(np.mean([line["implicit_accuracy"]["value"] for line in last])),
-            "last_winners_error": float(np.mean([line["winners_error"] for line in last])),
+            "last_accuracy": mean([one["implicit_accuracy"]["value"] for one in on_pairs]),
+            "last_winners_error": mean([one["winners_error"] for one in on_pairs]),
             "targets": {
                 f"{target:.0%}": {unit: reached(runs, target, unit) for unit in UNITS}
                 for target in TARGETS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,26 +49,29 @@ def markdown(lines: Iterable[Line], facts: Mapping[str, Any]) -> str:
 
 
 def task_table(found: Mapping[str, Any]) -> str:
-    """A row a program: the way to every target, and over that of our first."""
-    heads = [f"{unit}s to {target:.0%}".replace("secondss", "seconds")
-             for target in TARGETS for unit in UNITS]  # fmt: skip
-    over = [f"over ours, {target:.0%}" for target in TARGETS]
-    head = ("program", "rate", "seeds", "seconds to the first step", "a step", *heads, *over,
-            "last win rate", "last implicit accuracy", "rise of the winner's error")  # fmt: skip
-    ours, rows = found.get("ours"), []
-    for name, own in found.items():
-        targets = own["targets"].items()
-        ways = [arrival(way[unit], unit) for _, way in targets for unit in UNITS]
-        beside = [
-            ratio(quotient(ours["targets"][target]["seconds"], way["seconds"])) if ours else "–"
-            for target, way in targets
-        ]
-        step = own["step_seconds"]
-        pace = f"{own['setup']:.0f}", "–" if step is None else f"{step:.2f}"
-        rows.append((name, own["rate"], str(own["seeds"]), *pace, *ways, *beside,
-                      f"{own['last_win_rate']:.1%}", f"{own['last_accuracy']:.1%}",
-                     f"{own['last_winners_error']:+.4f}"))  # fmt: skip
-    return table(head, rows)
+    """A column a program: the way to every target, and over that of our first."""
+    columns = [dict(figures_of(own, found.get("ours"))) for own in found.values()]
+    return table(
+        ("", *found), [(name, *(column[name] for column in columns)) for name in columns[0]]
+    )
+
+
+def figures_of(own: Mapping[str, Any], ours: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """The names and figures of a program, as they stand in its column."""
+    step = own["step_seconds"]
+    yield "learning rate, by the grid", own["rate"]
+    yield "seeds", str(own["seeds"])
+    yield "seconds to the first step", f"{own['setup']:.1f}"
+    yield "seconds a step", "–" if step is None else f"{step:.2f}"
+    for target, way in own["targets"].items():
+        for unit, word in zip(UNITS, ("seconds", "steps"), strict=True):
+            yield f"{word} to {target}", arrival(way[unit], unit)
+        beside = quotient(ours["targets"][target]["seconds"], way["seconds"]) if ours else None
+        yield f"seconds to {target}, over ours", ratio(beside)
+    yield "last win rate", f"{own['last_win_rate']:.1%}"
+    accuracy, error = own["last_accuracy"], own["last_winners_error"]
+    yield "last implicit accuracy", "–" if accuracy is None else f"{accuracy:.1%}"
+    yield "rise of the winner's error", "–" if error is None else f"{error:+.4f}"
 
 
 def arrival(way: Mapping[str, Any], unit: str) -> str:
