@@ -202,7 +202,8 @@ def damaged_file(folder: Path) -> str | None:
             if file.suffix == ".safetensors" and is_pointer(file):
                 return f"{file.name} {LFS}"
             if file.suffix == ".safetensors":
-                safe_open(file, "pt")
+                with safe_open(file, "pt"):
+                    pass
             elif file.suffix == ".json":
                 json.loads(file.read_text(encoding="utf-8"))
         except SafetensorError as error:

@@ -137,7 +137,10 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     said = "0123456789"
     if not tokenizer.chat_template:
         return None
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
+    turns: list[Message] = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": said},
+    ]
     for form in (turns, as_parts(turns)):  # templates of image–text models may take parts alone
         with suppress(BadRow):
             _, found, behind = apply_template(tokenizer, form).rpartition(said)
