@@ -29,7 +29,7 @@ demo-rounds: setup
 # A coin toss for every label, and nearly four times the demo's steps: what the win rate is worth.
 control: setup
 	$(PYTHON) scripts/train_diffusion_dpo.py --output_dir runs/control/train --random_labels \
-		--max_train_steps 150 --resume_from_checkpoint latest
+		--resume_from_checkpoint latest
 	$(PYTHON) scripts/evaluate.py --policy runs/control/train --output_dir runs/control
 
 # The bundled language model and its rated reviews: continuations of prefixes that training did not see.
