@@ -1,6 +1,9 @@
 """The parts of a gradient's variance: a linear network, whose parts are known in closed form."""
 
+import json
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -236,3 +239,11 @@ def test_the_page_has_every_figure(pulls):
 def test_a_policy_that_is_not_there_is_one_line():
     (line,) = GradientNoiseSettings(policy="/no/such").problems()
     assert line == "--policy /no/such: no such folder"
+
+
+def test_the_page_shows_the_kept_figures():
+    root = Path(__file__).parents[1]
+    found = json.loads((root / "assets" / "gradient-noise.json").read_text())
+    text = (root / "docs" / "speed.md").read_text()
+    (block,) = re.findall(r"<!-- noise -->\n(.*?)<!-- end of noise -->", text, re.DOTALL)
+    assert block.strip() == page(found)

@@ -1,6 +1,9 @@
 """From judged snapshots to seconds until a win rate, and the page of the race."""
 
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +18,9 @@ from scripts.benchmark.quality.figures import (
     reached,
     smooth,
 )
-from scripts.benchmark.quality.page import chart, markdown
+from scripts.benchmark.quality.page import by_task, chart, markdown, task_table
+
+ROOT = Path(__file__).parents[2]
 
 
 def line(win, seconds, step=1, program="ours", seed=0, rate="1e-4", stage="race", task="lora"):
@@ -92,3 +97,10 @@ def test_the_page_and_the_picture():
     assert f"| {mean:.0f} [" in text
     assert chart(lines).startswith(b"\x89PNG")
     assert "No run of the race is judged yet" in markdown([line(0.9, 9, stage="grid")], {})
+
+
+def test_the_page_shows_the_kept_figures():
+    kept = by_task(json.loads((ROOT / "assets" / "race.json").read_text())["rows"])
+    text = (ROOT / "docs" / "speed.md").read_text()
+    (block,) = re.findall(r"<!-- race -->\n(.*?)<!-- end of race -->", text, re.DOTALL)
+    assert block.strip() == "\n\n".join(task_table(figures(lines)) for lines in kept.values())
