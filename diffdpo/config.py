@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -45,11 +45,17 @@ class BaseSettings:
 
     def problems(self) -> list[str]:
         """One line for every setting that cannot work."""
+        return self.misfits([field.name for field in dataclasses.fields(self)])
+
+    def misfits(self, names: Iterable[str]) -> list[str]:
+        """A line for each reason why settings of these names cannot have their values, whatever the
+        others are."""
+        given = {f.name: f for f in dataclasses.fields(self) if getattr(self, f.name) is not None}
         return [
             line
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) is not None
-            for line in misfits(field, getattr(self, field.name))
+            for name in names
+            if name in given
+            for line in misfits(given[name], getattr(self, name))
         ]
 
     def idle(self) -> dict[str, str]:

@@ -183,7 +183,7 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
             flag = "control" if run == self.control and place else "policy"
             lines += result_problems(run, RESULTS, {} if place else named, True, flag)
             if run is not None and place:
-                lines += self.misfits(flag, run)
+                lines += self.misplaced(flag, run)
             if run is not None and run in self.runs[:place]:
                 lines.append(f"--{flag} {run}: is named twice")
             full = any((Path(run or "") / part).is_dir() for part in ("unet", "transformer"))
@@ -194,7 +194,7 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
                 )
         return lines
 
-    def misfits(self, flag: str, run: str) -> list[str]:
+    def misplaced(self, flag: str, run: str) -> list[str]:
         """Why a further run does not stand beside the first policy."""
         own, base = recorded(run_of(run)), self.pretrained_model_name_or_path
         model = own.get("pretrained_model_name_or_path", base)

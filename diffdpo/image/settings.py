@@ -112,9 +112,10 @@ class ImageDataSettings(PromptSettings, PairDataSettings):
             *([] if is_file(model) else missing_folder(model, f"model {model}: no such folder")),
             *missing_models(self, ["pretrained_vae_model_name_or_path"]),
         ]
-        if self.train_data_dir not in (None, data):
+        if self.train_data_dir not in (None, self.dataset_name or self.train_data_dir):
             lines.append(
-                f"--train_data_dir {self.train_data_dir}: --dataset_name {data} is read; keep one"
+                f"--train_data_dir {self.train_data_dir}: --dataset_name {self.dataset_name} is"
+                " read; keep one"
             )
         if model and not data and self.needs_pairs:
             lines.append(

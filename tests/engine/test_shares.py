@@ -30,7 +30,7 @@ import os
 import sys
 
 from diffdpo.cli import run_command
-from diffdpo.engine import checkpoint, sharding
+from diffdpo.engine import checkpoint, spreading
 
 
 def held(network):
@@ -43,7 +43,7 @@ def shard(network, layers, value_of):
 
 
 checkpoint.IN_SHARES_FROM = 0
-put_in_shares, sharding.shard = sharding.shard, shard
+put_in_shares, spreading.shard = spreading.shard, shard
 sys.exit(run_command(sys.argv[1], sys.argv[2:]))
 """
 

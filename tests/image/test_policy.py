@@ -273,7 +273,7 @@ def test_policy_and_reference_are_brought_to_the_device(rank, models, pairs, tmp
     for run in (tmp_path, tmp_path / "checkpoint-1"):
         backbone = fresh(models(SD))
         network, reference = load_policy(backbone, str(run))
-        move(backbone, reference, torch.device("meta"))
+        move(backbone, torch.device("meta"), reference)
         with reference.network(network) as frozen:
             found = {
                 weight.device.type for part in (network, frozen) for weight in part.parameters()

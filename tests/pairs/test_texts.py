@@ -10,6 +10,7 @@ from diffdpo.cli import run_command
 from diffdpo.draws import Purpose
 from diffdpo.text.sampling import candidates
 from diffdpo.text.sampling.generate import SampleSettings, continued, uniforms
+from tests.factory import read_jsonl
 from tests.runs import only_error, words_of
 from tests.text import runs
 
@@ -97,8 +98,8 @@ def test_a_completion_is_a_function_of_seed_prompt_and_number_apart_from_evaluat
     network = AutoModelForCausalLM.from_pretrained(lm).eval()
     ids = AutoTokenizer.from_pretrained(lm)("the cat")["input_ids"]
     settings = SampleSettings(seed=5, max_new_tokens=12, purpose=Purpose.CANDIDATE)
-    together = continued(network, [(ids, number) for number in range(3)], None, settings)
-    alone = continued(network, [(ids, 2)], None, settings)
+    together = continued(network, [(ids, number) for number in range(3)], (), settings)
+    alone = continued(network, [(ids, 2)], (), settings)
     assert together[2] == alone[0]
     both = [uniforms(5, ids, 0, 9, p) for p in (Purpose.CANDIDATE, Purpose.SAMPLE)]
     assert not (both[0] == both[1]).any()
@@ -115,7 +116,7 @@ def test_the_prompts_of_a_data_set_and_the_model_of_a_run_are_taken(words, lm, d
     writers = {record["made_by"]["identity"]["writer"] for record in made}
     prompts = {record["made_by"]["identity"]["prompts"] for record in made}
     assert (len(writers), len(prompts)) == (2, 1)
-    known = {row["prompt"] for row in runs.read_jsonl(data["pairs"])}
+    known = {row["prompt"] for row in read_jsonl(data["pairs"])}
     assert {texts(prompt) for prompt in rows_of(tmp_path / "out")["prompt"]} <= known
 
 

@@ -97,7 +97,7 @@ def test_shares_of_all_steps(read):
 @pytest.mark.parametrize("name", ["save_steps", "eval_steps", "logging_steps"])
 @pytest.mark.parametrize("value", ["0", "-1", "2.5", "nan", "inf", "many"])
 def test_what_is_neither_steps_nor_a_share(read, name, value):
-    (line,) = refusals(read, "{}", f"--{name}", value)
+    (line,) = refusals(read, "seed: 0", f"--{name}", value)
     assert "steps" in line
 
 

@@ -58,7 +58,7 @@ def test_continuations_and_scores_are_those_of_a_rows_own_pictures(family):
     rows = ours(asked(), family)
     prompts, looks = prompts_of(rows)
     assert list(prompts[0]) == list(prompts[2])
-    written = sample(network, prompts, None, SETTINGS, looks=looks)
+    written = sample(network, prompts, (), SETTINGS, looks=looks)
     for number, ids in enumerate(written):
         item = rows.items[number // 2]
         uniform_T = uniforms(3, item.prompt, number % 2, 6, look=item.look)

@@ -102,8 +102,8 @@ def loss_problems(settings: TextLossSettings, stores_scores: bool, soft_labels: 
     plain = TextLossSettings()
     if all(getattr(settings, name) == getattr(plain, name) for name in CHECKED):
         return []
-    if settings.f_divergence_type not in DIVERGENCES:
-        return []  # the flag's own line says so
+    if settings.misfits(CHECKED):
+        return []  # which the flags' own lines say
     if not settings.loss_type:
         return ["--loss_type: name one loss or several"]
     try:
