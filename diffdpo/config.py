@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Self, TypeVar, get_type_hints
 
 import yaml
 
@@ -45,18 +45,23 @@ class BaseSettings:
 
     def problems(self) -> list[str]:
         """One line for every setting that cannot work."""
-        return self.misfits([field.name for field in dataclasses.fields(self)])
-
-    def misfits(self, names: Iterable[str]) -> list[str]:
-        """A line for each reason why settings of these names cannot have their values, whatever the
-        others are."""
-        given = {f.name: f for f in dataclasses.fields(self) if getattr(self, f.name) is not None}
         return [
             line
-            for name in names
-            if name in given
-            for line in misfits(given[name], getattr(self, name))
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+            for line in misfits(field, getattr(self, field.name))
         ]
+
+    def sound(self) -> Self:
+        """The settings with the defaults in place of values that cannot be, so that what depends on
+        several can be looked at beside the lines about single ones."""
+        defaults = {
+            field.name: default_of(type(self), field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None and misfits(field, getattr(self, field.name))
+        }
+        known = {name: it for name, it in defaults.items() if it is not dataclasses.MISSING}
+        return dataclasses.replace(self, **known)
 
     def idle(self) -> dict[str, str]:
         """Settings that nothing reads beside the others, each with the reason; told where given."""

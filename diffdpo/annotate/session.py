@@ -89,7 +89,7 @@ class Session:
 
     def line(self, found: Item, annotator: str, choice: str, ms: int) -> Vote:
         """The line for a choice that was made now, ``ms`` after its pair was seen."""
-        seen = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(milliseconds=ms)
+        seen = datetime.datetime.now(datetime.UTC) - datetime.timedelta(milliseconds=ms)
         first, second = self.pairs.names(found.pair)
         return Vote(
             pair=found.pair,

@@ -197,5 +197,5 @@ def test_all_mistakes_are_named_at_once():
     with pytest.raises(UserError) as caught:
         parse(TextSettings, words.split())
     assert (
-        len(caught.value.mistakes) == 6
+        len(caught.value.mistakes) == 7
     )  # of lora_r two: its bound, and that --use_peft is missing

@@ -102,12 +102,11 @@ def loss_problems(settings: ImageLossSettings, stores_scores: bool) -> list[str]
     # The default needs no check, and checking imports PyTorch, which takes seconds.
     if all(getattr(settings, name) == default_of(ImageLossSettings, name) for name in CHECKED):
         return lines
-    if settings.misfits(CHECKED):
-        return lines  # beside what the flags' own lines say
     if not settings.loss_type:
         return [*lines, "--loss_type: name one loss or several"]
     try:
-        return lines + unfit_options(settings, image_objective(settings), stores_scores)
+        sound = settings.sound()
+        return lines + unfit_options(sound, image_objective(sound), stores_scores)
     except UserError as error:
         return lines + list(error.mistakes)
 

@@ -99,11 +99,9 @@ def loss_problems(settings: TextLossSettings, stores_scores: bool, soft_labels: 
     """A line for each mistake in the losses and their settings; ``stores_scores``: the reference's
     scores are to be computed before training; ``soft_labels``: labels may be uncertain."""
     # The default is known to be right; to check any other loads PyTorch, which takes seconds.
-    plain = TextLossSettings()
+    plain, settings = TextLossSettings(), settings.sound()
     if all(getattr(settings, name) == getattr(plain, name) for name in CHECKED):
         return []
-    if settings.misfits(CHECKED):
-        return []  # which the flags' own lines say
     if not settings.loss_type:
         return ["--loss_type: name one loss or several"]
     try:
@@ -129,7 +127,7 @@ def unread(settings: TextLossSettings, objective: Objective) -> list[str]:
     from diffdpo.objective.making import unread_options  # not above: it loads PyTorch
 
     names, lines = ", ".join(settings.loss_type), unread_options(settings, objective, OPTIONS)
-    plain = TextLossSettings()
+    plain, settings = TextLossSettings(), settings.sound()
     if settings.beta != plain.beta and {*settings.loss_type} == {"sft"}:
         lines.append("--beta: sft does not read it; leave it out")
     if settings.use_weighting and not objective.paired:
