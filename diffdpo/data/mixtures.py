@@ -53,6 +53,11 @@ def mixed(
     return filled([np.sort(np.arange(count) % length) for count, length in times])
 
 
+def told_weight(weights: Sequence[float] | None, number: int) -> str:
+    """The weight of a data set behind its format, in the line on a mixture; '' of none."""
+    return f", weight {weights[number]:g}" if weights else ""
+
+
 def picked(length: int, share: float, seed: int, number: int) -> NDArray[np.int64]:
     """A share of the rows of set number ``number``, rounded down."""
     order = generator(seed, Purpose.MIXTURE, item=number + 1).permutation(length)

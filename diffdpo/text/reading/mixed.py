@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from diffdpo.data.mixtures import mixed
+from diffdpo.data.mixtures import mixed, told_weight
 from diffdpo.engine.digests import digest
 from diffdpo.text.reading.rows import TextRows
 from diffdpo.text.tokens.tally import Tally
@@ -61,7 +61,7 @@ class MixedTexts(TextRows):
         """What the mixture is made of, for the start of a run."""
         parts = []
         for index, (label, tally) in enumerate(zip(self.labels, self.tallies, strict=True)):
-            weight = f", weight {self.weights[index]:g}" if self.weights else ""
+            weight = told_weight(self.weights, index)
             parts.append(
                 f"{label}: {self.counts[index]:,} {what} of {tally.rows:,} rows ({tally.format}"
                 f"{weight}), {len(tally.bad)} unusable"

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from diffdpo.data.mixtures import mixed
+from diffdpo.data.mixtures import mixed, told_weight
 from diffdpo.data.streams.order import interleaved
 from diffdpo.engine.digests import digest
 from diffdpo.text.reading.mixed import total
@@ -107,7 +107,7 @@ class StreamedMixture(StreamedTexts):
     def line(self, what: str) -> dict[str, str]:
         found = []
         for number, (label, part) in enumerate(zip(self.labels, self.parts, strict=True)):
-            weight = f", weight {self.weights[number]:g}" if self.weights else ""
+            weight = told_weight(self.weights, number)
             found.append(
                 f"{label}: {len(self.own_rows(number)):,} of {len(part):,} {what}"
                 f" ({part.tally.format}{weight})"
