@@ -198,7 +198,7 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
         key = Key.of("reference", settings, SCORES, facts)
         workers = settings.workers_on(accelerator.device.type)
         scored, run.reference = score_rows(
-            rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
+            rows, run.task, run.scorer, live, batch, key, root, accelerator, workers
         )
         # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
         rows.reference = scored.scores

@@ -33,6 +33,7 @@ PIPELINE = ASSETS / "emoji-pipeline"
 PROMPTS = Path(__file__).with_name("prompts.txt")
 
 SIZE = 64
+LOWEST_RATE = 0.02  # of the learning rate, at the end of a training
 PREFERRED, OTHER = "fluent-3d", "noto"
 ARTISTS = (PREFERRED, OTHER)
 
@@ -141,11 +142,11 @@ class Ema:
             mean.copy_(kept)
 
 
-def cosine_rate(progress: float, step: int, warmup: int, floor: float = 0.02) -> float:
+def cosine_rate(progress: float, step: int, warmup: int) -> float:
     """A factor for the learning rate: linear warm-up in steps, then a cosine over ``progress``, the
     share of the time that is used."""
     # In time, not in steps: the scripts train for so many minutes, whatever the machine.
-    decay = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    decay = LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return min(1.0, (step + 1) / warmup) * decay
 
 

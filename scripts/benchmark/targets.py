@@ -86,13 +86,11 @@ def memory_saved(
     return measure
 
 
-def first_epoch(
-    kind: str, precision: str, peer: str, steps: int
-) -> Callable[[Results], Spread | None]:
-    """The peer's first epoch over the cheapest of ours, with nothing stored before."""
+def first_epoch(precision: str, peer: str, steps: int) -> Callable[[Results], Spread | None]:
+    """The peer's first epoch of all weights over the cheapest of ours, with nothing stored."""
 
     def measure(rows: Results) -> Spread | None:
-        names = [f"{kind}-{precision}-{variant}" for variant in ("uncached", "latents", "scores")]
+        names = [f"full-{precision}-{variant}" for variant in ("uncached", "latents", "scores")]
         costs = [
             cost
             for name in names
@@ -142,7 +140,7 @@ def image_targets(steps: int, network: float) -> list[Target]:
                 work,
                 f"salesforce {precision}",
                 1.2,
-                first_epoch("full", precision, than, steps),
+                first_epoch(precision, than, steps),
                 names=(than,),
             )
         )

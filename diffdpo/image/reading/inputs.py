@@ -233,7 +233,7 @@ def limited(framing: FrameSettings, settings: ImageDataSettings) -> FrameSetting
 
 
 def training_pairs(
-    settings: ImageSettings, backbone: Backbone, quiet: bool, rows: Dataset | None = None
+    settings: ImageSettings, backbone: Backbone, quiet: bool, rows: Dataset | None
 ) -> ImagePairs:
     """The pairs to train ``backbone`` on, with unreadable ones dropped; ``rows`` replace the named
     data set."""
