@@ -173,7 +173,7 @@ def train(
 
 
 def prepare_images(
-    settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects
+    settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects = ImageObjects()
 ) -> ImageRun:
     """Load model and pairs, and read stored encodings and scores, or compute and store them."""
     encoded = prepare_encodings(settings, accelerator, objects)
@@ -218,7 +218,7 @@ def is_read_once(settings: ImageSettings, accelerator: Accelerator, pipeline: An
 
 
 def prepare_encodings(
-    settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects
+    settings: ImageSettings, accelerator: Accelerator, objects: ImageObjects = ImageObjects()
 ) -> Encoded:
     """Open model and pairs, and read stored encodings, or compute and store them.
 

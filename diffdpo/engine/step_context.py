@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,22 +87,23 @@ def step_context(
         if learning and share < 1:
             added = scorers.rewards(map(scorers.task.draw, batches))
             z = objective.running.with_rewards(*added)[0]
-    counts = token_means(scorers, batches) if objective.reads_token_counts else {}
-    return StepContext(share, z, pairs=pairs, **counts)
+    context = StepContext(share, z, pairs=pairs)
+    return with_tokens(context, scorers, batches) if objective.reads_token_counts else context
 
 
-def token_means(scorers: Scorers, batches: Sequence[Any]) -> dict[str, Tensor]:
-    """Tokens a pair of the step, by side, as ``StepContext`` names them."""
+def with_tokens(context: StepContext, scorers: Scorers, batches: Sequence[Any]) -> StepContext:
+    """The context with the mean numbers of tokens of the step's pairs."""
     # Counted from the batches before any network runs, because the first loss needs them.
     counted = [scorers.task.token_counts(batch) for batch in batches]
     counts = torch.tensor(counted, dtype=torch.float32)
     chosen, rejected, prompts, pairs = scorers.total(counts.sum(dim=0))
     # At least one token: a step of nothing but empty completions has a loss of 0, not of 0 by 0.
-    return {
-        "chosen_tokens": chosen.clamp(min=1) / pairs,
-        "rejected_tokens": rejected.clamp(min=1) / pairs,
-        "prompt_tokens": prompts / pairs,
-    }
+    return replace(
+        context,
+        chosen_tokens=chosen.clamp(min=1) / pairs,
+        rejected_tokens=rejected.clamp(min=1) / pairs,
+        prompt_tokens=prompts / pairs,
+    )
 
 
 def reward_total(rewards: Sequence[Tensor], total: Total) -> tuple[Tensor, Tensor]:
