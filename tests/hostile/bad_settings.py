@@ -192,7 +192,8 @@ TEXTS = {
     ),
     "one prompt for both, and one for each": (
         ["--padding_free", "--share_prefix"],
-        "--padding_free: every completion then has its own prompt; leave --share_prefix out",
+        "--padding_free: every completion then has its own prompt; leave --share_prefix out, or add"
+        " --attn_implementation flex_attention",
     ),
     "held-out rows that nobody reads": (
         ["--eval_dataset_name", "rows"],
