@@ -6,6 +6,7 @@ Not run by itself. The picture set is made by ``build_emoji.py``.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import hashlib
 import itertools
@@ -140,6 +141,12 @@ class Ema:
             kept = weight.detach().clone()
             weight.copy_(mean)
             mean.copy_(kept)
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The parser of a script, whose help is what stands at its head."""
+    shown = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=shown)
 
 
 def cosine_rate(progress: float, step: int, warmup: int) -> float:
