@@ -114,6 +114,7 @@ def _file(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
 
 
 def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
+    """The rows of a file with fields, a batch at a time, with their lines."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         header = [name.strip() for name in next(rows, [])]
@@ -124,6 +125,7 @@ def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
             table: dict[str, list[str]] = {role: [] for role in position}
             fields = [(column.append, position[role]) for role, column in table.items()]
             lines, read = [], 0
+            # Row by row: to hold the rows of a batch as lists takes three times as long.
             for row in islice(rows, TEXT_BATCH):
                 read += 1
                 if len(row) == len(header):
@@ -140,6 +142,7 @@ def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
 
 
 def _jsonl(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
+    """The objects of a file that has one on each line, a batch at a time, with their lines."""
     with path.open(encoding="utf-8-sig") as file:
         numbered = enumerate(file, start=1)
         roles: dict[str, str] = {}
