@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from diffdpo.cache.disk import place, writable
 from diffdpo.cache.filling import Compute, Filler
 from diffdpo.cache.keys import Key
 from diffdpo.cache.shards import UNKNOWN, Cost, ranges_in, shard_path
-from diffdpo.cache.tables import read_whole
-from diffdpo.engine.files import write_atomically
+from diffdpo.cache.tables import begin, read_whole
 from diffdpo.errors import EXTRAS, UserError
 
 
@@ -49,8 +47,7 @@ def table_on_ray(
     missing = [span for span in ranges if not shard_path(folder, span).exists()]
     if missing:
         with writable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
+            begin(folder, key)
         spans = [{"start": span.start, "stop": span.stop} for span in missing]
         data.from_items(spans, override_num_blocks=len(spans)).map_batches(
             Worker,
