@@ -133,10 +133,10 @@ class TextRows(Rows):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all items: it changes when tokens, labels or the choice of rows change."""
-        digest = hashlib.blake2b(digest_size=8)
+        total = hashlib.blake2b(digest_size=8)
         for content in self.contents():
-            digest.update(content)
-        return digest.hexdigest()
+            total.update(content)
+        return total.hexdigest()
 
     @property
     def length_I(self) -> NDArray[np.int64]:
