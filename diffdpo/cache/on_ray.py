@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ def table_on_ray(
     make_compute: Callable[[], Compute],
     workers: int,
     gpus: float = 0.0,
-    ranges: Sequence[range] | None = None,
     cost: Cost = UNKNOWN,
 ) -> Dataset:
     """The table that ``cache.tables.table`` computes, its missing shards by a pool of ``workers``
@@ -43,7 +42,7 @@ def table_on_ray(
     except ImportError as error:
         raise UserError(EXTRAS["ray"]) from error
     folder = place(root) / key.folder
-    ranges = ranges_in(folder, rows, cost) if ranges is None else ranges
+    ranges = ranges_in(folder, rows, cost)
     missing = [span for span in ranges if not shard_path(folder, span).exists()]
     if missing:
         with writable(folder):
