@@ -34,6 +34,7 @@ TEXT_VARIANTS = {
     "stored": ("--precompute_ref_log_probs",),
     "unshared": ("--share_prefix", "false"),
     "packed": ("--padding_free", "true"),
+    "flexible": ("--attn_implementation", "flex_attention"),
 }
 BUILDS = {
     "latents",
