@@ -13,6 +13,7 @@ import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset, Features, Value
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import Key, digest
 from diffdpo.cache.tables import is_complete, shards, table
 from diffdpo.draws import Purpose, generator
@@ -105,8 +106,7 @@ def scores(
 
     def by(judge: Judge) -> Callable[[range], Iterator[dict[str, Any]]]:
         def compute(span: range) -> Iterator[dict[str, Any]]:
-            for first in range(span.start, span.stop, batch):
-                rows = range(first, min(first + batch, span.stop))
+            for rows in batched(span, batch):
                 yield from ({"score": score} for score in judge(rows).tolist())
 
         return compute

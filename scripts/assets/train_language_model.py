@@ -25,6 +25,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from diffdpo.batched import batched
 from diffdpo.engine.files import atomic_folder
 
 TARGET = ASSETS / "reviews-model"
@@ -99,7 +100,7 @@ def batches(rows: list[Tensor]) -> Iterator[Tensor]:
     """One epoch of padded batches (rows, length); texts of about the same length share one."""
     # Up to six tokens of chance, so that the batches of one epoch are not those of the next.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]) + 6 * torch.rand(1).item())
-    chunks = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
+    chunks = batched(order, BATCH)
     for index in torch.randperm(len(chunks)).tolist():
         yield nn.utils.rnn.pad_sequence(
             [rows[i] for i in chunks[index]], batch_first=True, padding_value=PAD

@@ -16,6 +16,7 @@ from datasets import Dataset, Features, Value
 from PIL import Image
 from torch import nn
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, files_digest
 from diffdpo.engine.accelerator import usable_precision
 from diffdpo.engine.digests import file_digest
@@ -147,8 +148,7 @@ class Candidates:
     def compute(self, span: range) -> Rows:
         """The rows ``span`` of the table of candidates."""
         (backbone, network), sampling = self.opened, PictureSettings.of(self.settings)
-        for first in range(span.start, span.stop, sampling.batch):
-            rows = range(first, min(first + sampling.batch, span.stop))
+        for rows in batched(span, sampling.batch):
             both = [(self.prompts[prompt], number) for prompt, number in map(self.layout.of, rows)]
             texts = [text for text, _ in both]
             seeds = [candidate_seed(self.settings.seed, text, number) for text, number in both]

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffdpo.batched import batched
 from diffdpo.data.text.messages import Text
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.failures import machine_memory
@@ -134,11 +135,7 @@ def equal_lengths(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]
     by_length: dict[int, list[int]] = defaultdict(list)
     for row, prompt in enumerate(prompts):
         by_length[len(prompt)].append(row)
-    return [
-        rows[first : first + size]
-        for rows in by_length.values()
-        for first in range(0, len(rows), size)
-    ]
+    return [batch for rows in by_length.values() for batch in batched(rows, size)]
 
 
 def uniforms(
