@@ -34,8 +34,9 @@ TEXT_VARIANTS = {
     "stored": ("--precompute_ref_log_probs",),
     "unshared": ("--share_prefix", "false"),
     "packed": ("--padding_free", "true"),
-    "flexible": ("--attn_implementation", "flex_attention"),
 }
+# FlexAttention, which has no gradient on a CPU.
+CARD_VARIANTS = TEXT_VARIANTS | {"flexible": ("--attn_implementation", "flex_attention")}
 BUILDS = {
     "latents",
     "scores",

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.engine.accelerator import sampling_device
 from scripts.benchmark.size import FULL, SMALL, Size, Work
-from scripts.benchmark.subjects import TEXT_RATE, TEXT_VARIANTS, Subject, has_trl
+from scripts.benchmark.subjects import CARD_VARIANTS, TEXT_RATE, Subject, has_trl
 from scripts.benchmark.text_work import make_rows
 
 # Of a row, prompt and completion together: TRL's default. Few rows are cut.
@@ -108,7 +108,7 @@ def text_rows(shape: TextShape, small: bool, steps: int, folder: Path) -> list[S
     for kind, more in (("lora", LORA), ("full", ())):
         for variant in ("live", "packed", "flexible", "stored"):
             name = f"{shape.name}-{kind}-{variant}"
-            words = (*flags, *more, *TEXT_VARIANTS[variant])
+            words = (*flags, *more, *CARD_VARIANTS[variant])
             cache = name if variant == "stored" else None
             subjects.append(Subject(name, name, "text", "train_text_dpo", words, cache))
         if has_trl():
