@@ -10,9 +10,9 @@ import pytest
 
 from diffdpo.cli import run_command
 from diffdpo.ranking import fit_bradley_terry
+from diffdpo.ranking.columns import ROLES
 from diffdpo.ranking.report import footer
 from diffdpo.ranking.settings import RankingSettings
-from diffdpo.ranking.sources import ROLES
 from tests.conftest import run, script
 from tests.ranking.games import random_games, random_table
 
