@@ -9,7 +9,7 @@ from pathlib import Path
 from diffdpo.config import BaseSettings
 from diffdpo.data.columns import given_columns
 from diffdpo.data.paths import missing_data
-from diffdpo.engine.run_config import recorded, run_of
+from diffdpo.engine.run_config import recorded_by
 from diffdpo.errors import not_installed, short
 from diffdpo.flags import SEEDS, flag, restated
 from diffdpo.image.evaluate_settings import EvaluateSettings
@@ -132,5 +132,5 @@ class AnnotateSettings(BaseSettings):
         return [
             f"{name}: is a run of texts, which is not sampled here; name a data set of text pairs"
             for name in self.names
-            if "model_name_or_path" in recorded(run_of(name))
+            if "model_name_or_path" in recorded_by(name)
         ]

@@ -23,7 +23,7 @@ from diffdpo.config import settings_of
 from diffdpo.engine.accelerator import own_state
 from diffdpo.engine.callbacks import Callback, Callbacks, StepCallback
 from diffdpo.engine.run import TrainingResult
-from diffdpo.engine.run_config import IN_MEMORY, recorded, run_of
+from diffdpo.engine.run_config import IN_MEMORY, recorded_by
 from diffdpo.engine.run_folder import begin
 from diffdpo.image.evaluate_settings import EvaluateSettings
 from diffdpo.image.settings import ImageSettings
@@ -101,7 +101,7 @@ def evaluate(policy: str | Path | Sequence[str | Path], **settings: Any) -> dict
     Raises UserError with a line for every mistake.
     """
     policies = list(map(str, [policy] if isinstance(policy, (str, Path)) else policy))
-    if policies and "model_name_or_path" in recorded(run_of(policies[0])):
+    if policies and "model_name_or_path" in recorded_by(policies[0]):
         text = settings_of(EvaluateTextSettings, policy=policies, **settings)
         evaluate_text.main(text)
         folder = text.output_dir

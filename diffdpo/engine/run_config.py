@@ -37,6 +37,11 @@ def recorded(folder: str | Path | None) -> dict[str, Any]:
     return read_yaml(str(path)) if folder and path.is_file() else {}
 
 
+def recorded_by(policy: str | Path | None) -> dict[str, Any]:
+    """The settings of the run that a result, or a checkpoint, belongs to; empty without one."""
+    return recorded(run_of(policy)) if policy else {}
+
+
 def layer_of_run(
     folder: str, settings: Mapping[str, Any], given: Mapping[str, Any]
 ) -> Layer | None:
@@ -118,16 +123,16 @@ def result_problems(
 
 
 def departures(
-    policies: Iterable[str], names: Mapping[str, Any], read: Callable[[Path], Mapping[str, Any]]
+    policies: Iterable[str], names: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]
 ) -> list[str]:
-    """A line for each value in ``names`` that is not the one that the run of a policy has, whose
-    folder is ``read``; but for the first policy with its name in front.
+    """A line for each value in ``names`` that is not the one that the run of a policy has, as
+    ``read`` tells it; but for the first policy with its name in front.
 
     The figures then compare with something else than what the run was trained against.
     """
     lines = []
     for place, policy in enumerate(policies):
-        found = departures_from(read(run_of(policy)), names)
+        found = departures_from(read(policy), names)
         lines += [f"{policy}: {line}" if place else line for line in found]
     return lines
 

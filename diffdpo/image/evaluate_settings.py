@@ -13,9 +13,8 @@ from diffdpo.engine.bits_settings import bits_problems
 from diffdpo.engine.run_config import (
     departures,
     layer_of_policy,
-    recorded,
+    recorded_by,
     result_problems,
-    run_of,
     same,
 )
 from diffdpo.engine.settings import PRECISIONS
@@ -196,7 +195,7 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
 
     def misplaced(self, flag: str, run: str) -> list[str]:
         """Why a further run does not stand beside the first policy."""
-        own, base = recorded(run_of(run)), self.pretrained_model_name_or_path
+        own, base = recorded_by(run), self.pretrained_model_name_or_path
         model = own.get("pretrained_model_name_or_path", base)
         if base and not same(model, base):
             return [
@@ -213,7 +212,7 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
         """The model and data that the first of the evaluated runs recorded."""
         policy = next(iter(given.get("policy") or []), None)
-        run = recorded(run_of(policy)) if policy else {}
+        run = recorded_by(policy)
         tied = dict(TIED)
         if given.get("prompts"):  # then pairs are read only where they are named
             del tied["dataset_name"]
@@ -223,11 +222,11 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
     def departures(self) -> list[str]:
         """A line for each setting by which the reference is not that of a policy's training."""
         names = {name: getattr(self, name) for name in REFERENCE}
-        return departures(self.policy, names, recorded)
+        return departures(self.policy, names, recorded_by)
 
     def start_of(self, run: str) -> AdapterSettings:
         """What the training of a run started from: the first policy's is what the settings say,
         another's what it recorded itself."""
-        own = {} if run == self.policy[0] else recorded(run_of(run))
+        own = {} if run == self.policy[0] else recorded_by(run)
         names = ("unet_init", "init_lora", "reference")
         return AdapterSettings(**{name: own.get(name, getattr(self, name)) for name in names})

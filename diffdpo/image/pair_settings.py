@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffdpo.config import Layer
-from diffdpo.engine.run_config import layer_of_policy, recorded, result_problems, run_of
+from diffdpo.engine.run_config import layer_of_policy, recorded_by, result_problems
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag, restated
@@ -106,7 +106,7 @@ class PairSettings(RewardSettings, CandidateSettings, ImageDataSettings):
     def beneath(cls, given: Mapping[str, Any]) -> Layer | None:
         """The model and, where no prompts are named, the data that the policy's run recorded."""
         policy = given.get("policy")
-        run = recorded(run_of(policy)) if policy else {}
+        run = recorded_by(policy)
         tied = {**TIED, "dataset_name": DATA}
         if given.get("prompts"):
             del tied["dataset_name"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdpo.data.made_pairs import RECORD
-from diffdpo.engine.run_config import recorded, run_of
+from diffdpo.engine.run_config import recorded_by
 from diffdpo.errors import UserError, short
 
 
@@ -18,7 +18,7 @@ def judges_of(run: str) -> set[str]:
 
     Raises UserError where there is a record that cannot be read.
     """
-    settings = recorded(run_of(run))
+    settings = recorded_by(run)
     data = settings.get("dataset_name") or settings.get("train_data_dir") or []
     names = data if isinstance(data, list) else [data]
     names += [entry.get("path") for entry in settings.get("datasets") or []]

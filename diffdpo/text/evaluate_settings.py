@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer
@@ -14,9 +13,8 @@ from diffdpo.data.paths import missing_data, missing_models
 from diffdpo.engine.run_config import (
     departures,
     layer_of_policy,
-    recorded,
+    recorded_by,
     result_problems,
-    run_of,
 )
 from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag
@@ -159,7 +157,7 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
         """What the first of the runs that are judged has recorded: its reference and the rows it
         held out."""
         policy = next(iter(given.get("policy") or []), None)
-        run = recorded(run_of(policy)) if policy else {}
+        run = recorded_by(policy)
         run["model_name_or_path"] = reference_of(run)
         run["dataset_name"] = the_one(run.get("eval_dataset_name") or run.get("dataset_name"))
         run["split"] = run.get("dataset_test_split")
@@ -173,9 +171,9 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
         return departures(self.policy, {name: getattr(self, name) for name in told}, compared)
 
 
-def compared(folder: Path) -> dict[str, Any]:
-    """What a run recorded, with the model that it was trained against as its model."""
-    run = recorded(folder)
+def compared(policy: str) -> dict[str, Any]:
+    """What a policy's run recorded, with the model that it was trained against as its model."""
+    run = recorded_by(policy)
     return run | {"model_name_or_path": reference_of(run)} if run else {}
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffdpo.engine.trainer import Trainer
 from diffdpo.reference import unwrapped
 from diffdpo.text.scoring.batch import TextDraw
+from scripts.benchmark.before_fit import before_fit
 from scripts.benchmark.gate import now
 
 
@@ -41,13 +41,11 @@ class BareNetwork:
 
     def watch(self) -> None:
         """Record the draws of the next trainer that starts to fit."""
-        fit = Trainer.fit
+        before_fit(self.put_into)
 
-        def watched(trainer: Trainer, *args: Any, **options: Any) -> Any:
-            self.trainer, trainer.task = trainer, Recorder(trainer.task, self.draws)
-            return fit(trainer, *args, **options)
-
-        Trainer.fit = watched  # type: ignore[method-assign, assignment]
+    def put_into(self, trainer: Any) -> None:
+        """Record the draws of a trainer."""
+        self.trainer, trainer.task = trainer, Recorder(trainer.task, self.draws)
 
     def measure(self) -> dict[str, float]:
         """Mean wall and CPU seconds a draw over those recorded since the last call."""

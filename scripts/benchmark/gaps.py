@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from diffdpo.engine.trainer import Trainer
+from scripts.benchmark.before_fit import before_fit
 
 
 class Mark:
@@ -58,13 +58,7 @@ class Gaps:
 
     def watch(self) -> None:
         """Put the marks into the next trainer that starts to fit."""
-        fit = Trainer.fit
-
-        def watched(trainer: Trainer, *args: Any, **options: Any) -> Any:
-            self.put_into(trainer)
-            return fit(trainer, *args, **options)
-
-        Trainer.fit = watched  # type: ignore[method-assign, assignment]
+        before_fit(self.put_into)
 
     def put_into(self, trainer: Any) -> None:
         """Put the marks round prediction, backward pass and optimizer."""

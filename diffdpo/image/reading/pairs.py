@@ -6,7 +6,7 @@ Ties, broken labels and unreadable images are sorted out here, once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -83,8 +83,12 @@ class ImagePairs(Rows):
         self.tally.without_prompt = self.captions.count("")
         self.tally.several_captions = sum(isinstance(caption, list) for caption in captions)
         self.beside = SideColumns(dataset, framing.beside, place)
-        read = {*format.columns, *format.optional, *self.beside.columns, FOLDER}
-        self.tally.unread_columns = [name for name in dataset.column_names if name not in read]
+        self.begin([name for name in dataset.column_names if name != FOLDER])
+
+    def begin(self, columns: Sequence[str]) -> None:
+        """Choose the rows, of a table with these ``columns``; what is beside them is known."""
+        read = {*self.format.columns, *self.format.optional, *self.beside.columns}
+        self.tally.unread_columns = [name for name in columns if name not in read]
         self.known: dict[str, tuple[np.ndarray, Any]] = {}  # of the rows, by name
         self.rows = self.usable()
         self.sides: Callable[[int, Augmentation], BothImages] = self.framed

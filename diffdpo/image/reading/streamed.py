@@ -60,12 +60,7 @@ class StreamedPairs(ImagePairs):
         self.tally, self.seen = PairTally(rows=len(table), checked=False), 0
         self.beside = beside = StreamedSides(table, framing.beside, place)
         self.wanted = list(dict.fromkeys([*format.sides, format.prompt, *beside.pictures]))
-        read = {*format.columns, *format.optional, *self.beside.columns}
-        self.tally.unread_columns = [name for name in table.column_names if name not in read]
-        self.known: dict[str, tuple[np.ndarray, Any]] = {}
-        self.rows = self.usable()
-        self.sides = self.framed
-        self.toss()
+        self.begin(table.column_names)
         self.prepare()
 
     def prepare(self) -> None:
