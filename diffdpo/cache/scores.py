@@ -115,8 +115,8 @@ def score_rows(
     key: Key,
     root: str,
     accelerator: Accelerator,
+    workers: int,
     visits: Visits | None = None,
-    workers: int = 0,
 ) -> tuple[RowsWithScores, StoredScores]:
     """Rows that carry the reference's scores at ``visits``, by default one of each row, and the
     reference that reads them.

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from diffdpo.engine.sharding import exchanged, local, share_as
+from diffdpo.engine.sharding import exchanged, local
 from diffdpo.reference import NetworkReference, Reference, unwrapped
 
 
@@ -74,13 +74,6 @@ EXPORTED = "ema."  # before the names of the means that are exported in place of
 def tensors_of(averages: Averages) -> dict[str, Tensor]:
     """All means, under the names that a checkpoint has for them."""
     return {f"{use}.{name}": mean for use, a in averages.items() for name, mean in a.means.items()}
-
-
-@torch.no_grad()
-def take_over(averages: Averages, tensors: Mapping[str, Tensor]) -> None:
-    """Load what ``tensors_of`` gave."""
-    for name, mean in tensors_of(averages).items():
-        mean.copy_(share_as(mean, tensors[name]))
 
 
 class MovingReference(NetworkReference):

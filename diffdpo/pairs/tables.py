@@ -5,7 +5,7 @@ Shapes: ``P`` prompts, ``N`` candidates of each, ``R`` rewards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffdpo.batched import batched
 from diffdpo.cache.keys import Key, digest
 from diffdpo.cache.tables import is_complete, shards, table
 from diffdpo.draws import Purpose, generator
+from diffdpo.errors import short
 
 SHARD = 64  # candidates at most: they take minutes, and a kill loses those that are begun
 SCORES = Features({"score": Value("float64")})
@@ -59,6 +60,11 @@ class Layout:
     def row(self, prompt: int, candidate: int) -> int:
         """The row of a candidate."""
         return candidate * self.prompts + prompt
+
+
+def called(heads: Sequence[str], both: Iterable[tuple[int, int]]) -> list[str]:
+    """Candidates by prompt and number, in the words of an error line; ``heads`` are the prompts."""
+    return [f"candidate {n + 1} of prompt {short(heads[p], 60)!r}" for p, n in both]
 
 
 def prompt_key(prompt: str) -> int:

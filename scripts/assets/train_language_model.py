@@ -10,7 +10,6 @@ loss are kept, as bfloat16. Loss and perplexity on texts that it was not trained
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from common import ASSETS, clock, cosine_rate
+from common import ASSETS, clock, cosine_rate, parser_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -191,9 +190,7 @@ def train(
 
 def main() -> None:
     """Train tokenizer and model, measure, save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     minutes = parser.parse_args().minutes
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from diffdpo.data.cells import unpack
 from diffdpo.data.columns import listed
 from diffdpo.data.decode import Limits, open_image
 from diffdpo.data.places import Place
-from diffdpo.data.prompts import column_of, read_all
+from diffdpo.data.prompts import column_of, is_text, read_all
 from diffdpo.data.side_folders import PICTURES, caption_beside, pictures_in
 from diffdpo.data.source import open_dataset
 from diffdpo.engine.console import say
@@ -138,9 +138,7 @@ def folder_pictures(name: str, prompts: str | None, limits: Limits) -> FolderPic
 def captions_of(folder: Path, files: Sequence[Path], prompts: str | None) -> list[str]:
     """The caption of every file; see ``folder_pictures``."""
     if prompts is not None:
-        texts = [
-            text if isinstance(text, str) else "" for text in read_all(prompts, "train", None, None)
-        ]
+        texts = [text if is_text(text) else "" for text in read_all(prompts, "train", None, None)]
         if len(texts) != len(files):
             raise UserError(
                 f"--prompts {prompts}: {len(texts):,} prompts for {len(files):,} pictures; one for"

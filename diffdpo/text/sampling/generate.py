@@ -10,7 +10,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -160,8 +159,8 @@ def continue_batch(
     prompt_NT: Tensor,
     uniform_NT: Tensor,
     ends: Ends,
-    vocabulary: int | None = None,
-    pictures: Mapping[str, Tensor] = MappingProxyType({}),
+    vocabulary: int | None,
+    pictures: Mapping[str, Tensor],
 ) -> Tensor:
     """Tokens drawn one after another until every row has ended: ``(N, T)``. Rows that end early go
     on; the caller cuts them after their end. No token from ``vocabulary`` on is drawn. ``pictures``
