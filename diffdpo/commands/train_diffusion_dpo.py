@@ -46,7 +46,7 @@ from diffdpo.image.process.processes import process_for
 from diffdpo.image.reading.inputs import open_pipeline, training_pairs
 from diffdpo.image.reading.pairs import ImagePairs
 from diffdpo.image.sampling.validation import ValidationPictures
-from diffdpo.image.scoring.beta import settled
+from diffdpo.image.scoring import beta
 from diffdpo.image.scoring.collation import DrawSettings
 from diffdpo.image.scoring.held_out import divided, measures
 from diffdpo.image.settings import ImageSettings
@@ -138,7 +138,7 @@ def train(
     run = prepare_images(settings, accelerator, objects)
     settings = run.settings
     division = divided(run.rows, run.pairs, settings)
-    settings, spread = settled(
+    settings, spread = beta.settled(
         settings, division.rows, run.task, run.network, run.reference, accelerator
     )
     meet()  # one process may have read its data for longer than a group of training waits
@@ -147,6 +147,8 @@ def train(
         accelerator, settings, run.network, run.task, run.reference, objective, division.rows, say
     )
     trainer.listen(callbacks or Callbacks())
+    if not spread:
+        beta.listen(trainer, settings)
 
     def validation() -> Measures:
         pictures = ValidationPictures(

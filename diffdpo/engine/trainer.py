@@ -27,13 +27,13 @@ from diffdpo.engine.interrupts import moment
 from diffdpo.engine.keeper import Keeper
 from diffdpo.engine.optim import make_optimizer, make_schedule
 from diffdpo.engine.plan import Plan
-from diffdpo.engine.recorder import Recorder
+from diffdpo.engine.recorder import Judge, Recorder
 from diffdpo.engine.resume import Start
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.spreading import spread
 from diffdpo.engine.start_check import check_start
-from diffdpo.engine.step_context import reward_total, step_context
+from diffdpo.engine.step_context import Scorers, reward_total, step_context
 from diffdpo.engine.task import Task
 from diffdpo.engine.transfer import on_device
 from diffdpo.engine.watch.ending import Ending
@@ -97,6 +97,7 @@ class Trainer:
             self.averages, objective.running,
         )  # fmt: skip
         self.keeper.spared = self.monitor.evals.spared
+        self.heard: Callable[[Any], None] = lambda frozen_N: None
         self.finite = torch.tensor(True)  # loss and gradient of the last step, still on the device
 
     def micro_step(self, batch: Any, context: StepContext) -> MicroStep:
@@ -119,6 +120,7 @@ class Trainer:
                 **self.objective.guard_metrics(policy),
                 **self.task.metrics(policy, frozen_N, draw, context),
             }
+        self.heard(frozen_N)
         return MicroStep(loss, loss_B.detach(), policy.score_N.detach(), reward_N.detach(), metrics)
 
     def step(self, micro_batches: list[Any], rate: float, number: int) -> Metrics:
@@ -157,16 +159,9 @@ class Trainer:
 
     def context(self, micro_batches: list[Any]) -> StepContext:
         """What every micro-batch of a step must know of all of them, over all processes."""
-        return step_context(
-            self.objective,
-            self.task,
-            self.model,
-            self.reference,
-            micro_batches,
-            self.total,
-            self.accelerator.num_processes,
-            self.accelerator.process_index,
-        )
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        scorers = Scorers(self.task, self.model, self.reference, self.total, world, rank)
+        return step_context(self.objective, scorers, micro_batches)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
@@ -177,6 +172,12 @@ class Trainer:
         """Call these while training."""
         self.recorder.on_step, self.keeper.told = callbacks.logged, callbacks.saved
         self.monitor.callbacks = callbacks
+
+    def overhear(self, heard: Callable[[Any], None], judge: Judge) -> None:
+        """Give ``heard`` the reference's scores of every micro-batch, still on the device, and
+        ``judge`` every record."""
+        self.heard = heard
+        self.recorder.judges = (*self.recorder.judges, judge)
 
     def fit(self, start: Start, measures: Measures | None = None) -> Ending:
         """Train from ``start`` to the end of the run, or until a request to stop.

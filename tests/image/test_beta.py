@@ -1,6 +1,7 @@
 """The beta at which the reference's own differences are of the size of a logit."""
 
 from argparse import ArgumentTypeError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import yaml
 from diffdpo.cli import run_command
 from diffdpo.engine.batches import Rows
 from diffdpo.image.flags.loss_settings import beta
-from diffdpo.image.scoring.beta import PAIRS, fitting, reference_spread
+from diffdpo.image.scoring import beta as module
+from diffdpo.image.scoring.beta import PAIRS, FirstGaps, deviation, fitting, reference_spread
 from tests.commands.image_runs import flags, metrics, same, train, weights
 
 
@@ -73,12 +75,79 @@ def test_auto_trains_records_and_resumes_with_one_beta(models, pairs, tmp_path, 
     assert 0 < beta < 1e6
 
 
-def test_the_spread_is_said_of_a_given_beta(models, pairs, tmp_path, capsys):
-    train(*flags(models(), pairs, tmp_path / "long", max_train_steps=20, learning_rate=0))
-    line = next(row for row in capsys.readouterr().out.splitlines() if row.startswith("spread"))
-    beta = float(line.split("a beta of ")[1].split()[0])
-    logits = float(line.split("deviation of ")[1].split(", ")[1].split()[0])
-    assert logits * beta / 5000 == pytest.approx(1, rel=0.01)
+def spread_line(printed):
+    (line,) = (row for row in printed.splitlines() if row.startswith("spread "))
+    return line
+
+
+def test_a_given_beta_gets_the_line_from_the_steps_and_once(
+    models, pairs, tmp_path, capsys, monkeypatch
+):
+    own = {"train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.01}
+    train(*flags(models(), pairs, tmp_path / "auto", beta_dpo="auto", **own, max_train_steps=1))
+    found = spread_line(capsys.readouterr().out)
+    beta = float(found.split("a beta of ")[1].split()[0])
+    # Nothing is computed for it where the beta is given.
+    monkeypatch.setattr(module, "reference_spread", None)
+    out = tmp_path / "given"
+    own |= {"beta_dpo": beta, "checkpointing_steps": 3}
+    train(*flags(models(), pairs, out, **own, max_train_steps=3))  # each of the 12 pairs once
+    assert spread_line(capsys.readouterr().out) == found
+    resumed = flags(models(), pairs, out, **own, max_train_steps=4, resume_from_checkpoint="latest")
+    train(*resumed)
+    assert "spread " not in capsys.readouterr().out
+    assert float(found.split(", ")[1].split()[0]) == pytest.approx(1, rel=0.01)
+
+
+class Steps:
+    """A trainer whose ``processes`` all have the scores that one is given, in turn."""
+
+    def __init__(self, rows, steps, batch, processes, parts):
+        self.rows, self.notice, self.lines = range(rows), lambda line: self.lines.append(line), []
+        self.plan = SimpleNamespace(effective_batch=batch, total_steps=steps)
+        self.accelerator = SimpleNamespace(num_processes=processes, gather=self.gather)
+        self.part_MRB = torch.stack(parts)
+
+    def gather(self, own_1MB):
+        assert torch.equal(own_1MB[0], self.part_MRB[:, 0])
+        return self.part_MRB.transpose(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps", "micro", "accumulated", "processes", "pairs"),
+    [
+        (80, 30, 2, 1, 1, 50),
+        (80, 30, 3, 2, 2, 50),  # over 60 pairs that are known after the fifth step
+        (12, 30, 4, 1, 2, 12),  # no pair twice
+        (80, 2, 4, 1, 1, 8),  # as many as the run has
+    ],
+)
+def test_the_first_pairs_are_those_of_the_stream(rows, steps, micro, accumulated, processes, pairs):
+    batch = micro * accumulated * processes
+    score_2P = torch.randn(2, max(steps * batch, pairs), generator=torch.manual_seed(0))
+    gap_P = score_2P[0] - score_2P[1]
+    # As they are cut: a step's micro-batches follow each other, and processes take turns in each.
+    cut = gap_P[: len(gap_P) // (micro * processes) * micro * processes]
+    parts = cut.view(-1, processes, micro)[: -(-pairs // (micro * processes))]
+    trainer = Steps(rows, steps, batch, processes, list(parts))
+    first = FirstGaps(trainer, beta=10.0)
+    for step in range(steps):
+        for index in range(accumulated):
+            start = (step * accumulated + index) * processes * micro
+            first.add(score_2P[:, start : start + micro].flatten())
+        first.judge({"step": step + 1})
+        assert bool(trainer.lines) == ((step + 1) * batch >= pairs)
+    (line,) = trainer.lines
+    spread = gap_P[:pairs].double().numpy().std(ddof=1)
+    assert f"{spread:.3g} over {pairs} pairs, {10 * spread:.3g} in logits; a beta of" in line
+    assert not first.gaps
+
+
+def test_scores_that_are_no_numbers_are_left_out_and_equal_ones_have_no_spread():
+    gap_P = torch.tensor([1.0, torch.nan, 3.0, torch.inf])
+    assert deviation(gap_P) == pytest.approx(2**0.5)
+    assert deviation(gap_P[:2]) is None
+    assert deviation(torch.ones(3)) is None
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from datasets import Features, Value
 from PIL import Image
 from pyarrow import parquet
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import digest
 from diffdpo.data.cells import unpack
 from diffdpo.data.columns import listed
@@ -189,6 +190,6 @@ def write_pairs(
         return own
 
     with atomic_file(path) as draft, parquet.ParquetWriter(draft, schema) as file:
-        for first in range(0, len(good), AT_ONCE):
-            rows = [row(at) for at in good[first : first + AT_ONCE].tolist()]
+        for some in batched(good, AT_ONCE):
+            rows = [row(at) for at in some.tolist()]
             file.write_table(pyarrow.Table.from_pylist(rows, schema=schema))

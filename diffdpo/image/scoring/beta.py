@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from diffdpo.engine import checkpoint
 from diffdpo.engine.batches import Rows
-from diffdpo.engine.plan import Plan
 from diffdpo.engine.sharding import is_sharded
 from diffdpo.engine.task import Task
-from diffdpo.engine.watch.signs import WINDOW
+from diffdpo.engine.trainer import Trainer
 from diffdpo.errors import UserError
 from diffdpo.image.flags.loss_settings import image_objective
 from diffdpo.image.settings import ImageSettings
@@ -29,22 +29,41 @@ def reference_spread(
     rows: Rows, task: Task, network: nn.Module, reference: Reference, seed: int, batch: int
 ) -> float | None:
     """The standard deviation of log π_ref(chosen) − log π_ref(rejected), in the unit of the scores,
-    over the first pairs that a run will see, each at its first draw; None of a single pair."""
+    over the first pairs that a run will see, each at its first draw; None where there is none."""
     numbers = rows.order(seed, 0)[:PAIRS].tolist()
     gaps = []
     for first in range(0, len(numbers), batch):
         items = [rows.read(number, 0) for number in numbers[first : first + batch]]
         draw = task.draw(task.collate(items))
-        score_N = torch.as_tensor(reference.score(task.score, network, draw))
-        chosen_B, rejected_B = score_N.double().chunk(2)
-        gaps.append((chosen_B - rejected_B).cpu())
-    gap_P = torch.cat(gaps)
-    return float(gap_P.std()) if len(gap_P) > 1 else None
+        gaps.append(gap(torch.as_tensor(reference.score(task.score, network, draw))))
+    return deviation(torch.cat(gaps))
+
+
+def gap(score_N: Tensor) -> Tensor:
+    """Chosen − rejected of every pair, ``(B,)``."""
+    chosen_B, rejected_B = score_N.chunk(2)
+    return chosen_B - rejected_B
+
+
+def deviation(gap_P: Tensor) -> float | None:
+    """The standard deviation of the finite gaps; None of less than two, or where all are equal."""
+    known_P = gap_P.cpu().double()
+    known_P = known_P[known_P.isfinite()]
+    return (float(known_P.std()) or None) if len(known_P) > 1 else None
 
 
 def fitting(spread: float) -> float:
     """The beta, to three digits, at which the logits have a standard deviation of 1."""
     return float(f"{1 / spread:.3g}")
+
+
+def worded(spread: float, beta: float, pairs: int) -> str:
+    """The line on a spread over so many pairs, beside the ``beta`` of the run."""
+    return (
+        f"under the reference chosen − rejected has a standard deviation of {spread:.3g} over"
+        f" {pairs} pairs, {spread * beta:.3g} in logits; a beta of {fitting(spread):g} would make"
+        " that 1"
+    )
 
 
 def settled(
@@ -55,42 +74,71 @@ def settled(
     reference: Reference,
     accelerator: Accelerator,
 ) -> tuple[ImageSettings, dict[str, str]]:
-    """The settings with the beta of the run, and a line on it for the start.
-
-    Where it is to be found, a run that is resumed takes the one that was found before. Of runs of
-    less than a window of steps whose beta is given, and of those that go on, nothing is
-    measured.
+    """The settings with the beta of the run, and where it had to be found a line on it for the
+    start. A run that is resumed takes the one that was found before.
 
     Raises UserError where it cannot be found.
     """
-    is_open = settings.beta_dpo is None
-    reason = unmeasured(settings, accelerator)
-    if is_open and reason:
-        raise UserError(f"{AUTO}: {reason}")
-    if is_open and (before := earlier(settings)) is not None:
-        return replace(settings, beta_dpo=before), {}
-    steps = Plan(settings, len(rows), accelerator.num_processes).total_steps
-    if reason or (not is_open and (goes_on(settings) or steps < WINDOW)):
+    if settings.beta_dpo is not None:
         return settings, {}
+    if reason := unmeasured(settings, accelerator):
+        raise UserError(f"{AUTO}: {reason}")
+    if (before := earlier(settings)) is not None:
+        return replace(settings, beta_dpo=before), {}
     batch, seed = settings.train_batch_size, settings.seed
     found = [reference_spread(rows, task, network, reference, seed, batch)]
     if accelerator.num_processes > 1:
         broadcast_object_list(found)  # on other devices it may be rounded otherwise
     (spread,) = found
-    if not spread:
-        if is_open:
-            raise UserError(
-                f"{AUTO}: the reference's scores of the two sides do not differ, or there is one"
-                " pair; give a number"
-            )
-        return settings, {}
+    if spread is None:
+        raise UserError(
+            f"{AUTO}: the reference's scores of the two sides do not differ, or there is one"
+            " pair; give a number"
+        )
     beta = fitting(spread)
-    line = (
-        f"under the reference chosen − rejected has a standard deviation of {spread:.3g},"
-        f" {spread * (beta if is_open else settings.beta):.3g} in logits; a beta of {beta:g} would"
-        " make that 1"
-    )
-    return replace(settings, beta_dpo=beta) if is_open else settings, {"spread": line}
+    line = worded(spread, beta, min(PAIRS, len(rows)))
+    return replace(settings, beta_dpo=beta), {"spread": line}
+
+
+class FirstGaps:
+    """Takes the reference's scores of a run's first pairs from its steps, which compute them in any
+    case, and tells their spread once."""
+
+    def __init__(self, trainer: Trainer, beta: float) -> None:
+        self.accelerator, self.notice, self.beta = trainer.accelerator, trainer.notice, beta
+        self.batch, steps = trainer.plan.effective_batch, trainer.plan.total_steps
+        # No pair twice, and in a shorter run as many as it sees.
+        self.wanted = min(PAIRS, len(trainer.rows), steps * self.batch)
+        self.gaps: list[Tensor] = []  # of each micro-batch of this process, still on the device
+        self.told = False
+
+    def add(self, score_N: Tensor) -> None:
+        """Keep the gaps of a micro-batch, if its pairs are among the first."""
+        seen = sum(map(len, self.gaps)) * self.accelerator.num_processes
+        if not self.told and seen < self.wanted:
+            self.gaps.append(gap(score_N))
+
+    def judge(self, record: dict[str, Any]) -> None:
+        """After the step with the last of these pairs tell their spread; every process must ask."""
+        if self.told or record["step"] * self.batch < self.wanted:
+            return
+        self.told = True
+        gap_RMB = self.accelerator.gather(torch.stack(self.gaps)[None])  # processes, micro-batches
+        # In the order of the stream, in which processes take turns.
+        gap_P = gap_RMB.transpose(0, 1).flatten()[: self.wanted]
+        self.gaps.clear()
+        if (spread := deviation(gap_P)) is not None:
+            self.notice(f"{'spread':<12} {worded(spread, self.beta, self.wanted)}")
+
+
+def listen(trainer: Trainer, settings: ImageSettings) -> None:
+    """Have the spread of the reference's scores told as soon as the steps of a run have shown it.
+
+    Of a run that goes on it was told before, or with ``--beta_dpo auto`` at the start.
+    """
+    if not (trainer.objective.reference_free or goes_on(settings)):
+        first = FirstGaps(trainer, settings.beta)
+        trainer.overhear(first.add, first.judge)
 
 
 def unmeasured(settings: ImageSettings, accelerator: Accelerator) -> str:
