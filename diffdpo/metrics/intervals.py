@@ -49,10 +49,16 @@ class Estimate:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Estimate:
-        """The estimate that ``as_dict`` wrote, perhaps beside other entries."""
+        """The estimate that ``as_dict`` wrote, perhaps beside other entries.
+
+        Raises KeyError, TypeError or ValueError where it did not.
+        """
         low, high = content["interval"]
         interval = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(content["value"], interval, content["n"], content["clusters"], content["method"])
+        value, n, clusters = (content[name] for name in ("value", "n", "clusters"))
+        if not all(isinstance(number, (int, float)) for number in (value, *interval, n, clusters)):
+            raise ValueError("a figure is no number")
+        return cls(value, interval, n, clusters, content["method"])
 
     @property
     def caution(self) -> str:
