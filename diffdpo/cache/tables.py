@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from accelerate import Accelerator
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features
+from datasets.table import concat_tables
 
 from diffdpo.cache.claims import claim_of
 from diffdpo.cache.disk import free_bytes, gib, place, writable
@@ -142,7 +143,8 @@ def read_whole(folder: Path, ranges: Sequence[range]) -> Dataset:
             f"--precompute_dir {folder}: rows {gap.start} to {gap.stop - 1} cannot be read here;"
             " on several machines it must be a folder that all of them share"
         )
-    return concatenate_datasets(whole)
+    # Named here, or the library pickles all of it for a name.
+    return Dataset(concat_tables(whole), fingerprint=f"{folder.name}-{ranges[-1].stop}")
 
 
 def is_complete(
