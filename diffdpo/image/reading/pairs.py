@@ -1,7 +1,5 @@
-"""Image preference pairs as the engine reads them.
-
-Ties, broken labels and unreadable images are sorted out here, once.
-"""
+"""Image preference pairs as the engine reads them: ties, broken labels and unreadable images are
+sorted out here, once."""
 
 from __future__ import annotations
 
@@ -296,8 +294,7 @@ def image_pairs(
 
     ``given`` are the columns that flags name, by role; ``requested`` is a format of the table.
     """
-    columns = [column for column in dataset.column_names if column != FOLDER]
-    format = detect(columns, given, requested)
+    format = detect([name for name in dataset.column_names if name != FOLDER], given, requested)
     rows, place = in_names_of(format, dataset, given), Place.of(name, cache_dir)
     rows = format.prepare(rows) if format.prepare else rows
     return ImagePairs(rows, format, place, framing, called_by(format, given))
