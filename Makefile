@@ -26,7 +26,7 @@ demo-flow: setup
 demo-rounds: setup
 	$(PYTHON) -m diffdpo demo-rounds --output_dir runs/demo-rounds
 
-# A coin toss for every label, and nearly four times the demo's steps: what the win rate is worth.
+# The demo with a coin toss for every label: what a win rate of it is worth.
 control: setup
 	$(PYTHON) scripts/train_diffusion_dpo.py --output_dir runs/control/train --random_labels \
 		--resume_from_checkpoint latest

@@ -169,9 +169,11 @@ def main(argv: list[str] | None = None) -> int:
     asked_for_help = name in ("_h", "__help", "help")
     if words and not asked_for_help:
         fail(UserError(f"unknown command {words[0]}{nearest(name, COMMANDS)}"))
-    print("usage: diffdpo COMMAND [flags]; COMMAND --help lists them\n", file=sys.stderr)
+    # Help that was asked for can be piped on, as that of each command.
+    place = sys.stdout if asked_for_help else sys.stderr
+    print("usage: diffdpo COMMAND [flags]; COMMAND --help lists them\n", file=place)
     for command, row in COMMANDS.items():
-        print(f"  {command:<22} {row.purpose}", file=sys.stderr)
+        print(f"  {command:<22} {row.purpose}", file=place)
     return 0 if asked_for_help else 2
 
 

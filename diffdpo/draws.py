@@ -49,6 +49,12 @@ def generator(seed: int, purpose: Purpose, item: int = 0, draw: int = 0) -> np.r
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
 
 
+def picked_rows(seed: int, count: int, size: int) -> np.ndarray:
+    """At most ``count`` of ``size`` rows, by chance, in the order of the draw."""
+    # Epoch −1 is none of the training's, so that the choice is independent of every order.
+    return epoch_order(seed, -1, size)[:count]
+
+
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order in which epoch ``epoch`` visits ``size`` rows: a permutation, the same on every
     machine."""

@@ -43,16 +43,20 @@ class Reference(Protocol):
         ...
 
 
-class AdapterOff:
+class NetworkReference(Reference, Protocol):
+    """A reference of a network, which is run on every draw."""
+
+    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
+        with torch.no_grad(), self.network(model) as frozen:
+            return score(frozen, draw).score_N
+
+
+class AdapterOff(NetworkReference):
     """LoRA: the base weights without the adapters are the reference; no second copy in memory."""
 
     name = "the same network with its adapters off"
     starts_equal = True
     found: tuple[nn.Module, list[Any]] | None = None  # a network, and its layers with adapters
-
-    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
-        with torch.no_grad(), self.network(model) as frozen:
-            return score(frozen, draw).score_N
 
     @contextmanager
     def network(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -114,7 +118,7 @@ class OtherAdapter(AdapterCopy):
         self.name = f"{name}, an adapter on the same network"
 
 
-class FrozenCopy:
+class FrozenCopy(NetworkReference):
     """Full fine-tune: a copy of the network as it was before the first step, in its dtype."""
 
     name = "a frozen copy"
@@ -128,10 +132,6 @@ class FrozenCopy:
         # policy's: some layers round otherwise in eval mode or with frozen weights, and the first
         # rewards must be exactly 0. No gradient is computed.
         self.copy = copied(model).train()
-
-    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
-        with torch.no_grad():
-            return score(self.copy, draw).score_N
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
         return nullcontext(self.copy)
@@ -150,7 +150,7 @@ class OtherModel(FrozenCopy):
         self.copy, self.name = model.requires_grad_(False).train(), name
 
 
-class InitialNetwork:
+class InitialNetwork(NetworkReference):
     """The network itself, before its first step.
 
     A full fine-tune whose reference scores are stored beforehand needs no copy of the network.
@@ -158,10 +158,6 @@ class InitialNetwork:
 
     name = "the network as it was before the first step"
     starts_equal = True
-
-    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
-        with torch.no_grad():
-            return score(unwrapped(model), draw).score_N
 
     def network(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
         return nullcontext(unwrapped(model))

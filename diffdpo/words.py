@@ -136,7 +136,16 @@ def misfit(value: Any, hint: Any, is_choice: bool) -> str:
 
 def is_off(value: Any) -> bool:
     """Whether a value of another program's setting asks for nothing."""
-    return not value or str(value).lower() in (*NONE, *FALSE)
+    word = str(value).lower()
+    return not value or word in (*NONE, *FALSE) or is_zero(word)
+
+
+def is_zero(word: str) -> bool:
+    """Whether a word is the number 0, however it is written."""
+    try:
+        return float(word) == 0
+    except ValueError:
+        return False
 
 
 def as_word(value: Any) -> str:

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent / "diffdpo"
 
 # The floors, from the ground up: a module imports its own room and those below.
 FLOORS = [
-    {"errors", "words", "flags", "preference", "draws"},
+    {"errors", "words", "flags", "preference", "draws", "batched"},
     {"losses", "config", "extensions"},
     {"objective"},
     {"reference"},

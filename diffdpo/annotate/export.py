@@ -154,7 +154,7 @@ def as_json(
 
 def agreement_lines(figures: Agreement) -> list[str]:
     """The agreement in a line or two, to print and to head the page."""
-    people = len(figures.people)
+    people = sum(one.n > 0 for one in figures.people)  # others have only skipped
     first = f"{figures.votes} votes of {people} {'person' if people == 1 else 'people'}"
     first += f" on {figures.pairs} pairs"
     if figures.share is None:

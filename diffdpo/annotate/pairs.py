@@ -148,7 +148,7 @@ class TextPairs:
 
     runs: tuple[str, ...] = ()
 
-    def __init__(self, dataset: Dataset, what: str, requested: str | None = None) -> None:
+    def __init__(self, dataset: Dataset, what: str, requested: str | None) -> None:
         self.what = what
         rows = list(dataset.remove_columns([FOLDER] * (FOLDER in dataset.column_names)))
         name, format = detect(list(rows[0]), rows[0], requested)

@@ -148,7 +148,7 @@ class Queue:
 
     def due_repeat(self, annotator: str) -> int | None:
         """The pair that an annotator is to see once more now; None where none is due."""
-        own = self.tally.by_annotator[annotator]
+        own = self.tally.by_annotator[annotator].values()
         normal = [vote.pair for vote in own if vote.kind == "normal" and vote.decided]
         again = {vote.pair for vote in own if vote.kind == "repeat"}
         again |= {lease.item.pair for lease in self.held(annotator) if lease.item.visit}
@@ -170,11 +170,10 @@ class Queue:
         self.expire()
         if not (0 <= pair < len(self.tally.count_P) and visit in (0, 1)):
             return "there is no such pair"
-        own = self.tally.by_annotator[annotator]
-        voted = [vote.kind for vote in own if vote.pair == pair]
-        if visit and "normal" not in voted:
+        voted = self.tally.by_annotator[annotator]
+        if visit and (pair, "normal") not in voted:
             return "this pair has not been shown to you before"
-        if ("repeat" if visit else "normal") in voted:
+        if (pair, "repeat" if visit else "normal") in voted:
             return "your choice on this pair is there already"
         holders = {lease.annotator for lease in self.leases if lease.item.pair == pair}
         if annotator in holders or visit:

@@ -55,6 +55,7 @@ def read_samples(folder: Path) -> list[Samples]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
+            json.dumps(record, ensure_ascii=False).encode()  # half a character is no text
             key = str(record["prompt"]), int(record["seed"])
             found.setdefault(str(record["policy"]), {})[key] = str(record["file"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:

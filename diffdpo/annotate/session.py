@@ -123,15 +123,14 @@ class Session:
 
     def progress(self, annotator: str) -> dict[str, Any]:
         """How far an annotator is, and all of them together."""
-        own = self.tally.by_annotator[annotator]
+        own = self.tally.by_annotator[annotator].values()
         times = [vote.ms for vote in own if vote.decided][-PACE_OF:]
-        people = [name for name, votes in self.tally.by_annotator.items() if votes]
         return {
             "seen": len(self.tally.seen[annotator]),
             "open": int(self.queue.open_to(annotator).sum()),
             "pace_ms": statistics.median(times) if times else None,
             "votes": int(self.tally.count_P.sum()),
-            "people": len(people),
+            "people": self.tally.people,
             "agreement": self.tally.agreement(),
             "undo": bool(own),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffdpo.config import BaseSettings
+from diffdpo.data.columns import given_columns
 from diffdpo.data.paths import missing_data
 from diffdpo.engine.run_config import recorded, run_of
 from diffdpo.errors import not_installed, short
@@ -93,7 +94,7 @@ class AnnotateSettings(BaseSettings):
     @property
     def columns(self) -> dict[str, str | None]:
         """The columns that flags name, by role."""
-        return {role: getattr(self, f"{role}_column") for role in ("chosen", "rejected", "prompt")}
+        return given_columns(self, ("chosen", "rejected", "prompt"))
 
     def idle(self) -> dict[str, str]:
         sampled = len(self.names) > 1 and not any(self.holds_samples)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ def read_vote(line: str) -> Vote:
         if type(record[name]) is not kind:
             raise ValueError(f"{name} is {short(repr(record[name]), 30)}")
     vote = Vote(**record)
+    if least := [name for name in ("pair", "ms") if record[name] < 0]:
+        raise ValueError(f"{least[0]} is {short(record[least[0]], 30)}")
     known = {"version": (VERSION,), "left": SIDES, "kind": KINDS, "choice": (*CHOICES, UNDO)}
     for name, values in known.items():
         if getattr(vote, name) not in values:
@@ -91,10 +93,11 @@ class VoteFile:
         self.notes: list[str] = []  # on what was left out when the file was read
         self._descriptor: int | None = None
 
-    def read(self) -> list[Vote]:
-        """All votes in the file; a last line that was cut short is none.
+    def read(self, on: Callable[[Vote], bool] = lambda vote: True) -> list[Vote]:
+        """All votes in the file; a last line that was cut short is none. ``on`` says whether a vote
+        is on the pairs in question.
 
-        Broken lines are left out and noted. Raises UserError where they are more than 5 %, or the
+        Other lines are left out and noted. Raises UserError where they are more than 5 %, or the
         file cannot be read.
         """
         if not self.path.exists():
@@ -107,9 +110,14 @@ class VoteFile:
         votes, broken = [], []
         for number, line in enumerate(whole, start=1):
             try:
-                votes.append(read_vote(line.decode()))
+                vote = read_vote(line.decode())
             except (ValueError, RecursionError) as error:
                 broken.append(f"line {number} is no vote ({short(error)})")
+                continue
+            if on(vote):
+                votes.append(vote)
+            else:
+                broken.append(f"line {number} is no vote on these pairs (pair {vote.pair})")
         if len(broken) > max(1, TOLERATED * len(whole)):
             raise UserError(
                 f"{self.path}: {len(broken)} of {len(whole)} lines are no votes: {broken[0]}; move"
@@ -164,11 +172,13 @@ class Tally:
 
     def __init__(self, pairs: int, votes: Iterable[Vote] = ()) -> None:
         self.count_P = np.zeros(pairs, dtype=np.int64)  # votes that count, of each pair
-        self.by_annotator: dict[str, list[Vote]] = defaultdict(list)
+        # By pair and kind, in the order in which they were given.
+        self.by_annotator: dict[str, dict[tuple[int, str], Vote]] = defaultdict(dict)
         self.seen: dict[str, set[int]] = defaultdict(set)
         self.choices: dict[int, Counter[str]] = defaultdict(Counter)
         self._agreeing: dict[int, float] = {}  # of each pair with two votes or more
         self.lines = 0
+        self.again = 0  # votes in the place of an earlier one of the same person on the same pair
         for vote in votes:
             self.add(vote)
 
@@ -178,22 +188,22 @@ class Tally:
         if vote.choice == UNDO:
             self._undo(vote)
             return
-        self.by_annotator[vote.annotator].append(vote)
+        # Files that were joined may have a person's choice on a pair twice; nobody votes twice.
+        self.again += self._undo(vote)
+        self.by_annotator[vote.annotator][vote.pair, vote.kind] = vote
         if vote.kind == "normal":
             self.seen[vote.annotator].add(vote.pair)
             self._count(vote, 1)
 
-    def _undo(self, undo: Vote) -> None:
-        """Take the newest vote on the same pair back; nothing where there is none."""
-        own = self.by_annotator[undo.annotator]
-        for place in reversed(range(len(own))):
-            vote = own[place]
-            if (vote.pair, vote.kind) == (undo.pair, undo.kind):
-                del own[place]
-                if vote.kind == "normal":
-                    self.seen[vote.annotator].discard(vote.pair)
-                    self._count(vote, -1)
-                return
+    def _undo(self, undo: Vote) -> bool:
+        """Take the vote on the same pair back; returns whether there was one."""
+        vote = self.by_annotator[undo.annotator].pop((undo.pair, undo.kind), None)
+        if vote is None:
+            return False
+        if vote.kind == "normal":
+            self.seen[vote.annotator].discard(vote.pair)
+            self._count(vote, -1)
+        return True
 
     def _count(self, vote: Vote, change: int) -> None:
         if not vote.decided:
@@ -206,14 +216,26 @@ class Tally:
             self._agreeing[vote.pair] = agreeing(counts.values(), total)
 
     @property
+    def notes(self) -> list[str]:
+        """A line where choices took the place of earlier ones."""
+        one = "1 choice is" if self.again == 1 else f"{self.again:,} choices are"
+        line = f"{FILE}: {one} by somebody who had chosen on the pair before; the later one holds"
+        return [line] * bool(self.again)
+
+    @property
+    def people(self) -> int:
+        """How many people have voted; those who only skipped have not."""
+        everybody = self.by_annotator.values()
+        return sum(any(vote.decided for vote in own.values()) for own in everybody)
+
+    @property
     def votes(self) -> list[Vote]:
         """The votes that hold, in order of the annotators; those skipped as well."""
-        return [vote for own in self.by_annotator.values() for vote in own]
+        return [vote for own in self.by_annotator.values() for vote in own.values()]
 
     def last(self, annotator: str) -> Vote | None:
         """The newest vote of an annotator that holds."""
-        own = self.by_annotator[annotator]
-        return own[-1] if own else None
+        return next(reversed(self.by_annotator[annotator].values()), None)
 
     def agreement(self) -> dict[str, Any] | None:
         """The mean share of agreeing votes over the pairs with two or more; None without any."""

@@ -18,6 +18,7 @@ from datasets import Dataset, Features, List, Value
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from diffdpo.batched import batched
 from diffdpo.cache.fetching import one_behind
 from diffdpo.cache.keys import Key
 from diffdpo.cache.shards import Cost, Numbered, numbered
@@ -81,8 +82,7 @@ class Scorer:
 
         def plan() -> Iterator[list[int]]:
             for span in spans:
-                for first in range(span.start, span.stop, self.batch):
-                    places = range(first, min(first + self.batch, span.stop))
+                for places in batched(span, self.batch):
                     asked.append(places)
                     # Filled up to a full batch, as in training: the shape of a batch decides how
                     # sums are rounded.
@@ -115,8 +115,8 @@ def score_rows(
     key: Key,
     root: str,
     accelerator: Accelerator,
+    workers: int,
     visits: Visits | None = None,
-    workers: int = 0,
 ) -> tuple[RowsWithScores, StoredScores]:
     """Rows that carry the reference's scores at ``visits``, by default one of each row, and the
     reference that reads them.

@@ -17,6 +17,7 @@ from datasets import Features
 from datasets.arrow_writer import ArrowWriter
 from datasets.table import MemoryMappedTable
 
+from diffdpo.batched import batched
 from diffdpo.cache.seal import Shard, seal
 from diffdpo.engine.files import atomic_file
 
@@ -64,7 +65,7 @@ def shards(rows: int, largest: int = LARGEST) -> list[range]:
     """The ranges of rows of the shards, a function of the number of rows alone."""
     # Not of the number of processes: another number must find the same files.
     most = STEP * -(-rows // (MOST * STEP))
-    return cut(rows, min(max(largest, most), STEP * -(-rows // (SHARDS * STEP))))
+    return batched(range(rows), min(max(largest, most), STEP * -(-rows // (SHARDS * STEP))))
 
 
 def growing(rows: int, largest: int) -> list[range]:
@@ -89,17 +90,12 @@ def growing_in(folder: Path, rows: int, cost: Cost) -> list[range]:
     return [*others, range(last.start, min(stops, default=last.stop))]
 
 
-def cut(rows: int, size: int) -> list[range]:
-    """Ranges of ``size`` rows."""
-    return [range(first, min(first + size, rows)) for first in range(0, rows, size)]
-
-
 def ranges_in(folder: Path, rows: int, cost: Cost) -> list[range]:
     """The ranges of the shards of a table: those of the shards that are there, which an earlier
     version may have cut otherwise."""
     for path in folder.glob("*.arrow"):
         if (name := NAME.fullmatch(path.name)) and int(name[2]) < rows:
-            return cut(rows, max(1, int(name[2]) - int(name[1])))
+            return batched(range(rows), max(1, int(name[2]) - int(name[1])))
     return shards(rows, cost.largest())
 
 

@@ -19,7 +19,7 @@ from diffdpo.annotate.server import application, listening, serve
 from diffdpo.annotate.session import Session
 from diffdpo.annotate.settings import AnnotateSettings
 from diffdpo.annotate.sources import open_pairs
-from diffdpo.annotate.votes import Tally, VoteFile
+from diffdpo.annotate.votes import Tally, Vote, VoteFile
 from diffdpo.engine import lock
 from diffdpo.engine.console import say
 from diffdpo.engine.run_folder import writable
@@ -54,16 +54,14 @@ def main(settings: AnnotateSettings) -> int:
 def begun(settings: AnnotateSettings, folder: Path, pairs: Pairs) -> Session:
     """The session with the votes of the folder; prints what there is."""
     file = VoteFile(folder)
-    votes = file.read()
-    tally = Tally(len(pairs), votes)
+    tally = Tally(len(pairs), file.read(fits(pairs)))
     say(
         f"pairs        {len(pairs)} {pairs.what}",
         *(f"left out     {line}" for line in pairs.skipped),
     )
-    people = len([name for name, own in tally.by_annotator.items() if own])
-    so_far = f"{tally.count_P.sum()} so far, of {people} people; " if tally.lines else ""
+    so_far = f"{tally.count_P.sum()} so far, of {tally.people} people; " if tally.lines else ""
     say(f"votes        {so_far}at most {settings.votes_per_pair} a pair; {file.path}")
-    say(*(f"note         {note}" for note in file.notes))
+    say(*(f"note         {note}" for note in [*file.notes, *tally.notes]))
     rules = QueueSettings(
         settings.seed,
         settings.votes_per_pair,
@@ -71,6 +69,11 @@ def begun(settings: AnnotateSettings, folder: Path, pairs: Pairs) -> Session:
         priority_first=settings.order == "gain",
     )
     return Session(pairs, file, tally, Queue(tally, rules, priority(settings.order, pairs, tally)))
+
+
+def fits(pairs: Pairs) -> Callable[[Vote], bool]:
+    """Whether a vote is on one of these pairs: a file may have been joined with another's."""
+    return lambda vote: vote.pair < len(pairs) and vote.prompt == pairs.prompt(vote.pair)
 
 
 def serve_page(settings: AnnotateSettings, session: Session) -> None:
@@ -103,8 +106,8 @@ def write_result(settings: AnnotateSettings, folder: Path, result: Path) -> int:
     check_folder(result)
     pairs = open_pairs(settings)
     check_record(folder, pairs, settings.seed)
-    tally = Tally(len(pairs), file.read())
-    say(*(f"note         {note}" for note in file.notes))
+    tally = Tally(len(pairs), file.read(fits(pairs)))
+    say(*(f"note         {note}" for note in [*file.notes, *tally.notes]))
     if not tally.count_P.sum():
         raise UserError(f"{file.path}: holds no vote; nothing to export")
     say(*export(result, pairs, tally, settings.both_bad, settings.seed))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffdpo.data.columns import given_columns
 from diffdpo.data.paths import missing_data
 from diffdpo.engine.settings import TrainSettings
 from diffdpo.errors import not_installed
@@ -111,5 +112,4 @@ class ScoreSettings(RewardSettings):
     @property
     def columns(self) -> dict[str, str | None]:
         """The columns that flags name, by role."""
-        roles = ("chosen", "rejected", "prompt", "label")
-        return {role: getattr(self, f"{role}_column") for role in roles}
+        return given_columns(self, ("chosen", "rejected", "prompt", "label"))

@@ -112,11 +112,7 @@ def train(
     )
     trainer.listen(callbacks or Callbacks())
     check_mismatch(run.objective, trainer.plan.effective_batch)
-    if settings.sync_ref_model and settings.sync_steps > plan.total_steps:
-        raise UserError(
-            f"--ref_model_sync_steps {settings.sync_steps}: the run has {plan.total_steps} steps,"
-            " so that the reference never moves; name fewer"
-        )
+    check_sync(settings, plan.total_steps)
 
     def validation() -> Validation | None:
         return held_out_measures(run, trainer)
@@ -158,12 +154,7 @@ def prepare_text(
     tokenizer, eyes = open_words(network, settings, objects.tokenizer)
     objective = text_objective(settings)
     rows, held_out = open_training_rows(
-        settings,
-        tokenizer,
-        objective.paired,
-        accelerator,
-        objects.data,
-        eyes,
+        settings, tokenizer, objective.paired, accelerator, objects.data, eyes
     )
     sight = sight_of(rows)
     check_processes(rows, network, settings.use_peft, accelerator)
@@ -175,16 +166,23 @@ def prepare_text(
     # Of a model in memory its name does not tell the weights.
     apart = is_sharded(accelerator) or objects.model is not None
     reference = make_reference(scorer, settings, objective.reference_free, made, copied, apart)
-    if settings.ref_model_name_or_path and not objective.reference_free:
-        with reference.network(scorer) as network_of_it:
-            other: Any = network_of_it
-            check_same_tokens(other.network, tokenizer, settings, rows, *held_out.values())
-            sighted(other, sight, str(settings.ref_model_name_or_path))
     task = make_task(settings, objective, accelerator, scorer.rule)
     run = TextRun(settings, tokenizer, objective, rows, held_out, scorer, task, reference)
+    if settings.ref_model_name_or_path and not objective.reference_free:
+        check_reference(run)
     if settings.precompute_ref_log_probs:
         store_reference(run, settings, accelerator)
     return run
+
+
+def check_reference(run: TextRun) -> None:
+    """Raise UserError where the reference is another model that reads the rows otherwise; it gets
+    the sight of the rows' pictures."""
+    with run.reference.network(run.scorer) as network:
+        other: Any = network
+        rows = run.rows, *run.held_out.values()
+        check_same_tokens(other.network, run.tokenizer, run.settings, *rows)
+        sighted(other, sight_of(run.rows), str(run.settings.ref_model_name_or_path))
 
 
 def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerator) -> None:
@@ -198,7 +196,7 @@ def store_reference(run: TextRun, settings: TextSettings, accelerator: Accelerat
         key = Key.of("reference", settings, SCORES, facts)
         workers = settings.workers_on(accelerator.device.type)
         scored, run.reference = score_rows(
-            rows, run.task, run.scorer, live, batch, key, root, accelerator, workers=workers
+            rows, run.task, run.scorer, live, batch, key, root, accelerator, workers
         )
         # One draw, visit 0: a text has no timestep and no noise, so that its score never changes.
         rows.reference = scored.scores
@@ -227,6 +225,15 @@ def held_out_measures(run: TextRun, trainer: Trainer) -> Validation | None:
             for name, rows in run.held_out.items()
         },
     )
+
+
+def check_sync(settings: TextSettings, steps: int) -> None:
+    """Raise UserError where a reference that moves never does within the run."""
+    if settings.sync_ref_model and settings.sync_steps > steps:
+        raise UserError(
+            f"--ref_model_sync_steps {settings.sync_steps}: the run has {steps} steps, so that the"
+            " reference never moves; name fewer"
+        )
 
 
 def check_mismatch(objective: Objective, effective_batch: int) -> None:

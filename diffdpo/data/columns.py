@@ -12,6 +12,11 @@ from diffdpo.errors import UserError, nearest, short
 Table = TypeVar("Table", bound=Any)
 
 
+def given_columns(settings: Any, roles: Iterable[str]) -> dict[str, str | None]:
+    """The columns that the flags ``--{role}_column`` of some settings name, by role."""
+    return {role: getattr(settings, f"{role}_column") for role in roles}
+
+
 def renamed(
     dataset: Table, given: Mapping[str, str | None], names: Mapping[str, str] | None = None
 ) -> Table:

@@ -12,6 +12,8 @@ from huggingface_hub import DatasetCard
 from diffdpo.data.splits import data_files, with_rows
 from diffdpo.errors import UserError, nearest, short
 
+DEFAULT = "default"  # what the hub calls the one configuration of data that declare none
+
 
 def configured(folder: Path, config: str | None) -> dict[str, list[Path]] | None:
     """The files of each split of the configuration ``config``, as README.md declares them; None
@@ -23,7 +25,7 @@ def configured(folder: Path, config: str | None) -> dict[str, list[Path]] | None
     if not names:
         check_folder(folder, config)
         return None
-    if config is None and len(names) > 1 and "default" not in names:
+    if config is None and len(names) > 1 and DEFAULT not in names:
         raise UserError(
             f"data set {folder}: has the configurations {short(', '.join(names), 200)}; name one"
         )
@@ -46,14 +48,20 @@ def declared(folder: Path) -> list[str]:
         raise UserError(f"data set {folder}: README.md: {short(error)}") from error
 
 
+def folder_of(folder: Path, config: str | None) -> Path:
+    """Where the files of a configuration lie in a folder that declares none."""
+    bare = config is None or (config == DEFAULT and not (folder / DEFAULT).is_dir())
+    return folder if bare else folder / str(config)
+
+
 def check_folder(folder: Path, config: str | None) -> None:
     """Raises UserError where no folder has the name of the configuration."""
-    if config is None:
+    if config in (None, DEFAULT) and folder_of(folder, config) == folder:
         return
     places = [file.relative_to(folder).parts for file in data_files(folder)]
     names = sorted({parts[0] for parts in places if len(parts) > 1})
     if config not in names:
-        raise no_such(folder, config, names)
+        raise no_such(folder, str(config), names)
 
 
 def no_such(folder: Path, config: str, names: list[str]) -> UserError:

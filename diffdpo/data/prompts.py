@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,35 @@ def read_prompts(
     if mistakes := missing_data(name):
         raise UserError(*mistakes)
     texts = read_all(name, split, config, cache_dir)
-    words = [text for text in texts if isinstance(text, str) and text.strip()]
+    words = [text for text in texts if is_text(text) and text.strip()]
     prompts = words if as_written else [" ".join(text.split()) for text in words]
     distinct = list(dict.fromkeys(prompts))
-    others = [text for text in texts if text is not None and not isinstance(text, str)]
+    others = [text for text in texts if text is not None and not is_text(text)]
     if not distinct:
-        kind = f", but {type(others[0]).__name__} {short(others[0], 40)}" if others else ""
-        raise UserError(f"prompts {name}: none is there{kind}")
+        raise UserError(
+            f"prompts {name}: none is there" + (f", but {kind(others[0])}" if others else "")
+        )
     if left := len(texts) - len(distinct) - len(others):
         say(f"prompts      {len(distinct):,}; {left:,} empty or repeated ones are left out")
     if others:
-        kind, first = type(others[0]).__name__, short(others[0], 40)
-        say(f"note         prompts {name}: {len(others):,} are no text ({kind} {first}); left out")
+        what = f"{len(others):,} are no text ({kind(others[0])})"
+        say(f"note         prompts {name}: {what}; left out")
     return distinct
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text that can be written: half a character, as JSON may hold, is none."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def kind(value: Any) -> str:
+    """What stands where a text is wanted, in a few words."""
+    if isinstance(value, str):
+        return f"half a character in {short(ascii(value), 40)}"
+    return f"{type(value).__name__} {short(value, 40)}"
 
 
 def read_all(name: str, split: str, config: str | None, cache_dir: str | None) -> list[Any]:
@@ -81,8 +98,14 @@ def lines_of(text: str) -> list[str]:
 
 def from_table(name: str, text: str) -> list[Any]:
     """The prompts of a table with tabs between its columns and their names above."""
-    rows = list(csv.reader(lines_of(text), delimiter="\t"))
-    header, *rest = rows or [[]]
+    # Strict: a quotation mark that is never closed would take the rows behind it for one prompt.
+    reader = csv.reader(io.StringIO(text), delimiter="\t", strict=True)
+    try:
+        header, *rest = list(reader) or [[]]
+    except csv.Error as error:
+        raise UserError(
+            f"prompts {name}: up to line {reader.line_num} cannot be read ({short(error)})"
+        ) from error
     place = header.index(column_of(name, header))
     return [row[place] if place < len(row) else None for row in rest]
 

@@ -70,14 +70,17 @@ def groups(pictures: str, ranking: str, rank: str) -> Expand:
         members: dict[Any, list[int]] = {}
         for row, name in enumerate(dataset[ranking][:]):
             members.setdefault(name, []).append(row)
+        # Rows that do not say of which ranking they are: each is one that cannot be read.
+        lost = members.pop(None, [])
         values = dataset[rank][:]
         found = [
             outcome
             for rows in members.values()
             for outcome in each_two(rows, as_ranks([values[row] for row in rows]))
         ]
+        found += [outcome for row in lost for outcome in each_two([row], None)]
         flat = dataset.select_columns(pictures)
-        return ranked(flat, np.arange(len(dataset)), found, len(members))
+        return ranked(flat, np.arange(len(dataset)), found, len(members) + len(lost))
 
     return expand
 

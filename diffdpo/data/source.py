@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features
 from datasets.table import InMemoryTable
 
 from diffdpo.data.columns import lacking, listed
-from diffdpo.data.configurations import configured
+from diffdpo.data.configurations import configured, folder_of
 from diffdpo.data.paths import LFS, is_pointer, missing_data
 from diffdpo.data.side_folders import side_pairs, two_folders
 from diffdpo.data.splits import (
@@ -127,7 +127,7 @@ def _open(
     if path.is_dir():
         splits = configured(path, config)
         if splits is None:
-            path = path / (config or "")
+            path = folder_of(path, config)
             splits = by_split(path, data_files(path))
         if unread := [file.name for file in splits.get("", [])]:
             # Beside files that do name one they belong to no split.

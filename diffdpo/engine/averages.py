@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffdpo.engine.sharding import exchanged, local, share_as
-from diffdpo.reference import Reference, ScoreFunction, unwrapped
+from diffdpo.engine.sharding import exchanged, local
+from diffdpo.reference import NetworkReference, Reference, unwrapped
 
 
 class MovingAverage:
@@ -77,14 +76,7 @@ def tensors_of(averages: Averages) -> dict[str, Tensor]:
     return {f"{use}.{name}": mean for use, a in averages.items() for name, mean in a.means.items()}
 
 
-@torch.no_grad()
-def take_over(averages: Averages, tensors: Mapping[str, Tensor]) -> None:
-    """Load what ``tensors_of`` gave."""
-    for name, mean in tensors_of(averages).items():
-        mean.copy_(share_as(mean, tensors[name]))
-
-
-class MovingReference:
+class MovingReference(NetworkReference):
     """The reference is a moving average of the policy (Linear-DPO, arXiv 2605.21123), or every so
     many steps a mixture of itself and the policy (TR-DPO, Gorbatovski et al. 2024, arXiv
     2404.09656): the same with decay 1 − α.
@@ -99,10 +91,6 @@ class MovingReference:
         self.average = average
         every = f", every {average.every} steps" if average.every > 1 else ""
         self.name = f"a moving average of the policy, decay {average.decay:g}{every}"
-
-    def score(self, score: ScoreFunction, model: nn.Module, draw: Any) -> Tensor:
-        with torch.no_grad(), self.network(model) as frozen:
-            return score(frozen, draw).score_N
 
     @contextmanager
     def network(self, model: nn.Module) -> Iterator[nn.Module]:

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffdpo.engine.averages import EXPORTED, NO_AVERAGES, Averages, take_over, tensors_of
+from diffdpo.engine.averages import EXPORTED, NO_AVERAGES, Averages, tensors_of
 from diffdpo.engine.checkpoint_state import (
     AVERAGES,
     MEANS,
@@ -45,7 +45,7 @@ from diffdpo.engine.checkpoint_state import (
 from diffdpo.engine.files import atomic_folder, draft_of, remove
 from diffdpo.engine.finite import names_not_finite
 from diffdpo.engine.optimizer_state import copies, flatten, restore
-from diffdpo.engine.sharding import share_as
+from diffdpo.engine.sharding import copy_in
 from diffdpo.engine.shares import read_shares
 from diffdpo.errors import UserError, short
 
@@ -236,11 +236,8 @@ def load(
     except UserError as error:
         reason = "; ".join(error.mistakes)
         raise UserError(f"{path / 'optimizer.safetensors'}: does not fit ({reason})") from error
-    with torch.no_grad():
-        for name, weight in own.items():
-            # In place: the optimizer and DDP hold these very tensors.
-            weight.copy_(share_as(weight, weights[name]))
-        take_over(averages, means)
+    copy_in(own, weights)
+    copy_in(own_means, means)
 
 
 def load_result(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
@@ -256,9 +253,7 @@ def load_result(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
         exported = {k.removeprefix(EXPORTED): v for k, v in means.items() if k.startswith(EXPORTED)}
         file, weights = (path / AVERAGES, exported) if exported else (file, weights)
     check_tensors(file, own, weights)
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(share_as(weight, weights[name]))
+    copy_in(own, weights)
 
 
 def check_tensors(file: Path, own: dict[str, Tensor], found: dict[str, Tensor]) -> None:

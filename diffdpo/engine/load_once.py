@@ -19,7 +19,7 @@ Networks = TypeVar("Networks", bound=Sequence[Any])
 Maker = Callable[[Callable[[], Networks]], Networks]
 
 
-def loads_once(accelerator: Accelerator, runs_whole: bool = False) -> bool:
+def loads_once(accelerator: Accelerator, runs_whole: bool) -> bool:
     """Whether the first process alone reads the model: where weights are in shares, accelerate is
     set to ``cpu_ram_efficient_loading``, and the network never ``runs_whole`` before training."""
     return is_sharded(accelerator) and is_set(LOADS_ONCE) and not runs_whole

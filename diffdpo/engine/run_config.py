@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,23 @@ def result_problems(
     return []
 
 
-def departures(run: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
-    """A line for each value in ``names`` that is not the one that a run recorded.
+def departures(
+    policies: Iterable[str], names: Mapping[str, Any], read: Callable[[Path], Mapping[str, Any]]
+) -> list[str]:
+    """A line for each value in ``names`` that is not the one that the run of a policy has, whose
+    folder is ``read``; but for the first policy with its name in front.
 
     The figures then compare with something else than what the run was trained against.
     """
+    lines = []
+    for place, policy in enumerate(policies):
+        found = departures_from(read(run_of(policy)), names)
+        lines += [f"{policy}: {line}" if place else line for line in found]
+    return lines
+
+
+def departures_from(run: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
+    """The same of one run."""
     return [
         f"not the run's --{name} {value or 'none'}: the run was trained with {run[name] or 'none'}"
         for name, value in names.items()

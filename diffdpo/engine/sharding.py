@@ -198,6 +198,14 @@ def share_as(weight: Any, value: Tensor) -> Tensor:
     return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
+@torch.no_grad()
+def copy_in(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Give the tensors ``own`` the values ``found`` under their names, in place: an optimizer and
+    DDP hold these very tensors."""
+    for name, weight in own.items():
+        weight.copy_(share_as(weight, found[name]))
+
+
 def rows_of(weight: Any) -> tuple[int, int] | None:
     """The rows of a weight whose share this process holds, from the first to before the last; None
     where it is not in shares."""

@@ -33,7 +33,7 @@ from diffdpo.engine.settings import TrainSettings
 from diffdpo.engine.signals import StopRequest
 from diffdpo.engine.spreading import spread
 from diffdpo.engine.start_check import check_start
-from diffdpo.engine.step_context import reward_total, step_context
+from diffdpo.engine.step_context import Scorers, reward_total, step_context
 from diffdpo.engine.task import Task
 from diffdpo.engine.transfer import on_device
 from diffdpo.engine.watch.ending import Ending
@@ -159,16 +159,9 @@ class Trainer:
 
     def context(self, micro_batches: list[Any]) -> StepContext:
         """What every micro-batch of a step must know of all of them, over all processes."""
-        return step_context(
-            self.objective,
-            self.task,
-            self.model,
-            self.reference,
-            micro_batches,
-            self.total,
-            self.accelerator.num_processes,
-            self.accelerator.process_index,
-        )
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        scorers = Scorers(self.task, self.model, self.reference, self.total, world, rank)
+        return step_context(self.objective, scorers, micro_batches)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""

@@ -11,8 +11,8 @@ def family_line(rows: Rows) -> str:
     return f"{significant(rows)} of {len(rows)} rewards significant after Holm"
 
 
-def signed(estimate: Estimate, scale: float = 1.0, digits: int = 3) -> str:
+def signed(estimate: Estimate, scale: float = 1.0) -> str:
     """'+0.31 [+0.2, +0.41]'."""
     low, high = estimate.interval
     value, low, high = (scale * number for number in (estimate.value, low, high))
-    return f"{value:+.{digits}g} [{low:+.{digits}g}, {high:+.{digits}g}]"
+    return f"{value:+.3g} [{low:+.3g}, {high:+.3g}]"

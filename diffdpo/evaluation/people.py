@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ def read_votes(path: str, labels: Sequence[str]) -> list[Vote]:
     file = VoteFile(Path(path).parent)
     file.path = Path(path)
     lines = file.read()
-    say(*(f"note         {note}" for note in file.notes))
-    held = Tally(1 + max((vote.pair for vote in lines), default=0), lines).votes
-    decided = [vote for vote in held if vote.decided and vote.kind == "normal"]
+    # A tally has a place for each pair; the numbers in a file may be any, and of several data sets.
+    pairs = [(vote.pair, vote.prompt, vote.first, vote.second) for vote in lines]
+    place = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    numbered = [replace(vote, pair=place[pair]) for vote, pair in zip(lines, pairs, strict=True)]
+    tally = Tally(len(place), numbered)
+    say(*(f"note         {note}" for note in [*file.notes, *tally.notes]))
+    decided = [vote for vote in tally.votes if vote.decided and vote.kind == "normal"]
     known = set(labels)
     kept = [vote for vote in decided if {vote.first, vote.second} <= known]
     if not kept:

@@ -222,12 +222,8 @@ class EvaluateSettings(RewardSettings, ProcessSettings, ImageDataSettings):
     @property
     def departures(self) -> list[str]:
         """A line for each setting by which the reference is not that of a policy's training."""
-        lines = []
-        for place, policy in enumerate(self.policy):
-            run = recorded(run_of(policy))
-            found = departures(run, {name: getattr(self, name) for name in REFERENCE})
-            lines += [f"{policy}: {line}" if place else line for line in found]
-        return lines
+        names = {name: getattr(self, name) for name in REFERENCE}
+        return departures(self.policy, names, recorded)
 
     def start_of(self, run: str) -> AdapterSettings:
         """What the training of a run started from: the first policy's is what the settings say,

@@ -53,6 +53,12 @@ def image_facts(
         **trainer.plan.lines("pairs"),
         "memory": memory_line(settings, backbone, networks_of(trainer), trained),
     }
+    return lines | remarks(settings, backbone, pairs)
+
+
+def remarks(settings: ImageSettings, backbone: Backbone, pairs: ImagePairs) -> dict[str, str]:
+    """What is to be said of some pairs and not of others, by heading."""
+    lines = {}
     if beside := beside_read(settings, pairs):
         lines["read too"] = beside
     unread = pairs.tally.unread_columns

@@ -11,7 +11,7 @@ from diffdpo.engine.run_config import layer_of_policy, recorded, result_problems
 from diffdpo.engine.settings import PRECISIONS
 from diffdpo.errors import short
 from diffdpo.flags import SEEDS, flag, restated
-from diffdpo.image.evaluate_settings import RESULTS, TIED, idle_split
+from diffdpo.image.evaluate_settings import RESULTS, TIED, EvaluateSettings, idle_split
 from diffdpo.image.flags.adapter_settings import AdapterSettings, missing_lora
 from diffdpo.image.settings import ImageDataSettings
 from diffdpo.metrics.reward_settings import RewardSettings
@@ -34,15 +34,8 @@ class PairSettings(RewardSettings, CandidateSettings, ImageDataSettings):
         " model",
         group="model",
     )
-    unet_init: str | None = flag(
-        None,
-        "the weights that training started from; default: the run's",
-        aliases=["--init_policy"],
-        group="model",
-    )
-    init_lora: str | None = restated(
-        AdapterSettings, "init_lora", help="the LoRA that training went on from; default: the run's"
-    )
+    unet_init: str | None = restated(EvaluateSettings, "unet_init")
+    init_lora: str | None = restated(EvaluateSettings, "init_lora")
     reference: str = restated(AdapterSettings, "reference")
     reward: list[str] = flag(
         ["colourfulness"],

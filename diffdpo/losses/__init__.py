@@ -8,6 +8,9 @@ score itself: its reference score is zero.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -117,18 +120,29 @@ def preference_loss(
     row = LOSSES[name]
     if label_smoothing is not None and (label_smoothing != 0 or "label_smoothing" in row.options):
         options["label_smoothing"] = label_smoothing
-    if unread := set(options) - row.options:
-        raise ValueError(f"loss {name!r} does not read {', '.join(sorted(unread))}")
-    if row.reads_gap and gap_B is None:
-        raise ValueError(f"loss {name!r} needs the gap of every pair, gap_B")
-    if "reference_margin_B" in row.data and reference_margin_B is None:
-        raise ValueError(f"loss {name!r} needs the reference's margins, reference_margin_B")
+    given = {"nll_B": nll_B, "gap_B": gap_B, "baseline": kl}
+    given["reference_margin_B"] = reference_margin_B
+    data = {what: given[what] for what in row.data}
+    check_read(name, options, data)
     chosen_B, rejected_B = at_least_float32(chosen_B), at_least_float32(rejected_B)
     if row.paired:
-        given = {"nll_B": nll_B, "gap_B": gap_B, "baseline": kl}
-        given["reference_margin_B"] = reference_margin_B
-        data = {name: given[name] for name in row.data}
         return row.fn(chosen_B, rejected_B, beta=beta, **data, **options)
     yes_B, no_B = torch.ones_like(chosen_B), torch.zeros_like(rejected_B)
     chosen_loss_B = row.fn(chosen_B, yes_B, kl, beta=beta, **options)
     return (chosen_loss_B + row.fn(rejected_B, no_B, kl, beta=beta, **options)) / 2
+
+
+NEEDED = {
+    "gap_B": "the gap of every pair",
+    "reference_margin_B": "the reference's margins",
+}
+
+
+def check_read(name: str, options: Mapping[str, float], data: Mapping[str, Any]) -> None:
+    """Raises ValueError for an option that the loss ``name`` does not read, and for ``data`` that
+    it needs and that are None."""
+    if unread := set(options) - LOSSES[name].options:
+        raise ValueError(f"loss {name!r} does not read {', '.join(sorted(unread))}")
+    for what, words in NEEDED.items():
+        if what in data and data[what] is None:
+            raise ValueError(f"loss {name!r} needs {words}, {what}")

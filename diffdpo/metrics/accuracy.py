@@ -196,10 +196,11 @@ def agreement(
 
 
 def pairs_within(prompts: Sequence[str]) -> np.ndarray:
-    """Each two items of one prompt, as numbers ``(P, 2)``."""
+    """Each two items of one prompt, as numbers ``(P, 2)``; those without one may be of any."""
     members: dict[str, list[int]] = {}
     for at, prompt in enumerate(prompts):
-        members.setdefault(prompt, []).append(at)
+        if prompt:
+            members.setdefault(prompt, []).append(at)
     found = [two for those in members.values() for two in combinations(those, 2)]
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 

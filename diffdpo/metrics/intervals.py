@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from diffdpo.batched import batched
 from diffdpo.draws import Purpose, generator
 from diffdpo.errors import UserError
 
@@ -17,6 +18,7 @@ AT_ONCE = 1 << 20  # resampled clusters in memory at a time
 # Below this number a bootstrap interval is too narrow; of one cluster it has no width at all.
 FEW = 10
 DUST = 1e-13  # of the largest value: what rounding leaves of a sum that comes to 0
+Z_975 = 1.959964  # the normal quantile of a 95 % interval
 # Student's t for a 95 % interval with 1, 2, … degrees of freedom.
 T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 
@@ -137,15 +139,28 @@ def without_dust(number: float, values: Sequence[float]) -> float:
 
 def bootstrap(clusters: Clusters, seed: int) -> tuple[float, float]:
     """The middle 95 % of the means of ``RESAMPLES`` resamples of whole clusters."""
-    # In blocks, for memory. The stream of random numbers is the same for any size of block.
     size, random = len(clusters), generator(seed, Purpose.BOOTSTRAP)
-    means = np.empty(RESAMPLES)
-    step = max(1, AT_ONCE // size)
-    for first in range(0, RESAMPLES, step):
-        block = means[first : first + step]
-        picks = random.integers(0, size, size=(len(block), size))
-        block[:] = clusters.total_G[picks].sum(axis=1) / clusters.count_G[picks].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+
+    def means(count: int) -> np.ndarray:
+        picks = random.integers(0, size, size=(count, size))
+        mean_B: np.ndarray = clusters.total_G[picks].sum(axis=1)
+        return mean_B / clusters.count_G[picks].sum(axis=1)
+
+    return middle(resampled(means, RESAMPLES, size))
+
+
+def resampled(means: Callable[[int], np.ndarray], resamples: int, size: int) -> np.ndarray:
+    """The means of so many ``resamples``; ``means`` draws a number of them, of ``size`` each."""
+    # In blocks, for memory. The stream of random numbers is the same for any size of block.
+    found = np.empty(resamples)
+    for block in batched(found, max(1, AT_ONCE // size)):
+        block[:] = means(len(block))
+    return found
+
+
+def middle(values: np.ndarray) -> tuple[float, float]:
+    """The bounds of the middle 95 %."""
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -197,23 +212,25 @@ def crossed_share(
     total_GA, count_GA = np.zeros((2, len(names), len(people)))
     np.add.at(total_GA, (row, column), np.asarray(values, dtype=np.float64))
     np.add.at(count_GA, (row, column), 1.0)
-    random, means = generator(seed, Purpose.BOOTSTRAP), np.empty(RESAMPLES)
-    step = max(1, AT_ONCE // len(names))
-    for first in range(0, RESAMPLES, step):
-        block = means[first : first + step]
+    random = generator(seed, Purpose.BOOTSTRAP)
+
+    def means(count: int) -> np.ndarray:
         times_BG, times_BA = (
-            random.multinomial(size, np.full(size, 1 / size), size=len(block))
+            random.multinomial(size, np.full(size, 1 / size), size=count)
             for size in (len(names), len(people))
         )
         sums = [((times_BG @ table) * times_BA).sum(axis=1) for table in (total_GA, count_GA)]
         with np.errstate(invalid="ignore"):  # a resample may hold none of the values
-            block[:] = sums[0] / sums[1]
-    low, high = np.nanquantile(means, [0.025, 0.975])
-    return replace(alone, interval=(float(low), float(high)))
+            mean_B: np.ndarray = sums[0] / sums[1]
+        return mean_B
+
+    found = resampled(means, RESAMPLES, len(names))
+    return replace(alone, interval=middle(found[~np.isnan(found)]))
 
 
-def wilson(share: float, n: float, z: float = 1.959964) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share (Wilson 1927)."""
+    z = Z_975
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At 0 and 1 a bound is the share itself, from which rounding may part it to either side.

@@ -14,10 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffdpo.draws import Purpose, generator
-from diffdpo.metrics.intervals import FEW, Clusters, Estimate, clustered_share, wilson
+from diffdpo.metrics.intervals import (
+    FEW,
+    Clusters,
+    Estimate,
+    clustered_share,
+    middle,
+    resampled,
+    wilson,
+)
 
 RESAMPLES = 2_000
-AT_ONCE = 1 << 20  # resampled texts in memory at a time
 PRIOR = 5.0  # nats, of the length's effect: keeps it finite where length alone decides
 STEPS, LONGEST, EXACT = 100, 2.0, 1e-9  # of Newton's method
 
@@ -43,21 +50,20 @@ def length_controlled(
     if plain.clusters < FEW:
         effective = Clusters.of(wins, prompts).effective
         return replace(plain, value=value, interval=wilson(value, effective))
-    rates_B = resampled(won_N, length_N, prompts, seed)
-    low, high = np.quantile(rates_B, [0.025, 0.975])
-    return replace(plain, value=value, interval=(float(low), float(high)))
+    interval = middle(rates_of_resamples(won_N, length_N, prompts, seed))
+    return replace(plain, value=value, interval=interval)
 
 
-def resampled(won_N: Array, length_N: Array, prompts: Sequence[Any], seed: int) -> Array:
+def rates_of_resamples(won_N: Array, length_N: Array, prompts: Sequence[Any], seed: int) -> Array:
     """The rates ``(RESAMPLES,)`` of resamples of whole prompts."""
     names, cluster_N = np.unique([str(name) for name in prompts], return_inverse=True)
     size, random = len(names), generator(seed, Purpose.BOOTSTRAP, draw=2)
-    rates, step = np.empty(RESAMPLES), max(1, AT_ONCE // len(won_N))
-    for first in range(0, RESAMPLES, step):
-        block = rates[first : first + step]
-        times_BG = random.multinomial(size, np.full(size, 1 / size), size=len(block))
-        block[:] = at_equal_lengths(won_N, length_N, times_BG[:, cluster_N].astype(float))
-    return rates
+
+    def rates(count: int) -> Array:
+        times_BG = random.multinomial(size, np.full(size, 1 / size), size=count)
+        return at_equal_lengths(won_N, length_N, times_BG[:, cluster_N].astype(float))
+
+    return resampled(rates, RESAMPLES, len(won_N))
 
 
 def at_equal_lengths(won_N: Array, length_N: Array, weight_BN: Array) -> Array:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Features, Value
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import Key, arithmetic
 from diffdpo.cache.tables import table
 from diffdpo.metrics.judged import judged
@@ -61,8 +62,8 @@ def stored_scores(
     """
 
     def compute(span: range) -> Iterator[dict[str, Any]]:
-        for first in range(span.start, span.stop, batch):
-            yield from scored(name, reward, items, range(first, min(first + batch, span.stop)))
+        for numbers in batched(span, batch):
+            yield from scored(name, reward, items, numbers)
 
     key = Key("judged", {"items": items.digest, "reward": signature})
     rows = table(root, key, ROW, len(items), compute, accelerator)

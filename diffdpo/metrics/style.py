@@ -16,7 +16,7 @@ from diffdpo.errors import UserError
 class StyleJudge(nn.Module):
     """Strided convolutions, a mean over the picture, one number; about 100,000 parameters."""
 
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 64)) -> None:
+    def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         channels = (3, *widths)
         self.convs = nn.ModuleList(

@@ -40,6 +40,7 @@ class Term:
 
     @property
     def row(self) -> Loss:
+        """The loss in the table."""
         return LOSSES[self.name]
 
     def loss(self, policy: Scores, reward_N: Tensor, draw: Draw, context: StepContext) -> Tensor:

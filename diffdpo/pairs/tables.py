@@ -5,7 +5,7 @@ Shapes: ``P`` prompts, ``N`` candidates of each, ``R`` rewards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset, Features, Value
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import Key, digest
 from diffdpo.cache.tables import is_complete, shards, table
 from diffdpo.draws import Purpose, generator
+from diffdpo.errors import short
 
 SHARD = 64  # candidates at most: they take minutes, and a kill loses those that are begun
 SCORES = Features({"score": Value("float64")})
@@ -58,6 +60,11 @@ class Layout:
     def row(self, prompt: int, candidate: int) -> int:
         """The row of a candidate."""
         return candidate * self.prompts + prompt
+
+
+def called(heads: Sequence[str], both: Iterable[tuple[int, int]]) -> list[str]:
+    """Candidates by prompt and number, in the words of an error line; ``heads`` are the prompts."""
+    return [f"candidate {n + 1} of prompt {short(heads[p], 60)!r}" for p, n in both]
 
 
 def prompt_key(prompt: str) -> int:
@@ -105,8 +112,7 @@ def scores(
 
     def by(judge: Judge) -> Callable[[range], Iterator[dict[str, Any]]]:
         def compute(span: range) -> Iterator[dict[str, Any]]:
-            for first in range(span.start, span.stop, batch):
-                rows = range(first, min(first + batch, span.stop))
+            for rows in batched(span, batch):
                 yield from ({"score": score} for score in judge(rows).tolist())
 
         return compute

@@ -79,9 +79,11 @@ class Blocks:
 
     @property
     def widths(self) -> Codes:
+        """The number of items in each block."""
         return np.diff(self.bounds)
 
     def rows(self, block: int) -> slice:
+        """The places of the items of a block in ``order``."""
         return slice(self.bounds[block], self.bounds[block + 1])
 
     @property

@@ -82,6 +82,7 @@ class Likelihood:
         return Slopes(value, d_C, t_C, dd_C, dt_C, tt_C)
 
     def gradient(self, slopes: Slopes, x_P: Floats) -> Floats:
+        """The first derivatives by the parameters, the prior included: (P,)."""
         cells = self.cells
         total_C = cells.count * cells.weight
         gradient_P = self._onto(total_C * slopes.d_C, total_C * slopes.t_C)

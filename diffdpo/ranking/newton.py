@@ -23,6 +23,7 @@ STEPS = 60
 FAR = 30.0
 # Eliminating blocks wider than this takes longer than the steps of conjugate gradients it saves.
 NARROW = 512
+RESIDUAL = 1e-12  # of the right-hand side, at which conjugate gradients have arrived
 
 
 class NoMaximum(Exception):
@@ -158,15 +159,13 @@ def preconditioner(matrix_PP: Any, size: int) -> Solve:
     )
 
 
-def conjugate_gradients(
-    matrix_PP: Any, rhs: Floats, size: int, precondition: Solve, tolerance: float = 1e-12
-) -> Floats:
+def conjugate_gradients(matrix_PP: Any, rhs: Floats, size: int, precondition: Solve) -> Floats:
     """The same for a sparse matrix (Hestenes & Stiefel 1952), all columns at once.
 
     A right-hand side without a common level keeps the residuals away from the null vector.
     """
     residual = centred(rhs.reshape(matrix_PP.shape[0], -1), size)
-    goal = tolerance * np.linalg.norm(residual, axis=0)
+    goal = RESIDUAL * np.linalg.norm(residual, axis=0)
     solution = np.zeros_like(residual)
     direction = step = precondition(residual)
     energy = (residual * step).sum(axis=0)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from diffdpo.engine.files import atomic_file, write_atomically
-from diffdpo.errors import UserError, short
+from diffdpo.errors import short
 from diffdpo.ranking.cells import Codes
 from diffdpo.ranking.result import ParameterEstimate, Ranking
+from diffdpo.report.plots import figure
 
 TABLE_ROWS = 50
 NAME = 60  # letters of an item's name in the table; json has all of it
@@ -21,6 +22,7 @@ PLOT_FORMATS = (".png", ".pdf", ".svg")
 
 
 def strongest_first(ranking: Ranking) -> Codes:
+    """The places of the items, from the strongest to the weakest."""
     return np.argsort(-ranking.strength, kind="stable")
 
 
@@ -122,27 +124,15 @@ def document(ranking: Ranking) -> dict[str, Any]:
 
 
 def write_json(ranking: Ranking, path: Path) -> None:
+    """All figures at full precision, as a file."""
     write_atomically(path, json.dumps(document(ranking), indent=2, ensure_ascii=False) + "\n")
 
 
-def pyplot() -> Any:
-    """matplotlib's pyplot, drawing to files; where it is missing, the extra to install."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError('a plot needs matplotlib: pip install "diffdpo[report]"') from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot
-
-    return matplotlib.pyplot
-
-
 def write_plot(ranking: Ranking, path: Path) -> None:
-    """A forest plot, strongest on top."""
-    plt = pyplot()
+    """A forest plot, strongest on top. Raises UserError where matplotlib is not installed."""
     order = strongest_first(ranking)[:PLOT_ROWS]
     strength, height = ranking.strength[order], np.arange(len(order))[::-1]
-    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.26 * len(order)), layout="constrained")
+    page, ((axes,),) = figure(1, 1, 7, 1.2 + 0.26 * len(order))
     axes.axvline(0, color="0.8", linewidth=1, zorder=0)
     axes.hlines(height, *ranking.interval[order].T, color="#3b6ea5", linewidth=1.8)
     axes.plot(strength, height, "o", color="#12355b", markersize=5)
@@ -162,8 +152,7 @@ def write_plot(ranking: Ranking, path: Path) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     with atomic_file(path) as draft:
-        figure.savefig(draft, dpi=150, format=path.suffix[1:])
-    plt.close(figure)
+        page.savefig(draft, dpi=150, format=path.suffix[1:])
 
 
 def _padded(field: str, width: int, left: bool) -> str:

@@ -49,6 +49,7 @@ class Ranking:
 
     @property
     def connected(self) -> bool:
+        """Whether a chain of wins links every item to every other, so that no prior is needed."""
         return len(self.groups) == 1
 
     @property

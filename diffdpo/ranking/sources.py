@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +109,15 @@ def _file(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
         yield from readers[ending](path, names, tally)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read (not UTF-8 text)") from error
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({short(error)})") from error
 
 
 def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        header = [name.strip() for name in next(rows, [])]
+        rows = _strict(file, path)
+        _, first = next(rows, (0, []))
+        header = [name.strip() for name in first]
         roles = roles_of(header, names, str(path))
         tally.unread(header, roles)
         position = {role: header.index(name) for role, name in roles.items()}
@@ -124,25 +125,40 @@ def _csv(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
             table: dict[str, list[str]] = {role: [] for role in position}
             fields = [(column.append, position[role]) for role, column in table.items()]
             lines, read = [], 0
-            for row in islice(rows, TEXT_BATCH):
+            for line, row in islice(rows, TEXT_BATCH):
                 read += 1
                 if len(row) == len(header):
-                    lines.append(rows.line_num)
+                    lines.append(line)
                     for add, at in fields:
                         add(row[at].strip())
                 elif row:
-                    tally.reject(
-                        rows.line_num, f"{len(row)} fields where the header has {len(header)}"
-                    )
+                    tally.reject(line, f"{len(row)} fields where the header has {len(header)}")
             if not read:
                 return
             yield table, lines
 
 
+def _strict(file: Iterable[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv or tsv file, each with the line that it ends in.
+
+    Raises UserError for a quotation mark that is never closed: it would take the rows behind it
+    for one cell.
+    """
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    rows = csv.reader(file, delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: cannot be read up to line {rows.line_num} ({short(error)})"
+        ) from error
+
+
 def _jsonl(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
     with path.open(encoding="utf-8-sig") as file:
         numbered = enumerate(file, start=1)
-        roles: dict[str, str] = {}
+        present: dict[str, None] = {}
         while batch := list(islice(numbered, TEXT_BATCH)):
             records, lines = [], []
             for line, text in batch:
@@ -157,19 +173,23 @@ def _jsonl(path: Path, names: Mapping[str, str], tally: GameTally) -> Batches:
                 elif record is not None:
                     tally.reject(line, "not an object")
             if records:
-                if not roles:
-                    roles = roles_of(records[0], names, str(path))
-                    tally.unread(records[0], roles)
-                yield _columns(records, names, roles), lines
+                yield _columns(records, present, names, str(path)), lines
+        if present:
+            tally.unread(present, roles_of(present, names, str(path)))
 
 
 def _columns(
-    records: Sequence[Mapping[str, Any]], names: Mapping[str, str], roles: Mapping[str, str]
+    records: Sequence[Mapping[str, Any]],
+    present: dict[str, None],
+    names: Mapping[str, str],
+    source: str,
 ) -> dict[str, Any]:
-    """Records as columns. A record may lack an optional field that another one has."""
-    wanted = {*roles, "count", "weight", "tie"}
+    """Records as columns. A record may lack an optional field that another one has, so the fields
+    are those of all of them; ``present`` collects them from batch to batch."""
+    present.update(dict.fromkeys(chain.from_iterable(records)))
+    roles = roles_of(present, names, source)
     return {
-        role: [record.get(names[role], DEFAULTS.get(role)) for record in records] for role in wanted
+        role: [record.get(names[role], DEFAULTS.get(role)) for record in records] for role in roles
     }
 
 
@@ -262,10 +282,11 @@ def _iterated(comparisons: Iterable[Any], names: Mapping[str, str]) -> Batches:
         raise UserError(
             f"comparisons: expected pairs, a table or a path, got {type(comparisons).__name__}"
         ) from None
+    present: dict[str, None] = {}
     while batch := list(islice(rows, BATCH)):
         lines = range(start, start + len(batch))
         if isinstance(batch[0], Mapping):
-            yield _columns(batch, names, roles_of(batch[0], names, "comparisons")), lines
+            yield _columns(batch, present, names, "comparisons"), lines
         else:
             yield _unzipped(batch), lines
         start += len(batch)

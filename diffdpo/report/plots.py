@@ -23,6 +23,7 @@ CURVES = {
 # Not noisy, or a mean over a window already: a running mean would only lag behind it.
 EXACT = ["winner drift", "learning rate"]
 SMOOTH = 0.9  # weight of the past in the running mean
+Curve = tuple[list[int], list[float]]  # steps and values
 
 
 def figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
@@ -51,18 +52,11 @@ def training_curves(
     A record may lack a quantity, or have none that is finite; the line goes straight on there.
     ``over`` is the step from which on the run is over-trained, ``share`` the drift that is told.
     """
-    # A run has the metrics of its own modality and loss; panels of others are left out.
-    panels = {
-        title: curves
-        for title, names in CURVES.items()
-        if (curves := {name: curve for name in names if len((curve := points(records, name))[0])})
-    }
-    page, axes = figure(max(1, -(-len(panels) // 3)), 3, 12, 2.9 * max(1, -(-len(panels) // 3)))
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
+    panels = panels_of(records, CURVES)
+    page, axes = three_abreast(len(panels))
+    for axis, (title, curves) in zip(axes, panels.items(), strict=False):
         for name, (steps, values) in curves.items():
-            label = name.split("/")[-1].replace("_", " ")
+            label = called(name)
             if title in EXACT:
                 axis.plot(steps, values, linewidth=1.6, label=label)
                 continue
@@ -72,6 +66,32 @@ def training_curves(
             with_bounds(axis, records, share)
         finish(axis, title, curves, over)
     return as_png(page)
+
+
+def panels_of(
+    records: Sequence[Mapping[str, Any]], titles: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Curve]]:
+    """The curves of each panel, by title and quantity. A run has the metrics of its own modality
+    and loss; panels of others are left out."""
+    return {
+        title: curves
+        for title, names in titles.items()
+        if (curves := {name: curve for name in names if len((curve := points(records, name))[0])})
+    }
+
+
+def three_abreast(count: int) -> tuple[Any, Any]:
+    """A figure with axes for so many panels, in rows of three."""
+    rows = max(1, -(-count // 3))
+    page, axes = figure(rows, 3, 12, 2.9 * rows)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return page, axes.flat
+
+
+def called(name: str) -> str:
+    """A quantity's name in a legend."""
+    return name.split("/")[-1].replace("_", " ")
 
 
 def with_bounds(axis: Any, records: Sequence[Mapping[str, Any]], share: float | None) -> None:
@@ -103,16 +123,11 @@ BAND = {"eval_rewards/accuracies": "eval_accuracy_interval"}  # the interval of 
 def held_out_curves(lines: Sequence[Mapping[str, Any]], over: int | None = None) -> bytes:
     """A PNG of what was measured on held-out rows, with the 95 % interval of the accuracy; ``over``
     is the step from which on the run is over-trained."""
-    panels = {
-        title: curves
-        for title, names in HELD_OUT.items()
-        if (curves := {name: curve for name in names if len((curve := points(lines, name))[0])})
-    }
+    panels = panels_of(lines, HELD_OUT)
     page, axes = figure(1, max(1, len(panels)), 4 * max(1, len(panels)), 2.9)
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
         for name, (steps, values) in curves.items():
-            label = name.split("/")[-1].replace("_", " ")
-            axis.plot(steps, values, marker="o", markersize=3, linewidth=1.4, label=label)
+            axis.plot(steps, values, marker="o", markersize=3, linewidth=1.4, label=called(name))
             bands = [line.get(BAND.get(name, "")) for line in lines if line["step"] in steps]
             if all(bands) and len(bands) == len(steps):
                 low, high = zip(*bands, strict=True)
@@ -129,19 +144,13 @@ def overlaid_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
         name: {label: points(records, name) for label, records in runs.items()} for name in names
     }
     kept = {name: lines for name, lines in found.items() if any(x for x, _ in lines.values())}
-    rows = max(1, -(-len(kept) // 3))
-    page, axes = figure(rows, 3, 12, 2.9 * rows)
-    for axis in axes.flat[len(kept) :]:
-        axis.set_visible(False)
+    page, axes = three_abreast(len(kept))
     exact = {name for title in EXACT for name in CURVES[title]}
-    for axis, (name, lines) in zip(axes.flat, kept.items(), strict=False):
+    for axis, (name, lines) in zip(axes, kept.items(), strict=False):
         for label, (steps, values) in lines.items():
             drawn = values if name in exact else smoothed(values)
             axis.plot(steps, drawn, linewidth=1.4, label=label.replace("$", r"\$"))
-        axis.set_title(name, fontsize=10)
-        axis.set_xlabel("step", fontsize=8)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.tick_params(labelsize=8)
+        over_steps(axis, name)
         axis.legend(fontsize=7)
     return as_png(page)
 
@@ -149,14 +158,17 @@ def overlaid_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
 TOLD = ("winner drift", WINNER)  # the panels that say what is shaded in all
 
 
-def finish(
-    axis: Any,
-    title: str,
-    curves: Mapping[str, tuple[list[int], list[float]]],
-    over: int | None = None,
-) -> None:
-    """Add titles, ticks and the legend of a panel, and shade it from step ``over`` on."""
+def over_steps(axis: Any, title: str) -> None:
+    """Add the title of a panel, and the ticks of steps below it."""
     axis.set_title(title, fontsize=10)
+    axis.set_xlabel("step", fontsize=8)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.tick_params(labelsize=8)
+
+
+def finish(axis: Any, title: str, curves: Mapping[str, Curve], over: int | None = None) -> None:
+    """Add title, ticks and the legend of a panel, and shade it from step ``over`` on."""
+    over_steps(axis, title)
     if over is not None:
         label = f"over-trained from step {over}" if title in TOLD else None
         last = max(steps[-1] for steps, _ in curves.values())
@@ -165,14 +177,11 @@ def finish(
     if title == "learning rate":
         # A constant one would otherwise fill the axis with its rounding errors.
         axis.set_ylim(0, 1.1 * max(curves["lr"][1]) or 1)
-    axis.set_xlabel("step", fontsize=8)
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.tick_params(labelsize=8)
     if len(axis.get_legend_handles_labels()[1]) > 1:
         axis.legend(fontsize=7)
 
 
-def points(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def points(records: Sequence[Mapping[str, Any]], name: str) -> Curve:
     """The steps and the finite values of one quantity."""
     found = [(record["step"], record.get(name)) for record in records]
     kept = [

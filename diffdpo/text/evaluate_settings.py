@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffdpo.config import Layer
@@ -169,14 +170,13 @@ class EvaluateTextSettings(TextRewardSettings, TextModelSettings, TextTableSetti
         """A line for each setting by which the comparison is not with the reference of a policy's
         training, or prompts are cut otherwise than there."""
         told = ("model_name_or_path", "max_length", "image_max_pixels", "image_min_pixels")
-        names = {name: getattr(self, name) for name in told}
-        lines = []
-        for place, policy in enumerate(self.policy):
-            run = recorded(run_of(policy))
-            reference = {"model_name_or_path": reference_of(run)} if run else {}
-            found = departures(run | reference, names)
-            lines += [f"{policy}: {line}" if place else line for line in found]
-        return lines
+        return departures(self.policy, {name: getattr(self, name) for name in told}, compared)
+
+
+def compared(folder: Path) -> dict[str, Any]:
+    """What a run recorded, with the model that it was trained against as its model."""
+    run = recorded(folder)
+    return run | {"model_name_or_path": reference_of(run)} if run else {}
 
 
 def reference_of(run: Mapping[str, Any]) -> Any:

@@ -27,6 +27,7 @@ RECIPE = "scripts/recipes/reviews.yaml"
 STRATEGIES = ["no", "steps", "epoch"]
 # Settings that decide how the numbers are computed and change them by rounding alone.
 SAME_NUMBERS = {"attn_implementation", "share_prefix", "padding_free"}
+FLEX = "flex_attention"  # as transformers calls it; rows are packed then, prompts shared
 NAME_BOTH = "--model_name_or_path and --dataset_name: name both, or none for the bundled ones"
 
 
@@ -42,7 +43,9 @@ class TextModelSettings(BaseSettings):
         False, "run the code that a model on the hub brings along", group="model"
     )
     attn_implementation: str | None = flag(
-        None, "eager, sdpa or flash_attention_2; default: the model's", group="model"
+        None,
+        "eager, sdpa, flash_attention_2 or flex_attention; default: the model's",
+        group="model",
     )
     cache_dir: str | None = flag(None, "where downloads are kept", group="model")
     chat_template: str | None = flag(
@@ -87,7 +90,7 @@ class TextSettings(
     padding_free: bool = flag(
         False,
         "read the rows of a step one behind the other, without padding between them; each then has"
-        " its own prompt",
+        " its own prompt, but under flex_attention, which always reads them so",
         group="model",
     )
     group_by_length: bool = flag(
@@ -136,9 +139,9 @@ class TextSettings(
         if self.eval_dataset_name and self.eval_strategy == "no":
             line = "--eval_dataset_name: nothing is measured"
             lines.append(f"{line}; add --eval_strategy steps or epoch")
-        if self.padding_free and self.share_prefix:
-            line = "--padding_free: every completion then has its own prompt"
-            lines.append(f"{line}; leave --share_prefix out")
+        if self.padding_free and self.share_prefix and self.attn_implementation != FLEX:
+            line = "--padding_free: every completion then has its own prompt; leave --share_prefix"
+            lines.append(f"{line} out, or add --attn_implementation {FLEX}")
         if self.best_by is None and not entry_problems(self.datasets):
             of_sets = (f"{name}/{FIGURES[0]}" for name in self.held_out_names)
             known = [*FIGURES, *of_sets]

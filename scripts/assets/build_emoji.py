@@ -14,13 +14,12 @@ Where ``fonts-noto-color-emoji`` is installed, its font is taken without ``--fon
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
 import emoji
 import numpy as np
-from common import ARTISTS, OTHER, PREFERRED, SIZE, WORK, sheet, split_of
+from common import ARTISTS, OTHER, PREFERRED, SIZE, WORK, parser_of, sheet, split_of
 from PIL import Image, ImageDraw, ImageFont
 
 DEBIAN_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -84,9 +83,7 @@ def is_missing(picture: np.ndarray | None, missing: np.ndarray | None) -> bool:
 
 def main() -> None:
     """Draw every caption that both artists have, and write the picture set."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--font", type=Path, default=DEBIAN_FONT)
     parser.add_argument("--fluent", type=Path, required=True, help="folder of the webp files")
     parser.add_argument("--output_dir", type=Path, default=WORK / "emoji")

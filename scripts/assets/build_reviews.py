@@ -11,7 +11,6 @@ form.
 
 from __future__ import annotations
 
-import argparse
 import html
 import io
 import re
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from common import ASSETS, fraction
+from common import ASSETS, fraction, parser_of
 
 from diffdpo.engine.files import write_atomically
 
@@ -177,9 +176,7 @@ def labels(reviews: list[Review]) -> pd.DataFrame:
 
 def main() -> None:
     """Write all tables, and the licence beside them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--sdist", type=Path, required=True, help="the source package as downloaded"
     )

@@ -6,6 +6,7 @@ Not run by itself. The picture set is made by ``build_emoji.py``.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import hashlib
 import itertools
@@ -33,6 +34,7 @@ PIPELINE = ASSETS / "emoji-pipeline"
 PROMPTS = Path(__file__).with_name("prompts.txt")
 
 SIZE = 64
+LOWEST_RATE = 0.02  # of the learning rate, at the end of a training
 PREFERRED, OTHER = "fluent-3d", "noto"
 ARTISTS = (PREFERRED, OTHER)
 
@@ -141,11 +143,17 @@ class Ema:
             mean.copy_(kept)
 
 
-def cosine_rate(progress: float, step: int, warmup: int, floor: float = 0.02) -> float:
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The parser of a script, whose help is what stands at its head."""
+    shown = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=description, formatter_class=shown)
+
+
+def cosine_rate(progress: float, step: int, warmup: int) -> float:
     """A factor for the learning rate: linear warm-up in steps, then a cosine over ``progress``, the
     share of the time that is used."""
     # In time, not in steps: the scripts train for so many minutes, whatever the machine.
-    decay = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    decay = LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return min(1.0, (step + 1) / warmup) * decay
 
 

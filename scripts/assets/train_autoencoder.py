@@ -9,12 +9,21 @@ when run again, and prints the signal-to-noise ratio on captions it never saw.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import WORK, Ema, as_pixels, clock, cosine_rate, load_emoji, quiet_start, sheet
+from common import (
+    WORK,
+    Ema,
+    as_pixels,
+    clock,
+    cosine_rate,
+    load_emoji,
+    parser_of,
+    quiet_start,
+    sheet,
+)
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
@@ -112,9 +121,7 @@ def test(autoencoder: Any, pixels: Tensor) -> float:
 
 def main() -> None:
     """Train, normalise, test, save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=16)
     settings = parser.parse_args()
     quiet_start()

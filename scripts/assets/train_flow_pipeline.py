@@ -10,7 +10,6 @@ end the pipeline into assets/emoji-flow. ``--resume`` goes on from that state.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from common import (
     cached_latents,
     clock,
     cosine_rate,
+    parser_of,
     quiet_start,
     show,
     stratified,
@@ -257,9 +257,7 @@ def train(
 
 def main() -> None:
     """Train on the captions of the pairs and the prompts; save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=84)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="go on from the state in runs/assets")

@@ -10,7 +10,6 @@ loss are kept, as bfloat16. Loss and perplexity on texts that it was not trained
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -19,12 +18,13 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from common import ASSETS, clock, cosine_rate
+from common import ASSETS, clock, cosine_rate, parser_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from diffdpo.batched import batched
 from diffdpo.engine.files import atomic_folder
 
 TARGET = ASSETS / "reviews-model"
@@ -99,7 +99,7 @@ def batches(rows: list[Tensor]) -> Iterator[Tensor]:
     """One epoch of padded batches (rows, length); texts of about the same length share one."""
     # Up to six tokens of chance, so that the batches of one epoch are not those of the next.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]) + 6 * torch.rand(1).item())
-    chunks = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
+    chunks = batched(order, BATCH)
     for index in torch.randperm(len(chunks)).tolist():
         yield nn.utils.rnn.pad_sequence(
             [rows[i] for i in chunks[index]], batch_first=True, padding_value=PAD
@@ -190,9 +190,7 @@ def train(
 
 def main() -> None:
     """Train tokenizer and model, measure, save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     minutes = parser.parse_args().minutes
     torch.manual_seed(0)

@@ -11,7 +11,6 @@ model: that is what preference training later decides.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from typing import Any
@@ -28,6 +27,7 @@ from common import (
     clock,
     cosine_rate,
     load_emoji,
+    parser_of,
     quiet_start,
     show,
     stratified,
@@ -172,9 +172,7 @@ def train(pipeline: Any, ids: Tensor, latents: tuple[Tensor, Tensor], minutes: f
 
 def main() -> None:
     """Train on the captions of the pairs and the prompts; save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=46)
     settings = parser.parse_args()
     quiet_start()

@@ -9,14 +9,22 @@ pictures of the test pairs; both accuracies go into its config.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from common import ASSETS, PIPELINE, PREFERRED, WORK, cosine_rate, load_emoji, quiet_start
+from common import (
+    ASSETS,
+    PIPELINE,
+    PREFERRED,
+    WORK,
+    cosine_rate,
+    load_emoji,
+    parser_of,
+    quiet_start,
+)
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor
@@ -91,9 +99,7 @@ def train(real: Tensor, decoded: Tensor, labels: Tensor, steps: int) -> StyleJud
 
 def main() -> None:
     """Train, test, save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--autoencoder", default=str(PIPELINE / "vae"))
     settings = parser.parse_args()

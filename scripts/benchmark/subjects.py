@@ -35,6 +35,8 @@ TEXT_VARIANTS = {
     "unshared": ("--share_prefix", "false"),
     "packed": ("--padding_free", "true"),
 }
+# FlexAttention, which has no gradient on a CPU.
+CARD_VARIANTS = TEXT_VARIANTS | {"flexible": ("--attn_implementation", "flex_attention")}
 BUILDS = {
     "latents",
     "scores",

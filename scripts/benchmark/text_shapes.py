@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.engine.accelerator import sampling_device
 from scripts.benchmark.size import FULL, SMALL, Size, Work
-from scripts.benchmark.subjects import TEXT_RATE, TEXT_VARIANTS, Subject, has_trl
+from scripts.benchmark.subjects import CARD_VARIANTS, TEXT_RATE, Subject, has_trl
 from scripts.benchmark.text_work import make_rows
 
 # Of a row, prompt and completion together: TRL's default. Few rows are cut.
@@ -94,8 +94,8 @@ TEXT_SHAPES = [
 
 
 def text_rows(shape: TextShape, small: bool, steps: int, folder: Path) -> list[Subject]:
-    """LoRA and in full, ours with the reference live, with its rows packed and with the reference
-    stored, TRL beside it where it is installed."""
+    """LoRA and in full, ours with the reference live, with its rows packed, with prompts shared in
+    them, and with the reference stored, TRL beside it where it is installed."""
     work, precision = shape.work(folder), "no" if small else "bf16"
     flags = (
         *("--model_name_or_path", str(work.model), "--dataset_name", str(work.rows)),
@@ -106,9 +106,9 @@ def text_rows(shape: TextShape, small: bool, steps: int, folder: Path) -> list[S
     )
     subjects = []
     for kind, more in (("lora", LORA), ("full", ())):
-        for variant in ("live", "packed", "stored"):
+        for variant in ("live", "packed", "flexible", "stored"):
             name = f"{shape.name}-{kind}-{variant}"
-            words = (*flags, *more, *TEXT_VARIANTS[variant])
+            words = (*flags, *more, *CARD_VARIANTS[variant])
             cache = name if variant == "stored" else None
             subjects.append(Subject(name, name, "text", "train_text_dpo", words, cache))
         if has_trl():

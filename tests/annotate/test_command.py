@@ -7,6 +7,7 @@ import time
 import urllib.request
 
 import pytest
+from datasets import Dataset
 
 import diffdpo.commands.annotate as command
 from diffdpo.annotate.votes import VoteFile
@@ -118,7 +119,7 @@ def voted(tmp_path, quick):
     file = VoteFile(out)
     file.open()
     for pair in range(3):
-        file.append(vote(pair))
+        file.append(vote(pair, prompt="p"))
     file.close()
     return pairs, out
 
@@ -137,6 +138,32 @@ def test_an_export_needs_no_page_and_may_be_made_beside_one(voted, tmp_path, mon
     assert (tmp_path / "e" / "train-00000.parquet").is_file()
     assert (out / "votes.jsonl").read_text().endswith('{"half')  # a line that is being written
     assert not ADDRESS.search(capsys.readouterr().out)
+
+
+def test_joined_files_count_each_person_once_and_other_pairs_not_at_all(voted, tmp_path, capsys):
+    pairs, out = voted
+    ours = (out / "votes.jsonl").read_text()
+    foreign = vote(7, prompt="of another data set").line + vote(99, prompt="p").line
+    later = vote(0, "second", prompt="p").line
+    words = ["annotate", str(pairs), "--output_dir", str(out), "--export", str(tmp_path / "e")]
+
+    def exported(text):
+        (out / "votes.jsonl").write_text(text)
+        assert main(words) == 0
+        made = json.loads((tmp_path / "e" / "annotation.json").read_text())
+        table = Dataset.from_parquet(str(tmp_path / "e" / "train-00000.parquet"))
+        return made["votes"], table["label_0"][:], capsys.readouterr().out
+
+    assert exported(ours + ours)[:2] == exported(ours)[:2] == (3, [1.0, 1.0, 1.0])
+    votes, labels, shown = exported(ours + later)
+    assert (votes, labels) == (3, [0.0, 1.0, 1.0])
+    assert "1 choice is by somebody who had chosen on the pair before; the later one" in shown
+    skipped = [vote(n % 8, "skip", f"cy{n}", prompt="p").line for n in range(40)]
+    votes, labels, shown = exported(ours + foreign + "".join(skipped))
+    assert (votes, labels) == (3, [1.0, 1.0, 1.0])
+    assert "line 4 is no vote on these pairs (pair 7); left out" in shown
+    assert "line 5 is no vote on these pairs (pair 99); left out" in shown
+    assert "3 votes of 1 person on 3 pairs" in shown
 
 
 def test_a_folder_with_votes_on_other_pairs_is_refused(voted, tmp_path, quick, capsys):

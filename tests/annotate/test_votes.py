@@ -73,6 +73,8 @@ def test_few_broken_lines_are_left_out_and_many_refused(tmp_path):
         ({"pair": "1"}, "pair is '1'"),
         ({"ms": True}, "ms is True"),
         ({"version": 2}, "version 2 is unknown"),
+        ({"pair": -1}, "pair is -1"),
+        ({"ms": -1}, "ms is -1"),
         ({"more": 1}, "not the fields of a vote"),
     ],
 )

@@ -103,9 +103,7 @@ def test_measures():
     assert memory("full-fp32-scores", "full-fp32-salesforce")(ROWS).median == 0.5
     assert memory_saved("full-fp32-scores", "full-fp32-latents", 50.0)(ROWS).median == 2.0
     # 10 steps: 31 uncached, 40 with latents, 72 with scores; theirs 40
-    assert first_epoch("full", "fp32", "full-fp32-salesforce", 10)(ROWS).median == pytest.approx(
-        40 / 31
-    )
+    assert first_epoch("fp32", "full-fp32-salesforce", 10)(ROWS).median == pytest.approx(40 / 31)
 
 
 def test_bounds_hold_on_their_own_side():

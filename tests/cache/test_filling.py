@@ -8,11 +8,12 @@ import pytest
 from accelerate import Accelerator
 from datasets import Features, Value
 
+from diffdpo.batched import batched
 from diffdpo.cache import disk, filling
 from diffdpo.cache.claims import claim_of
 from diffdpo.cache.disk import free_bytes
 from diffdpo.cache.filling import OnePass, Taken, duration
-from diffdpo.cache.shards import Cost, cut, growing, shard_path, shards
+from diffdpo.cache.shards import Cost, growing, shard_path, shards
 from diffdpo.cache.tables import is_complete, table
 from diffdpo.errors import UserError
 from tests.cache.test_claims import claim, contents
@@ -58,10 +59,10 @@ def test_one_pass_makes_the_files_that_a_call_for_each_makes(tmp_path, ahead):
 
 
 def test_a_range_is_taken_when_it_is_asked_for(tmp_path):
-    with Taken(tmp_path, cut(48, 16)) as taken:
+    with Taken(tmp_path, batched(range(48), 16)) as taken:
         spans = iter(taken)
         assert next(spans) == range(0, 16)
-        there = [claim_of(shard_path(tmp_path, span)).exists() for span in cut(48, 16)]
+        there = [claim_of(shard_path(tmp_path, span)).exists() for span in batched(range(48), 16)]
         assert there == [True, False, False]
     assert not claim_of(shard_path(tmp_path, range(0, 16))).exists()
 
@@ -82,7 +83,7 @@ def test_a_pass_hands_over_its_own_before_it_waits_for_another_process(tmp_path,
     path = claim(tmp_path, 0)  # the second shard, by a living process
     ready = tmp_path / "ready"
     squares(ready)
-    others = [span for span in cut(100, 16) if span.start != 16]
+    others = [span for span in batched(range(100), 16) if span.start != 16]
 
     def other():
         while not all(shard_path(path.parent, span).exists() for span in others):
@@ -145,7 +146,7 @@ def test_of_a_longer_table_a_shorter_one_is_read_and_a_longer_one_goes_on(tmp_pa
 
 
 def test_shards_that_another_version_cut_otherwise_are_read(tmp_path):
-    table(str(tmp_path), KEY, FEATURES, 100, Squares(), cpu(), ranges=cut(100, 40))
+    table(str(tmp_path), KEY, FEATURES, 100, Squares(), cpu(), ranges=batched(range(100), 40))
     (tmp_path / KEY.folder / "000000040-000000080.arrow").unlink()
     assert not is_complete(str(tmp_path), KEY, 100, cpu())
     again = Squares()
@@ -163,7 +164,7 @@ def test_a_table_without_room_is_one_line_before_anything_is_computed(
         table(str(tmp_path), KEY, FEATURES, 100, compute, cpu(), cost=cost)
     assert not compute.computed
     # What is stored already needs no room.
-    table(str(tmp_path), KEY, FEATURES, 100, compute, cpu(), ranges=cut(100, 98))
+    table(str(tmp_path), KEY, FEATURES, 100, compute, cpu(), ranges=batched(range(100), 98))
     (tmp_path / KEY.folder / "000000098-000000100.arrow").unlink()
     table(str(tmp_path), KEY, FEATURES, 100, compute, cpu(), cost=cost)
     assert "about 0.5 of 1 GiB free" in capsys.readouterr().out

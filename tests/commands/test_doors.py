@@ -185,7 +185,12 @@ def test_commands_are_understood_with_hyphens_and_unknown_ones_get_a_hint(capsys
     expected = "unknown command train_difusion_dpo (did you mean train_diffusion_dpo?)"
     assert first == f"error: {expected}"
     assert main(["help"]) == 0
-    assert "train_diffusion_dpo" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "train_diffusion_dpo" in shown.out  # to be piped on
+    assert not shown.err
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, "train_diffusion_dpo" in shown.err) == ("", True)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"diffdpo {diffdpo.__version__}\n"
 
@@ -193,7 +198,7 @@ def test_commands_are_understood_with_hyphens_and_unknown_ones_get_a_hint(capsys
 def test_the_package_runs_as_a_module():
     done = run([sys.executable, "-m", "diffdpo", "--help"])
     assert done.returncode == 0
-    assert "demo_text" in done.stderr
+    assert "demo_text" in done.stdout
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     done = run([*launcher, "-m", "diffdpo", "train_diffusion_dpo", "--rnk", "4"])

@@ -52,6 +52,9 @@ def test_what_is_no_text_is_counted(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "1 empty or repeated" in shown
     assert "1 are no text (int 7); left out" in shown
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b \\ud83d"}\n')
+    assert read_prompts(str(tmp_path / "p.jsonl")) == ["a"]
+    assert "1 are no text (half a character in 'b \\ud83d'); left out" in capsys.readouterr().out
 
 
 def test_a_data_set_gives_those_of_the_split(tmp_path):
@@ -66,6 +69,8 @@ def test_a_data_set_gives_those_of_the_split(tmp_path):
     [
         ("p.txt", "\n \n", "none is there"),
         ("p.tsv", "a\tb\n1\t2\n", "no column prompt, caption"),
+        ("p.tsv", 'prompt\n"a cat\na dog\na "big" bird\n', "up to line 4 cannot be read"),
+        ("p.tsv", f"prompt\n{'a' * 200_000}\n", "up to line 2 cannot be read"),
         ("p.json", '{"a": ', "line 1: no JSON"),
         ("p.jsonl", '{"words": "a"}\n', "there are words"),
         ("p.txt", b"\xff\xfe\xff", "cannot be read as UTF-8"),

@@ -125,6 +125,10 @@ def test_a_configuration_is_a_folder_or_what_the_readme_declares(write, texts):
     for wrong in ("drawing", "..", "/"):
         with pytest.raises(UserError, match=r"no configuration .* found drawings, photos"):
             texts(folder, "train", wrong)
+    everything = ["drawings/train.parquet", "photos/train-00000-of-00001.parquet"]
+    assert texts(folder, "train", "default") == everything  # as the hub calls the only one
+    with pytest.raises(UserError, match=r"no configuration '\.'"):
+        texts(folder, "train", ".")
     (folder / "README.md").write_text(
         "---\nconfigs:\n- config_name: one\n  data_files:\n  - split: held\n"
         "    path: photos/*.parquet\n- config_name: two\n  data_files: drawings/*\n---\n"

@@ -22,6 +22,14 @@ def save(folder, model, optimizer, state):
     return checkpoint.write(folder, checkpoint.snapshot(model, optimizer, {**rest, **state}))
 
 
+def go_on_alike(*pairs):
+    """Whether models have the same weights after one more step of each."""
+    for model, optimizer in pairs:
+        train_step(model, optimizer)
+    weights = zip(*(model.parameters() for model, _ in pairs), strict=True)
+    return all(torch.equal(a, b) for a, b in weights)
+
+
 def train_step(model, optimizer):
     optimizer.zero_grad()
     model(torch.ones(2, 4)).square().sum().backward()

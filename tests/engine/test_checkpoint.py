@@ -11,7 +11,7 @@ from diffdpo.engine.background import Background
 from diffdpo.engine.files import atomic_files, atomic_folder, write_atomically
 from diffdpo.engine.journal import Journal
 from diffdpo.errors import UserError
-from tests.engine.saved import save, train_step, trained
+from tests.engine.saved import go_on_alike, save, train_step, trained
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, optimizer_class, options):
     other, fresh = trained(optimizer_class, **options)
     train_step(other, fresh)
     checkpoint.load(path, other, fresh, checkpoint.read_state(path))
-    for pair in ((model, optimizer), (other, fresh)):
-        train_step(*pair)
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
-    )
+    assert go_on_alike((model, optimizer), (other, fresh))
 
 
 def test_only_what_is_trained_is_written_and_nothing_is_pickled(tmp_path):

@@ -208,6 +208,20 @@ def test_a_step_on_text_waits_for_nothing(accelerator, monkeypatch, tmp_path, sh
     assert len(copies) == 2 * 3 + counts
 
 
+def test_a_mask_over_packed_rows_waits_for_nothing(monkeypatch):
+    from torch.nn.attention import flex_attention
+
+    from diffdpo.text.scoring import flexible
+
+    monkeypatch.setattr(flexible, "KERNELS", {META.type})
+    monkeypatch.setattr(flexible, "compiled", lambda name: getattr(flex_attention, name))
+    read_31T = torch.zeros(3, 1, 500, dtype=torch.long).to(META, non_blocking=True)
+    with Calls(), Operations():
+        mask = flexible.mask_of(flexible.filled_up(read_31T)[2])
+    assert mask.kv_indices.device.type == META.type
+    assert mask.shape == (1, 1, 512, 512)
+
+
 WAYS = {
     "copy": lambda x: x.to(META),
     "tensor": lambda x: torch.tensor([1.0], device=META),

@@ -232,11 +232,16 @@ def test_rows_that_are_missing_are_seen_without_digests(two, tmp_path):
         read_shares(folder, lambda name: None)
 
 
-def test_a_share_that_the_disk_does_not_take_is_no_checkpoint(tmp_path):
-    """The process says so in the draft folder, and the first one, which waits there, gives up."""
+def moment_of_first():
+    """What the first process of a small run writes."""
     model, optimizer = trained(torch.optim.AdamW)
     rest = {"step": 3, "settings": {}, "effective_batch": 2, "data": "d", "scaler": None}
-    moment = snapshot_of_share(model, optimizer, rest, {}, is_first=True)
+    return snapshot_of_share(model, optimizer, rest, {}, is_first=True)
+
+
+def test_a_share_that_the_disk_does_not_take_is_no_checkpoint(tmp_path):
+    """The process says so in the draft folder, and the first one, which waits there, gives up."""
+    moment = moment_of_first()
     draft = tmp_path / ".draft"
     draft.mkdir()
     (draft / "trainable").touch()  # where a folder is to be made
@@ -249,9 +254,7 @@ def test_a_share_that_the_disk_does_not_take_is_no_checkpoint(tmp_path):
 
 
 def test_a_process_that_has_gone_is_not_waited_for_for_ever(tmp_path, monkeypatch):
-    model, optimizer = trained(torch.optim.AdamW)
-    rest = {"step": 3, "settings": {}, "effective_batch": 2, "data": "d", "scaler": None}
-    moment = snapshot_of_share(model, optimizer, rest, {}, is_first=True)
+    moment = moment_of_first()
     (tmp_path / ".draft").mkdir()
     monkeypatch.setattr(shares, "SILENT_SECONDS", 0.3)
     with pytest.raises(UserError, match=r"process 1: nothing of it .*no earlier checkpoint"):

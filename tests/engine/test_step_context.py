@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from diffdpo.engine.step_context import reference_point, step_context
+from diffdpo.engine.step_context import Scorers, step_context
 from diffdpo.objective.scores import Scores
 from diffdpo.objective.terms import Objective, Term
 from diffdpo.reference import StoredScores, Zero
@@ -41,19 +41,17 @@ def given(*rewards):
     return Given(reward_N - 5.0, torch.full_like(reward_N, -5.0))
 
 
-def itself(total):
-    return total
+def scorers(task=None, total=lambda value: value, **processes):
+    return Scorers(task or Task(), torch.nn.Identity(), stored(), total, **processes)
 
 
 def test_the_reference_point_is_the_mean_reward_over_all_batches():
     batches = [given(1.0, 2.0, 6.0), given(3.0)]
-    z = reference_point(Task(), torch.nn.Identity(), stored(), batches, itself)
-    assert z.item() == pytest.approx(3.0)
+    assert scorers().reference_point(batches).item() == pytest.approx(3.0)
 
 
 def test_the_reference_point_is_never_negative():
-    z = reference_point(Task(), torch.nn.Identity(), stored(), [given(-1.0, -3.0)], itself)
-    assert z.item() == 0
+    assert scorers().reference_point([given(-1.0, -3.0)]).item() == 0
 
 
 def test_the_reference_point_counts_all_processes():
@@ -61,7 +59,7 @@ def test_the_reference_point_counts_all_processes():
         return total + torch.tensor([10.0, 1.0])  # one item there, with reward 10
 
     batches = [given(1.0, 1.0, 0.0)]
-    z = reference_point(Task(), torch.nn.Identity(), stored(), batches, with_another_process)
+    z = scorers(total=with_another_process).reference_point(batches)
     assert z.item() == pytest.approx(12 / 4)
 
 
@@ -79,15 +77,14 @@ def test_pairs_of_all_micro_batches_and_processes_stand_in_their_places():
         return places
 
     objective = Objective((Term("aot"),))
-    context = step_context(
-        objective, Drawn(), torch.nn.Identity(), stored(), batches, with_the_process_before, 2, 1
-    )
+    second = scorers(Drawn(), with_the_process_before, processes=2, rank=1)
+    context = step_context(objective, second, batches)
     sevens = [7.0, 7.0, 7.0]
     assert context.share == 1 / 4
     assert context.pairs.reward_2P.tolist() == [[*sevens, 1, 2, 3], [*sevens, -1, -2, -3]]
     assert context.pairs.score_2P.tolist() == [[*sevens, -4, -3, -2], [*sevens, -6, -7, -8]]
     assert context.pairs.starts == (3, 5)
-    alone = step_context(objective, Drawn(), torch.nn.Identity(), stored(), batches[:1], itself)
+    alone = step_context(objective, scorers(Drawn()), batches[:1])
     assert alone.pairs is None  # the micro-batch has all of them
 
 
@@ -106,9 +103,7 @@ def test_only_what_a_loss_reads_is_computed(loss):
 
     task = Counting()
     batches = [(6, 2, 4, 2), (3, 1, 0, 1)]
-    context = step_context(
-        Objective((Term(loss),)), task, torch.nn.Identity(), stored(), batches, itself, 2
-    )
+    context = step_context(Objective((Term(loss),)), scorers(task, processes=2), batches)
     assert context.share == 1 / 4
     assert task.calls == {"kto": "z", "sigmoid": "", "sft": "tt", "orpo": "tt"}[loss]
     if loss == "kto":

@@ -13,6 +13,8 @@ from diffdpo.image.reading.pairs import PairItem
 from diffdpo.image.scoring.collation import DrawSettings
 from diffdpo.image.settings import ImageSettings
 from diffdpo.image.task import ImageTask
+from diffdpo.losses import preference_loss
+from diffdpo.preference import implicit_reward
 from tests.families import factory, side
 
 CPU = torch.device("cpu")
@@ -104,3 +106,12 @@ def latents_of(family, sampled, backbone):
     """Latents as ``predict`` takes them, of what a pipeline gives to its scheduler."""
     unpacked = getattr(factory(family), "unpacked", lambda sampled, shape: sampled)
     return unpacked(sampled, backbone.latent_shape(side(family)))
+
+
+def step_of(task, reference, network, family, half=True):
+    """The rewards of a step's items and the losses of its pairs, in bfloat16 where ``half``."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        draw = task.draw(batch_of(task, family))
+        reference_N = reference.score(task.score, network, draw)
+        reward_N = implicit_reward(task.score(network, draw).score_N, reference_N)
+    return reward_N, preference_loss("sigmoid", *reward_N.chunk(2), beta=10.0)

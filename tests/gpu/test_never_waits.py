@@ -55,7 +55,11 @@ def test_a_step_on_pictures_waits_for_nothing(
     assert len(watched) == len(metrics(tmp_path / "run")) == 4
 
 
-@pytest.mark.parametrize("changes", [{}, {"use_peft": True}, {"loss_type": ["sigmoid_norm"]}])
+TEXT = [{}, {"use_peft": True}, {"loss_type": ["sigmoid_norm"]}]
+TEXT += [{"attn_implementation": "flex_attention"}]
+
+
+@pytest.mark.parametrize("changes", TEXT)
 def test_a_step_on_text_waits_for_nothing(lm, data, tmp_path, watched, monkeypatch, changes):
     # transformers asks one truth value a pass itself: whether rows are packed, or unpadded.
     for name, answer in (("find_packed_sequence_indices", None), ("fast_all", False)):

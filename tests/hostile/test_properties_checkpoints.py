@@ -73,6 +73,13 @@ def loaded(path):
     return [tensor.tolist() for tensor in tensors], state
 
 
+def take_digests_off(path, **fields):
+    """Make a checkpoint one of an earlier version, with these ``fields`` in its state."""
+    state = json.loads((path / FILE).read_text())
+    kept = {k: v for k, v in state.items() if k not in ("files", "digest")}
+    (path / FILE).write_text(json.dumps({**kept, "format": WITHOUT_DIGESTS, **fields}))
+
+
 @pytest.mark.parametrize("name", [*TENSOR_FILES, FILE])
 @MANY
 @given(data=st.data())
@@ -94,9 +101,7 @@ def test_damaged_tensors_without_digests_are_one_line_or_fit(copy, whole, name, 
     content = (whole / name).read_bytes()
     header = int.from_bytes(content[:8], "little") + 8
     path = copy()
-    state = json.loads((path / FILE).read_text())
-    kept = {k: v for k, v in state.items() if k not in ("files", "digest")}
-    (path / FILE).write_text(json.dumps({**kept, "format": WITHOUT_DIGESTS}))
+    take_digests_off(path)
     (path / name).write_bytes(data.draw(damage(content[:header])) + content[header:])
     try:
         loaded(path)
@@ -110,9 +115,7 @@ def test_damaged_tensors_without_digests_are_one_line_or_fit(copy, whole, name, 
 @given(field=st.sampled_from([*FIELDS, "scaler", "format", "extra"]), value=JSON)
 def test_any_state_without_digests_is_one_line_or_of_the_right_form(copy, field, value):
     path = copy()
-    state = json.loads((path / FILE).read_text())
-    kept = {k: v for k, v in state.items() if k not in ("files", "digest")}
-    (path / FILE).write_text(json.dumps({**kept, "format": WITHOUT_DIGESTS, field: value}))
+    take_digests_off(path, **{field: value})
     now = {**STATE, "settings": {"seed": 1}}
     try:
         _, then = loaded(path)

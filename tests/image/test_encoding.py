@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from diffdpo.cache.shards import cut
+from diffdpo.batched import batched
 from diffdpo.image.backbones import load_backbone
 from diffdpo.image.caching.cache_keys import latents_key
 from diffdpo.image.caching.encoding import encoded_rows, images_at_once
@@ -51,9 +51,9 @@ def test_batches_have_one_size_whatever_is_left_at_the_end_of_a_range(
 def test_a_row_is_the_same_in_whatever_range_it_is_and_by_however_many_workers(backbone):
     pairs = pairs_of(pickapic_rows(6))
     whole = rows(backbone, pairs, [range(0, 6)])
-    assert rows(backbone, pairs, cut(6, 1)) == whole
+    assert rows(backbone, pairs, batched(range(6), 1)) == whole
     assert rows(backbone, pairs, [range(3, 6), range(0, 3)]) == whole[3:] + whole[:3]
-    assert rows(backbone, pairs, cut(6, 4), workers=1) == whole
+    assert rows(backbone, pairs, batched(range(6), 4), workers=1) == whole
 
 
 def test_each_image_is_its_own_and_unreadable_rows_take_no_place(backbone):

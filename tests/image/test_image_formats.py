@@ -168,6 +168,12 @@ def test_a_ranking_is_dropped_where_it_ties_and_says_how_many_pairs_it_gave(fold
     assert read(pairs) == [pair for pair in expected if pair[3] == 1]
 
 
+def test_pictures_of_no_ranking_are_compared_with_nothing_and_counted(folder):
+    lost = [{**rated("c", number, number), "prompt_id": None} for number in (0, 1)]
+    with pytest.raises(UserError, match=r"2 of 4 rankings cannot be read \(first in row 5\)"):
+        opened(folder, [*SAMPLES["ImageRewardDB images"][0], *lost])
+
+
 def test_pictures_in_the_table_are_ranked_without_a_copy_of_each_pair():
     cells = [[encoded(picture(n)) for n in (0, 1, 2)], None, [encoded(picture(3))]]
     rows = Dataset.from_dict(

@@ -16,11 +16,9 @@ from diffdpo.image.backbones import load_backbone
 from diffdpo.image.model.network import make_reference, make_trainable
 from diffdpo.image.reading.inputs import open_pipeline
 from diffdpo.image.settings import ImageSettings
-from diffdpo.losses import preference_loss
-from diffdpo.preference import implicit_reward
 from tests.commands.image_runs import flags, metrics, train
 from tests.families import side
-from tests.families.work import batch_of, fresh, task_of
+from tests.families.work import fresh, step_of, task_of
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
@@ -64,11 +62,7 @@ def test_policy_and_reference_begin_as_one_and_part(folder, family, bits):
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
     rewards = []
     for _ in range(2):
-        with torch.autocast("cpu", BF16):
-            draw = task.draw(batch_of(task, family))
-            reference_N = reference.score(task.score, network, draw)
-            reward_N = implicit_reward(task.score(network, draw).score_N, reference_N)
-        loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=10.0)
+        reward_N, loss_B = step_of(task, reference, network, family)
         rewards.append((reward_N.tolist(), loss_B.item()))
         loss_B.mean().backward()
         gradients = [weight.grad for weight in trained if weight.grad is not None]

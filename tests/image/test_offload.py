@@ -11,9 +11,7 @@ from torch.utils._pytree import tree_leaves
 from diffdpo.engine.finite import plain_tensors
 from diffdpo.image.backbones import BACKBONES, load_backbone, offload
 from diffdpo.image.model.network import make_reference, make_trainable
-from diffdpo.losses import preference_loss
-from diffdpo.preference import implicit_reward
-from tests.families.work import batch_of, settings_of, task_of
+from tests.families.work import batch_of, settings_of, step_of, task_of
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 QUICK = ["StableDiffusionPipeline", "StableDiffusion3Pipeline", "FluxPipeline"]
@@ -48,11 +46,7 @@ def steps(opened, family, half=False):
     reference, task = make_reference(network, settings), task_of(backbone, settings)
     trained, losses = trained_in(network), []
     for _ in range(2):
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            draw = task.draw(batch_of(task, family))
-            reference_N = reference.score(task.score, network, draw)
-            reward_N = implicit_reward(task.score(network, draw).score_N, reference_N)
-        loss_B = preference_loss("sigmoid", *reward_N.chunk(2), beta=10.0)
+        _, loss_B = step_of(task, reference, network, family, half)
         losses.append(loss_B.item())
         loss_B.mean().backward()
         gradients = {n: w.grad for n, w in trained.items() if w.grad is not None}

@@ -139,6 +139,7 @@ def test_agreement_within_one_prompt_is_kendalls_tau():
 def test_pairs_are_within_prompts_alone():
     assert pairs_within(list("abab")).tolist() == [[0, 2], [1, 3]]
     assert pairs_within(list("abc")).shape == (0, 2)
+    assert pairs_within(["", "a", "", "a"]).tolist() == [[1, 3]]  # without a caption: of any prompt
     nobody = agreement(A([0.0, 1]), A([1.0, 0]), ["a", "b"])
     assert (nobody.same, nobody.kendall, nobody.ties) == (None, 0.0, 2)
     gaps = {"a": A([1.0, 2]), "b": A([1.0, -2]), "c": A([-1.0, -2])}

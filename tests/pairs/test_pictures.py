@@ -256,15 +256,21 @@ def started(words):
     return subprocess.Popen(script("make_pairs", *words), cwd=ROOT, env=env)
 
 
-@pytest.mark.slow
-def test_processes_with_and_without_a_launcher_make_the_pairs_of_one(words, tmp_path):
+@pytest.fixture
+def own(words, tmp_path):
+    """The words of a command of forty prompts, with tables and pairs in a folder of that name."""
     many = tmp_path / "many.txt"
     many.write_text("\n".join(f"prompt {number}" for number in range(40)))
 
-    def own(name):
+    def make(name, **changes):
         place = {"precompute_dir": tmp_path / name, "output_dir": tmp_path / name / "out"}
-        return words(**place, prompts=many, candidates=2)
+        return words(**place, prompts=many, **{"candidates": 2, **changes})
 
+    return make
+
+
+@pytest.mark.slow
+def test_processes_with_and_without_a_launcher_make_the_pairs_of_one(own, tmp_path):
     assert run_command("make_pairs", own("one")) == 0
     three = [started(own("three")) for _ in range(3)]
     assert [process.wait(300) for process in three] == [0, 0, 0]
@@ -278,21 +284,15 @@ def test_processes_with_and_without_a_launcher_make_the_pairs_of_one(words, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_and_ends_with_the_same_bits(words, tmp_path):
-    many = tmp_path / "many.txt"
-    many.write_text("\n".join(f"prompt {number}" for number in range(40)))
-
-    def own(name):
-        place = {"precompute_dir": tmp_path / name, "output_dir": tmp_path / name / "out"}
-        return words(**place, prompts=many, candidates=3, num_inference_steps=8)
-
-    process = started(own("killed"))
+def test_a_killed_command_goes_on_and_ends_with_the_same_bits(own, tmp_path):
+    longer = {"candidates": 3, "num_inference_steps": 8}
+    process = started(own("killed", **longer))
     while not list((tmp_path / "killed").rglob("*.arrow")):
         time.sleep(0.02)
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list((tmp_path / "killed").rglob("*.arrow"))) < 9
-    assert run_command("make_pairs", own("killed")) == 0
-    assert run_command("make_pairs", own("one")) == 0
+    assert run_command("make_pairs", own("killed", **longer)) == 0
+    assert run_command("make_pairs", own("one", **longer)) == 0
     assert tables_of(tmp_path / "killed") == tables_of(tmp_path / "one")

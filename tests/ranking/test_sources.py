@@ -89,6 +89,22 @@ def test_files_of_every_kind_in_batches_of_any_size(tmp_path, monkeypatch, suffi
     assert ranking.home.value == pytest.approx(expected.home.value)
 
 
+@pytest.mark.parametrize("batch", [1 << 14, 150])
+@pytest.mark.parametrize("field", [{"outcome": 0.25}, {"tie": 1}, {"count": 3}])
+def test_a_field_that_the_first_records_lack_is_read(tmp_path, monkeypatch, field, batch):
+    monkeypatch.setattr(sources, "TEXT_BATCH", batch)
+    early = [{"winner": w, "loser": x} for w, x in ("ab", "ba", "bc", "ca")] * 50
+    late = [{"winner": "a", "loser": "b", **field}, {"winner": "a", "loser": "b", "wieght": 9}] * 40
+    path = tmp_path / "games.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*early, *late]))
+    with pytest.warns(UserWarning, match="columns not read: wieght"):
+        found = fit_bradley_terry(path)
+    for rows in ([*early, *late], [*late, *early]):
+        np.testing.assert_allclose(fit_bradley_terry(rows).strength, found.strength, atol=1e-12)
+    plain = fit_bradley_terry([(row["winner"], row["loser"]) for row in [*early, *late]])
+    assert abs(found.strength - plain.strength).max() > 0.01
+
+
 def test_items_may_be_anything_hashable():
     games = [((1, 2), "x"), ("x", 3.5), (3.5, frozenset("ab")), (frozenset("ab"), (1, 2))]
     assert fit_bradley_terry(games).items == [(1, 2), "x", 3.5, frozenset("ab")]
@@ -195,6 +211,8 @@ def test_an_item_of_bad_rows_alone_is_not_ranked():
         ("a.csv", b"winner,loser\n", "no comparisons"),
         ("a.csv", b"ann,bob\ncy,ann\n", "needs the columns `winner` and `loser`.*found ann, bob"),
         ("a.csv", b"winner,loser\n\xff\xfe,b\n", "cannot be read"),
+        ("a.csv", b'winner,loser\n"ann,bob\nbob,ann\nann,bob\n', "up to line 4"),
+        ("a.csv", b'winner,loser\nann,"bob"s\n"bob,ann\n', "cannot be read up to line 2"),
         ("a.jsonl", b'{"won": 1}\n', "found won"),
         ("a.parquet", b"PAR1 not", "cannot be read"),
     ],

@@ -2,6 +2,21 @@
 
 import pytest
 
+from diffdpo.config import parse
+from diffdpo.text.settings import TextSettings
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a text as --config, with these flags beside it."""
+
+    def read(text, *words):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return parse(TextSettings, ["--config", str(path), *words])
+
+    return read
+
 
 @pytest.fixture(scope="module")
 def draw():

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import torch
 
-from diffdpo.engine.step_context import step_context
+from diffdpo.engine.step_context import Scorers, step_context
 from diffdpo.losses import preference_loss
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import OtherModel, Zero
@@ -37,9 +37,8 @@ class OneStep:
         self.task.mean_logps = objective.shows_means
         reference = Zero() if objective.reference_free else OtherModel(self.reference, "other")
         batch = self.task.collate(items)
-        context = step_context(
-            objective, self.task, self.policy, reference, [batch], lambda total: total
-        )
+        scorers = Scorers(self.task, self.policy, reference, total=lambda value: value)
+        context = step_context(objective, scorers, [batch])
         draw = self.task.draw(batch)
         frozen_N = reference.score(self.task.score, self.policy, draw)
         policy = self.task.score(self.policy, draw)

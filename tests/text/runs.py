@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from diffdpo.cli import run_command
+from diffdpo.errors import UserError
 from tests.runs import metrics as metrics
 from tests.runs import words_of
 from tests.text.factory import chat_rows, label_rows, pair_rows, write_jsonl
@@ -42,3 +45,10 @@ def fails_with(words, line, capsys):
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     assert line in lines[0]
+
+
+def refusals(read, text, *words):
+    """The lines with which the settings in a text are refused."""
+    with pytest.raises(UserError) as caught:
+        read(text, *words)
+    return caught.value.mistakes

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
-from diffdpo.engine.step_context import step_context
+from diffdpo.engine.step_context import Scorers, step_context
 from diffdpo.preference import implicit_reward
 from diffdpo.reference import Zero
 from diffdpo.text.flags.loss_settings import text_objective
@@ -47,7 +47,8 @@ def run(policy, items=ITEMS, score_prompts=False, autocast=nullcontext, **settin
     """Scores, loss and gradients of a batch, against a fixed reference score."""
     task = TextTask(torch.device("cpu"), autocast, score_prompts)
     objective, batch = text_objective(TextSettings(**settings)), collate(items)
-    context = step_context(objective, task, policy, Zero(), [batch], lambda total: total)
+    scorers = Scorers(task, policy, Zero(), total=lambda value: value)
+    context = step_context(objective, scorers, [batch])
     draw = task.draw(batch)
     policy.zero_grad()
     scores = task.score(policy, draw)

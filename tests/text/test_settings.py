@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diffdpo.config import StrictParser, parse
 from diffdpo.errors import UserError
@@ -33,6 +34,43 @@ def test_every_setting_of_trl_is_used_named_as_without_effect_or_refused():
         assert names == used | without | refused, name
         row = f"| {name} | {len(names)} | {len(used)} | {len(without)} | {len(refused)} |"
         assert row in guide, row
+
+
+def stated(config):
+    """The value that a setting has from the start, as a file states it."""
+    plain = config.default_factory if config.default is dataclasses.MISSING else None
+    value = plain() if plain else config.default
+    return getattr(value, "value", value)
+
+
+def test_a_file_that_states_all_of_trls_defaults_asks_for_little_else(read):
+    trl = pytest.importorskip("trl")
+    classes = (trl.DPOConfig, trl.ScriptArguments, trl.ModelConfig)
+    values = {f.name: stated(f) for one in classes for f in dataclasses.fields(one)}
+    settings, _ = read(yaml.safe_dump(values))
+    found = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name != "config" and getattr(settings, field.name) != stated(field)
+    }
+    # What has another default here, and other words for what is the default here as well.
+    assert found == {
+        "gradient_checkpointing": True,
+        "seed": 42,
+        "report_to": ["none"],
+        "optim": "adamw_torch_fused",
+        "tracker_name": "huggingface",
+        "model_revision": "main",
+        "dataloader_num_workers": 0,
+    }
+
+
+def test_zero_is_off_however_it_is_written():
+    for word in ("0", "0.0", "0e0", "none", "false"):
+        parse(TextSettings, ["--label_smoothing_factor", word])
+    for word in ("0.1", "x"):
+        with pytest.raises(UserError, match="believed flipped is --label_smoothing"):
+            parse(TextSettings, ["--label_smoothing_factor", word])
 
 
 def test_transformers_names_set_the_engines_settings():
@@ -192,7 +230,8 @@ def test_sums_of_losses():
 
 def test_all_mistakes_are_named_at_once():
     words = (
-        "--beta -1 --lora_r 0 --eval_strategy never --rpo_alpha 0 --bf16 --fp16 --loss_type kto sft"
+        "--beta -1 --lora_r 0 --eval_strategy never --rpo_alpha -1 --bf16 --fp16"
+        " --loss_type kto sft"
     )
     with pytest.raises(UserError) as caught:
         parse(TextSettings, words.split())

@@ -6,7 +6,7 @@ from glob import glob
 from pathlib import Path
 
 from diffdpo.data.columns import listed
-from diffdpo.data.configurations import configured
+from diffdpo.data.configurations import configured, folder_of
 from diffdpo.data.paths import is_pattern
 from diffdpo.data.splits import DEFAULT, all_files, by_name, by_split, chosen, data_files, known
 from diffdpo.errors import UserError, short
@@ -39,12 +39,12 @@ def shards_of(name: str, split: str, config: str | None, flag: str) -> list[Path
 
 def in_folder(folder: Path, split: str, config: str | None, flag: str) -> list[Path]:
     """The shards of a split in a folder, which are told as the files of any other data set."""
-    tars = sorted(file for file in all_files(folder / (config or "")) if file.suffix == ".tar")
+    inner = folder_of(folder, config)
+    tars = sorted(file for file in all_files(inner) if file.suffix == ".tar")
     if tars:
-        splits = by_split(folder / (config or ""), tars)
+        splits = by_split(inner, tars)
     else:
         declared = configured(folder, config)
-        inner = folder / (config or "")
         splits = by_split(inner, data_files(inner)) if declared is None else declared
     return chosen(str(folder), splits, split, flag)
 

@@ -37,7 +37,7 @@ class TarShards:
 
     kind = "tar"
 
-    def __init__(self, files: Sequence[Path], folder: Path, quiet: bool = True) -> None:
+    def __init__(self, files: Sequence[Path], folder: Path, quiet: bool) -> None:
         """``folder`` keeps the lists of what is in the files."""
         self.files = list(files)
         with tqdm(

@@ -179,9 +179,9 @@ class Backbone:
         for encoder in self.encoders():
             encoder.requires_grad_(False).eval()
 
-    def free_encoders(self, names: Sequence[str] = ()) -> None:
-        """Free the memory of the frozen components: of all, or of those of ``names``."""
-        for name in names or self.encoder_names:
+    def free_encoders(self, names: Sequence[str]) -> None:
+        """Free the memory of the frozen components of these ``names``."""
+        for name in names:
             setattr(self.pipeline, name, None)
 
     @torch.no_grad()

@@ -20,9 +20,8 @@ from diffdpo.image.backbones.weights import Source, told_in_one_line
 
 def vae_source(name: str, vae: str | None, hub: dict[str, Any]) -> Source:
     """The source of the autoencoder: that of the pipeline ``name``, or the other one ``vae``."""
-    # The variant is one of weights: loading a configuration does not take it.
     if vae is None:
-        return name, {"subfolder": "vae", **{k: v for k, v in hub.items() if k != "variant"}}
+        return name, {"subfolder": "vae", **of_configuration(hub)}
     # Another one is a folder or hub id by itself, or lies inside the folder of a whole pipeline.
     inside = {"subfolder": "vae"} if (Path(vae) / "vae").is_dir() else {}
     return vae, {**inside, "cache_dir": hub.get("cache_dir")}
@@ -43,15 +42,14 @@ def vae_identity(name: str, vae: str | None, hub: dict[str, Any]) -> str:
     folder = Path(source) / options.get("subfolder", "")
     if folder.is_dir():
         return files_digest(folder)
-    return at_commit(AutoencoderKL, source, options, hub)
+    return at_commit(AutoencoderKL, source, hub, options)
 
 
 def text_identity(name: str, family: Any, hub: dict[str, Any]) -> str:
     """A digest of all that embeddings of prompts depend on: the pipeline's settings and files, but
     for network, autoencoder and scheduler; or its commit on the hub."""
     if not Path(name).is_dir():
-        options = {k: v for k, v in hub.items() if k != "variant"}
-        return at_commit(DiffusionPipeline, name, options, hub)
+        return at_commit(DiffusionPipeline, name, hub, of_configuration(hub))
     without = {"vae", "scheduler", *family.load_options}
     # By the beginning of the name: some pipelines have two networks.
     index = {
@@ -66,14 +64,18 @@ def text_identity(name: str, family: Any, hub: dict[str, Any]) -> str:
 def whole_identity(name: str, hub: dict[str, Any]) -> str:
     """A digest of all files of a pipeline, or its commit on the hub."""
     if not Path(name).is_dir():
-        options = {k: v for k, v in hub.items() if k != "variant"}
-        return at_commit(DiffusionPipeline, name, options, hub)
+        return at_commit(DiffusionPipeline, name, hub, of_configuration(hub))
     index = read_index(name, hub)
     folders = [folder for part in sorted(index) if (folder := Path(name) / part).is_dir()]
     return digest(json.dumps(index, sort_keys=True), *map(files_digest, folders))
 
 
-def at_commit(kind: Any, name: str, options: dict[str, Any], hub: dict[str, Any]) -> str:
+def of_configuration(hub: dict[str, Any]) -> dict[str, Any]:
+    """The options of the hub that loading a configuration takes: the variant is one of weights."""
+    return {name: value for name, value in hub.items() if name != "variant"}
+
+
+def at_commit(kind: Any, name: str, hub: dict[str, Any], options: dict[str, Any]) -> str:
     """A hub id with its present commit: the name alone would not change with the files."""
     _, commit = kind.load_config(name, return_commit_hash=True, **options)
     return f"{name} at {commit}, variant {hub.get('variant')}"

@@ -15,7 +15,7 @@ from diffdpo.errors import UserError, short
 from diffdpo.image.backbones.chat import MARK, before_mark
 from diffdpo.image.backbones.checks import check_picture_channels, is_number
 from diffdpo.image.backbones.conditions import Condition
-from diffdpo.image.backbones.latent_transformer import LatentTransformer
+from diffdpo.image.backbones.latent_transformer import LatentTransformer, text_width
 from diffdpo.image.backbones.packing import pack, positions
 
 LAYERS = 3  # of the text encoder, side by side in an embedding
@@ -78,7 +78,7 @@ class Flux2(LatentTransformer):
 
     @classmethod
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        width = text_configs["text_encoder"].get_text_config().hidden_size
+        width = text_width(text_configs)
         return {"tokens_NLD": torch.empty(1, 2, LAYERS * width)}
 
     @classmethod

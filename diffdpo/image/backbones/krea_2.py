@@ -10,7 +10,7 @@ from diffusers import Krea2Pipeline, Krea2Transformer2DModel
 from torch import Tensor, nn
 
 from diffdpo.image.backbones.conditions import MASK, Condition, padded
-from diffdpo.image.backbones.latent_transformer import flagged
+from diffdpo.image.backbones.latent_transformer import flagged, text_width
 from diffdpo.image.backbones.packing import pack, positions, unpack
 from diffdpo.image.backbones.qwen_latents import QwenLatents
 
@@ -48,7 +48,7 @@ class Krea2(QwenLatents):
 
     @classmethod
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        width = text_configs["text_encoder"].get_text_config().hidden_size
+        width = text_width(text_configs)
         return padded(TOKENS, torch.empty(1, 2, config.num_text_layers, width))
 
     @classmethod

@@ -154,9 +154,15 @@ class LatentTransformer(Backbone):
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
         """A condition for one item, with shapes and no numbers: the tokens of the first text
         encoder and, where the pipeline gives one, their mask."""
-        width = text_configs["text_encoder"].get_text_config().hidden_size
+        width = text_width(text_configs)
         mask = {MASK: torch.empty(1, 2, dtype=torch.bool)} if MASK in cls.prompt_outputs else {}
         return {"tokens_NLD": torch.empty(1, 2, width), **mask}
+
+
+def text_width(text_configs: Mapping[str, Any]) -> int:
+    """The channels of a token that the first text encoder gives."""
+    width: int = text_configs["text_encoder"].get_text_config().hidden_size
+    return width
 
 
 def flagged(index: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffdpo.errors import UserError
 from diffdpo.image.backbones.conditions import MASK, Condition, padded
+from diffdpo.image.backbones.latent_transformer import text_width
 from diffdpo.image.backbones.packing import pack, unpack
 from diffdpo.image.backbones.qwen_latents import QwenLatents
 
@@ -53,7 +54,7 @@ class QwenImage(QwenLatents):
 
     @classmethod
     def blank_condition(cls, config: Any, text_configs: Mapping[str, Any]) -> Condition:
-        width = text_configs["text_encoder"].get_text_config().hidden_size
+        width = text_width(text_configs)
         return padded("tokens_NLD", torch.empty(1, 2, width))
 
     @classmethod

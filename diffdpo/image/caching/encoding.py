@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from diffdpo.batched import batched
 from diffdpo.cache.fetching import one_behind
 from diffdpo.cache.shards import Numbered, numbered
 from diffdpo.image.backbones.base import Backbone
@@ -96,7 +97,7 @@ def encoded_rows(
 
     def plan() -> Iterator[list[int]]:
         for span in spans:
-            for numbers in parts(span, at_once):
+            for numbers in batched(span, at_once):
                 asked.append(numbers)
                 yield list(numbers)
 
@@ -118,11 +119,6 @@ def encoded_rows(
 
     for batch, both in one_behind(results()):
         yield from numbered(asked.popleft(), table_rows(batch, both, SIDES * flips))
-
-
-def parts(span: range, size: int) -> Iterator[range]:
-    """A range in parts of ``size``, the last of which may be shorter."""
-    return (span[first : first + size] for first in range(0, len(span), size))
 
 
 def filled(pixels_NCHW: Tensor, count: int) -> Tensor:

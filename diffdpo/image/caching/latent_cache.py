@@ -17,6 +17,7 @@ from datasets import Dataset, Features, Value
 from safetensors.torch import load, save
 from torch import Tensor
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import Key
 from diffdpo.cache.shards import UNKNOWN, Cost
 from diffdpo.cache.tables import OnePass, is_complete, table
@@ -146,9 +147,8 @@ def store_prompts(
     """Store the embeddings of all prompts. Raises UserError where the disk does not take them."""
 
     def compute(span: range) -> Iterator[dict[str, Any]]:
-        for first in range(span.start, span.stop, PROMPTS_AT_ONCE):
-            chunk = prompts[first : min(first + PROMPTS_AT_ONCE, span.stop)]
-            for row in rows_of(backbone.encode_prompts(chunk)):
+        for some in batched(prompts[span.start : span.stop], PROMPTS_AT_ONCE):
+            for row in rows_of(backbone.encode_prompts(some)):
                 exact = {name: value.cpu().clone() for name, value in row.items()}
                 yield {"tensors": save(exact), "unreadable": None}
 

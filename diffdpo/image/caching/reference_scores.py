@@ -41,8 +41,8 @@ def stored_reference(
         key,
         settings.precompute_dir,
         accelerator,
-        visits,
         settings.workers_on(accelerator.device.type),
+        visits,
     )
 
 

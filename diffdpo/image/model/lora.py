@@ -36,7 +36,7 @@ class EveryAdapterOff(AdapterOff):
 
     name = "the same model with its adapters off"
 
-    def __init__(self, backbone: Backbone, adapted: Sequence[Any], first: bool = False) -> None:
+    def __init__(self, backbone: Backbone, adapted: Sequence[Any], first: bool) -> None:
         """``adapted`` are the parts of the pipeline that have adapters of the policy; ``first``:
         the network has one of the reference as well, the LoRA that training went on from."""
         self.backbone, self.adapted, self.first = backbone, adapted, first

@@ -11,6 +11,7 @@ import pyarrow
 from datasets import Dataset
 from pyarrow import compute as arrow
 
+from diffdpo.batched import batched
 from diffdpo.data.cells import BadImage, Find, frames_in, unpack
 
 Mark = tuple[int, int]  # size in bytes, and the time of the last change of a file
@@ -57,8 +58,8 @@ def marks(
 def spans(rows: np.ndarray) -> Iterator[tuple[int, int]]:
     """First and last row of stretches that are read at once: neighbours, and single far ones."""
     for group in np.split(rows, np.flatnonzero(np.diff(rows) > 8) + 1):
-        for start in range(0, len(group), AT_ONCE):
-            yield int(group[start]), int(group[start : start + AT_ONCE][-1])
+        for some in batched(group, AT_ONCE):
+            yield int(some[0]), int(some[-1])
 
 
 def sizes_and_names(values: pyarrow.ChunkedArray) -> tuple[list[int], list[str | None]]:

@@ -62,7 +62,7 @@ def check_class(name: str) -> None:
         )
 
 
-def training_schedule(scheduler: Any, turbo: bool = False) -> Any:
+def training_schedule(scheduler: Any, turbo: bool) -> Any:
     """The forward process of a pipeline's scheduler, with zero terminal SNR for turbo models.
 
     Raises UserError for a scheduler or an entry of its configuration that is not in the tables

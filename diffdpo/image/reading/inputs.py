@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 
 from diffdpo.data.bundled import bundled
+from diffdpo.data.columns import given_columns
 from diffdpo.data.decode import Limits
 from diffdpo.data.image_formats import ROLES, detect
 from diffdpo.data.labels import column_of, mapped
@@ -165,7 +166,7 @@ def open_rows(settings: ImageDataSettings, seed: int) -> Dataset:
 def check_forms(sets: Mapping[str, Dataset], settings: ImageDataSettings) -> None:
     """Raises UserError where data sets have pairs in other forms, or columns that are read are in
     some of them alone."""
-    given, requested = columns_given(settings), settings.data_format
+    given, requested = given_columns(settings, ROLES), settings.data_format
     forms = [
         detect([column for column in rows.column_names if column != FOLDER], given, requested)
         for rows in sets.values()
@@ -197,7 +198,7 @@ def open_pairs(
     rows = open_rows(settings, framing.seed) if rows is None else rows
     name = None if in_memory else str(settings.dataset_name)
     framing = limited(framing, settings)
-    given, format = columns_given(settings), settings.data_format
+    given, format = given_columns(settings, ROLES), settings.data_format
     return image_pairs(rows, framing, name, given, format, settings.cache_dir)
 
 
@@ -218,13 +219,8 @@ def open_streamed(
         settings.buffer_size,
         quiet,
     )
-    given, format = columns_given(settings), settings.data_format
+    given, format = given_columns(settings, ROLES), settings.data_format
     return streamed_pairs(table, limited(framing, settings), name, given, format)
-
-
-def columns_given(settings: ImageDataSettings) -> dict[str, str | None]:
-    """The columns that flags name, by role."""
-    return {role: getattr(settings, f"{role}_column") for role in ROLES}
 
 
 def limited(framing: FrameSettings, settings: ImageDataSettings) -> FrameSettings:
@@ -233,7 +229,7 @@ def limited(framing: FrameSettings, settings: ImageDataSettings) -> FrameSetting
 
 
 def training_pairs(
-    settings: ImageSettings, backbone: Backbone, quiet: bool, rows: Dataset | None = None
+    settings: ImageSettings, backbone: Backbone, quiet: bool, rows: Dataset | None
 ) -> ImagePairs:
     """The pairs to train ``backbone`` on, with unreadable ones dropped; ``rows`` replace the named
     data set."""

@@ -20,7 +20,7 @@ from diffdpo.data.coins import below
 from diffdpo.data.image_formats import NO_FLAGS, ImageFormat, called_by, detect, in_names_of
 from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
-from diffdpo.draws import Purpose, epoch_order
+from diffdpo.draws import Purpose, picked_rows
 from diffdpo.engine.batches import Rows
 from diffdpo.errors import UserError, short
 from diffdpo.image.pictures.framing import FrameSettings, Picture
@@ -178,9 +178,8 @@ class ImagePairs(Rows):
 
     def limit(self, count: int | None, seed: int) -> None:
         """Keep only ``count`` pairs, picked by the seed."""
-        # Epoch −1 is an order that no epoch of training has.
         if count is not None and count < len(self.rows):
-            self.rows = np.sort(self.rows[epoch_order(seed, -1, len(self.rows))[:count]])
+            self.rows = np.sort(self.rows[picked_rows(seed, count, len(self.rows))])
 
     def check(self, quiet: bool) -> None:
         """Decode every image of a small set once, and drop pairs that cannot be read.

@@ -16,11 +16,12 @@ from datasets import Dataset, Features, Value
 from PIL import Image
 from torch import nn
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import CANDIDATES, Key, arithmetic, digest, files_digest
 from diffdpo.engine.accelerator import usable_precision
 from diffdpo.engine.digests import file_digest
 from diffdpo.engine.run_config import is_checkpoint
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError
 from diffdpo.image.backbones.base import Backbone
 from diffdpo.image.backbones.encoder_files import vae_identity, whole_identity
 from diffdpo.image.bundled import GUIDANCE, draws_emoji
@@ -43,7 +44,7 @@ from diffdpo.metrics.reward import Reward
 from diffdpo.metrics.stored import signed_on
 from diffdpo.pairs.make import Judge, Rows, Source
 from diffdpo.pairs.select import Chosen, Pair
-from diffdpo.pairs.tables import Layout, candidate_seed
+from diffdpo.pairs.tables import Layout, called, candidate_seed
 
 STORED = Features({"picture": Value("binary"), "seed": Value("int64"), "digest": Value("string")})
 COLUMNS: dict[str, Any] = {"caption": Value("string")}
@@ -147,8 +148,7 @@ class Candidates:
     def compute(self, span: range) -> Rows:
         """The rows ``span`` of the table of candidates."""
         (backbone, network), sampling = self.opened, PictureSettings.of(self.settings)
-        for first in range(span.start, span.stop, sampling.batch):
-            rows = range(first, min(first + sampling.batch, span.stop))
+        for rows in batched(span, sampling.batch):
             both = [(self.prompts[prompt], number) for prompt, number in map(self.layout.of, rows)]
             texts = [text for text, _ in both]
             seeds = [candidate_seed(self.settings.seed, text, number) for text, number in both]
@@ -162,7 +162,7 @@ class Candidates:
 
         def scores(table: Dataset, rows: Sequence[int]) -> np.ndarray:
             both = [self.layout.of(row) for row in rows]
-            names = [f"candidate {n + 1} of prompt {short(self.prompts[p], 60)!r}" for p, n in both]
+            names = called(self.prompts, both)
             pictures = [opened_picture(table[row]["picture"]) for row in rows]
             return judged(name, reward, names, pictures, [self.prompts[p] for p, _ in both])
 

@@ -14,12 +14,13 @@ from datasets import Features, Value
 from PIL import Image
 from pyarrow import parquet
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import digest
 from diffdpo.data.cells import unpack
 from diffdpo.data.columns import listed
 from diffdpo.data.decode import Limits, open_image
 from diffdpo.data.places import Place
-from diffdpo.data.prompts import column_of, read_all
+from diffdpo.data.prompts import column_of, is_text, read_all
 from diffdpo.data.side_folders import PICTURES, caption_beside, pictures_in
 from diffdpo.data.source import open_dataset
 from diffdpo.engine.console import say
@@ -137,9 +138,7 @@ def folder_pictures(name: str, prompts: str | None, limits: Limits) -> FolderPic
 def captions_of(folder: Path, files: Sequence[Path], prompts: str | None) -> list[str]:
     """The caption of every file; see ``folder_pictures``."""
     if prompts is not None:
-        texts = [
-            text if isinstance(text, str) else "" for text in read_all(prompts, "train", None, None)
-        ]
+        texts = [text if is_text(text) else "" for text in read_all(prompts, "train", None, None)]
         if len(texts) != len(files):
             raise UserError(
                 f"--prompts {prompts}: {len(texts):,} prompts for {len(files):,} pictures; one for"
@@ -191,6 +190,6 @@ def write_pairs(
         return own
 
     with atomic_file(path) as draft, parquet.ParquetWriter(draft, schema) as file:
-        for first in range(0, len(good), AT_ONCE):
-            rows = [row(at) for at in good[first : first + AT_ONCE].tolist()]
+        for some in batched(good, AT_ONCE):
+            rows = [row(at) for at in some.tolist()]
             file.write_table(pyarrow.Table.from_pylist(rows, schema=schema))

@@ -17,6 +17,7 @@ from typing import Any, overload
 from PIL import Image
 from tqdm.auto import tqdm
 
+from diffdpo.batched import batched
 from diffdpo.cache.keys import read_facts
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.console import say
@@ -144,9 +145,7 @@ class Album:
     ) -> None:
         """Sample this process's share of the pictures in ``groups`` that are not there."""
         size = at_once(backbone, settings)
-        batches = [
-            group[first : first + size] for group in groups for first in range(0, len(group), size)
-        ]
+        batches = [batch for group in groups for batch in batched(group, size)]
         missing = self.missing(crew.share(batches))
         if not missing:
             return

@@ -44,7 +44,7 @@ class TextLossSettings(TransformersSettings):
         "add the SFT loss of the chosen completions with this weight",
         aliases=["--pref_ftx"],
         group="loss",
-        above=0,
+        least=0,
     )
     cpo_alpha: float | None = flag(
         None,

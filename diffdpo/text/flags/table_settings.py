@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffdpo.config import BaseSettings
+from diffdpo.data.columns import given_columns
 from diffdpo.data.paths import missing_data
 from diffdpo.flags import flag
 
@@ -50,10 +51,7 @@ class TextTableSettings(BaseSettings):
     @property
     def columns(self) -> dict[str, str | None]:
         """The columns that flags name, by role."""
-        return {
-            role: getattr(self, f"{role}_column")
-            for role in ("prompt", "chosen", "rejected", "label")
-        }
+        return given_columns(self, ("prompt", "chosen", "rejected", "label"))
 
     def problems(self) -> list[str]:
         lines = super().problems()

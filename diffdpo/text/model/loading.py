@@ -81,7 +81,7 @@ def load_model(
 
 
 def load_whole(
-    name: str, place: str, settings: TextModelSettings, frozen: Storage | None = None
+    name: str, place: str, settings: TextModelSettings, frozen: Storage | None
 ) -> PreTrainedModel:
     """The model in a folder that is no adapter's alone. Raises UserError as ``load_model`` does."""
     options = dict(settings.hub_options)

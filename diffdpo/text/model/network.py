@@ -38,7 +38,7 @@ from diffdpo.text.model.adapters import (
     wrapped,
 )
 from diffdpo.text.model.loading import Storage, kept_whole, load_model
-from diffdpo.text.scoring.padding_free import pack_rows
+from diffdpo.text.scoring.padding_free import make_flexible, pack_rows, reads_packed
 from diffdpo.text.scoring.router import router_balance
 from diffdpo.text.scoring.scorer import TokenScorer, prove_head, prove_steady
 from diffdpo.text.settings import TextSettings
@@ -55,6 +55,7 @@ def make_trainable(
 
     Raises UserError where these are asked for and the network has no layer that can be in them.
     """
+    make_flexible(network)
     scorer = TokenScorer(network, settings.sharing)
     scorer.balance = router_balance(network, settings.router_aux_loss_coef)
     prove_head(scorer, str(settings.model_name_or_path))
@@ -72,7 +73,7 @@ def make_trainable(
     beside = compared(network) if is_adapter(network) else []
     settle(network, device, DTYPES[settings.mixed_precision or "no"], beside)
     lower(scorer, settings)
-    if settings.padding_free:
+    if reads_packed(network, settings.padding_free):
         pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer
 
@@ -183,12 +184,13 @@ def other_model(name: str, network: PreTrainedModel, settings: TextSettings) -> 
     device = next(network.parameters()).device
     # Beside a full fine-tune float32 like the policy, so that both sides are rounded alike.
     dtype = DTYPES[settings.mixed_precision or "no"] if adapted else torch.float32
+    make_flexible(other)
     scorer = TokenScorer(other, settings.sharing)
     prove_head(scorer, name)
     prove_steady(scorer, name)
     settle(other, device, dtype)
     if adapted:
         lower(scorer, settings)
-    if settings.padding_free:
+    if reads_packed(other, settings.padding_free):
         pack_rows(scorer, DTYPES[settings.mixed_precision or "no"])
     return scorer

@@ -171,8 +171,8 @@ def open_training_rows(
     tokenizer: PreTrainedTokenizerBase,
     paired: bool,
     accelerator: Accelerator,
-    in_memory: InMemory = InMemory(),
-    eyes: Eyes | None = None,
+    in_memory: InMemory,
+    eyes: Eyes | None,
 ) -> tuple[TextRows, dict[str, TextRows]]:
     """The rows to train on and, under ``--eval_strategy``, those to measure on by name, tokenised
     and checked. A data set ``in_memory`` takes the place of the one that is named. ``eyes`` read
@@ -258,7 +258,7 @@ def open_table(
     name: str,
     split: str,
     settings: TextSettings | EvaluateTextSettings | TextPairSettings,
-    flag: str | None = None,
+    flag: str,
 ) -> tuple[Dataset, tuple[str, TextFormat] | None]:
     """The data set ``name`` with its columns under the names that formats know; or that of the
     registry ``--dataset_info``, with the name and format of its entry. ``flag`` names the split.

@@ -39,10 +39,7 @@ class MixedTexts(TextRows):
         self.table = TokenTable(datasets.concatenate_datasets(stored))
         self.first_S = np.cumsum([0, *(len(rows) for rows in stored)])  # row of every set
         items = mixed(strategy, [len(part) for part in parts], weights, seed)
-        both = list(zip(parts, items, strict=True))
-        rows = zip(self.first_S, both, strict=False)
-        self.row_I = np.concatenate([start + part.row_I[own] for start, (part, own) in rows])
-        self.side_I = np.concatenate([part.side_I[own] for part, own in both])
+        self.row_I, self.side_I = joined(parts, items, self.first_S)
         self.tally = total(self.tallies, self.labels)
         self.reference = None
 
@@ -54,8 +51,8 @@ class MixedTexts(TextRows):
 
     def named(self, row: int) -> str:
         """A row for a line to the user."""
-        part = int(np.searchsorted(self.first_S, row, side="right")) - 1
-        return f"row {row - self.first_S[part]} of {self.labels[part]}"
+        part, own = place(self.first_S, row)
+        return f"row {own} of {self.labels[part]}"
 
     def lines(self, what: str) -> dict[str, str]:
         """What the mixture is made of, for the start of a run."""
@@ -72,6 +69,23 @@ class MixedTexts(TextRows):
         if known:
             lines["twice"] = f"{', '.join(known)} stand in an earlier data set as well"
         return lines
+
+
+def joined(
+    parts: Sequence[TextRows], items: Sequence[NDArray[np.int64]], first_S: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and the sides of the ``items`` of each part, one part after another; the rows of a
+    part are numbered from ``first_S`` on."""
+    rows = zip(first_S, parts, items, strict=False)
+    row_I = np.concatenate([start + part.row_I[own] for start, part, own in rows])
+    both = zip(parts, items, strict=True)
+    return row_I, np.concatenate([part.side_I[own] for part, own in both])
+
+
+def place(first_S: NDArray[np.int64], row: int) -> tuple[int, int]:
+    """The part of a row, and its number there."""
+    part = int(np.searchsorted(first_S, row, side="right")) - 1
+    return part, int(row - first_S[part])
 
 
 def in_others(parts: Sequence[TextRows]) -> list[int]:

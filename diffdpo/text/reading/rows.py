@@ -21,7 +21,7 @@ from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import detect
 from diffdpo.data.text.messages import Text
 from diffdpo.data.text.record import Record
-from diffdpo.draws import epoch_order
+from diffdpo.draws import picked_rows
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.digests import digest
 from diffdpo.errors import UserError, short
@@ -112,8 +112,7 @@ class TextRows(Rows):
     def limit(self, count: int | None, seed: int) -> None:
         """Keep ``count`` items, picked by the seed."""
         if count is not None and count < len(self):
-            # Epoch -1 is none of the training's, so the choice is independent of every order.
-            self.keep(np.sort(epoch_order(seed, -1, len(self))[:count]))
+            self.keep(np.sort(picked_rows(seed, count, len(self))))
 
     def is_subset_of(self, other: TextRows) -> bool:
         """Whether every item is also one of the other's."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from diffdpo.data.mixtures import mixed, told_weight
 from diffdpo.data.streams.order import interleaved
 from diffdpo.engine.digests import digest
-from diffdpo.text.reading.mixed import total
+from diffdpo.text.reading.mixed import joined, place, total
 from diffdpo.text.reading.streamed import StreamedTexts
 from diffdpo.text.tokens.row_reader import RowResult
 from diffdpo.text.tokens.token_table import TokenTable
@@ -42,10 +42,7 @@ class StreamedMixture(StreamedTexts):
         self.tally = total([part.tally for part in parts], self.labels)
         self.first_S = np.cumsum([0, *(len(part.stream) for part in parts)])  # row of every set
         items = mixed(strategy, [len(part) for part in parts], weights, seed)
-        rows = zip(self.first_S, parts, items, strict=False)
-        self.row_I = np.concatenate([start + part.row_I[own] for start, part, own in rows])
-        both = zip(parts, items, strict=True)
-        self.side_I = np.concatenate([part.side_I[own] for part, own in both])
+        self.row_I, self.side_I = joined(parts, items, self.first_S)
         self.seen = self.bad = self.long = 0
         self.reference = None
         self.prepare()
@@ -58,11 +55,6 @@ class StreamedMixture(StreamedTexts):
     def own_rows(self, part: int) -> NDArray[np.int64]:
         """The rows of the items of a set, as it numbers them itself."""
         return self.row_I[self.spans[part]] - self.first_S[part]
-
-    def place(self, row: int) -> tuple[int, int]:
-        """The set of a row, and its number there."""
-        part = int(np.searchsorted(self.first_S, row, side="right")) - 1
-        return part, int(row - self.first_S[part])
 
     def prepare(self) -> None:
         for number, part in enumerate(self.parts):
@@ -90,15 +82,15 @@ class StreamedMixture(StreamedTexts):
         return round(sum(n * share for n, share in zip(counts, shares, strict=True)))
 
     def result(self, row: int) -> RowResult:
-        part, own = self.place(row)
+        part, own = place(self.first_S, row)
         return replace(self.parts[part].result(own), row=row)
 
     def named(self, row: int) -> str:
-        part, own = self.place(row)
+        part, own = place(self.first_S, row)
         return f"{self.parts[part].named(own)} of {self.labels[part]}"
 
     def where(self, row: int) -> str:
-        part, own = self.place(row)
+        part, own = place(self.first_S, row)
         return f"{self.parts[part].where(own)} of {self.labels[part]}"
 
     def stream_line(self) -> str:

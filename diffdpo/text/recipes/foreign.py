@@ -52,6 +52,19 @@ WORDS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "train_sampling_strategy": {"random": {}, "group_by_length": {"group_by_length": True}},
 }
+# Values that a file of TRL or LLaMA-Factory may state and that choose nothing: null of a setting
+# that is null there until something is chosen, and defaults of options whose switch is off.
+LEFT_OPEN: dict[str, Any] = {
+    **dict.fromkeys(["output_dir", "bf16", "tf32", "eval_steps", "hub_private_repo"]),
+    **dict.fromkeys(["gradient_checkpointing", "activation_checkpointing", "loss_weights"]),
+    **dict.fromkeys(["metric_for_best_model", "dataset_name", "lora_target_modules"]),
+    **dict.fromkeys(["lora_modules_to_save", "eval_dataset", "lora_alpha"]),
+    "bnb_4bit_quant_type": "nf4",
+    "ref_model_mixup_alpha": 0.6,
+    "ref_model_sync_steps": 512,
+    "discopop_tau": 0.05,
+    "f_alpha_divergence_coef": 0.5,
+}
 # Arguments of ``from_pretrained`` that are settings here, under their own names.
 MODEL_ARGUMENTS = ["attn_implementation", "revision", "trust_remote_code", "cache_dir"]
 MODEL_ARGUMENTS += ["dtype", "torch_dtype", "use_cache", "low_cpu_mem_usage"]
@@ -59,6 +72,8 @@ ELSEWHERE = ("ONLINE", "REMOTE:")  # what LLaMA-Factory takes for a registry on 
 OWN_TEMPLATE = (
     "template {}: prompts are written by the model's own chat template, whatever this says"
 )
+THINKING = "enable_thinking true: thoughts are what the template makes of them by itself"
+OWN_LOSS = "pref_loss {}: no effect, stage kto has a loss of its own"
 # LLaMA-Factory's defaults that are others here, with what they are called here.
 FACTORY = {
     "use_peft": True,
@@ -143,9 +158,10 @@ READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "additional_target": lambda value: {"lora_modules_to_save": names_in(value)},
     "dataset_dir": read_registry,
     "model_init_kwargs": read_arguments,
-    "enable_thinking": lambda value: {
-        "chat_template_kwargs": {"enable_thinking": str(value).lower() in TRUE}
-    },
+    # Its default, true, is said of templates that do not think as well, and asks nothing of them.
+    "enable_thinking": lambda value: (
+        {} if str(value).lower() in TRUE else {"chat_template_kwargs": {"enable_thinking": False}}
+    ),
     "dataset_mixture": read_mixture,
     "dataset_mixer": read_mixer,
     "interleave_probs": read_probabilities,
@@ -157,6 +173,11 @@ def translate(content: Mapping[str, Any]) -> Translation:
     """The settings that a file, or flags, of another program stand for; a file of this one's own
     stays as it is."""
     newer = is_v1(content)
+    content = {
+        name: value
+        for name, value in content.items()
+        if name not in LEFT_OPEN or value != LEFT_OPEN[name]
+    }
     content, mistakes, notices = unfolded(
         {name: alone(value) if name in V1 else value for name, value in content.items()}
     )
@@ -166,9 +187,8 @@ def translate(content: Mapping[str, Any]) -> Translation:
     words.mistakes += mistakes
     words.notices += notices
     for name, value in given.items():
-        if name == "template" and not is_off(value):
-            words.notices.append(OWN_TEMPLATE.format(short(value)))
-        elif name == "dataset_splits":
+        words.notices += said_of(name, value)
+        if name == "dataset_splits":
             read_splits(value, words)
         elif name in OF_PISSA:
             words.settings |= read_pissa(given)
@@ -176,16 +196,22 @@ def translate(content: Mapping[str, Any]) -> Translation:
             read_adapter(name, value, words)
         elif value is not None and name != "template":
             words.read(name, value)
-            if name == "dataset_mixture" and isinstance(value, dict) and "seed" in value:
-                words.notices.append(SEED)
     if given.get("stage") == "kto" and "pref_loss" in own:
-        words.mistakes.append("pref_loss: stage kto has a loss of its own; leave pref_loss out")
-        words.settings.pop("loss_type", None)
+        words.notices.append(OWN_LOSS.format(short(own.pop("pref_loss"))))
     content = {**own, **words.settings}
     if given.get("finetuning_type") == "full":
         content = without_lora(content, words)
     beneath = factory_layer(content) if "stage" in given else v1_layer if newer else None
     return Translation(content, words.mistakes, words.notices, beneath)
+
+
+def said_of(name: str, value: Any) -> list[str]:
+    """The line that says how a foreign setting is taken, where that is not what it says."""
+    if name == "template" and not is_off(value):
+        return [OWN_TEMPLATE.format(short(value))]
+    if name == "dataset_mixture" and isinstance(value, dict) and "seed" in value:
+        return [SEED]
+    return [THINKING] if name == "enable_thinking" and str(value).lower() in TRUE else []
 
 
 def without_lora(content: Mapping[str, Any], words: Words) -> dict[str, Any]:

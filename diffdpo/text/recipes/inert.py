@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from diffdpo.text.recipes.switched_off import SWITCHED_OFF
+
 CUT = "the prompt keeps its room within --max_length, and completions have what it leaves"
 DTYPE = "weights that are trained are float32; frozen ones take the type of --mixed_precision"
 EVERY_STEP = "every step is logged"
@@ -86,11 +88,6 @@ INERT = {
     "skip_memory_metrics": "memory is not among the metrics",
     "padding_value": "padding is neither attended to nor scored, so any token will do",
     "loraplus_lr_embedding": UNUSED,
-    "freeze_trainable_layers": UNUSED,
-    "freeze_trainable_modules": UNUSED,
-    "swanlab_project": UNUSED,
-    "swanlab_run_name": UNUSED,
-    "swanlab_mode": UNUSED,
     "compute_accuracy": "accuracies of rewards are always measured",
     "include_effective_tokens_per_second": EVERY_STEP,
     "include_tokens_per_second": EVERY_STEP,
@@ -102,6 +99,10 @@ INERT = {
     "tokenized_path": "texts are tokenised once and stored under --precompute_dir",
     "video_max_pixels": NO_VIDEOS,
     "video_min_pixels": NO_VIDEOS,
+    "video_fps": NO_VIDEOS,
+    "video_maxlen": NO_VIDEOS,
+    "use_audio_in_video": NO_VIDEOS,
+    "audio_sampling_rate": NO_VIDEOS,
     "freeze_multi_modal_projector": "it is trained or not with the rest: --freeze_vision_tower",
     "use_fast_tokenizer": "the tokenizer is the model's",
     "split_special_tokens": "the tokenizer is the model's",
@@ -120,6 +121,9 @@ INERT = {
     "top_p": ANSWERS,
     "top_k": ANSWERS,
     "num_beams": ANSWERS,
+    "repetition_penalty": ANSWERS,
+    "length_penalty": ANSWERS,
+    "skip_special_tokens": ANSWERS,
     "eval_num_beams": ANSWERS,
     "run_name": "a run is called by its folder",
     "plot_loss": "metrics.jsonl holds every step",
@@ -130,8 +134,14 @@ INERT = {
     "dist_timeout": "the launcher's is used",
     "cp_mode": UNUSED,
     "save_ckpt_as_hf": "diffdpo export writes a checkpoint as a model",
-    "export_dir": UNUSED,
-    "export_size": UNUSED,
-    "export_hub_model_id": UNUSED,
-    "export_legacy_format": UNUSED,
+    "data_shared_file_system": READ_AHEAD,
+    "module_dropout": "dropout is always off",
+    "use_kv_cache": "training reads whole texts",
+    "use_v1_kernels": "training uses its own code",
+    "offload_folder": UNUSED,
+    "init_special_tokens": UNUSED,
+    "profile_modules": UNUSED,
+    "master_addr": "the launcher's is used",
+    "master_port": "the launcher's is used",
+    **dict.fromkeys(SWITCHED_OFF, UNUSED),
 }

@@ -17,6 +17,9 @@ FROZEN = "layers are trained all, or by adapters on --lora_target_modules"
 TRACKERS = "trackers are those of --report_to"
 AFTER = "measuring is a command of its own: diffdpo evaluate_text"
 TOKENS = "save tokenizer and longer model first, as docs/text.md shows, and name their folder"
+PROCESSOR = "set it in the model's preprocessor_config.json, and name that folder"
+SUPERVISED = "a loss of supervised training; the losses of preferences are in --loss_type"
+HUBS = "download model and data first, and name their folders"
 POSITIONS = "set it in the model's config.json, and name that folder"
 
 OF_TRAINER = {
@@ -88,6 +91,24 @@ OF_LLAMA_FACTORY = {
     "lr_scheduler_config": "--lr_scheduler_type names it, --lr_scheduler_kwargs has its arguments",
     "dcp_path": "weights are those of the model that is named",
     "save_epochs": "checkpoints come every --save_steps steps",
+    "preserve_thinking": "earlier thoughts stand as the model's own chat template writes them",
+    "freeze_language_model": "the language model is what is trained; leave it out",
+    "adapter_folder": "write the whole path as adapter_name_or_path",
+    "new_special_tokens_config": TOKENS,
+    "train_from_scratch": "save a model with new weights first, and name its folder",
+    "image_do_pan_and_scan": PROCESSOR,
+    "crop_to_patches": PROCESSOR,
+    "use_dft_loss": SUPERVISED,
+    "use_asft_loss": SUPERVISED,
+    "use_eaft_loss": SUPERVISED,
+    "use_mca": SHARDS,
+    "use_megatron_bridge": SHARDS,
+    "use_hyper_parallel": SHARDS,
+    "use_kt": "a base in few bits is --load_in_4bit or --base_precision",
+    "fp8": "trained weights are float32; write --bf16, or --base_precision fp8 under a LoRA",
+    "enable_torch_profiler": "leave it out",
+    "ms_hub_token": HUBS,
+    "om_hub_token": HUBS,
     "hf_hub_token": "a token is --hub_token, or HF_TOKEN in the environment",
 }
 REFUSED = {**OF_TRAINER, **OF_TRL, **OF_LLAMA_FACTORY}

@@ -41,6 +41,8 @@ SOURCES = ("hf_hub", "local")
 DEFAULTS = {
     "max_length": 2048,
     "learning_rate": 1e-4,
+    "lr_scheduler": "constant",
+    "adam_weight_decay": 0.01,
     "train_batch_size": 1,
     "num_train_epochs": 3,
     "mixed_precision": "bf16",

@@ -19,13 +19,13 @@ from diffdpo.data.text.messages import Text
 from diffdpo.data.text.record import Record
 from diffdpo.data.text.schema import user_turn
 from diffdpo.draws import Purpose
-from diffdpo.errors import UserError, short
+from diffdpo.errors import UserError
 from diffdpo.metrics.judged import judged
 from diffdpo.metrics.stored import signed_on
 from diffdpo.metrics.text_reward import TextReward
 from diffdpo.pairs.make import Judge, Rows, Source
 from diffdpo.pairs.select import Pair
-from diffdpo.pairs.tables import Layout
+from diffdpo.pairs.tables import Layout, called
 from diffdpo.text.model.limits import position_count, vocabulary
 from diffdpo.text.model.loading import find_tokenizer, load_model
 from diffdpo.text.pair_settings import TextPairSettings
@@ -139,7 +139,7 @@ class Candidates:
 
         def scores(table: Dataset, rows: Sequence[int]) -> np.ndarray:
             both = [self.layout.of(row) for row in rows]
-            names = [f"candidate {n + 1} of prompt {short(self.heads[p], 60)!r}" for p, n in both]
+            names = called(self.heads, both)
             prompts = [prompt_for(reward, self.writer.prompts[p], self.heads[p]) for p, _ in both]
             return judged(name, reward, names, prompts, [table[row]["text"] for row in rows])
 

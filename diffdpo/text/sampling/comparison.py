@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from diffdpo.batched import batched
 from diffdpo.data.text.messages import Text
 from diffdpo.data.text.schema import common_length
 from diffdpo.engine.console import say
@@ -245,8 +246,8 @@ def pair_margins(
     batch_size: int,
 ) -> Tensor:
     """Implicit reward of the chosen completion minus that of the rejected one: ``(B,)``."""
-    chunks = [list(items[first : first + batch_size]) for first in range(0, len(items), batch_size)]
-    rewards = [reward_of(task, policy, reference, task.collate(chunk)).chunk(2) for chunk in chunks]
+    batches = [task.collate(list(some)) for some in batched(items, batch_size)]
+    rewards = [reward_of(task, policy, reference, batch).chunk(2) for batch in batches]
     return torch.cat([chosen_B - rejected_B for chosen_B, rejected_B in rewards])
 
 

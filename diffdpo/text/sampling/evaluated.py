@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from diffdpo.draws import epoch_order
+from diffdpo.draws import picked_rows
 from diffdpo.errors import UserError
 from diffdpo.text.evaluate_settings import EvaluateTextSettings
 from diffdpo.text.flags.table_settings import TABLE
@@ -84,7 +84,7 @@ def picked(every: Sequence[T], settings: EvaluateTextSettings) -> list[T]:
     """At most ``--num_prompts`` of all prompts. Raises UserError where there is none."""
     if not every:
         raise UserError(f"--prompts_name {settings.prompts_name}: no row has a prompt")
-    return [every[i] for i in epoch_order(settings.seed, -1, len(every))[: settings.num_prompts]]
+    return [every[i] for i in picked_rows(settings.seed, settings.num_prompts, len(every))]
 
 
 def pictures_of(rows: TextRows, number: int) -> Pictures | None:

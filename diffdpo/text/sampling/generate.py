@@ -10,7 +10,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from diffdpo.batched import batched
 from diffdpo.data.text.messages import Text
 from diffdpo.draws import Purpose, generator
 from diffdpo.engine.failures import machine_memory
@@ -134,11 +134,7 @@ def equal_lengths(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]
     by_length: dict[int, list[int]] = defaultdict(list)
     for row, prompt in enumerate(prompts):
         by_length[len(prompt)].append(row)
-    return [
-        rows[first : first + size]
-        for rows in by_length.values()
-        for first in range(0, len(rows), size)
-    ]
+    return [batch for rows in by_length.values() for batch in batched(rows, size)]
 
 
 def uniforms(
@@ -163,8 +159,8 @@ def continue_batch(
     prompt_NT: Tensor,
     uniform_NT: Tensor,
     ends: Ends,
-    vocabulary: int | None = None,
-    pictures: Mapping[str, Tensor] = MappingProxyType({}),
+    vocabulary: int | None,
+    pictures: Mapping[str, Tensor],
 ) -> Tensor:
     """Tokens drawn one after another until every row has ended: ``(N, T)``. Rows that end early go
     on; the caller cuts them after their end. No token from ``vocabulary`` on is drawn. ``pictures``

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffdpo.engine.console import say
 from diffdpo.engine.files import write_atomically
 from diffdpo.engine.sharding import is_sharded
-from diffdpo.engine.step_context import step_context
+from diffdpo.engine.step_context import Scorers, step_context
 from diffdpo.engine.transfer import on_device
 from diffdpo.losses.means import Metrics, fraction, means_of
 from diffdpo.objective.scores import StepContext
@@ -105,15 +105,8 @@ class Validation:
         KTO's z are taken over all of them."""
         batches = Batches(self.task, rows, self.settings.eval_batch_size)
         # Every process has all of the rows already: there is nothing to add up.
-        context = step_context(
-            self.objective,
-            self.task,
-            self.scorer,
-            self.reference,
-            batches,
-            lambda total: total,
-            learning=False,
-        )
+        scorers = Scorers(self.task, self.scorer, self.reference, total=lambda value: value)
+        context = step_context(self.objective, scorers, batches, learning=False)
         measured = []
         for index, batch in enumerate(batches):
             figures = self.measure_batch(batch, context.at(index))

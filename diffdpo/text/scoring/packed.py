@@ -8,6 +8,7 @@ under the names that FlashAttention's have there; without them it is transformer
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 PACKED = "diffdpo_packed"
 # What some models ask of their attention and neither kernel here computes.
-UNKNOWN = ("softcap", "s_aux", "position_bias")
+UNKNOWN = ("softcap", "s_aux", "position_bias", "batches")
 
 
 def packed_arguments(end_N: Tensor, sizes: list[int], attention: str) -> dict[str, Any]:
@@ -59,9 +60,7 @@ def packed_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **more
         )
-    asked = [name for name in UNKNOWN if more.get(name) is not None]
-    if asked or len(query) > 1:
-        raise ValueError(f"packed attention knows no {asked[0] if asked else 'batches'}")
+    check_known(more if len(query) == 1 else more | {"batches": len(query)})
     both = [one[0].transpose(0, 1) for one in (query, key, value)]
     window = more.get("sliding_window")
     if query.device.type == "cuda":
@@ -71,15 +70,27 @@ def packed_attention(
     return output_THD[None], None
 
 
+def check_known(more: Mapping[str, Any]) -> None:
+    """Raises ValueError where a model's attention is asked for what is not computed here."""
+    if asked := [name for name in UNKNOWN if more.get(name) is not None]:
+        raise ValueError(f"packed attention knows no {asked[0]}")
+
+
+def in_one_type(*several: Tensor) -> list[Tensor]:
+    """Queries, keys and values in one type, half precision under autocast: positions turn the first
+    two in float32, and kernels of other makers are no operations that autocast knows."""
+    device = several[0].device.type
+    half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return [one.to(half or several[-1].dtype) for one in several]
+
+
 def by_kernel(
     both: list[Tensor], start_N1: Tensor, longest: int, scaling: float | None, window: int | None
 ) -> Tensor:
     """FlashAttention for rows of unlike length, which PyTorch brings along for half precision."""
     from torch.nn.attention.varlen import varlen_attn
 
-    device = both[0].device.type
-    half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else both[2].dtype
-    query, key, value = (one.to(half) for one in both)
+    query, key, value = in_one_type(*both)
     if groups := query.shape[1] // key.shape[1] - 1:
         key, value = (one.repeat_interleave(groups + 1, dim=1) for one in (key, value))
     before = -1 if window is None else window - 1

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from diffdpo.engine.console import say
 from diffdpo.engine.transfer import on_device
 from diffdpo.errors import UserError
+from diffdpo.text.scoring.flexible import FLEXIBLE, filled_up, mask_of, visible
 from diffdpo.text.scoring.head import logit_rules, plain_logits, precision_of
 from diffdpo.text.scoring.layers import layers_of, not_compiled
-from diffdpo.text.scoring.layout import Layout, Lengths, Rule, laid_out, visible
+from diffdpo.text.scoring.layout import Layout, Lengths, Rule, laid_out
 from diffdpo.text.scoring.logprob import TokenLogProbability
 from diffdpo.text.scoring.packed import packed_arguments
 from diffdpo.text.scoring.router import RouterBalance
@@ -58,7 +59,8 @@ class TokenScorer(nn.Module):
         head: Any = self.network.get_output_embeddings()
         at_once = TOKENS_AT_ONCE.get(next(self.parameters()).device.type, NO_LIMIT)
         share = self.share if self.can_share else False
-        return Rule(share, head.weight.shape[1], at_once, self.packed)
+        masked = self.network.config._attn_implementation == FLEXIBLE
+        return Rule(share, head.weight.shape[1], at_once, self.packed, self.packed and masked)
 
     def compile_layers(self) -> None:
         """Mark each layer to be compiled, once for all numbers and lengths of rows. What stands
@@ -113,13 +115,18 @@ class TokenScorer(nn.Module):
         ``pictures``. What the routers say of the tokens is added to ``routed``, where that is
         given."""
         body: Any = self.network.base_model
-        token_NT, *more = read_KNT
         shape: dict[str, Any] = {} if routed is None else {"output_router_logits": True}
+        attention = str(self.network.config._attn_implementation)
+        masked = packed and attention == FLEXIBLE
+        token_NT, *more = filled_up(read_KNT) if masked else read_KNT
         if packed:
-            position_NT, end_NT = more
-            attention = self.network.config._attn_implementation
-            shape |= packed_arguments(end_NT[0, : len(sizes)], sizes, str(attention))
-            shape["position_ids"], sizes = position_NT, [sum(sizes)]
+            position_NT, told_NT = more
+            shape["position_ids"] = position_NT
+            if masked:
+                shape["attention_mask"] = mask_of(told_NT)
+            else:
+                shape |= packed_arguments(told_NT[0, : len(sizes)], sizes, attention)
+            sizes = [sum(sizes)]
         elif len(more) == 2:
             segment_NT, position_NT = more
             shape["attention_mask"] = self.mask(visible(segment_NT))
@@ -140,7 +147,7 @@ class TokenScorer(nn.Module):
                 )
             )
         hidden_NTC: Tensor = output.last_hidden_state
-        return hidden_NTC
+        return hidden_NTC[:, : read_KNT.shape[-1]]
 
     def mask(self, visible_N1TT: Tensor) -> Tensor:
         """The mask in the form that the attention in use takes: booleans for sdpa; numbers for
@@ -232,12 +239,12 @@ def prove_head(scorer: TokenScorer, name: str) -> None:
     network.train(was_training)
 
 
-def tried(scorer: TokenScorer, lengths: Lengths) -> Tensor:
-    """Log-probabilities of one made-up item."""
+def tried(scorer: TokenScorer, *lengths: Lengths) -> Tensor:
+    """Log-probabilities of made-up items."""
     words = scorer.network.config.get_text_config().vocab_size
-    token_S = (torch.arange(7, 7 + sum(lengths)) * 31) % words
+    token_S = (torch.arange(7, 7 + sum(map(sum, lengths))) * 31) % words
     device = next(scorer.parameters()).device
-    scored: Tensor = scorer(on_device(laid_out(token_S, [lengths], scorer.rule), device))
+    scored: Tensor = scorer(on_device(laid_out(token_S, [*lengths], scorer.rule), device))
     return scored
 
 

@@ -37,7 +37,7 @@ from scripts.benchmark.work import claimed
 PAGE, KEPT = ROOT / "docs" / "losses.md", ROOT / "assets" / "losses"
 BLOCK = re.compile(r"(?<=<!-- losses -->\n).*?(?=<!-- end of losses -->)", re.DOTALL)
 # What decides the figures: runs of other values are not mixed.
-FIXED = ("steps", "captions", "pictures", "draws", "small")
+FIXED = ("steps", "captions", "pictures", "draws", "num_inference_steps", "small")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class LossesSettings(HeldOutSettings):
 
     def conditions(self, work: Path) -> Conditions:
         """What all runs have in common."""
-        steps, pictures, sampling = (2, 2, 2) if self.small else (self.steps, self.pictures, 20)
-        captions, draws = self.judged_on
+        steps, pictures = (2, 2) if self.small else (self.steps, self.pictures)
+        captions, draws, sampling = self.judged_on
         return Conditions(str(work), steps, captions, pictures, draws, sampling)
 
     def plan(self) -> list[Cell]:

@@ -57,7 +57,6 @@ class RaceSettings(HeldOutSettings):
     seconds: float = flag(300.0, "wall clock of a run, weights being written not counted", above=0)
     first: float = flag(10.0, "the first moment at which weights are written, in seconds", above=0)
     snapshots: int = flag(10, "moments, evenly on the logarithm of time", least=2)
-    num_inference_steps: int = flag(20, "steps of a picture that is judged", least=1)
     threads: int | None = flag(None, "CPU threads of every program; default: all cores", least=1)
     work_dir: str = flag("runs/race", "folder of data, runs and logs; the same command goes on")
     output: str | None = flag(None, "where .json, .md and .png go; default: race in --work_dir")
@@ -89,9 +88,7 @@ class Races:
 
     def judge_of(self, task: Task, split: str) -> Judge:
         """The judge on the captions of one split."""
-        settings = self.settings
-        steps = 2 if settings.small else settings.num_inference_steps
-        return Judge(task, split, *settings.judged_on, steps, self.work / task.name)
+        return Judge(task, split, *self.settings.judged_on, self.work / task.name)
 
     def names(self, task: Task) -> list[str]:
         """Who takes part in a task."""
