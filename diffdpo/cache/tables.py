@@ -180,13 +180,18 @@ def write_missing(
     """Compute and store the missing shards, with the other processes."""
     quiet, count = not accelerator.is_local_main_process, sum(map(len, missing))
     with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        # By every process: the content is the same, and an atomic write may meet another.
-        write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
+        begin(folder, key)
         with Progress(key.kind, count, accelerator.num_processes, quiet) as bar:
             Filler(folder, features, compute, held).fill(missing, bar)
         for span in missing:  # of processes that ended between the shard and the claim
             claim_of(shard_path(folder, span)).unlink(missing_ok=True)
+
+
+def begin(folder: Path, key: Key) -> None:
+    """Make the folder of a table, with what it is named by."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # By every process: the content is the same, and an atomic write may meet another.
+    write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
 
 
 def reason_to_compute(base: Path, key: Key, begun: bool) -> str:

@@ -17,8 +17,8 @@ RESAMPLES = 10_000
 AT_ONCE = 1 << 20  # resampled clusters in memory at a time
 # Below this number a bootstrap interval is too narrow; of one cluster it has no width at all.
 FEW = 10
-DUST = 1e-13  # of the largest value: what rounding leaves of a sum that comes to 0
 Z_975 = 1.959964  # the normal quantile of a 95 % interval
+DUST = 1e-13  # of the largest value: what rounding leaves of a sum that comes to 0
 # Student's t for a 95 % interval with 1, 2, … degrees of freedom.
 T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 
@@ -49,10 +49,16 @@ class Estimate:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Estimate:
-        """The estimate that ``as_dict`` wrote, perhaps beside other entries."""
+        """The estimate that ``as_dict`` wrote, perhaps beside other entries.
+
+        Raises KeyError, TypeError or ValueError where it did not.
+        """
         low, high = content["interval"]
         interval = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(content["value"], interval, content["n"], content["clusters"], content["method"])
+        value, n, clusters = (content[name] for name in ("value", "n", "clusters"))
+        if not all(isinstance(number, (int, float)) for number in (value, *interval, n, clusters)):
+            raise ValueError("a figure is no number")
+        return cls(value, interval, n, clusters, content["method"])
 
     @property
     def caution(self) -> str:

@@ -135,10 +135,10 @@ class TextRows(Rows):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all items: it changes when tokens, labels or the choice of rows change."""
-        digest = hashlib.blake2b(digest_size=8)
+        total = hashlib.blake2b(digest_size=8)
         for part in self.contents():
-            digest.update(whole(part))
-        return digest.hexdigest()
+            total.update(whole(part))
+        return total.hexdigest()
 
     @property
     def length_I(self) -> NDArray[np.int64]:
