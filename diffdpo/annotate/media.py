@@ -45,8 +45,8 @@ def is_video_file(cell: Any, find: Find) -> bool:
 def shown(cell: Any, find: Find) -> Media:
     """What a browser shows of a cell. Raises BadImage for what cannot be read."""
     if is_video_file(cell, find):
-        content = unpack(cell, find)
-        body = content.read_bytes() if isinstance(content, Path) else bytes(content)  # type: ignore[arg-type]
+        content: Any = unpack(cell, find)
+        body = content.read_bytes() if isinstance(content, Path) else bytes(content)
         return Media(body, "video/webm" if body.startswith(MATROSKA) else "video/mp4")
     if frames_in(cell) is not None:
         return animation(cell, find)

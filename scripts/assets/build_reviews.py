@@ -18,6 +18,7 @@ import tarfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from common import ASSETS, fraction, parser_of
@@ -93,8 +94,8 @@ def read(sdist: Path) -> tuple[list[Review], str]:
     """All usable texts, each once, and the licence of the package they come in."""
     with tarfile.open(sdist) as outer:
         top = outer.getnames()[0].split("/")[0]
-        inner = outer.extractfile(f"{top}/{ARCHIVE}").read()  # type: ignore[union-attr]
-        licence = outer.extractfile(f"{top}/LICENSE.txt").read().decode()  # type: ignore[union-attr]
+        files: Any = (outer.extractfile(f"{top}/{name}") for name in (ARCHIVE, "LICENSE.txt"))
+        inner, licence = (file.read() for file in files)
     by_text: dict[str, Review] = {}
     with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
         for domain, name in DOMAINS.items():
@@ -104,7 +105,7 @@ def read(sdist: Path) -> tuple[list[Review], str]:
                 text = clean(raw)
                 if is_usable(text):
                     by_text.setdefault(text.lower(), Review(text, domain, round(float(rating), 4)))
-    return list(by_text.values()), licence
+    return list(by_text.values()), licence.decode()
 
 
 def texts(reviews: list[Review]) -> pd.DataFrame:

@@ -59,7 +59,8 @@ class RandomCrop(CenterCrop):
     """A square from anywhere."""
 
     def corner(self, image: Image.Image) -> tuple[int, int]:
-        return tuple(int(torch.randint(0, side - self.size + 1, ())) for side in image.size)  # type: ignore[return-value]
+        left, top = (int(torch.randint(0, side - self.size + 1, ())) for side in image.size)
+        return left, top
 
 
 class RandomHorizontalFlip:

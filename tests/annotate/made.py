@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ def vote(pair: int, choice: str = "first", annotator: str = "ann", **given: Any)
     return Vote(pair=pair, choice=choice, annotator=annotator, **values)
 
 
-def queue(pairs: int, votes: list[Vote] = [], clock: Any = None, **given: Any) -> Queue:  # noqa: B006
+def queue(pairs: int, votes: Sequence[Vote] = (), clock: Any = None, **given: Any) -> Queue:
     """A queue over so many pairs; its clock stands still unless one is given."""
     given = {"repeat_share": 0.0, **given}
-    return Queue(Tally(pairs, votes), QueueSettings(**given), clock=clock or (lambda: 0.0))
+    return Queue(Tally(pairs, list(votes)), QueueSettings(**given), clock=clock or (lambda: 0.0))
 
 
 def session(folder: Path, names: list[object], **given: Any) -> Session:

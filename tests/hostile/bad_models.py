@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffdpo.data.paths import POINTER
 from tests.factory import changed
 from tests.hostile.case import Bad, Material
 
@@ -197,7 +198,7 @@ CASES = [
     Bad("a NaN in the text encoder", TRAIN, weights(TEXT, first_nan), ".*text_encoder: NaN or inf"),
     Bad("pickled weights", TRAIN, spoilt(pickled), r".*pickled weights .*save_pretrained\("),
     Bad("a pointer of Git LFS", TRAIN,
-        spoilt(lambda model: (model / UNET).write_text("version https://git-lfs.github.com/spec/v1")),
+        spoilt(lambda model: (model / UNET).write_bytes(POINTER + b".github.com/spec/v1")),
         r".*unet: diffusion_pytorch_model.safetensors is a Git LFS pointer .* git lfs pull"),
     Bad("one variant alone", TRAIN, spoilt(half_alone), ".*variant fp16 alone; add --variant fp16"),
     Bad("a variant that is not there", TRAIN, spoilt(lambda model: None, "--variant", "bf16"),
