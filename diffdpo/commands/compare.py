@@ -55,8 +55,7 @@ class Run:
 
     def figures(self) -> dict[str, Estimate]:
         """The figures of the evaluation."""
-        found = {name: self.evaluation.get(name) for name in FIGURES}
-        return {name: Estimate.from_dict(value) for name, value in found.items() if value}
+        return figures_of(self.evaluation)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -104,29 +103,49 @@ def read_run(label: str, folder: Path) -> Run:
 
 def evaluation_of(run: Path) -> tuple[dict[str, Any], Path | None]:
     """The evaluation of a run and its folder: the run's own, or the one above it, as the demos
-    leave it, where it is of this run and no other."""
+    leave it, where it is of this run and no other.
+
+    Raises UserError for a file that holds none.
+    """
     for place in (run, run.parent):
         path = place / "evaluation.json"
         if not path.is_file():
             continue
         try:
-            content = json.loads(path.read_text())
-            of = Path(str(content["policy"]))
-            others = {
-                Path(one["run"]).resolve(): one for one in content.get("policies", {}).values()
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found = part_of(json.loads(path.read_text()), run)
+            figures_of(found), control_of(found)  # here, where the file can be named
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: no evaluation ({short(repr(error))}); move it away"
             ) from error
-        if of.resolve() == run.resolve():
-            return content, place
-        if one := others.get(run.resolve()):
-            reward = content.get("reward")  # texts may be judged by none
-            own = one["rewards"][reward] if reward else {}
-            top = {name: figure for name, figure in own.items() if name in content}
-            return {**one, **top, "reward": reward}, place
+        if found:
+            return found, place
     return {}, None
+
+
+def part_of(content: dict[str, Any], run: Path) -> dict[str, Any]:
+    """The part of an evaluation that is about a run; empty where it is about others."""
+    others = {Path(one["run"]).resolve(): one for one in content.get("policies", {}).values()}
+    if Path(str(content["policy"])).resolve() == run.resolve():
+        return content
+    if one := others.get(run.resolve()):
+        reward = content.get("reward")  # texts may be judged by none
+        own = one["rewards"][reward] if reward else {}
+        top = {name: figure for name, figure in own.items() if name in content}
+        return {**one, **top, "reward": reward}
+    return {}
+
+
+def figures_of(evaluation: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The figures of an evaluation that a table shows, by name."""
+    found = {name: evaluation.get(name) for name in FIGURES}
+    return {name: Estimate.from_dict(value) for name, value in found.items() if value}
+
+
+def control_of(evaluation: Mapping[str, Any]) -> float | None:
+    """What an implicit accuracy comes to by difficulty alone; None where that is not known."""
+    control = (evaluation.get("implicit_accuracy") or {}).get("by_difficulty")
+    return float(control["accuracy"]) if control else None
 
 
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -186,14 +205,14 @@ def evaluations(report: Report, runs: Sequence[Run]) -> None:
 def figure_cells(run: Run) -> list[str]:
     """A cell for each of ``FIGURES``; that of an implicit accuracy has its control as well."""
     cells, figures = [], run.figures()
-    control = (run.evaluation.get("implicit_accuracy") or {}).get("by_difficulty")
+    control = control_of(run.evaluation)
     for name in FIGURES:
         one = figures.get(name)
         if one is None:
             cells.append("")
         elif name in ("win_rate", "implicit_accuracy"):
             beside = control if name == "implicit_accuracy" else None
-            told = f"; {100 * beside['accuracy']:.1f} % by difficulty alone" if beside else ""
+            told = "" if beside is None else f"; {100 * beside:.1f} % by difficulty alone"
             cells.append(one.percent() + told)
         else:
             cells.append(f"{one.value:.3g} [{one.interval[0]:.3g}, {one.interval[1]:.3g}]")

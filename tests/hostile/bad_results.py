@@ -129,6 +129,21 @@ CASES = [
     Bad(
         "an evaluation that is no JSON", BESIDE, two_runs("{"), r".*evaluation\.json: no evaluation"
     ),
+    Bad(
+        "an evaluation without bounds",
+        BESIDE,
+        two_runs('{"policy": "run", "win_rate": {"value": 0.5, "n": 2, "clusters": 2}}'),
+        r".*evaluation\.json: no evaluation .KeyError\('interval'\)",
+    ),
+    Bad(
+        "an evaluation with a word for a figure",
+        BESIDE,
+        two_runs(
+            '{"policy": "run", "implicit_accuracy": {"value": "high", "interval": [0, 1], "n": 2,'
+            ' "clusters": 2, "method": "wilson"}}'
+        ),
+        r".*evaluation\.json: no evaluation .ValueError\('a figure is no number'\)",
+    ),
     Bad("a configuration that is none", BESIDE, two_runs(config="a: [b\n"), r".*config\.yaml: "),
     Bad(
         "a result that is not there",
