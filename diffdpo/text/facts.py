@@ -20,7 +20,7 @@ from diffdpo.text.reading.streamed import StreamedTexts
 from diffdpo.text.scoring.scorer import TokenScorer
 from diffdpo.text.settings import TextSettings
 from diffdpo.text.tokens.template import template_line
-from diffdpo.text.vision.rows import PictureRows
+from diffdpo.text.vision.rows import Pictured
 
 
 def text_facts(
@@ -90,8 +90,8 @@ def of_another_lora(settings: TextSettings, own: Any) -> list[str]:
 
 def picture_line(settings: TextSettings, rows: TextRows) -> dict[str, str]:
     """What is read of pictures; without any, the flags about them that are given."""
-    if isinstance(rows, PictureRows):
-        return rows.line()
+    if isinstance(rows, Pictured):
+        return rows.pictures_line()
     given = settings.about_pictures
     return {"pictures": f"none in the rows; no effect has {' '.join(given)}"} if given else {}
 

@@ -18,7 +18,6 @@ from diffdpo.text.vision.rows import PictureRows
 from diffdpo.text.vision.sight import Sight
 from tests.text import vision_factory as vision
 from tests.text.factory import assistant, user
-from tests.text.runs import fails_with, flags
 from tests.text.test_vision_against_trl import ours
 
 PROCESSOR = vision.processor("qwen3_vl")
@@ -224,18 +223,11 @@ def test_a_registrys_entry_names_the_column(tmp_path):
     assert tokens(read(turned, "mine", "photos", registered=("mine", form))) == EXPECTED
 
 
-def test_models_that_read_text_alone_and_streams_refuse_pictures(tmp_path, capsys):
+def test_models_that_read_text_alone_refuse_pictures():
     with pytest.raises(
         UserError, match="column images holds images, which image–text models alone read"
     ):
         TextRows(Dataset.from_list([ROW] * 4), WORDS, RowSettings())
-    model = vision.save("llava", tmp_path / "model")
-    Dataset.from_list([ROW] * 4).to_parquet(tmp_path / "rows.parquet")
-    words = flags(model, tmp_path / "rows.parquet", tmp_path / "out", streaming=True)
-    capsys.readouterr()
-    fails_with(
-        words, "data: column images holds images, which image–text models alone read", capsys
-    )
 
 
 def test_the_preview_shows_a_picture_as_one_mark():

@@ -41,7 +41,7 @@ class Record(dict[str, Any]):
         if given := [name for name in unread if dict.get(self, name)]:
             reads = "which are not read here"
             if given[0].startswith("image"):
-                reads = "which image–text models alone read, without --streaming"
+                reads = "which image–text models alone read"
             raise UserError(
                 f"data: column {given[0]} holds {given[0].rstrip('s')}s, {reads}; take rows"
                 " without, or drop the column"

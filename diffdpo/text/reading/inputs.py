@@ -3,7 +3,7 @@ reviews."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -34,7 +34,8 @@ from diffdpo.text.settings import TextSettings
 from diffdpo.text.tokens.row_reader import RowSettings
 from diffdpo.text.tokens.tokenise import Store
 from diffdpo.text.vision.cells import column_of
-from diffdpo.text.vision.rows import PictureRows
+from diffdpo.text.vision.rows import Pictured, PictureRows
+from diffdpo.text.vision.streamed import StreamedPictures
 from diffdpo.text.vision.words import Eyes
 
 MIXED_PICTURES = "--dataset_name: data sets with pictures are not mixed; make one data set of them"
@@ -103,14 +104,46 @@ class Opener:
         """The rows to train on, mixed where several data sets are named."""
         settings, flag = self.settings, "--dataset_train_split"
         if settings.streaming:
-            return open_streamed(settings, self.tokenizer, self.row_settings, dataset, self.quiet)
+            return self.streamed(dataset)
         if dataset is not None or not settings.is_mixed:
             return self.read(settings.sources[0], flag, dataset)
         sources = settings.sources
         parts = [self.read(source, flag) for source in sources]
-        if any(isinstance(part, PictureRows) for part in parts):
-            raise UserError(MIXED_PICTURES)
+        check_unmixed(parts)
         return MixedTexts(parts, labels_of(settings), *settings.mixing, settings.seed)
+
+    def streamed(self, in_memory: Dataset | None) -> StreamedTexts:
+        """The rows of the shards that the settings name. Raises UserError where there are others
+        in memory in their place."""
+        settings = self.settings
+        if in_memory is not None:
+            raise UserError(IN_MEMORY)
+        parts = [self.shards(source) for source in settings.sources]
+        if not settings.is_mixed:
+            return parts[0]
+        check_unmixed(parts)
+        return StreamedMixture(parts, labels_of(settings), *settings.mixing, settings.seed)
+
+    def shards(self, source: Source) -> StreamedTexts:
+        """The rows of a data set's shards; those with pictures where the model reads these."""
+        settings, flag = self.settings, "--dataset_train_split"
+        stream = StreamTable.open(
+            source.name,
+            source.split,
+            source.config,
+            flag,
+            settings.precompute_dir,
+            settings.buffer_size,
+            self.quiet,
+        )
+        with naming(source):
+            table = arranged(stream, replace(settings, dataset_columns=source.columns))
+            if self.eyes and (column := column_of(table.column_names)):
+                find = place_of(source.name, settings).file
+                return StreamedPictures(
+                    table, self.tokenizer, self.row_settings, self.eyes(), column, find
+                )
+            return StreamedTexts(table, self.tokenizer, self.row_settings)
 
     def held_out(self, given: Mapping[str, Dataset]) -> dict[str, TextRows]:
         """The rows to measure on, by name; '' of one that has none."""
@@ -214,34 +247,10 @@ def check_new(rows: TextRows, held_out: Mapping[str, TextRows], settings: TextSe
             )
 
 
-def open_streamed(
-    settings: TextSettings,
-    tokenizer: PreTrainedTokenizerBase,
-    row_settings: RowSettings,
-    in_memory: Dataset | None,
-    quiet: bool,
-) -> StreamedTexts:
-    """The rows of the shards that the settings name. Raises UserError where there are others in
-    memory in their place."""
-    if in_memory is not None:
-        raise UserError(IN_MEMORY)
-    parts = []
-    for source in settings.sources:
-        stream = StreamTable.open(
-            source.name,
-            source.split,
-            source.config,
-            "--dataset_train_split",
-            settings.precompute_dir,
-            settings.buffer_size,
-            quiet,
-        )
-        own = replace(settings, dataset_columns=source.columns)
-        with naming(source):
-            parts.append(StreamedTexts(arranged(stream, own), tokenizer, row_settings))
-    if not settings.is_mixed:
-        return parts[0]
-    return StreamedMixture(parts, labels_of(settings), *settings.mixing, settings.seed)
+def check_unmixed(parts: Sequence[TextRows]) -> None:
+    """Raises UserError where one of several data sets has pictures."""
+    if any(isinstance(part, Pictured) for part in parts):
+        raise UserError(MIXED_PICTURES)
 
 
 def source_of(name: str, settings: TextTableSettings) -> str:

@@ -19,7 +19,7 @@ from diffdpo.data.text.record import as_bad_row
 from diffdpo.errors import UserError
 from diffdpo.text.reading.rows import TextRows, check_scores, first_record
 from diffdpo.text.tokens.contents import contents
-from diffdpo.text.tokens.row_reader import RowReader, RowResult, RowSettings, TextItem
+from diffdpo.text.tokens.row_reader import RowResult, RowSettings, TextItem
 from diffdpo.text.tokens.tally import TOLERATED
 from diffdpo.text.tokens.token_table import TokenTable, as_table
 
@@ -31,6 +31,8 @@ class StreamedTexts(TextRows):
     """The items of the rows of shards. Which cannot be used shows when they are read: the next row
     then stands in."""
 
+    looked_at: int | None = None  # where it is not LOOKED_AT
+
     def __init__(
         self, stream: StreamTable, tokenizer: PreTrainedTokenizerBase, settings: RowSettings
     ) -> None:
@@ -38,8 +40,9 @@ class StreamedTexts(TextRows):
         columns = stream.column_names
         name, self.format = detect(columns, first_record(stream), settings.data_format)
         check_scores(columns, settings)
-        self.reader, self.reference = RowReader(tokenizer, settings, name), None
-        looked = [self.result(row) for row in range(min(LOOKED_AT, len(stream)))]
+        self.reader, self.reference = self.reader_of(name), None
+        count = min(self.looked_at or LOOKED_AT, len(stream))
+        looked = [self.result(row) for row in range(count)]
         # The table has those looked at, and so have the tally and its checks.
         self.table = TokenTable(Dataset(InMemoryTable(as_table(looked, columns))))
         self.tally = self.table.tally(name, columns)

@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
+from PIL.Image import Image
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from diffdpo.cache.keys import digest
@@ -29,8 +30,55 @@ from diffdpo.text.vision.sight import Sight
 LOOKED_AT = 500  # rows whose pictures' tokens are counted for the start of a run
 
 
-class PictureRows(TextRows):
-    """The items of rows whose ``column`` holds pictures; ``find`` gives the file of a name."""
+class Pictured(TextRows):
+    """Rows whose ``column`` holds pictures, which ``sight`` reads; ``find`` gives the file of a
+    name."""
+
+    sight: Sight
+    column: str
+    find: Find
+
+    def reader_of(self, format: str) -> RowReader:
+        return PictureReader(
+            self.tokenizer, self.settings, format, self.sight, self.column, self.find
+        )
+
+    def opened(self, row: int, cells: list[Any]) -> tuple[list[Image], bytes]:
+        """The pictures of a row, and a digest of them. Raises UserError where they cannot be
+        read."""
+        try:
+            return opened(cells, self.find)
+        except BadRow as error:
+            raise UserError(f"data: row {row}: {error}") from error
+
+    def prompt(self, record: Mapping[str, Any]) -> Text:
+        reader = self.reader_of(self.tally.format)
+        return without_places(reader.example(reader.opened(record)).prompt)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all items and of what decides what their pictures become."""
+        return digest(super().fingerprint, self.sight.identity)
+
+    @property
+    def bare(self) -> int | None:
+        """Rows without a picture; None where they are not known."""
+        return sum(not look for look in self.table.looks or [None])
+
+    def pictures_line(self) -> dict[str, str]:
+        """What is read of pictures, for the lines at the start."""
+        raise NotImplementedError
+
+    def shown(self, ids: Sequence[int]) -> str:
+        """Token ids as text, the tokens of a picture as one with their number."""
+        text, mark = super().shown(ids), self.sight.mark
+        for run in sorted({run for run in runs(text, mark) if run > 1}, reverse=True):
+            text = text.replace(mark * run, f"{mark}×{run}")
+        return text
+
+
+class PictureRows(Pictured):
+    """The items of such rows, all of which were looked at before training."""
 
     def __init__(
         self,
@@ -50,11 +98,6 @@ class PictureRows(TextRows):
         tokenizer = sight.with_template(tokenizer)
         super().__init__(dataset, tokenizer, settings, quiet, processes or cpus(), store)
 
-    def reader_of(self, format: str) -> RowReader:
-        return PictureReader(
-            self.tokenizer, self.settings, format, self.sight, self.column, self.find
-        )
-
     def read(self, row: int, visit: int) -> TextItem:
         """The item number ``row``, with its pictures.
 
@@ -63,25 +106,12 @@ class PictureRows(TextRows):
         item = super().read(row, visit)
         if not item.look:
             return item
-        try:
-            images, look = opened(cells_of(self.cells[item.row], self.column), self.find)
-        except BadRow as error:
-            raise UserError(f"data: row {item.row}: {error}") from error
+        images, look = self.opened(item.row, cells_of(self.cells[item.row], self.column))
         if look != item.look:
             raise UserError(f"data: row {item.row}: its pictures were changed during the run")
         return replace(item, pictures=self.sight.see(images).pictures)
 
-    def prompt(self, record: Mapping[str, Any]) -> Text:
-        reader = self.reader_of(self.tally.format)
-        return without_places(reader.example(reader.opened(record)).prompt)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of all items and of what decides what their pictures become."""
-        return digest(super().fingerprint, self.sight.identity)
-
-    def line(self) -> dict[str, str]:
-        """What is read of pictures, for the lines at the start."""
+    def pictures_line(self) -> dict[str, str]:
         looks = self.table.looks or [None] * len(self.table)
         given = [number for number, row in enumerate(self.row_I) if looks[row]]
         prompts = [list(super(PictureRows, self).read(n, 0).prompt) for n in given[:LOOKED_AT]]
@@ -93,17 +123,10 @@ class PictureRows(TextRows):
             + (f" in the first {LOOKED_AT}" if len(given) > LOOKED_AT else "")
         }
 
-    def shown(self, ids: Sequence[int]) -> str:
-        """Token ids as text, the tokens of a picture as one with their number."""
-        text, mark = super().shown(ids), self.sight.mark
-        for run in sorted({run for run in runs(text, mark) if run > 1}, reverse=True):
-            text = text.replace(mark * run, f"{mark}×{run}")
-        return text
-
 
 def sight_of(rows: TextRows) -> Sight | None:
     """What reads the pictures of rows; None where they have none."""
-    return rows.sight if isinstance(rows, PictureRows) else None
+    return rows.sight if isinstance(rows, Pictured) else None
 
 
 def check_processes(
@@ -111,16 +134,21 @@ def check_processes(
 ) -> None:
     """Raises UserError where processes would wait for each other, because some of them run the part
     of the network that reads pictures and others do not."""
-    if not isinstance(rows, PictureRows) or accelerator.num_processes == 1:
+    if not isinstance(rows, Pictured) or accelerator.num_processes == 1:
         return
     if is_sharded(accelerator):
         raise UserError("data: pictures are not read with weights in shares (FSDP); leave it out")
-    bare = sum(not look for look in rows.table.looks or [None])
-    if bare and not adapted and not is_adapter(network):
+    if rows.bare == 0 or adapted or is_adapter(network):
+        return
+    if rows.bare is None:
         raise UserError(
-            f"data: {bare} rows have no picture, and a full fine-tune on several processes wants"
-            " one in each; leave these rows out, or add --use_peft"
+            "--streaming: whether every row has a picture is not known, and a full fine-tune on"
+            " several processes wants one in each; leave the flag out, or add --use_peft"
         )
+    raise UserError(
+        f"data: {rows.bare} rows have no picture, and a full fine-tune on several processes wants"
+        " one in each; leave these rows out, or add --use_peft"
+    )
 
 
 def runs(text: str, mark: str) -> list[int]:
