@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from typing import Any
 
@@ -23,10 +24,13 @@ class Outlet(io.FileIO):
 
     lost: OSError | None = None
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         """Write bytes; what the system does not take is lost."""
         try:
-            return super().write(data)
+            # None: a pipe that does not block is full, and its reader is waited for.
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
+            return written
         except OSError as error:
             self.lost = self.lost or error
             return memoryview(data).nbytes
