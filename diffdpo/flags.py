@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypedDict, get_origin, get_type_hints
 
 from diffdpo.errors import UserError, nearest, short
-from diffdpo.words import at_home, inner, is_off, reader
+from diffdpo.words import in_place, inner, is_off, reader
 
 
 class Bounds(TypedDict, total=False):
@@ -169,7 +169,7 @@ class StrictParser(ArgumentParser):
             group,
             "config",
             metavar="FILE",
-            type=at_home,
+            type=in_place,
             help="YAML file of settings; flags override it",
         )
         group.add_argument("-h", "--help", action="help", help="show this and leave")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from argparse import ArgumentTypeError
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,8 @@ from diffdpo.errors import short
 
 METAVARS: dict[type, str] = {int: "N", float: "X", bool: "true|false"}
 NONE = ("none", "null")
+VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{(\w+)\})")  # of the environment
+ROOT = re.compile(rf"{VARIABLE.pattern}(/|$)")
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
@@ -32,18 +36,32 @@ def reader(hint: Any) -> dict[str, Any]:
         return {"type": mapping, "metavar": "JSON", "nargs": "+"}
     options = {"type": element, "metavar": METAVARS.get(element, "WORD")}
     if element is str:
-        options["type"] = at_home
+        options["type"] = in_place
     if element is str and optional(hint):
-        options["type"] = lambda word: at_home(word) or None  # an empty word takes a setting back
+        options["type"] = lambda word: in_place(word) or None  # an empty word takes a setting back
     if element in (int, float):
         options["type"] = partial(number, kind=element, may_be_none=optional(hint) and not many)
     return options | ({"nargs": "+"} if many else {})
 
 
-def at_home(word: str) -> str:
-    """A word in which ~ is the home folder, as shells have it: in quotes and in YAML they do not
-    see it, and a folder called ~ would be made."""
-    return str(Path(word).expanduser()) if word.startswith("~/") else word
+def in_place(word: str) -> str:
+    """A word in which ~ is the home folder, and $NAME a variable of the environment where it is a
+    path: what shells write, but for quotes and YAML, which they do not see; or folders of these
+    names would be made.
+
+    Raises ArgumentTypeError for a variable that is not set.
+    """
+    # Text may have a dollar in it; a path begins with a whole part, or has a slash and no blanks.
+    if ROOT.match(word) or ("/" in word and not re.search(r"\s", word)):
+        word = VARIABLE.sub(value_of, word)
+    return str(Path(word).expanduser()) if word == "~" or word.startswith("~/") else word
+
+
+def value_of(found: re.Match[str]) -> str:
+    """The value of a variable of the environment. Raises ArgumentTypeError where it has none."""
+    if not (value := os.environ.get(found[1] or found[2])):
+        raise ArgumentTypeError(f"{short(found.string)}: {found[0]} is not set; write the path")
+    return value
 
 
 def mapping(word: str) -> dict[str, Any]:

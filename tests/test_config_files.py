@@ -52,6 +52,37 @@ def test_the_home_folder_has_its_sign_in_files_and_in_quotes_too(tmp_path, monke
     assert again.output_dir == str(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("$PLACE/run", "/big/run"),
+        ("${PLACE}", "/big"),
+        ("$PLACE/my run", "/big/my run"),
+        ("a/job-$JOB", "a/job-7"),
+        ("out of $PLACE", "out of $PLACE"),  # a text
+        ("$PLACE is large/full", "$PLACE is large/full"),
+        ("costs/$5", "costs/$5"),
+    ],
+)
+def test_variables_of_the_environment_stand_for_their_values_in_paths(
+    tmp_path, monkeypatch, written, read
+):
+    monkeypatch.setenv("PLACE", "/big")
+    monkeypatch.setenv("JOB", "7")
+    (tmp_path / "run.yaml").write_text(f"output_dir: '{written}'\n")
+    settings, _ = parse(TrainSettings, ["--config", str(tmp_path / "run.yaml")])
+    assert settings.output_dir == read
+    assert parse(TrainSettings, ["--output_dir", written])[0].output_dir == read
+    assert settings_of(TrainSettings, output_dir=written).output_dir == read
+
+
+def test_a_variable_that_is_not_set_makes_no_folder_of_its_name(monkeypatch):
+    monkeypatch.delenv("PLACE", raising=False)
+    for written in ("$PLACE/run", "$PLACE", "a/${PLACE}"):
+        with pytest.raises(UserError, match=r"output_dir.*PLACE\}? is not set; write the path"):
+            settings_of(TrainSettings, output_dir=written)
+
+
 def test_a_file_knows_the_names_of_other_programs_and_those_without_effect(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(

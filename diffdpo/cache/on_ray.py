@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from diffdpo.cache.disk import place, writable
 from diffdpo.cache.filling import Compute, Filler
 from diffdpo.cache.keys import Key
 from diffdpo.cache.shards import UNKNOWN, Cost, ranges_in, shard_path
-from diffdpo.cache.tables import read_whole
-from diffdpo.engine.files import write_atomically
+from diffdpo.cache.tables import begin, read_whole
 from diffdpo.errors import EXTRAS, UserError
 
 
@@ -28,7 +26,6 @@ def table_on_ray(
     make_compute: Callable[[], Compute],
     workers: int,
     gpus: float = 0.0,
-    ranges: Sequence[range] | None = None,
     cost: Cost = UNKNOWN,
 ) -> Dataset:
     """The table that ``cache.tables.table`` computes, its missing shards by a pool of ``workers``
@@ -45,12 +42,11 @@ def table_on_ray(
     except ImportError as error:
         raise UserError(EXTRAS["ray"]) from error
     folder = place(root) / key.folder
-    ranges = ranges_in(folder, rows, cost) if ranges is None else ranges
+    ranges = ranges_in(folder, rows, cost)
     missing = [span for span in ranges if not shard_path(folder, span).exists()]
     if missing:
         with writable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
+            begin(folder, key)
         spans = [{"start": span.start, "stop": span.stop} for span in missing]
         data.from_items(spans, override_num_blocks=len(spans)).map_batches(
             Worker,

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-from datasets import Dataset, Features
+from datasets import Features
 from datasets.arrow_writer import ArrowWriter
+from datasets.table import MemoryMappedTable
 
 from diffdpo.batched import batched
 from diffdpo.cache.seal import Shard, seal
@@ -103,10 +104,12 @@ def shard_path(folder: Path, span: range) -> Path:
     return folder / f"{span.start:09d}-{span.stop:09d}.arrow"
 
 
-def read_shard(folder: Path, span: range) -> Dataset | None:
+def read_shard(folder: Path, span: range) -> MemoryMappedTable | None:
     """A stored shard; None where it is missing, or Arrow cannot read it."""
+    # No data set of its own: the library looks for a name by pickling each, for longer than it
+    # takes to read one.
     try:
-        shard = Dataset.from_file(str(shard_path(folder, span)))
+        shard = MemoryMappedTable.from_file(str(shard_path(folder, span)))
     except (OSError, ValueError):
         return None
     return shard if len(shard) == len(span) else None

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from accelerate import Accelerator
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features
+from datasets.table import concat_tables
 
 from diffdpo.cache.claims import claim_of
 from diffdpo.cache.disk import free_bytes, gib, place, writable
@@ -142,7 +143,8 @@ def read_whole(folder: Path, ranges: Sequence[range]) -> Dataset:
             f"--precompute_dir {folder}: rows {gap.start} to {gap.stop - 1} cannot be read here;"
             " on several machines it must be a folder that all of them share"
         )
-    return concatenate_datasets(whole)
+    # Named here, or the library pickles all of it for a name.
+    return Dataset(concat_tables(whole), fingerprint=f"{folder.name}-{ranges[-1].stop}")
 
 
 def is_complete(
@@ -178,13 +180,18 @@ def write_missing(
     """Compute and store the missing shards, with the other processes."""
     quiet, count = not accelerator.is_local_main_process, sum(map(len, missing))
     with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        # By every process: the content is the same, and an atomic write may meet another.
-        write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
+        begin(folder, key)
         with Progress(key.kind, count, accelerator.num_processes, quiet) as bar:
             Filler(folder, features, compute, held).fill(missing, bar)
         for span in missing:  # of processes that ended between the shard and the claim
             claim_of(shard_path(folder, span)).unlink(missing_ok=True)
+
+
+def begin(folder: Path, key: Key) -> None:
+    """Make the folder of a table, with what it is named by."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # By every process: the content is the same, and an atomic write may meet another.
+    write_atomically(folder / "key.json", json.dumps(key.facts, indent=2) + "\n")
 
 
 def reason_to_compute(base: Path, key: Key, begun: bool) -> str:

@@ -162,15 +162,9 @@ def train(
         keep_record(Path(settings.output_dir), prompts=division.each_prompt())
         return export(run.backbone, run.network, settings, last)
 
-    finished = carry_out(
-        settings,
-        trainer,
-        image_facts(settings, run.backbone, run.process, run.pairs, trainer)
-        | division.line(settings)
-        | spread,
-        validation,
-        write,
-    )
+    lines = image_facts(settings, run.backbone, run.process, run.pairs, trainer)
+    lines |= division.line(settings) | spread
+    finished = carry_out(settings, trainer, lines, validation, write)
     return TrainingResult(Path(settings.output_dir), finished, run.network)
 
 

@@ -15,6 +15,8 @@ from datasets import Dataset
 from pyarrow import compute as arrow
 from pyarrow import types
 
+from diffdpo.data.values import as_number
+
 RESPONSES = {"image_1": 1.0, "image_2": 0.0, "both_good": 0.5, "both_bad": 0.5}
 
 
@@ -110,14 +112,6 @@ def mapped(values: pyarrow.ChunkedArray, function: Callable[[Any], float]) -> np
     distinct = arrow.unique(values)
     results = np.array([function(value) for value in distinct.to_pylist()], dtype=np.float64)
     return results[np.asarray(arrow.index_in(values, value_set=distinct), dtype=np.int64)]
-
-
-def as_number(value: object) -> float:
-    """A label as a number, NaN where it is none; 1, "1" and True are the same."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return float("nan")
 
 
 def is_list(kind: pyarrow.DataType) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features
@@ -22,7 +23,9 @@ from diffdpo.data.paths import LFS, is_pointer, missing_data
 from diffdpo.data.side_folders import side_pairs, two_folders
 from diffdpo.data.splits import (
     BUILDERS,
+    COMPRESSED,
     DEFAULT,
+    builder_of,
     by_name,
     by_split,
     chosen,
@@ -162,10 +165,13 @@ def read_files(name: str, files: Sequence[Path], cache_dir: str | None) -> list[
     """The rows of local files of one kind, told by their endings; a part for each folder."""
     if not files:
         raise UserError(f"data set {name}: no {', '.join(BUILDERS)} files for this split")
-    kinds = {BUILDERS.get(file.suffix.lower()): file for file in files}
+    kinds = {builder_of(file): file for file in files}
     if None in kinds:
         ending, endings = short(files[0].suffix or "nothing"), ", ".join(BUILDERS)
-        raise UserError(f"data set {name}: files ending in {ending} are not read ({endings} are)")
+        raise UserError(
+            f"data set {name}: files ending in {ending} are not read ({endings} are; JSON and CSV"
+            f" also packed, with {', '.join(COMPRESSED)} behind)"
+        )
     if len(kinds) > 1:
         examples = listed(file.name for file in kinds.values())
         raise UserError(
@@ -238,7 +244,8 @@ def json_mistake(file: Path) -> str | None:
     """What is wrong with a JSON or JSON-lines file: the line where it is broken, or the row that
     holds another type than the rows before it. None where nothing is."""
     try:
-        rows = json_rows(file.read_text("utf-8-sig"))
+        with fsspec.open(str(file), "rt", encoding="utf-8-sig", compression="infer") as text:
+            rows = json_rows(text.read())
     except json.JSONDecodeError as error:
         return f"{file}, line {error.lineno}: {error.msg}"
     except RecursionError:

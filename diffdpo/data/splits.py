@@ -20,6 +20,7 @@ BUILDERS = {
     ".csv": "csv",
     ".arrow": "arrow",
 }
+COMPRESSED = (".gz", ".bz2", ".xz")  # of JSON and CSV; ``datasets`` unpacks them
 METADATA = "metadata"  # the file of this name lists the images beside and below it
 DEFAULT = "train"  # what ``datasets`` calls the rows of files that name no split
 KEYWORDS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}
@@ -58,13 +59,26 @@ def all_files(folder: Path) -> Iterator[Path]:
 def with_rows(paths: Iterable[Path]) -> list[Path]:
     """Those of the files that hold rows, sorted; where some are called metadata, only these."""
     files = sorted(path for path in paths if is_data(path.name) and path.is_file())
-    return [file for file in files if file.stem == METADATA] or files
+    return [file for file in files if unpacked(file).stem == METADATA] or files
 
 
 def is_data(name: str) -> bool:
     """Whether a file of this name holds rows."""
     ignored = name.startswith(".") or name in FILES_TO_IGNORE or name == RECORD
-    return Path(name).suffix.lower() in BUILDERS and not ignored
+    return builder_of(Path(name)) is not None and not ignored
+
+
+def builder_of(path: PurePath) -> str | None:
+    """The builder of ``datasets`` that reads a file of this name; None where there is none."""
+    plain = unpacked(path)
+    builder = BUILDERS.get(plain.suffix.lower())
+    # Parquet and Arrow are compressed within.
+    return builder if plain == path or builder in ("json", "csv") else None
+
+
+def unpacked(path: PurePath) -> PurePath:
+    """The name of a file without the ending of its compression."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
 
 
 def by_split(folder: Path, files: Iterable[Path]) -> dict[str, list[Path]]:

@@ -18,6 +18,7 @@ AT_ONCE = 1 << 20  # resampled clusters in memory at a time
 # Below this number a bootstrap interval is too narrow; of one cluster it has no width at all.
 FEW = 10
 Z_975 = 1.959964  # the normal quantile of a 95 % interval
+DUST = 1e-13  # of the largest value: what rounding leaves of a sum that comes to 0
 # Student's t for a 95 % interval with 1, 2, … degrees of freedom.
 T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
 
@@ -132,7 +133,14 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Any], seed: int =
         interval, method = student(grouped), "t"
     else:
         interval, method = bootstrap(grouped, seed), "bootstrap"
-    return Estimate(grouped.mean, interval, len(values), len(grouped), method)
+    mean, low, high = (without_dust(number, values) for number in (grouped.mean, *interval))
+    return Estimate(mean, (low, high), len(values), len(grouped), method)
+
+
+def without_dust(number: float, values: Sequence[float]) -> float:
+    """A mean of ``values``; 0 where it is rounding alone, or an interval would begin beside the 0
+    that it holds."""
+    return 0.0 if abs(number) < DUST * float(np.abs(values).max()) else number
 
 
 def bootstrap(clusters: Clusters, seed: int) -> tuple[float, float]:

@@ -74,6 +74,17 @@ class Plan:
     select: SelectSettings
 
 
+def planned(source: Source, prompts: Any, lines: Mapping[str, str]) -> dict[str, str]:
+    """What will happen, by heading: the ``lines`` of a modality between what all have. ``prompts``
+    is what the prompts are called."""
+    judges = (f"{name} ({judge.signature})" for name, judge in source.judges.items())
+    return {
+        "prompts": f"{len(source.prompts):,} of {prompts}",
+        **lines,
+        "rewards": "; ".join(judges),
+    }
+
+
 def make(source: Source, plan: Plan, accelerator: Accelerator) -> None:
     """Sample, judge, select, write; whatever is stored already is read."""
     layout = Layout(len(source.prompts), plan.candidates)

@@ -8,9 +8,9 @@ from pathlib import Path
 from diffdpo.config import BaseSettings
 from diffdpo.errors import not_installed, short
 from diffdpo.flags import SEEDS, flag
+from diffdpo.ranking.columns import ROLES
 from diffdpo.ranking.fit import INTERVALS
 from diffdpo.ranking.report import PLOT_FORMATS
-from diffdpo.ranking.sources import ROLES
 from diffdpo.ranking.ties import CHOICES
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from transformers import PreTrainedModel
 
+from diffdpo.data.columns import listed
 from diffdpo.engine.trainer import Trainer
 from diffdpo.objective.terms import Objective
 from diffdpo.text.flags.loss_settings import REVERSE_KL
@@ -66,8 +68,24 @@ def kind_of(settings: TextSettings, scorer: TokenScorer) -> str:
         return "full fine-tune"
     if not is_continued(scorer.network, settings):
         return f"LoRA rank {settings.lora_r}"
-    rank = getattr(scorer.network.peft_config[ADAPTER], "r", None)
-    return f"the loaded adapter, trained further{f', rank {rank}' if rank else ''}"
+    own: Any = scorer.network.peft_config[ADAPTER]
+    rank = getattr(own, "r", None)
+    idle = [f"--{name}" for name in of_another_lora(settings, own)]
+    return (
+        f"the loaded adapter, trained further{f', rank {rank}' if rank else ''}"
+        f"{f' (no effect: {listed(idle)})' if idle else ''}"
+    )
+
+
+def of_another_lora(settings: TextSettings, own: Any) -> list[str]:
+    """The settings of a LoRA that are given, and that the loaded one has otherwise."""
+    plain, words = TextSettings(), settings.lora_target_modules
+    told = {
+        "lora_r": settings.lora_r == getattr(own, "r", None),
+        "lora_alpha": settings.lora_alpha == getattr(own, "lora_alpha", None),
+        "lora_target_modules": {*words} == {*(getattr(own, "target_modules", None) or ())},
+    }
+    return [n for n, same in told.items() if not same and getattr(settings, n) != getattr(plain, n)]
 
 
 def picture_line(settings: TextSettings, rows: TextRows) -> dict[str, str]:

@@ -22,7 +22,7 @@ LIGHT |= {
     "engine.bits_settings",
     "engine.idle",
 }
-DATA = {"data", "data.bundled", "data.paths", "data.stream_settings"}
+DATA = {"data", "data.bundled", "data.columns", "data.paths", "data.stream_settings"}
 JUDGES = {f"metrics.{name}" for name in ("bundled", "colourfulness", "jpeg", "sentiment")}
 JUDGES |= {"metrics.reward", "metrics.text_reward", "metrics.pixels", "engine.digests"}
 JUDGES |= {"data.modes"}
@@ -43,7 +43,7 @@ MIXED = {"data.mixture_settings", "data.strategies"}
 IMAGE |= {"data", "data.stream_settings", *MIXED}
 TEXT = room("text.flags") | room("text.recipes")
 TEXT |= {"text.settings", "text.bundled", *MIXED}
-RANKING = room("ranking") | LIGHT | {"draws", "engine.files"}
+RANKING = room("ranking") | LIGHT | {"draws", "engine.files", "report", "report.plots"}
 PAIRS = {"image.evaluate_settings", "image.pair_settings", "pairs", "pairs.settings"}
 PAIRS |= {"pairs.select", "draws", "commands", "commands.settings"}
 PAIRS |= TEXT | {"text.pair_settings", "text.evaluate_settings"}

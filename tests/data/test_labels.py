@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 
-from diffdpo.data.labels import as_number, choices, mapped, numbers, responses
+from diffdpo.data.labels import choices, mapped, numbers, responses
+from diffdpo.data.values import as_number
 
 COLUMNS = {
     "floats": [0.5, None, float("nan"), float("inf"), -1.0],

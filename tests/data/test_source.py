@@ -1,6 +1,9 @@
 """Which files are read for a split and a configuration, and what is refused."""
 
+import bz2
+import gzip
 import json
+import lzma
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -189,6 +192,36 @@ def test_words_for_nothing_are_words_in_a_csv_file(tmp_path):
     rows = open_dataset(str(tmp_path / "a.csv"), "train", cache_dir=str(tmp_path / "cache"))
     assert rows["text"][:] == [*words, None]
     assert rows["n"][:] == [1] * 5 + [2]
+
+
+@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip), (".bz2", bz2), (".XZ", lzma)])
+def test_packed_text_is_read_and_its_mistakes_are_found(tmp_path, texts, ending, pack):
+    for name, content in {
+        "train.csv": "text\nNone\n",
+        "test.csv": "text\nb\n",
+        "broken.jsonl": '{"text": "a"}\n{"text": \n',
+        "meta/metadata.jsonl": '{"text": "listed"}\n',
+        "meta/note.jsonl": '{"text": "not read"}\n',
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / (name + ending)).write_bytes(pack.compress(content.encode()))
+    assert texts(tmp_path / f"train.csv{ending}", "train") == ["None"]
+    assert texts(tmp_path / "meta", "train") == ["listed"]
+    with pytest.raises(UserError, match="line 2: Expecting value"):
+        texts(tmp_path / f"broken.jsonl{ending}", "train")
+    (tmp_path / f"broken.jsonl{ending}").unlink()
+    (tmp_path / "meta" / f"metadata.jsonl{ending}").unlink()
+    (tmp_path / "meta" / f"note.jsonl{ending}").unlink()
+    assert texts(tmp_path, "test") == ["b"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.parquet.gz", "a.tar.gz"])
+def test_what_is_packed_otherwise_is_told_what_is_read(tmp_path, texts, name):
+    (tmp_path / name).write_bytes(b"x")
+    ending = name.rpartition(".")[2]
+    packed = rf"files ending in \.{ending} .*; JSON and CSV also packed, with \.gz, \.bz2, \.xz"
+    with pytest.raises(UserError, match=packed):
+        texts(tmp_path / name, "train")
 
 
 @pytest.mark.parametrize(

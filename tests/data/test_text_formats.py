@@ -10,7 +10,7 @@ from diffdpo.data.source import json_mistake, open_dataset
 from diffdpo.data.text import TEXT_FORMATS, detect
 from diffdpo.data.text.messages import BadRow
 from diffdpo.data.text.record import Record
-from diffdpo.data.text.schema import label, split_common
+from diffdpo.data.text.schema import label, scores, split_common
 from diffdpo.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -164,6 +164,23 @@ def test_rows_that_cannot_be_used_say_why(row, reason):
 
 def test_labels():
     assert [label(value) for value in (True, False, 1, 0, 1.0, 0.0)] == [True, False] * 3
+    # Of a CSV file: one cell that is no label makes words of the others.
+    assert [label(value) for value in ("True", "false", "1", "0", "1.0", "0.0")] == [
+        True,
+        False,
+    ] * 3
+
+
+@pytest.mark.parametrize("value", ["NA", "nan", "", None, "2", "0.5", "truth", [1], 10**400])
+def test_what_is_no_label_is_none(value):
+    with pytest.raises(BadRow, match="neither true/false nor 1/0"):
+        label(value)
+
+
+def test_scores_are_numbers_or_words_for_them():
+    assert scores({"score_chosen": "4", "score_rejected": "3.5"}) == (4, 3.5)
+    for word in ("NA", "nan", "", "inf", None, 10**400):
+        assert scores({"score_chosen": 4, "score_rejected": word}) is None
 
 
 def test_unknown_columns_name_what_was_found_and_what_is_needed():

@@ -172,11 +172,7 @@ def test_pictures_whose_reference_is_the_model_that_other_weights_depart_from(
     first = {"rank": None, "max_train_steps": 1, "learning_rate": 1e-3}
     image_runs.train(*image_runs.flags(models(), pairs, tmp_path / "first", **first))
     changes = {"rank": None, "unet_init": tmp_path / "first", "reference": "base", **NO_CLIP}
-    changes |= {"max_train_steps": 2}
-    words = image_runs.flags(models(), pairs, tmp_path / "two", train_batch_size=2, **changes)
-    in_shares("train_diffusion_dpo", *words, **ONCE)
-    image_runs.train(*image_runs.flags(models(), pairs, tmp_path / "one", **CUT, **changes))
-    one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
+    one, two = of_one_and_two(models(), pairs, tmp_path, ONCE, **changes)
     assert losses(two) == losses(one)
     assert one[0]["loss"] != pytest.approx(math.log(2), abs=1e-6)
     assert same(*(tmp_path / name / UNET for name in ("one", "two")))
@@ -217,6 +213,15 @@ def sums_as_in_shares(monkeypatch):
     monkeypatch.setattr(trainer.Trainer, "__init__", made)
 
 
+def of_one_and_two(model, pairs, tmp_path, loading, **changes):
+    """The metrics of two steps on pictures, by one process and by two in shares."""
+    changes = {"max_train_steps": 2, **changes}
+    words = image_runs.flags(model, pairs, tmp_path / "two", train_batch_size=2, **changes)
+    in_shares("train_diffusion_dpo", *words, **loading)
+    image_runs.train(*image_runs.flags(model, pairs, tmp_path / "one", **CUT, **changes))
+    return [image_runs.metrics(tmp_path / name) for name in ("one", "two")]
+
+
 MOVING = {"reference": "ema", "reference_decay": 0.5}
 
 
@@ -237,12 +242,8 @@ def test_pictures_in_shares_are_pictures_on_one_process(
 ):
     """Full and LoRA; with a reference that moves; on a base that every process holds in few
     bits."""
-    changes = {"rank": rank, "mixed_precision": precision, "max_train_steps": 2, **NO_CLIP, **more}
-    changes |= {"gradient_checkpointing": True}
-    words = image_runs.flags(models(), pairs, tmp_path / "two", train_batch_size=2, **changes)
-    in_shares("train_diffusion_dpo", *words, **loading)
-    image_runs.train(*image_runs.flags(models(), pairs, tmp_path / "one", **CUT, **changes))
-    one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
+    changes = {"rank": rank, "mixed_precision": precision, "gradient_checkpointing": True}
+    one, two = of_one_and_two(models(), pairs, tmp_path, loading, **changes, **NO_CLIP, **more)
     assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert losses(two) == losses(one)
     folders = [tmp_path / name for name in ("one", "two")]
@@ -257,16 +258,10 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 @pytest.mark.slow
 def test_a_transformer_in_shares_and_the_pictures_of_its_validation(pairs, tmp_path):
     factory("FluxPipeline").tiny().save_pretrained(tmp_path / "flux")
-    changes = {"rank": 4, "max_train_steps": 2, "resolution": 32, **NO_CLIP}
+    changes = {"rank": 4, "resolution": 32, **NO_CLIP}
     changes |= {"run_validation": True, "validation_steps": 2, "num_inference_steps": 2}
     changes |= {"validation_prompts": ["a"]}
-
-    def words(name, **more):
-        return image_runs.flags(tmp_path / "flux", pairs, tmp_path / name, **changes, **more)
-
-    in_shares("train_diffusion_dpo", *words("two", train_batch_size=2))
-    image_runs.train(*words("one", **CUT))
-    one, two = (image_runs.metrics(tmp_path / name) for name in ("one", "two"))
+    one, two = of_one_and_two(tmp_path / "flux", pairs, tmp_path, {}, **changes)
     assert one[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
     for a, b in zip(one, two, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)

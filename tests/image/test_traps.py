@@ -1,10 +1,14 @@
 """What labels hide: one picture on both sides, pairs twice, preferences in a circle."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
+from diffdpo.image.reading.inputs import training_pairs
 from diffdpo.image.reading.traps import find_traps
+from diffdpo.image.settings import ImageSettings
 from tests.factory import picture
-from tests.image.test_image_formats import names, opened
 
 TRAPS = {
     "none": ([("a", "b", 1), ("b", "c", 1), ("a", "c", 1)], (0, 0, 0)),
@@ -32,15 +36,19 @@ def test_traps(pairs, expected):
     assert (alone.same_picture, alone.repeated, alone.in_circles) == (expected[0], 0, 0)
 
 
-def test_traps_are_counted_when_images_are_checked(tmp_path):
+@pytest.mark.parametrize("cached", [False, True])
+def test_traps_are_counted_when_images_are_checked_and_when_they_are_encoded(tmp_path, cached):
     for number in range(2):
         picture(number).save(tmp_path / f"{number}.png")
-    first, second = names(0, 1)
-    rows = [{"prompt": "p", "chosen": first, "rejected": second}] * 2
-    rows += [{"prompt": "p", "chosen": second, "rejected": first}]
-    rows += [{"prompt": "p", "chosen": first, "rejected": first}]
-    pairs = opened(tmp_path, rows)
-    pairs.check(quiet=True)
+    rows = [
+        {"prompt": "p", "chosen_file_name": f"{chosen}.png", "rejected_file_name": f"{other}.png"}
+        for chosen, other in ((0, 1), (0, 1), (1, 0), (0, 0))
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = ImageSettings(
+        dataset_name=str(tmp_path), cache_latents=cached, cache_dir=str(tmp_path / ".cache")
+    )
+    pairs = training_pairs(settings, SimpleNamespace(num_frames=1, frame_factor=None), quiet=True)
     assert str(pairs.tally.traps) == (
         "1 with one picture on both sides, 1 repeated, 3 that contradict each other"
     )

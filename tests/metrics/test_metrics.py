@@ -191,6 +191,20 @@ def test_intervals_of_few_clusters_cover_the_truth(count, spread):
     assert min(covered.values()) >= 0.92 * rounds
 
 
+@pytest.mark.parametrize("count", [4, 30])
+def test_what_rounding_leaves_of_a_sum_is_no_bound(count):
+    dust = 0.1 + 0.2 - 0.3
+    assert dust != 0
+    clusters = range(count + 1)
+    for sign in (1, -1):
+        estimate = clustered_mean([*[sign * dust] * count, 1.0], clusters)
+        if count > 10:
+            assert estimate.interval[0] == 0
+            assert "holds 0" in estimate.doubt(0, "0")
+        assert clustered_mean([*[sign * dust] * count, 1.0, -1.0], [*clusters, -1]).value == 0
+    assert clustered_mean([dust] * count, range(count)).value == dust  # a small unit is a unit
+
+
 def test_resampling_in_blocks_draws_the_same_numbers(monkeypatch):
     """The intervals of published results: one draw of all resamples at once."""
     random = np.random.default_rng(3)

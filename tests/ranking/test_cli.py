@@ -10,9 +10,9 @@ import pytest
 
 from diffdpo.cli import run_command
 from diffdpo.ranking import fit_bradley_terry
+from diffdpo.ranking.columns import ROLES
 from diffdpo.ranking.report import footer
 from diffdpo.ranking.settings import RankingSettings
-from diffdpo.ranking.sources import ROLES
 from tests.conftest import run, script
 from tests.ranking.games import random_games, random_table
 
@@ -38,35 +38,14 @@ def games(tmp_path):
 
 def test_table_json_and_plot_from_the_script(games, tmp_path):
     out, plot = tmp_path / "ranking.json", tmp_path / "ranking.png"
-    done = run(
-        script(
-            "fit_bradley_terry",
-            "--comparisons",
-            games,
-            "--output",
-            out,
-            "--plot",
-            plot,
-            "--ties",
-            "davidson",
-            "--home",
-            "--interval",
-            "sandwich",
-        )
-    )
+    words = ["--comparisons", games, "--output", out, "--plot", plot, "--home"]
+    words += ["--ties", "davidson", "--interval", "sandwich"]
+    done = run(script("fit_bradley_terry", *words))
     assert done.returncode == 0, done.stderr
     ranking = fit_bradley_terry(games, ties="davidson", home=True, interval="sandwich")
     document = json.loads(out.read_text())
-    assert set(document["items"][0]) == {
-        "item",
-        "strength",
-        "stderr",
-        "interval",
-        "rank",
-        "rank_interval",
-        "wins",
-        "games",
-    }
+    names = {"item", "strength", "stderr", "interval", "rank", "rank_interval", "wins", "games"}
+    assert set(document["items"][0]) == names
     strengths = [item["strength"] for item in document["items"]]
     assert strengths == sorted(strengths, reverse=True)
     for item in document["items"]:
@@ -82,11 +61,8 @@ def test_table_json_and_plot_from_the_script(games, tmp_path):
     assert document["connected"] is True
     assert document["method"]["interval"] == "sandwich"
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "games.csv",
-        "ranking.json",
-        "ranking.png",
-    ]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"games.csv", "ranking.json", "ranking.png"}
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["rank", "item", "strength"]
     assert lines[1].split()[0] == "1"

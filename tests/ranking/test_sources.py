@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from diffdpo.errors import UserError
-from diffdpo.ranking import fit_bradley_terry, sources
+from diffdpo.ranking import files, fit_bradley_terry
 from diffdpo.ranking.sources import read_comparisons
 from tests.ranking.games import random_games, random_table
 
@@ -73,8 +73,8 @@ def write(folder: Path, suffix: str, table: dict) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("batch", [7, 1 << 18])
 def test_files_of_every_kind_in_batches_of_any_size(tmp_path, monkeypatch, suffix, batch):
-    monkeypatch.setattr(sources, "BATCH", batch)
-    monkeypatch.setattr(sources, "TEXT_BATCH", batch)
+    monkeypatch.setattr(files, "BATCH", batch)
+    monkeypatch.setattr(files, "TEXT_BATCH", batch)
     same(fit_bradley_terry(write(tmp_path, suffix, TABLE)))
     same(
         fit_bradley_terry(
@@ -92,7 +92,7 @@ def test_files_of_every_kind_in_batches_of_any_size(tmp_path, monkeypatch, suffi
 @pytest.mark.parametrize("batch", [1 << 14, 150])
 @pytest.mark.parametrize("field", [{"outcome": 0.25}, {"tie": 1}, {"count": 3}])
 def test_a_field_that_the_first_records_lack_is_read(tmp_path, monkeypatch, field, batch):
-    monkeypatch.setattr(sources, "TEXT_BATCH", batch)
+    monkeypatch.setattr(files, "TEXT_BATCH", batch)
     early = [{"winner": w, "loser": x} for w, x in ("ab", "ba", "bc", "ca")] * 50
     late = [{"winner": "a", "loser": "b", **field}, {"winner": "a", "loser": "b", "wieght": 9}] * 40
     path = tmp_path / "games.jsonl"

@@ -11,6 +11,7 @@ from diffdpo.config import parse, settings_of
 from diffdpo.errors import UserError
 from diffdpo.losses import preference_loss
 from diffdpo.reference import AdapterCopy, AdapterOff, BaseModel, OtherAdapter, OtherModel
+from diffdpo.text.facts import kind_of
 from diffdpo.text.model.loading import load_model
 from diffdpo.text.model.network import frozen_storage, make_reference, make_trainable
 from diffdpo.text.reading.rows import TextRows
@@ -70,6 +71,21 @@ def draw():
 def both(scorer, reference, draw):
     task, drawn = draw
     return task.score(scorer, drawn).score_N, reference.score(task.score, scorer, drawn)
+
+
+def test_a_loaded_adapter_says_what_it_has_of_its_own(places):
+    name = str(places["first"])
+    for words, told in (
+        ("--lora_r 128", " (no effect: --lora_r)"),
+        ("--lora_r 2 --lora_alpha 8 --lora_target_modules down_proj q_proj", ""),
+        ("--lora_alpha 4 --lora_target_modules q_proj", " (no effect: --lora_alpha, --lora_target"),
+    ):
+        given = f"--model_name_or_path {name} --dataset_name d --use_peft {words}"
+        settings, _ = parse(TextSettings, given.split())
+        network = load_model(name, "model_name_or_path", settings, frozen_storage(settings))
+        said = kind_of(settings, make_trainable(network, settings, CPU))
+        assert said.startswith(f"the loaded adapter, trained further, rank 2{told}")
+        assert told or said.endswith("rank 2")
 
 
 CASES = [

@@ -10,6 +10,8 @@ from transformers import (
     MixtralForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 from diffdpo.errors import UserError
@@ -62,8 +64,23 @@ def mixtral(seed=0):
     return MixtralForCausalLM(config)
 
 
+def sighted(seed=0):
+    """An image–text model of such layers."""
+    rope = {"rope_theta": 1e4, "rope_type": "default", "mrope_section": [2, 3, 3]}
+    text = {**experts().config.to_dict(), "rope_parameters": rope | {"mrope_interleaved": True}}
+    sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    sight |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0]}
+    torch.manual_seed(seed)
+    config = Qwen3VLMoeConfig(text_config=text, vision_config=sight)
+    made = Qwen3VLMoeForConditionalGeneration(config)
+    for weight in made.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return made
+
+
 @pytest.mark.parametrize(
-    ("made", "weight"), [(experts, None), (experts, 0.0), (experts, 2.0), (mixtral, None)]
+    ("made", "weight"),
+    [(experts, None), (experts, 0.0), (experts, 2.0), (mixtral, None), (sighted, None)],
 )
 def test_the_loss_is_the_one_that_trl_adds(tmp_path, made, weight):
     rows, words = Dataset.from_list(factory.pair_rows(4)), factory.tokenizer()

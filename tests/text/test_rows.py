@@ -122,7 +122,7 @@ def test_one_bad_row_never_stops_a_set():
 
 
 def test_scores_that_are_no_numbers_are_bad_rows_where_a_setting_reads_them():
-    records = [{**row, "score_chosen": "4", "score_rejected": "3"} for row in pair_rows(4)]
+    records = [{**row, "score_chosen": "four", "score_rejected": "NA"} for row in pair_rows(4)]
     assert len(rows_of(records)) == 4
     for setting in ({"soft_label_scale": 1.0}, {"min_score_margin": 0.5}):
         with pytest.raises(UserError, match="score_chosen and score_rejected are not both numbers"):

@@ -49,7 +49,7 @@ EXPECTED = tokens(read(ROW))
 TURN = {"from": "human", "value": "<image>" + ASKED}
 GPT = {name: {"from": "gpt", "value": side["content"]} for name, side in (("y", YES), ("n", NO))}
 FORMS = {
-    "no place is written": ({**ROW, "prompt": [user(ASKED)]}, "pairs", "images"),
+    "bare": ({**ROW, "prompt": [user(ASKED)], "chosen": vision.chat("a cat")}, "pairs", "images"),
     "one picture in a column image": (
         {"image": PICTURE, **{k: v for k, v in ROW.items() if k != "images"}},
         "pairs",

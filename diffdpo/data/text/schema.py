@@ -9,7 +9,10 @@ from math import isfinite
 from typing import Any
 
 from diffdpo.data.text.messages import BadRow, Message, Text, decoded
+from diffdpo.data.values import as_number
 from diffdpo.errors import short
+
+TRUTHS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -98,19 +101,19 @@ def user_turn(text: str) -> list[Message]:
 
 
 def label(value: Any) -> bool:
-    """A label as a truth value: True, False, 1 or 0. Raises BadRow for anything else."""
+    """A label as a truth value: True, False, 1 or 0, or a word for one of them, as a CSV file has
+    them where another cell says NA. Raises BadRow for anything else."""
     # A score such as 0.5 is no label: to round it would make one up.
-    if isinstance(value, bool) or (isinstance(value, (int, float)) and value in (0, 1)):
-        return bool(value)
+    number = TRUTHS.get(value.lower(), value) if isinstance(value, str) else value
+    if (number := as_number(number)) in (0, 1):
+        return bool(number)
     raise BadRow(f"label {short(repr(value))} is neither true/false nor 1/0")
 
 
 def scores(record: Mapping[str, Any]) -> tuple[float, float] | None:
     """The two scores of a row, where it has both as finite numbers."""
-    values = [record.get("score_chosen"), record.get("score_rejected")]
-    if not all(isinstance(value, (int, float)) and isfinite(value) for value in values):
-        return None
-    return float(values[0]), float(values[1])  # type: ignore[arg-type]
+    chosen, rejected = (as_number(record.get(name)) for name in ("score_chosen", "score_rejected"))
+    return (chosen, rejected) if isfinite(chosen) and isfinite(rejected) else None
 
 
 def template_columns(prompt: Text, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -256,7 +256,9 @@ def training_pairs(
     settle_frames(pairs, backbone, settings.num_frames)
     if settings.given_noise and backbone.num_frames > 1:
         raise UserError("--given_noise: the noise of clips is not made anew; leave it out")
-    if not settings.cache_latents:  # encoding them reads every image, and checks it
+    if settings.cache_latents:  # encoding them reads every image, and checks it
+        pairs.count_traps()
+    else:
         pairs.check(quiet)
     return pairs
 

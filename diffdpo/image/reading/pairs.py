@@ -30,7 +30,7 @@ from diffdpo.image.pictures.side_columns import NOTHING, SideColumns, Sides, che
 from diffdpo.image.pictures.stored import StoredImages
 from diffdpo.image.reading.captions import prompts_of
 from diffdpo.image.reading.tally import MAX_BROKEN, PairTally, too_many
-from diffdpo.image.reading.traps import Traps, find_traps
+from diffdpo.image.reading.traps import find_traps
 
 CHECK_UP_TO = 5_000  # pairs that are all decoded at the start; larger sets are checked in passing
 # For the fingerprint of a run: rows whose images are read, and rows whose sizes are looked up.
@@ -187,9 +187,9 @@ class ImagePairs(Rows):
         Larger sets are checked as they are read. Raises UserError where over 5 % cannot be read.
         """
         self.tally.checked = len(self.rows) <= CHECK_UP_TO
+        self.count_traps()
         if not self.tally.checked:
             return
-        self.tally.traps = self.traps()
         good = []
         off = True if quiet else None  # tqdm: None disables it where there is no terminal
         for row in tqdm(self.rows, desc="checking images", unit="pair", disable=off, leave=False):
@@ -200,16 +200,16 @@ class ImagePairs(Rows):
                 self.tally.unreadable.append(f"{self.named(row)}: {error}")
         self.keep(np.array(good, dtype=np.int64))
 
-    def traps(self) -> Traps:
-        """What the labels of the usable rows may hide."""
+    def count_traps(self) -> None:
+        """Count what the labels of a small set may hide."""
+        if len(self.rows) > CHECK_UP_TO:
+            return
         # Digests, not contents: all pictures together may not fit into memory.
-        names = [[digest(one) for one in self.stored.contents(int(row))] for row in self.rows]
-        pairs = [
-            (row, (both[0], both[1])) for row, both in zip(self.rows, names, strict=True) if both
-        ]
-        prompts = [self.captions[row] for row, _ in pairs]
-        wins = [float(self.first_wins[row]) for row, _ in pairs]
-        return find_traps([both for _, both in pairs], prompts, wins)
+        names = ([digest(one) for one in self.stored.contents(int(row))] for row in self.rows)
+        both = [(row, name) for row, name in zip(self.rows, names, strict=True) if name]
+        prompts = [self.captions[row] for row, _ in both]
+        wins = [float(self.first_wins[row]) for row, _ in both]
+        self.tally.traps = find_traps([(one, two) for _, (one, two) in both], prompts, wins)
 
     def try_row(self, row: int) -> None:
         """Read a source row as training will. Raises BadImage where that fails."""

@@ -42,7 +42,7 @@ from diffdpo.image.sampling.sample import (
 from diffdpo.metrics.judged import judged
 from diffdpo.metrics.reward import Reward
 from diffdpo.metrics.stored import signed_on
-from diffdpo.pairs.make import Judge, Rows, Source
+from diffdpo.pairs.make import Judge, Rows, Source, planned
 from diffdpo.pairs.select import Chosen, Pair
 from diffdpo.pairs.tables import Layout, called, candidate_seed
 
@@ -259,8 +259,7 @@ def plan_lines(settings: PairSettings, skeleton: Backbone, source: Source) -> di
     # Of noise, which compresses badly; other pictures take less.
     disk = 3 * (settings.resolution or 0) ** 2 * count
     steps = settings.num_inference_steps
-    return {
-        "prompts": f"{len(source.prompts):,} of {settings.prompts or settings.dataset_name}",
+    lines = {
         "sampling": (
             f"{settings.candidates} candidates of each, {count:,} pictures in all,"
             f" {steps * count:,} steps, at most {gib(disk)} GiB of disk"
@@ -270,5 +269,5 @@ def plan_lines(settings: PairSettings, skeleton: Backbone, source: Source) -> di
             f" {settings.guidance_scale:g}, {settings.resolution} px, {settings.mixed_precision}"
             " mixed precision"
         ),
-        "rewards": "; ".join(f"{n} ({judge.signature})" for n, judge in source.judges.items()),
     }
+    return planned(source, settings.prompts or settings.dataset_name, lines)

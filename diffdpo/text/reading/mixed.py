@@ -93,7 +93,7 @@ def in_others(parts: Sequence[TextRows]) -> list[int]:
     known: set[str] = set()
     counts = []
     for part in parts:
-        own = {digest(content) for content in part.contents()}
+        own = {digest(content) for some in part.contents() for content in some.to_pylist()}
         counts.append(len(own & known))
         known |= own
     return counts

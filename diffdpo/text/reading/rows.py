@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
@@ -24,8 +25,9 @@ from diffdpo.draws import picked_rows
 from diffdpo.engine.batches import Rows
 from diffdpo.engine.digests import digest
 from diffdpo.errors import UserError, short
+from diffdpo.text.tokens.contents import contents, whole
 from diffdpo.text.tokens.row_reader import RowReader, RowSettings, TextItem, reads_scores
-from diffdpo.text.tokens.token_table import content_bytes, token_bytes
+from diffdpo.text.tokens.token_table import token_bytes
 from diffdpo.text.tokens.tokenise import Store, tokenised
 
 
@@ -115,9 +117,9 @@ class TextRows(Rows):
     def is_subset_of(self, other: TextRows) -> bool:
         """Whether every item is also one of the other's."""
         # Those of this set alone are kept in memory: it is mostly the smaller one.
-        left = set(self.contents())
-        for content in other.contents():
-            left.discard(content)
+        left = {content for part in self.contents() for content in part.to_pylist()}
+        for part in other.contents():
+            left.difference_update(part.to_pylist())
             if not left:
                 return True
         return False
@@ -133,10 +135,10 @@ class TextRows(Rows):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all items: it changes when tokens, labels or the choice of rows change."""
-        digest = hashlib.blake2b(digest_size=8)
-        for content in self.contents():
-            digest.update(content)
-        return digest.hexdigest()
+        total = hashlib.blake2b(digest_size=8)
+        for part in self.contents():
+            total.update(whole(part))
+        return total.hexdigest()
 
     @property
     def length_I(self) -> NDArray[np.int64]:
@@ -163,9 +165,9 @@ class TextRows(Rows):
         """The largest token of all items."""
         return int(self.table.largest[self.row_I].max())
 
-    def contents(self) -> Iterator[bytes]:
-        """Tokens and labels of every item as bytes."""
-        return map(content_bytes, self.viewed())
+    def contents(self) -> Iterator[pa.LargeBinaryArray]:
+        """Tokens and labels of every item as bytes, many items at a time."""
+        return contents(self.table, self.row_I, self.side_I, self.settings.paired)
 
     def viewed(self) -> Iterator[TextItem]:
         """All items, with tokens that are not copied; for one look at each."""

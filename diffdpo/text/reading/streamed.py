@@ -18,9 +18,10 @@ from diffdpo.data.text import detect
 from diffdpo.data.text.record import as_bad_row
 from diffdpo.errors import UserError
 from diffdpo.text.reading.rows import TextRows, check_scores, first_record
+from diffdpo.text.tokens.contents import contents
 from diffdpo.text.tokens.row_reader import RowReader, RowResult, RowSettings, TextItem
 from diffdpo.text.tokens.tally import TOLERATED
-from diffdpo.text.tokens.token_table import TokenTable, as_table, content_bytes
+from diffdpo.text.tokens.token_table import TokenTable, as_table
 
 LOOKED_AT = 500  # rows that are tokenised before training, to find mistakes that most rows share
 SAID = 5  # rows without room for a completion that a process names
@@ -67,11 +68,8 @@ class StreamedTexts(TextRows):
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the shards, of the choice of rows, and of the tokens of those looked at."""
-        looked = [
-            content_bytes(item)
-            for row in np.flatnonzero(self.table.sides).tolist()
-            for item in self.table.items(row, self.settings.paired)
-        ]
+        items = contents(self.table, *super().placed(), self.settings.paired)
+        looked = [content for some in items for content in some.to_pylist()]
         return self.stream.digest(self.row_I.tobytes(), self.side_I.tobytes(), *looked)
 
     @property

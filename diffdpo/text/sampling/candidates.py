@@ -23,7 +23,7 @@ from diffdpo.errors import UserError
 from diffdpo.metrics.judged import judged
 from diffdpo.metrics.stored import signed_on
 from diffdpo.metrics.text_reward import TextReward
-from diffdpo.pairs.make import Judge, Rows, Source
+from diffdpo.pairs.make import Judge, Rows, Source, planned
 from diffdpo.pairs.select import Pair
 from diffdpo.pairs.tables import Layout, called
 from diffdpo.text.model.limits import position_count, vocabulary
@@ -240,13 +240,12 @@ def plan_lines(settings: TextPairSettings, source: Source) -> dict[str, str]:
     """What will happen, by heading."""
     count = len(source.prompts) * settings.candidates
     lines = {
-        "prompts": f"{len(source.prompts):,} of {settings.prompts or settings.dataset_name}",
         "sampling": (
             f"{settings.candidates} candidates of each, {count:,} in all, of up to"
             f" {settings.max_new_tokens:,} tokens, by {settings.sampler}"
         ),
-        "rewards": "; ".join(f"{n} ({judge.signature})" for n, judge in source.judges.items()),
     }
+    lines = planned(source, settings.prompts or settings.dataset_name, lines)
     if settings.soft_labels:
         lines["labels"] = f"train with --soft_label_scale {1 / settings.soft_labels:.6g}"
     return lines

@@ -69,9 +69,14 @@ def mask_of(segment_1T: Tensor) -> Any:
 @functools.cache
 def compiled(name: str) -> Any:
     """A function of PyTorch's FlexAttention, compiled once for all lengths."""
+    return torch.compile(plain(name), dynamic=True)
+
+
+def plain(name: str) -> Any:
+    """The same as it is, for layers that are compiled as a whole."""
     from torch.nn.attention import flex_attention  # not in PyTorch before 2.5
 
-    return torch.compile(getattr(flex_attention, name), dynamic=True)
+    return getattr(flex_attention, name)
 
 
 def flexible_attention(
@@ -95,7 +100,8 @@ def flexible_attention(
             module, query, key, value, attention_mask, dropout, scaling, **more
         )
     query, key, value = in_one_type(query, key, value)
-    output_1HTD: Tensor = compiled("flex_attention")(
+    attend = plain if torch.compiler.is_compiling() else compiled
+    output_1HTD: Tensor = attend("flex_attention")(
         query, key, value,
         block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip

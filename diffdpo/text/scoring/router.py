@@ -56,8 +56,10 @@ def router_balance(network: PreTrainedModel, weight: float | None) -> RouterBala
     if not weight:
         return None
     fn = getattr(sys.modules[type(network).__module__], "load_balancing_loss_func", None)
+    # Image–text models have the numbers in the configuration of their language model alone.
     counts: list[Any] = [
-        getattr(network, name, None) for name in ("num_experts", "num_experts_per_tok")
+        getattr(network, name, getattr(config, name, None))
+        for name in ("num_experts", "num_experts_per_tok")
     ]
     if fn is None or not all(isinstance(count, int) for count in counts):
         raise UserError(

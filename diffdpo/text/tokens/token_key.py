@@ -23,7 +23,7 @@ from diffdpo.text.tokens.row_reader import RowReader
 
 # The version of how rows become tokens. Raise it with a change in a format, in the rendering or in
 # the encoding after which a row has other tokens, or another reason for having none.
-VERSION = "4"
+VERSION = "5"
 STEP = 1024  # rows hashed at once
 # Of a tokenizer's files: the template is a fact of its own, and these say how it was loaded and
 # what it was last called with.

@@ -203,12 +203,6 @@ class Tokens:
         return np.concatenate([np.diff(offset) for offset in self.offsets]).astype(np.int64)
 
 
-def content_bytes(item: TextItem) -> bytes:
-    """Tokens and labels of an item as bytes, equal for equal items alone."""
-    label = repr((item.outcome, item.desirable)).encode()
-    return token_bytes(item.prompt, *item.completions) + label + item.look
-
-
 def token_bytes(*lists: Any) -> bytes:
     """Arrays of tokens as bytes, equal for equal arrays alone."""
     # Each list has its length before it, or a token could move between prompt and completion.

@@ -4,6 +4,7 @@ chat templates of image–text models take."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,17 +36,23 @@ def marked(value: Any) -> Any:
 
 
 def in_parts(value: Any) -> bool:
-    """Whether messages in a row's value have lists of parts for their content."""
-    if isinstance(value, list):
-        return any(in_parts(part) for part in value)
-    if not isinstance(value, dict):
-        return False
-    return isinstance(value.get("content"), list) or any(map(in_parts, value.values()))
+    """Whether the first message of a user in a row's value has a list of parts for its content."""
+    return isinstance(next(users_in(value), {}).get("content"), list)
+
+
+def users_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The messages of users in a row's value, one after the other."""
+    if isinstance(value, dict):
+        if value.get("role") == "user":
+            yield value
+        value = list(value.values())
+    for part in value if isinstance(value, list) else []:
+        yield from users_in(part)
 
 
 def placed(example: Example, count: int, parts: bool) -> Example:
     """The example with ``count`` places in its conversation. Where no place is written they come
-    before the words of the first user, as in TRL, unless the row's messages have ``parts``.
+    before the words of the first user, as in TRL, unless these are ``parts``.
 
     Raises BadRow where there are more or fewer places, or some are not in the prompt.
     """
