@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from diffdpo.engine.output import check_written
 from diffdpo.errors import UserError
 from diffdpo.ranking import Ranking, fit_bradley_terry
 from diffdpo.ranking.report import table, write_json, write_plot
@@ -17,13 +18,14 @@ def main(settings: RankingSettings) -> int:
     ranking = fitted(settings)
     for line in ranking.skipped:
         print(f"warning: {line}", file=sys.stderr)
-    print(table(ranking))
     for path, write in ((settings.output, write_json), (settings.plot, write_plot)):
         try:
             if path is not None:
                 write(ranking, Path(path))
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    print(table(ranking))
+    check_written()
     return 0
 
 

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 
 from diffdpo.errors import UserError
 
@@ -68,6 +69,8 @@ def quiet_libraries() -> None:
         datasets.disable_progress_bars()
         # It writes what it raises as well; whoever catches that says it in one line.
         logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    # An argument that diffusers still hands over; the mistake in question is told in a line.
+    warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument is deprecated")
     for name in ("diffusers", "transformers"):
         if name in sys.modules:
             importlib.import_module(f"{name}.utils.logging").disable_progress_bar()

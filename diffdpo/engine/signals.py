@@ -5,6 +5,7 @@ A second signal ends the process at once. The end of the launcher counts as a fi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -72,4 +73,5 @@ def answer(line: str) -> None:
     try:
         complain("", line)
     except RuntimeError:  # the signal came while the very same stream was being written
-        os.write(2, f"\n{line}\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{line}\n".encode())

@@ -56,6 +56,12 @@ import sys
 from diffdpo.cli import run_command
 sys.exit(run_command("train_text_dpo", sys.argv[1:]))
 """
+# As the scripts start it.
+INSTALLED = """
+import sys
+from diffdpo.__main__ import run_command
+sys.exit(run_command("train_text_dpo"))
+"""
 # The loss of the second process alone is not a number, from step 2 on.
 BROKEN_IN_ONE = """
 import os
@@ -179,6 +185,22 @@ def test_orphans_of_a_launcher_save_and_end(lm, data, tmp_path):
     launcher.communicate(timeout=60)  # ends when the last process has closed its stdout
     last = read_jsonl(out / "metrics.jsonl")[-1]["step"]
     assert [path.name for path in out.glob("checkpoint-*")] == [f"checkpoint-{last}"]
+
+
+def test_ctrl_c_that_ends_the_reader_of_the_log_as_well_loses_nothing(lm, data, tmp_path):
+    """As ``… 2>&1 | tee log`` does in a terminal."""
+    out, pipe = tmp_path / "run", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-c", INSTALLED, *words(lm, data, out, max_train_steps=100_000)]
+    process = Started(command, files=[pipe, pipe])
+    reader = os.open(pipe, os.O_RDONLY)
+    wait_for_lines(process, out, 2)
+    os.close(reader)
+    process.send_signal(signal.SIGINT)
+    process.process.join(60)
+    assert process.returncode == 3
+    last = read_jsonl(out / "metrics.jsonl")[-1]["step"]
+    assert (out / f"checkpoint-{last}").is_dir()
 
 
 def test_an_import_is_seen_from_inside():
