@@ -115,6 +115,7 @@ def trl_config(options: Mapping[str, str]) -> dict[str, Any]:
         "seed": int(options["seed"]),
         "bf16": options["mixed_precision"] == "bf16",
         "use_cpu": not torch.cuda.is_available(),
+        "use_liger_kernel": "use_liger_kernel" in options,
         "gradient_checkpointing": False,  # as in our command; TRL's default is True
         "train_sampling_strategy": "sequential",  # so that both see the same batches
         "save_strategy": "no",

@@ -198,6 +198,11 @@ def has_trl() -> bool:
     return importlib.util.find_spec("trl") is not None
 
 
+def has_liger() -> bool:
+    """Whether TRL can be measured with Liger's kernels, which are written in Triton."""
+    return all(importlib.util.find_spec(name) for name in ("liger_kernel", "triton"))
+
+
 def all_subjects(work: Work, steps: int, peers: Sequence[Peer]) -> list[Subject]:
     """Every row, sorted by group."""
     subjects = [

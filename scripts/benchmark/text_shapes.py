@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from diffdpo.engine.accelerator import sampling_device
 from scripts.benchmark.size import FULL, SMALL, Size, Work
-from scripts.benchmark.subjects import CARD_VARIANTS, TEXT_RATE, Subject, has_trl
+from scripts.benchmark.subjects import CARD_VARIANTS, TEXT_RATE, Subject, has_liger, has_trl
 from scripts.benchmark.text_work import make_rows
 
 # Of a row, prompt and completion together: TRL's default. Few rows are cut.
@@ -111,10 +111,18 @@ def text_rows(shape: TextShape, small: bool, steps: int, folder: Path) -> list[S
             words = (*flags, *more, *CARD_VARIANTS[variant])
             cache = name if variant == "stored" else None
             subjects.append(Subject(name, name, "text", "train_text_dpo", words, cache))
-        if has_trl():
-            name = f"{shape.name}-{kind}-trl"
-            subjects.append(Subject(name, name, "trl", "DPOTrainer", (*flags, *more)))
+        for variant, words in trl_variants().items():
+            name = f"{shape.name}-{kind}-{variant}"
+            subjects.append(Subject(name, name, "trl", "DPOTrainer", (*flags, *more, *words)))
     return subjects
+
+
+def trl_variants() -> dict[str, tuple[str, ...]]:
+    """TRL's rows, and their further flags: as it is, and with Liger's kernels for layers, each
+    where it is installed."""
+    variants: dict[str, tuple[str, ...]] = {"trl": (), "trl-liger": ("--use_liger_kernel", "true")}
+    there = {"trl": has_trl(), "trl-liger": has_trl() and has_liger()}
+    return {name: words for name, words in variants.items() if there[name]}
 
 
 def make_text_data(shape: TextShape, folder: Path) -> None:

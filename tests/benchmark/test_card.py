@@ -200,12 +200,13 @@ def test_the_work_of_a_language_model_is_that_of_its_layers(tmp_path, monkeypatc
 
 def test_language_models_are_trained_alike_by_both(tmp_path, monkeypatch):
     from scripts.benchmark import text_shapes
-    from scripts.benchmark.programs import trl_flags
+    from scripts.benchmark.programs import trl_config, trl_flags
 
-    monkeypatch.setattr(text_shapes, "has_trl", lambda: True)
+    for name in ("has_trl", "has_liger"):
+        monkeypatch.setattr(text_shapes, name, lambda: True)
     shapes = text_shapes.TEXT_SHAPES
     rows = {row.name: row for row in card_subjects(shapes, False, 23, [], tmp_path)}
-    assert len(rows) == 8 * len(shapes)
+    assert len(rows) == 12 * len(shapes)
     for shape in shapes:
         for kind in ("lora", "full"):
             ours, theirs = rows[f"{shape.name}-{kind}-live"], rows[f"{shape.name}-{kind}-trl"]
@@ -213,6 +214,12 @@ def test_language_models_are_trained_alike_by_both(tmp_path, monkeypatch):
             assert trl_flags(list(theirs.flags)).get("use_peft") == (
                 "true" if kind == "lora" else None
             )
+            with_liger = trl_flags(list(rows[f"{theirs.name}-liger"].flags))
+            both = [
+                trl_config({**options, "output_dir": "runs"})
+                for options in (trl_flags(list(theirs.flags)), with_liger)
+            ]
+            assert both[1] == {**both[0], "use_liger_kernel": True} != both[0]
         # No program comes to a second epoch.
         assert shape.work(tmp_path).size.rows >= 23 * shape.pairs
 
