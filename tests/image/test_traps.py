@@ -48,7 +48,8 @@ def test_traps_are_counted_when_images_are_checked_and_when_they_are_encoded(tmp
     settings = ImageSettings(
         dataset_name=str(tmp_path), cache_latents=cached, cache_dir=str(tmp_path / ".cache")
     )
-    pairs = training_pairs(settings, SimpleNamespace(num_frames=1, frame_factor=None), quiet=True)
+    one_frame = SimpleNamespace(num_frames=1, frame_factor=None)
+    pairs = training_pairs(settings, one_frame, quiet=True, rows=None)
     assert str(pairs.tally.traps) == (
         "1 with one picture on both sides, 1 repeated, 3 that contradict each other"
     )
