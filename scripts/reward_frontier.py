@@ -192,14 +192,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3, help="of text runs")
     parser.add_argument("--steps", type=int, default=80, help="of image runs")
     parser.add_argument("--draws", type=int, default=4, help="of each held-out pair of pictures")
-    parser.add_argument("--every", type=int, help="steps between two points; default: 38; images 20")
+    parser.add_argument("--every", type=int, help="steps between two points; default: 38; images 40")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_prompts", type=int, help="default: 300; images 60")
     parser.add_argument("--output", type=Path, help="without its ending")
     chosen, extra = parser.parse_known_args()  # what is unknown here goes to the trainer
     quiet_libraries()
     texts = {"betas": ["0.03", "0.1", "0.3"], "every": 38, "num_prompts": 300}
-    images = {"betas": ["250", "1000", "4000"], "every": 20, "num_prompts": 60}
+    images = {"betas": ["250", "1000", "4000"], "every": 40, "num_prompts": 60}
     name = "reward-error" if chosen.images else "reward-kl"
     defaults = {**(images if chosen.images else texts), "output": ROOT / "assets" / name}
     for key, value in defaults.items():
