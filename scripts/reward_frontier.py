@@ -120,7 +120,7 @@ def draw(rows: list[Row], reference: float, title: str, what: Axes = TEXTS) -> b
     axis.set_xlabel(what.x_label)
     axis.set_ylabel(what.y_label)
     axis.set_title(title, fontsize=10)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower right")  # rewards rise
     return as_png(page)
 
 
@@ -192,7 +192,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3, help="of text runs")
     parser.add_argument("--steps", type=int, default=80, help="of image runs")
     parser.add_argument("--draws", type=int, default=4, help="of each held-out pair of pictures")
-    parser.add_argument("--every", type=int, help="steps between two points; default: 38; images 40")
+    parser.add_argument(
+        "--every", type=int, help="steps between two points; default: 38; images 40"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_prompts", type=int, help="default: 300; images 60")
     parser.add_argument("--output", type=Path, help="without its ending")
