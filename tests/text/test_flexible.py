@@ -26,7 +26,7 @@ from diffdpo.text.scoring.scorer import TOKENS_AT_ONCE, TokenScorer, tried
 from diffdpo.text.settings import FLEX
 from tests.text.factory import model
 from tests.text.test_fast_paths import ITEMS, LOSSES, assert_same, run, scorer, small
-from tests.text.test_padding_free import gpt2
+from tests.text.test_padding_free import gpt2, passes_of_the_same
 from tests.text.test_router import experts
 
 NETWORKS = {
@@ -58,15 +58,7 @@ def packing(network=None, share=None):
 @pytest.mark.parametrize("score_prompts", [False, True])
 @pytest.mark.parametrize("settings", LOSSES, ids=["sigmoid", "sum of means", "orpo"])
 def test_rows_that_share_change_nothing(make, score_prompts, settings):
-    network, seen = make(), []
-    plain, tight = scorer(network), packing(network)
-    tight.network.get_input_embeddings().register_forward_hook(
-        lambda module, inputs, out: seen.append(tuple(inputs[0].shape))
-    )
-    assert_same(
-        run(plain, score_prompts=score_prompts, **settings),
-        run(tight, score_prompts=score_prompts, **settings),
-    )
+    seen = passes_of_the_same(make(), packing, score_prompts=score_prompts, **settings)
     assert seen == [(1, flexible.LEAST)]
 
 

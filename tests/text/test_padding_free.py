@@ -37,6 +37,18 @@ def gpt2():
     return GPT2LMHeadModel(GPT2Config(vocab_size=271, **shape)).eval()
 
 
+def passes_of_the_same(network, packing, **settings):
+    """The shapes of the passes over rows that are packed, whose numbers are those of rows of their
+    own."""
+    seen = []
+    plain, tight = scorer(network), packing(network)
+    tight.network.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, out: seen.append(tuple(inputs[0].shape))
+    )
+    assert_same(run(plain, **settings), run(tight, **settings))
+    return seen
+
+
 NETWORKS = {
     "llama": lambda: model(0, layers=2),
     # Half of the heads for keys and values; windows shorter than most rows.
@@ -49,15 +61,7 @@ NETWORKS = {
 @pytest.mark.parametrize("score_prompts", [False, True])
 @pytest.mark.parametrize("settings", LOSSES, ids=["sigmoid", "sum of means", "orpo"])
 def test_packed_rows_change_nothing(make, score_prompts, settings):
-    network, seen = make(), []
-    plain, tight = scorer(network), packing(network)
-    tight.network.get_input_embeddings().register_forward_hook(
-        lambda module, inputs, out: seen.append(tuple(inputs[0].shape))
-    )
-    assert_same(
-        run(plain, score_prompts=score_prompts, **settings),
-        run(tight, score_prompts=score_prompts, **settings),
-    )
+    seen = passes_of_the_same(make(), packing, score_prompts=score_prompts, **settings)
     # One row of all tokens, a prompt for each completion.
     assert seen == [(1, sum(2 * len(i.prompt) + sum(map(len, i.completions)) for i in ITEMS))]
 

@@ -63,7 +63,7 @@ def test_every_item_is_that_of_the_rows_loaded_whole(kind, rows, paired, tmp_pat
 def test_a_row_that_cannot_be_used_is_named_and_the_next_one_stands_in(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("diffdpo.text.reading.streamed.LOOKED_AT", 5)
+    monkeypatch.setattr("diffdpo.text.reading.streamed.StreamedTexts.looked_at", 5)
     rows = pair_rows(30)
     rows[20]["rejected"] = rows[20]["chosen"]
     rows[22]["prompt"] = "long " * 100

@@ -23,7 +23,6 @@ from diffdpo.text.tokens.row_reader import RowResult, RowSettings, TextItem
 from diffdpo.text.tokens.tally import TOLERATED
 from diffdpo.text.tokens.token_table import TokenTable, as_table
 
-LOOKED_AT = 500  # rows that are tokenised before training, to find mistakes that most rows share
 SAID = 5  # rows without room for a completion that a process names
 
 
@@ -31,7 +30,7 @@ class StreamedTexts(TextRows):
     """The items of the rows of shards. Which cannot be used shows when they are read: the next row
     then stands in."""
 
-    looked_at: int | None = None  # where it is not LOOKED_AT
+    looked_at = 500  # rows that are tokenised before training, to find mistakes that most share
 
     def __init__(
         self, stream: StreamTable, tokenizer: PreTrainedTokenizerBase, settings: RowSettings
@@ -41,8 +40,7 @@ class StreamedTexts(TextRows):
         name, self.format = detect(columns, first_record(stream), settings.data_format)
         check_scores(columns, settings)
         self.reader, self.reference = self.reader_of(name), None
-        count = min(self.looked_at or LOOKED_AT, len(stream))
-        looked = [self.result(row) for row in range(count)]
+        looked = [self.result(row) for row in range(min(self.looked_at, len(stream)))]
         # The table has those looked at, and so have the tally and its checks.
         self.table = TokenTable(Dataset(InMemoryTable(as_table(looked, columns))))
         self.tally = self.table.tally(name, columns)
