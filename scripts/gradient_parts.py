@@ -119,6 +119,20 @@ def importance(gradient_PTMK: np.ndarray, found: Parts) -> float:
     return float(np.sqrt(second_T).mean() ** 2) - found.signal
 
 
+def by_pull(gradient_PTMK: np.ndarray, found: Parts) -> float:
+    """The variance left where pairs are drawn in proportion to √E|g|² of each, so that those whose
+    margins are saturated come seldom, and weighed by the inverse. A pair's density is taken from
+    one half of its noises and judged by the other, or chance would look like a difference."""
+    noises = gradient_PTMK.shape[2]
+    halves = gradient_PTMK[:, :, : noises // 2], gradient_PTMK[:, :, noises // 2 :]
+    second_P, other_P = (square(half).mean(axis=(1, 2)) for half in halves)
+    left = [
+        np.sqrt(given_P).mean() * (judged_P / np.sqrt(given_P)).mean()
+        for given_P, judged_P in ((second_P, other_P), (other_P, second_P))
+    ]
+    return float(np.mean(left)) - found.signal
+
+
 def opposite(pulls: Pulls) -> float:
     """The covariance of the gradients under a noise and its opposite, of a pair in a stratum: what
     remains of E g(ε)·g(−ε) without the product of two noises that have nothing to do with each
@@ -163,6 +177,7 @@ REMEDIES: dict[str, str] = {
     "stratified": "every stratum of t as often as the others in a step",
     "over visits": "every stratum once over a pair's visits; of the variance within a pair",
     "importance": "t by the density √E|g|², weighed: the same gradient in expectation",
+    "pairs by pull": "pairs whose gradient is small seldom, weighed: the same in expectation",
     "two draws inside": "the margins of two draws averaged, beside twice as many pairs",
     "antithetic": "a noise and its opposite at one t, beside twice as many pairs",
     "noisiest": "t from the noisiest three tenths alone: another objective",
@@ -181,6 +196,7 @@ def gains(pulls: Pulls) -> dict[str, float]:
         "stratified": found.total / (found.total - found.timestep),
         "over visits": (found.timestep + found.both + found.noise) / found.noise,
         "importance": found.total / importance(gradient_PTMK, found),
+        "pairs by pull": found.total / by_pull(gradient_PTMK, found),
         "two draws inside": inside_signal / inside_variance / 2 / now,
         "antithetic": found.total / 2 / with_opposite,
         "noisiest": few_signal / few_variance / now,

@@ -26,6 +26,7 @@ from scripts.gradient_noise import (
 from scripts.gradient_parts import (
     REMEDIES,
     Pulls,
+    by_pull,
     by_stratum,
     gains,
     importance,
@@ -81,6 +82,30 @@ def test_few_pairs_are_no_bias(pulls):
         assert np.mean([getattr(one, name) for one in few]) == pytest.approx(value, rel=0.06), name
 
 
+def drawn_by_pull():
+    """The variance that is left where the density of pairs is known but for the noise of one draw
+    a stratum, by drawing many."""
+    random = np.random.default_rng(2)
+    z_P1K = MEAN + PAIR * random.standard_normal((200_000, 1, SIZE))
+    half = [
+        np.square(
+            ALPHA_T[:, None] * (z_P1K + NOISE * random.standard_normal((len(z_P1K), 3, SIZE)))
+        ).sum(axis=-1).mean(axis=1)
+        for _ in range(2)
+    ]  # fmt: skip
+    return np.sqrt(half[0]).mean() * (half[1] / np.sqrt(half[0])).mean() - known()["signal"]
+
+
+def test_pairs_whose_margin_is_saturated_are_drawn_seldom():
+    """Of two kinds of pairs, one whose gradient is a ninth of the other's: without noise the best
+    density leaves (E|g|)², against E|g|²."""
+    gradient = np.ones((40, 2, 2, 1))
+    gradient[::2] /= 9
+    found = parts(gradient)
+    assert by_pull(gradient, found) == pytest.approx((5 / 9) ** 2 - found.signal)
+    assert found.total == pytest.approx(41 / 81 - found.signal)
+
+
 def test_what_remedies_gain(pulls):
     part, found = known(), gains(pulls)
     total = sum(part.values()) - part["signal"]
@@ -96,6 +121,7 @@ def test_what_remedies_gain(pulls):
         "stratified": total / (total - part["timestep"]),
         "over visits": rest / part["noise"],
         "importance": total / weighed,
+        "pairs by pull": total / drawn_by_pull(),
         # With slopes of one half two draws inside are the mean of two gradients.
         "two draws inside": total / (part["pair"] + rest / 2) / 2,
         "antithetic": total / 2 / (total - part["noise"]),

@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterable
+from typing import TextIO
 
 from diffdpo.errors import UserError
 
@@ -20,15 +22,26 @@ def rank() -> int:
 def say(*lines: str) -> None:
     """Print lines on stdout, from the first process only."""
     if rank() == 0:
-        for line in lines:
-            print(line, flush=True)
+        put(lines, sys.stdout)
 
 
 def complain(*lines: str) -> None:
     """Print lines on stderr, from the first process only."""
     if rank() == 0:
-        for line in lines:
-            print(line, file=sys.stderr, flush=True)
+        put(lines, sys.stderr)
+
+
+def put(lines: Iterable[str], file: TextIO) -> None:
+    """Print lines, above the progress bars where some stand: a terminal would else show the first
+    behind a bar, on its line."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    standing = getattr(tqdm, "_instances", None)  # there is no public way to ask
+    for line in lines:
+        if tqdm and standing:
+            tqdm.write(line, file=file)
+            file.flush()
+        else:
+            print(line, file=file, flush=True)
 
 
 def fail(error: UserError, own: bool = False) -> int:
