@@ -1,13 +1,12 @@
-"""Results to judge, and pairs to sample, that say less or other than they seem to."""
+"""Results of image runs to judge, and pairs to sample, that say less or other than they seem to."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save, save_file
+from safetensors.numpy import save
 
 from tests.hostile.case import Bad, Material
 
@@ -68,38 +67,6 @@ def with_reward(code: str) -> Make:
     return make
 
 
-def text_result(*words: str, policy: str | None = None, **files: str | bytes) -> Make:
-    """An evaluation of a folder that holds these files, or of the tiny model itself."""
-
-    def make(material: Material) -> list[str]:
-        folder = policy or (run_folder(material, **files) if files else material.lm)
-        base = ["--policy", folder, "--output_dir", material.folder / "out", "--split", "train"]
-        base += ["--model_name_or_path", material.lm, "--dataset_name", material.texts["pairs"]]
-        base += ["--num_prompts", "2", "--samples_per_prompt", "1", "--max_new_tokens", "2"]
-        return [*map(str, base), *words]
-
-    return make
-
-
-def run_that_names_code(material: Material) -> list[str]:
-    """An evaluation by what a run recorded, which names a format in a file."""
-    run = {"model_name_or_path": str(material.lm), "dataset_name": str(material.texts["pairs"])}
-    lines = [f"{name}: {value}" for name, value in run.items()]
-    folder = run_folder(material, config__yaml="\n".join([*lines, "data_format: own.py:FORMAT"]))
-    return ["--policy", str(folder)]
-
-
-def broken_model(material: Material) -> list[str]:
-    """An evaluation of the tiny language model with one weight spoilt."""
-    folder = material.folder / "broken"
-    shutil.copytree(material.lm, folder)
-    weights = load_file(folder / "model.safetensors")
-    name = next(iter(weights))
-    weights[name].flat[0] = np.inf
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return text_result(policy=str(folder))(material)
-
-
 def damaged_record(material: Material) -> list[str]:
     words = picture_result(**RESULT)(material)
     (run_folder(material) / "trained_on.safetensors").write_bytes(b"\0" * 40)
@@ -107,7 +74,7 @@ def damaged_record(material: Material) -> list[str]:
 
 
 RESULT = {LORA.replace(".", "__"): lora(0.0)}
-JUDGE, TEXT, BESIDE = "evaluate", "evaluate_text", "compare"
+JUDGE, BESIDE = "evaluate", "compare"
 
 
 def two_runs(evaluation: str = "{}", config: str = "loss_type: ipo\n") -> Make:
@@ -277,37 +244,5 @@ CASES = [
         JUDGE,
         with_reward("def judge(pictures, prompts): return [{'picture 0': 1}[p] for p in prompts]"),
         "--reward .*: fails with KeyError: 'picture 1' for picture 1 of the reference",
-    ),
-    Bad(
-        "a text result that is not there",
-        TEXT,
-        text_result(policy="runs/nothing"),
-        ".*no such folder",
-    ),
-    Bad("a checkpoint", TEXT, text_result(trainable__safetensors=""), ".*is a checkpoint"),
-    Bad(
-        "an infinite weight",
-        TEXT,
-        broken_model,
-        "--policy .*broken: 1 of its weights are not finite",
-    ),
-    Bad(
-        "code that the run names",
-        TEXT,
-        run_that_names_code,
-        ".*config.yaml: data_format own.py:FORMAT is code; if you trust it, give --data_format",
-    ),
-    Bad("no result yet", TEXT, text_result(config__yaml="beta: 1\n"), ".*has no result"),
-    Bad(
-        "texts longer than the model reads",
-        TEXT,
-        text_result("--max_new_tokens", "100000"),
-        "--max_new_tokens 100000: after the longest prompt, .* tokens, that is more than the",
-    ),
-    Bad(
-        "a thousand million texts",
-        TEXT,
-        text_result("--samples_per_prompt", "1000000000"),
-        "2,000,000,000 continuations of up to 2 tokens need .* GiB of memory",
     ),
 ]

@@ -1,17 +1,54 @@
-"""Evaluations of language models that name too much, no service, or instructions of no kind."""
+"""Results of text runs to judge that are none, name too much, no service, or instructions of no
+kind."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from typing import Any
 
-from tests.hostile.bad_results import text_result
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from tests.hostile.bad_results import run_folder
 from tests.hostile.case import Bad, Material
 
 TEXT = "evaluate_text"
 Make = Callable[[Material], list[str]]
 SERVICE = ("--generator_url", "http://127.0.0.1:9/v1")
+
+
+def text_result(*words: str, policy: str | None = None, **files: str | bytes) -> Make:
+    """An evaluation of a folder that holds these files, or of the tiny model itself."""
+
+    def make(material: Material) -> list[str]:
+        folder = policy or (run_folder(material, **files) if files else material.lm)
+        base = ["--policy", folder, "--output_dir", material.folder / "out", "--split", "train"]
+        base += ["--model_name_or_path", material.lm, "--dataset_name", material.texts["pairs"]]
+        base += ["--num_prompts", "2", "--samples_per_prompt", "1", "--max_new_tokens", "2"]
+        return [*map(str, base), *words]
+
+    return make
+
+
+def run_that_names_code(material: Material) -> list[str]:
+    """An evaluation by what a run recorded, which names a format in a file."""
+    run = {"model_name_or_path": str(material.lm), "dataset_name": str(material.texts["pairs"])}
+    lines = [f"{name}: {value}" for name, value in run.items()]
+    folder = run_folder(material, config__yaml="\n".join([*lines, "data_format: own.py:FORMAT"]))
+    return ["--policy", str(folder)]
+
+
+def broken_model(material: Material) -> list[str]:
+    """An evaluation of the tiny language model with one weight spoilt."""
+    folder = material.folder / "broken"
+    shutil.copytree(material.lm, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    weights[name].flat[0] = np.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return text_result(policy=str(folder))(material)
 
 
 def twice(material: Material) -> list[str]:
@@ -42,6 +79,38 @@ def judged(content: str) -> Make:
 
 
 CASES = [
+    Bad(
+        "a text result that is not there",
+        TEXT,
+        text_result(policy="runs/nothing"),
+        ".*no such folder",
+    ),
+    Bad("a checkpoint", TEXT, text_result(trainable__safetensors=""), ".*is a checkpoint"),
+    Bad(
+        "an infinite weight",
+        TEXT,
+        broken_model,
+        "--policy .*broken: 1 of its weights are not finite",
+    ),
+    Bad(
+        "code that the run names",
+        TEXT,
+        run_that_names_code,
+        ".*config.yaml: data_format own.py:FORMAT is code; if you trust it, give --data_format",
+    ),
+    Bad("no result yet", TEXT, text_result(config__yaml="beta: 1\n"), ".*has no result"),
+    Bad(
+        "texts longer than the model reads",
+        TEXT,
+        text_result("--max_new_tokens", "100000"),
+        "--max_new_tokens 100000: after the longest prompt, .* tokens, that is more than the",
+    ),
+    Bad(
+        "a thousand million texts",
+        TEXT,
+        text_result("--samples_per_prompt", "1000000000"),
+        "2,000,000,000 continuations of up to 2 tokens need .* GiB of memory",
+    ),
     Bad("a policy named twice", TEXT, twice, "--policy .*: is named twice"),
     Bad(
         "a model of no service",

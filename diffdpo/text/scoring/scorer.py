@@ -138,14 +138,7 @@ class TokenScorer(nn.Module):
             shape["attention_mask"] = more[0]
         output = body(input_ids=token_NT, use_cache=False, **shape, **pictures)
         if routed is not None:
-            width = sizes[0]
-            # By slices: an index would be copied to the device, and a mask read back from it.
-            routed.append(
-                tuple(
-                    torch.cat([layer[n * width :][:size] for n, size in enumerate(sizes)])
-                    for layer in output.router_logits
-                )
-            )
+            routed.append(tuple(without_padding(layer, sizes) for layer in output.router_logits))
         hidden_NTC: Tensor = output.last_hidden_state
         return hidden_NTC[:, : read_KNT.shape[-1]]
 
@@ -203,6 +196,13 @@ class TokenScorer(nn.Module):
     def set_adapter(self, name: str) -> None:
         """Switch to one of several adapters."""
         self.network.set_adapter(name)
+
+
+def without_padding(layer: Tensor, sizes: list[int]) -> Tensor:
+    """What a router says of the tokens of rows of these ``sizes``, padded to the first of them."""
+    width = sizes[0]
+    # By slices: an index would be copied to the device, and a mask read back from it.
+    return torch.cat([layer[n * width :][:size] for n, size in enumerate(sizes)])
 
 
 def as_in_training(scorer: TokenScorer) -> AbstractContextManager:
