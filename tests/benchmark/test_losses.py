@@ -15,13 +15,14 @@ import pytest
 from diffdpo.errors import UserError
 from diffdpo.losses import LOSSES, Loss
 from diffdpo.losses.pairs import sigmoid_loss
+from diffdpo.metrics.intervals import Estimate
 from scripts.benchmark.contestant import Failed
 from scripts.benchmark.losses import command, crew
 from scripts.benchmark.losses.command import LossesSettings, carry_out
 from scripts.benchmark.losses.crew import Crew
 from scripts.benchmark.losses.figures import by_loss, over_seeds, row_of
-from scripts.benchmark.losses.page import chart, markdown
-from scripts.benchmark.losses.plan import MODELS, Cell, Conditions, cells, image_losses
+from scripts.benchmark.losses.page import chart, markdown, percent
+from scripts.benchmark.losses.plan import MODELS, TARGETED, Cell, Conditions, cells, image_losses
 from tests.conftest import ROOT
 
 CONDITIONS = Conditions("", 7, 4, 2, 1, 2)
@@ -37,6 +38,14 @@ def test_a_new_row_of_the_table_is_run_unasked(monkeypatch):
     added = set(LossesSettings().plan()) - set(before)
     assert {cell.loss for cell in added} == {"mine"}
     assert len(added) == len(MODELS) * 4 * 5
+
+
+def test_the_interval_of_a_share_ends_where_shares_do():
+    few = Estimate(0.9, (0.7, 1.1), 2, 2, "t")
+    assert percent(few, signed=False) == "90.0 [70.0, 100.0]"
+    assert percent(few, signed=True) == "+90.0 [+70.0, +110.0]"
+    alone = Estimate(0.9, (-np.inf, np.inf), 1, 1, "none")
+    assert percent(alone, signed=False) == "90.0"
 
 
 def test_what_is_cut_off_has_all_losses_of_its_seeds():
@@ -65,7 +74,10 @@ def test_all_losses_meet_the_same_pairs_and_settings(tmp_path):
     trials = Trials(replace(CONDITIONS, work=str(tmp_path)))
     own = [vars(trials.settings(Cell("flow", 0.2, loss, 1))) for loss in image_losses()]
     differ = {name for one in own for name in one if one[name] != own[0][name]}
-    assert differ == {"loss_type", "output_dir"}
+    assert differ == {"loss_type", "output_dir", "beta_dpo"}
+    softer = {one["loss_type"][0] for one in own if one["beta_dpo"] != 200}
+    assert softer == set(TARGETED)
+    assert {one["beta_dpo"] for one in own} == {200, 10}
     assert (own[0]["max_train_steps"], own[0]["beta_dpo"], own[0]["seed"]) == (7, 200, 1)
     plain, turned, other = rows_of(0.0, 0), rows_of(0.2, 0), rows_of(0.2, 1)
     flips = [np.not_equal(plain["label_0"][:], rows["label_0"][:]) for rows in (turned, other)]

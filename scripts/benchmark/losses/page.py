@@ -100,8 +100,11 @@ def percent(found: Estimate, signed: bool) -> str:
     """'87.1 [84.0, 90.2]', in per cent; of one seed without an interval."""
     sign = "+" if signed else ""
     low, high = found.interval
-    bounds = f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]" if math.isfinite(low) else ""
-    return f"{100 * found.value:{sign}.1f}{bounds}"
+    if not math.isfinite(low):
+        return f"{100 * found.value:{sign}.1f}"
+    if not signed:  # a share, which Student's t does not know
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{100 * found.value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
 def mark(gap: Estimate | None) -> str:
@@ -122,15 +125,25 @@ def chart(rows: Iterable[Row]) -> bytes:
         dict.fromkeys(loss for _, _, loss in found))}  # fmt: skip
     for line, model in zip(axes, models, strict=True):
         for axis, share in zip(line, shares, strict=True):
-            for key, runs in found.items():
-                if key[:2] == (model, share):
-                    draw(axis, key[2], runs, colours[key[2]])
+            own = {key[2]: runs for key, runs in found.items() if key[:2] == (model, share)}
+            for loss, runs in own.items():
+                draw(axis, loss, runs, colours[loss])
+            frame(axis, own)
             axis.set_title(f"{model}, {head(share)}", fontsize=9)
             axis.axhline(50, color="grey", linewidth=0.5, linestyle="--")
             axis.set_xlabel("rise of the winner's error, %", fontsize=8)
             axis.set_ylabel("win rate, %", fontsize=8)
             axis.tick_params(labelsize=8)
     return as_png(page)
+
+
+def frame(axis: Any, own: Mapping[str, Runs]) -> None:
+    """Limits by the points: intervals of few seeds reach far beyond what a share can be."""
+    for name, limits in (("winner's error", axis.set_xlim), ("win rate", axis.set_ylim)):
+        values = [100 * estimate(runs, name).value for runs in own.values()]
+        if values:
+            room = 2 + 0.15 * (max(values) - min(values))
+            limits(min(values) - room, max(values) + room)
 
 
 def draw(axis: Any, loss: str, runs: Runs, colour: str) -> None:

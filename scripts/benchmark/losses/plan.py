@@ -4,7 +4,7 @@ order in which they are run."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffdpo.errors import UserError, short
@@ -23,6 +23,10 @@ MODELS = {
              text_length=8),
     )
 }  # fmt: skip
+
+# Losses that pull a margin to a target, 1/(2β) or 1/β. At the beta of the others that is a tenth of
+# the spread of margins by chance; at a twentieth of it, it is where the others' margins end.
+TARGETED, SOFTER = ("ipo", "sppo_hard", "capo"), 20
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,14 @@ class Cell:
     def name(self) -> str:
         """A name for its files."""
         return f"{self.model}-{self.share:g}-{self.loss}-{self.seed}"
+
+    @property
+    def task(self) -> Task:
+        """The model's task, at the beta of the loss."""
+        task = MODELS[self.model]
+        if self.loss not in TARGETED:
+            return task
+        return replace(task, beta=f"{float(task.beta) / SOFTER:g}")
 
     def result(self, work: Path) -> Path:
         """Where what was found is kept."""

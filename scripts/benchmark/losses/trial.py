@@ -73,7 +73,7 @@ class Trials:
 
     def settings(self, cell: Cell) -> ImageSettings:
         """The settings of a training: what is encoded is kept for all runs of a model."""
-        task = MODELS[cell.model]
+        task = cell.task
         common = common_flags(
             task, bundled(task.model), bundled(PAIRS), task.rates[0], cell.seed,
             self.conditions.steps,
@@ -111,5 +111,6 @@ class Trials:
         trained = time.perf_counter()
         found = self.judge(cell.model).judge(folder)
         shutil.rmtree(folder)
+        own = {"beta": float(cell.task.beta), "device": self.device_name}
         seconds = {"training": trained - begun, "judging": time.perf_counter() - trained}
-        return asdict(cell) | {"device": self.device_name, "seconds": seconds} | found
+        return asdict(cell) | own | {"seconds": seconds} | found
