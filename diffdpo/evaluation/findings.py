@@ -127,7 +127,15 @@ def accuracy_line(standing: Standing) -> str:
         f"{estimate.percent()} accuracy on {estimate.n} pairs of {standing.pairs};"
         f" {100 * control.accuracy:.1f} % follow from which picture is easier to predict, it is"
         f" {signed(control.gain, 100)} points above{control.gain.doubt(0, '0')}"
+        f"{part_of_t(*standing.accuracy.timestep_range)}"
     )
+
+
+def part_of_t(low: float, high: float) -> str:
+    """What an implicit accuracy leaves out that is drawn from a part of all t, as its run was."""
+    if (low, high) == (0, 1):
+        return ""
+    return f"; at t of {low:g} to {high:g} alone, --timestep_range 0 1 judges all"
 
 
 def accuracy_cell(standing: Standing) -> str:

@@ -86,6 +86,16 @@ def test_the_evaluation_is_complete(models, pairs, policy, tmp_path):
     assert "held-out" not in page
 
 
+def test_an_accuracy_at_a_part_of_t_says_so(models, pairs, policy, tmp_path, capsys):
+    words = evaluate(models(), pairs, policy, tmp_path, "--timestep_range", "0.6", "1", size=QUICK)
+    assert run_command("evaluate", words) == 0
+    (line,) = re.findall(r"^implicit .*$", capsys.readouterr().out, re.MULTILINE)
+    assert line.endswith("; at t of 0.6 to 1 alone, --timestep_range 0 1 judges all")
+    accuracy = json.loads((tmp_path / "evaluation.json").read_text())["implicit_accuracy"]
+    assert accuracy["timestep_range"] == [0.6, 1.0]
+    assert min(row["timesteps"][0] for row in accuracy["by_timestep"]) == 600
+
+
 @ONE_POLICY
 def test_held_out_is_said_where_it_was_checked(models, pairs, policy, tmp_path, capsys):
     words = ["--reward", "colourfulness", "--implicit_draws", "1"]

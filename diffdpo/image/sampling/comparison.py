@@ -52,10 +52,16 @@ class Accuracy:
     winner: dict[str, Any]
     difficulty: Difficulty
     margins: Margins  # of the pairs, from which all of this is
+    timestep_range: tuple[float, float] = (0.0, 1.0)  # of all t, the part that was drawn from
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        rest = {"draws": self.draws, "by_timestep": self.by_timestep, "winners_error": self.winner}
+        rest = {
+            "draws": self.draws,
+            "timestep_range": list(self.timestep_range),
+            "by_timestep": self.by_timestep,
+            "winners_error": self.winner,
+        }
         return {**self.estimate.as_dict(), **rest, "by_difficulty": self.difficulty.as_dict()}
 
 
@@ -132,7 +138,8 @@ def implicit_accuracy(
     winner = winners_error(margins, settings.seed)
     control = by_difficulty(margins, settings.seed)
     share = overall(margins, settings.seed)
-    return Accuracy(share, settings.implicit_draws, buckets, winner, control, margins)
+    low, high = settings.timestep_range
+    return Accuracy(share, settings.implicit_draws, buckets, winner, control, margins, (low, high))
 
 
 def picture_page(
