@@ -99,8 +99,9 @@ def test_the_page_and_the_picture():
     assert "No run of the race is judged yet" in markdown([line(0.9, 9, stage="grid")], {})
 
 
-def test_the_page_shows_the_kept_figures():
-    kept = by_task(json.loads((ROOT / "assets" / "race.json").read_text())["rows"])
+@pytest.mark.parametrize("name", ["race", "race-lora"])
+def test_the_page_shows_the_kept_figures(name):
+    kept = by_task(json.loads((ROOT / "assets" / f"{name}.json").read_text())["rows"])
     text = (ROOT / "docs" / "speed.md").read_text()
-    (block,) = re.findall(r"<!-- race -->\n(.*?)<!-- end of race -->", text, re.DOTALL)
+    (block,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
     assert block.strip() == "\n\n".join(task_table(figures(lines)) for lines in kept.values())
