@@ -30,7 +30,7 @@ CONDITIONS = Conditions("", 7, 4, 2, 1, 2)
 
 def test_a_new_row_of_the_table_is_run_unasked(monkeypatch):
     before = LossesSettings().plan()
-    assert {cell.loss for cell in before} == {
+    assert {cell.loss_type for cell in before} == {
         name for name, row in LOSSES.items() if row.only != "text"
     }
     monkeypatch.setitem(LOSSES, "mine", Loss(sigmoid_loss))
@@ -76,7 +76,8 @@ def test_all_losses_meet_the_same_pairs_and_settings(tmp_path):
     differ = {name for one in own for name in one if one[name] != own[0][name]}
     assert differ == {"loss_type", "output_dir", "beta_dpo"}
     softer = {one["loss_type"][0] for one in own if one["beta_dpo"] != 200}
-    assert softer == set(TARGETED)
+    assert softer == {*TARGETED, "sigmoid"}
+    assert [one["beta_dpo"] for one in own if one["loss_type"] == ["sigmoid"]] == [200, 10]
     assert {one["beta_dpo"] for one in own} == {200, 10}
     assert (own[0]["max_train_steps"], own[0]["beta_dpo"], own[0]["seed"]) == (7, 200, 1)
     plain, turned, other = rows_of(0.0, 0), rows_of(0.2, 0), rows_of(0.2, 1)

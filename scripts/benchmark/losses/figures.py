@@ -15,7 +15,6 @@ from scripts.benchmark.losses.plan import Cell
 Row = Mapping[str, Any]
 Runs = dict[int, Row]  # by seed
 Key = tuple[str, float, str]  # model, share, loss
-BASELINE = "sigmoid"  # what other losses are compared with
 DIGITS = 6  # of a figure that is kept
 FIGURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "win rate": lambda run: run["win_rate"]["value"],

@@ -9,7 +9,6 @@ from typing import Any
 from diffdpo.metrics.intervals import Estimate
 from diffdpo.report.plots import as_png, figure
 from scripts.benchmark.losses.figures import (
-    BASELINE,
     Key,
     Row,
     Runs,
@@ -17,7 +16,7 @@ from scripts.benchmark.losses.figures import (
     by_loss,
     estimate,
 )
-from scripts.benchmark.losses.plan import COIN
+from scripts.benchmark.losses.plan import BASELINE, COIN
 from scripts.benchmark.tables import table
 
 WHAT = {

@@ -24,9 +24,11 @@ MODELS = {
     )
 }  # fmt: skip
 
+BASELINE = "sigmoid"  # what other losses are compared with
 # Losses that pull a margin to a target, 1/(2β) or 1/β. At the beta of the others that is a tenth of
 # the spread of margins by chance; at a twentieth of it, it is where the others' margins end.
 TARGETED, SOFTER = ("ipo", "sppo_hard", "capo"), 20
+SOFT = f"{BASELINE}-soft"  # the baseline at that beta: what beta alone does
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,15 @@ class Cell:
         return f"{self.model}-{self.share:g}-{self.loss}-{self.seed}"
 
     @property
+    def loss_type(self) -> str:
+        """The loss, as the table of losses calls it."""
+        return BASELINE if self.loss == SOFT else self.loss
+
+    @property
     def task(self) -> Task:
         """The model's task, at the beta of the loss."""
         task = MODELS[self.model]
-        if self.loss not in TARGETED:
+        if self.loss not in (*TARGETED, SOFT):
             return task
         return replace(task, beta=f"{float(task.beta) / SOFTER:g}")
 
@@ -69,10 +76,10 @@ class Cell:
 
 
 def image_losses() -> list[str]:
-    """The names of all losses of images."""
+    """The names of all losses of images, and of the softer baseline."""
     from diffdpo.losses import LOSSES  # not above: it loads PyTorch
 
-    return [name for name, row in LOSSES.items() if row.only != "text"]
+    return [*(name for name, row in LOSSES.items() if row.only != "text"), SOFT]
 
 
 def named(wanted: Sequence[str], known: Sequence[str], flag: str) -> list[str]:

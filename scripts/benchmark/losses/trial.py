@@ -79,7 +79,7 @@ class Trials:
             self.conditions.steps,
         )  # fmt: skip
         own = {
-            "loss_type": cell.loss,
+            "loss_type": cell.loss_type,
             "proportion_empty_prompts": 0.1,
             "precompute_dir": self.work / "encodings",
             "output_dir": self.work / "training" / cell.name,
