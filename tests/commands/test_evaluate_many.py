@@ -18,10 +18,10 @@ REWARDS = ["colourfulness", "jpeg_incompressibility"]
 PROMPTS = ["a red cat", "猫 и собака", "قطة حمراء 🐈", "a <script>alert(1)</script>"]
 
 
-def result(folder, value, **config):
+def result(folder, scale, **config):
     """The folder of a run with a LoRA of one layer, and what it recorded."""
     folder.mkdir(parents=True)
-    (folder / LORA).write_bytes(lora(value))
+    (folder / LORA).write_bytes(lora(scale))
     if config:
         (folder / "config.yaml").write_text("".join(f"{k}: {v}\n" for k, v in config.items()))
     return folder

@@ -48,11 +48,13 @@ def prompts_of(content: bytes) -> Make:
     return make
 
 
-def lora(value: float) -> bytes:
-    """A LoRA file of one layer of the small pipelines, with one value throughout."""
+def lora(scale: float) -> bytes:
+    """A LoRA file of one layer of the small pipelines, its numbers drawn and times ``scale``."""
     layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora"
-    down, up = np.full((2, 32), value, np.float32), np.full((32, 2), value, np.float32)
-    return save({f"{layer}.down.weight": down, f"{layer}.up.weight": up})
+    random = np.random.default_rng(0)
+    down, up = (random.standard_normal(shape) * scale for shape in ((2, 32), (32, 2)))
+    return save({f"{layer}.down.weight": down.astype(np.float32),
+                 f"{layer}.up.weight": up.astype(np.float32)})  # fmt: skip
 
 
 def with_reward(code: str) -> Make:
