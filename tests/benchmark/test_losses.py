@@ -212,8 +212,7 @@ def test_the_page_ranks_losses_and_marks_what_differs():
 
 
 def test_the_page_shows_the_kept_figures():
-    kept = Path(f"{command.KEPT}.json")
-    rows = json.loads(kept.read_text())["rows"] if kept.exists() else []
+    rows = json.loads(Path(f"{command.KEPT}.json").read_text())["rows"]
     (block,) = command.BLOCK.findall(command.PAGE.read_text())
     assert block.strip() == markdown(rows)
 
