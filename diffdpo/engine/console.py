@@ -31,9 +31,14 @@ def complain(*lines: str) -> None:
         put(lines, sys.stderr)
 
 
+def skipped(row: str) -> None:
+    """Name a row that is left out, on stderr: every process names its own."""
+    put([f"skipped      {row}"], sys.stderr)
+
+
 def put(lines: Iterable[str], file: TextIO) -> None:
-    """Print lines, above the progress bars where some stand: a terminal would else show the first
-    behind a bar, on its line."""
+    """Print lines from this process, above its progress bars where some stand: a terminal would
+    else show the first behind a bar, on its line."""
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     standing = getattr(tqdm, "_instances", None)  # there is no public way to ask
     for line in lines:
@@ -50,8 +55,7 @@ def fail(error: UserError, own: bool = False) -> int:
     ``own`` mistakes are those of this process alone, which no other tells.
     """
     if own and rank():
-        for mistake in error.mistakes:
-            print(f"error: process {rank()}: {mistake}", file=sys.stderr, flush=True)
+        put((f"error: process {rank()}: {mistake}" for mistake in error.mistakes), sys.stderr)
     complain(*(f"error: {mistake}" for mistake in error.mistakes))
     return 2
 

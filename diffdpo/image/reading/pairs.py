@@ -3,7 +3,6 @@ sorted out here, once."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -20,6 +19,7 @@ from diffdpo.data.places import Place
 from diffdpo.data.source import FOLDER
 from diffdpo.draws import Purpose, picked_rows
 from diffdpo.engine.batches import Rows
+from diffdpo.engine.console import skipped
 from diffdpo.errors import UserError, short
 from diffdpo.image.pictures.framing import FrameSettings, Picture
 from diffdpo.image.pictures.marks import evenly
@@ -247,7 +247,7 @@ class ImagePairs(Rows):
     def skip(self, row: int, error: BadImage) -> None:
         """Count and report an unreadable row. Raises UserError where there are too many."""
         self.tally.unreadable.append(f"{self.named(row)}: {error}")
-        tqdm.write(f"skipped      {self.named(row)}: {error}", file=sys.stderr)
+        skipped(self.tally.unreadable[-1])
         self.seen += 1
         # Five in any case: at the beginning 5 % of the rows seen is less than one.
         if len(self.tally.unreadable) > max(5, MAX_BROKEN * self.seen):

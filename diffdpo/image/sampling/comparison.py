@@ -52,13 +52,13 @@ class Accuracy:
     winner: dict[str, Any]
     difficulty: Difficulty
     margins: Margins  # of the pairs, from which all of this is
-    timestep_range: tuple[float, float] = (0.0, 1.0)  # of all t, the part that was drawn from
+    timestep_range: list[float]  # of all t, the part that was drawn from
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         rest = {
             "draws": self.draws,
-            "timestep_range": list(self.timestep_range),
+            "timestep_range": self.timestep_range,
             "by_timestep": self.by_timestep,
             "winners_error": self.winner,
         }
@@ -138,8 +138,8 @@ def implicit_accuracy(
     winner = winners_error(margins, settings.seed)
     control = by_difficulty(margins, settings.seed)
     share = overall(margins, settings.seed)
-    low, high = settings.timestep_range
-    return Accuracy(share, settings.implicit_draws, buckets, winner, control, margins, (low, high))
+    drawn = settings.timestep_range
+    return Accuracy(share, settings.implicit_draws, buckets, winner, control, margins, drawn)
 
 
 def picture_page(

@@ -3,19 +3,18 @@ when its turn comes, in the worker that reads it."""
 
 from __future__ import annotations
 
-import sys
 from functools import cached_property
 
 import numpy as np
 from datasets import Dataset
 from datasets.table import InMemoryTable
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from diffdpo.data.streams.table import StreamTable
 from diffdpo.data.text import detect
 from diffdpo.data.text.record import as_bad_row
+from diffdpo.engine.console import skipped
 from diffdpo.errors import UserError
 from diffdpo.text.reading.rows import TextRows, check_scores, first_record
 from diffdpo.text.tokens.contents import contents
@@ -121,9 +120,9 @@ class StreamedTexts(TextRows):
             self.long += 1
             if self.long <= SAID:
                 limit = f"its prompt alone fills --max_length ({result.too_long} tokens)"
-                tqdm.write(f"skipped      {named}: {limit}", file=sys.stderr)
+                skipped(f"{named}: {limit}")
             return
-        tqdm.write(f"skipped      {named}: {result.bad}", file=sys.stderr)
+        skipped(f"{named}: {result.bad}")
         self.bad += 1
         # Five in any case: at the beginning 5 % of the rows seen is less than one.
         if self.bad > max(5, TOLERATED * self.seen):
